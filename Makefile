@@ -1,0 +1,40 @@
+# Headless. `make` alone lists the targets.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+DEMO := runs/demo
+export TOKENIZERS_PARALLELISM := true
+
+.PHONY: help setup setup-dev demo test check format bench clean-demo
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+demo: setup ## prepare Shakespeare and Milton, train both objectives, open the comparison
+	@sh scripts/demo.sh $(DEMO)
+
+test: setup-dev ## run the tests
+	$(BIN)/python -m pytest -q
+
+check: setup-dev ## format, lint, types and layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/contracts/test_layers.py
+
+format: setup-dev ## format the code and mend what the linter can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup-dev ## measure preparation, the training loop and the monitors; writes benchmarks/*.json
+	$(BIN)/python scripts/bench_prepare.py
+	$(BIN)/python scripts/bench_loop.py
+
+setup: ## make .venv with the pinned dependencies (once)
+	@sh scripts/setup.sh
+
+setup-dev: ## the same with what the tests need
+	@sh scripts/setup.sh dev
+
+clean-demo: ## remove what the demo made
+	rm -rf $(DEMO) data/demo data/demo-text

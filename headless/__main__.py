@@ -1,0 +1,7 @@
+"""`python -m headless` is the `headless` command."""
+
+import sys
+
+from headless.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,86 @@
+"""`checkpoints/last.ckpt` of a run directory, whole at any moment."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+from headless.callbacks.progress import progress_of
+from headless.runs.directory import RunDirectory
+
+
+class RunCheckpoint(Checkpoint):
+    """Saves everything that a run needs to go on, every so many optimizer steps and at the end.
+
+    Logs nothing. Where a validation is due at the same step the checkpoint waits for it, so that a
+    run resumed from it has the validation's numbers behind it and none is lost.
+
+    Args:
+        every_n_steps: optimizer steps between two checkpoints.
+        keep: also keep each one as `step-00001000.ckpt` (a hard link where the disk has them).
+    """
+
+    def __init__(self, every_n_steps: int = 500, keep: bool = False) -> None:
+        if every_n_steps < 1:
+            raise ValueError(f"every_n_steps must be at least 1, got {every_n_steps}")
+        self.every_n_steps = every_n_steps
+        self.keep = keep
+        self._saved_step = -1
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """A new trainer starts anew."""
+        self._saved_step = -1
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save when it is time, unless the validation of this step comes first."""
+        if self._due(trainer) and not _validation_follows(trainer):
+            self._save(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save what waited for the validation."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking and self._due(trainer):
+            self._save(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The final state, whatever the step."""
+        if trainer.global_step != self._saved_step:
+            self._save(trainer)
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """What was loaded need not be saved again."""
+        self._saved_step = checkpoint["global_step"]
+
+    def _due(self, trainer: Trainer) -> bool:
+        step = trainer.global_step
+        return step > 0 and step % self.every_n_steps == 0 and step != self._saved_step
+
+    def _save(self, trainer: Trainer) -> None:
+        run = RunDirectory(Path(trainer.default_root_dir))
+        with progress_of(trainer).paused():
+            trainer.save_checkpoint(run.last_checkpoint)
+            self._saved_step = trainer.global_step
+            if self.keep and trainer.is_global_zero:
+                _keep(run.last_checkpoint, run.checkpoints / f"step-{self._saved_step:08d}.ckpt")
+
+
+def _validation_follows(trainer: Trainer) -> bool:
+    loop = trainer.fit_loop.epoch_loop
+    fetcher = trainer.fit_loop._data_fetcher
+    return fetcher is not None and loop._should_check_val_fx(fetcher)
+
+
+def _keep(source: Path, target: Path) -> None:
+    beside = target.with_name(f".{target.name}.partial")
+    beside.unlink(missing_ok=True)
+    try:
+        os.link(source, beside)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, beside)
+    os.replace(beside, target)

@@ -1,0 +1,93 @@
+"""`summary.json`: the headline numbers of a run, as its last report left them."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from headless.callbacks.memory import MemoryMonitor
+from headless.callbacks.progress import progress_of
+from headless.runs.directory import RunDirectory
+from headless.runs.metrics import read_metrics
+
+
+class RunSummary(Callback):
+    """Writes `summary.json` after every validation and at the end.
+
+    Logs nothing: it reads what the others logged.
+
+    Args:
+        name: the run's name.
+        group: runs that belong together.
+        tags: words to filter by.
+    """
+
+    def __init__(self, name: str, group: str | None = None, tags: list[str] | None = None) -> None:
+        self.name = name
+        self.group = group
+        self.tags = tags or []
+        self._wall_seconds = 0.0
+        self._since = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Wall-clock seconds so far, over all starts of the run."""
+        return {"wall_seconds": self._wall()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on counting."""
+        self._wall_seconds = state["wall_seconds"]
+        self._since = time.monotonic()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The state of things."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._write(trainer, pl_module, finished=False)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The final numbers."""
+        self._write(trainer, pl_module, finished=True)
+
+    def _wall(self) -> float:
+        return self._wall_seconds + time.monotonic() - self._since
+
+    def _write(self, trainer: Trainer, pl_module: Any, finished: bool) -> None:
+        if not trainer.is_global_zero:
+            return
+        run = RunDirectory(Path(trainer.default_root_dir))
+        progress = progress_of(trainer)
+        last: dict[str, float] = {}
+        for point in read_metrics(run.metrics):
+            last.update({k: v for k, v in point.items() if not k.startswith("progress/")})
+        memory = next((c for c in trainer.callbacks if isinstance(c, MemoryMonitor)), None)  # type: ignore[attr-defined]
+        run.write_summary(
+            {
+                "name": self.name,
+                "group": self.group,
+                "tags": self.tags,
+                "objective": pl_module.objective.describe(),
+                "objective_class": type(pl_module.objective).__name__,
+                "backbone": _describe_backbone(pl_module.backbone.config),
+                "parameters": pl_module.num_parameters(),
+                "vocab_size": pl_module.vocab_size,
+                "hidden_size": pl_module.hidden_size,
+                "seed": getattr(trainer.datamodule, "seed", None),  # type: ignore[attr-defined]
+                "tokenizer_sha256": getattr(trainer.datamodule, "tokenizer_sha256", None),  # type: ignore[attr-defined]
+                "steps": trainer.global_step,
+                "tokens": progress.tokens,
+                "seconds": progress.seconds,
+                "wall_seconds": self._wall(),
+                "flops": progress.flops,
+                "tokens_per_second": progress.tokens / progress.seconds
+                if progress.seconds
+                else None,
+                "peak_memory_gib": memory.peak_gib if memory else None,
+                "memory_kind": "gpu" if pl_module.device.type == "cuda" else "host",
+                "finished": finished,
+                "last": last,
+            }
+        )
+
+
+def _describe_backbone(config: Any) -> str:
+    return f"{config.model_type} {config.num_hidden_layers} x {config.hidden_size}"

@@ -1,0 +1,137 @@
+"""LightningCLI with our parts: what `pretrain` and `validate` share.
+
+Types and docstrings of the module, the data module and the callbacks are the schema of a config.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from headless.callbacks.checkpoint import RunCheckpoint
+from headless.callbacks.geometry import GeometryMonitor
+from headless.callbacks.memory import MemoryMonitor
+from headless.callbacks.metrics_file import MetricsFileLogger
+from headless.callbacks.progress import ProgressMonitor
+from headless.callbacks.run_summary import RunSummary
+from headless.callbacks.samples import SampleWriter
+from headless.callbacks.throughput import ThroughputMonitor
+from headless.callbacks.wandb_logger import TokenWandbLogger
+from headless.cli.parsing import CommandParser
+from headless.data.datamodule import TokenDataModule
+from headless.errors import HeadlessError
+from headless.runs.directory import RunDirectory
+from headless.training.checkpoint_io import AtomicCheckpointIO
+from headless.training.module import PretrainingModule
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where a run is kept and how it is labelled.
+
+    Args:
+        name: the run's directory below `root`, and its name in W&B and in reports.
+        root: the directory of all runs.
+        group: runs that belong together (W&B's group).
+        tags: words to filter by.
+        resume: go on from the directory's last checkpoint; start where there is none yet.
+        overwrite: start anew although the directory exists; the old one is moved aside.
+        wandb: "offline" (no account; `wandb sync` uploads it), "online" or "disabled".
+        project: W&B's project.
+    """
+
+    name: str
+    root: Path = Path("runs")
+    group: str | None = None
+    tags: list[str] = field(default_factory=list)
+    resume: bool = False
+    overwrite: bool = False
+    wandb: Literal["offline", "online", "disabled"] = "offline"
+    project: str = "headless"
+
+    @property
+    def directory(self) -> RunDirectory:
+        """The run's directory."""
+        return RunDirectory(Path(self.root) / self.name)
+
+
+class RunParser(CommandParser, LightningArgumentParser):
+    """Lightning's parser with our one-line complaints."""
+
+
+class RunCLI(LightningCLI):
+    """Builds module, data, trainer and callbacks from a config, and runs nothing."""
+
+    config: Any
+
+    def __init__(self, arguments: list[str], prog: str, **trainer_defaults: Any) -> None:
+        super().__init__(
+            PretrainingModule,
+            TokenDataModule,
+            args=arguments,
+            run=False,
+            save_config_callback=None,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            parser_kwargs={"prog": prog, "allow_abbrev": False},
+            trainer_defaults={"num_sanity_val_steps": 0, **trainer_defaults},
+        )
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Our parser, otherwise as Lightning makes it."""
+        kwargs.setdefault("dump_header", [])
+        parser = RunParser(**kwargs)
+        parser.add_argument("--config", action="config", help="a config file in YAML")
+        return parser
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The named slots, and what only the data knows."""
+        parser.add_class_arguments(RunConfig, "run")
+        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(ThroughputMonitor, "throughput")
+        parser.add_lightning_class_args(MemoryMonitor, "memory")
+        parser.add_lightning_class_args(GeometryMonitor, "geometry")
+        parser.add_lightning_class_args(SampleWriter, "samples")
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=_seed)
+        parser.link_arguments("data.sequence_length", "model.sequence_length")
+        parser.link_arguments("data.vocab_size", "model.vocab_size", apply_on="instantiate")
+        parser.link_arguments("data.eos_token_id", "model.eos_token_id", apply_on="instantiate")
+
+    @property
+    def run(self) -> RunConfig:
+        """Where the run is kept."""
+        return self.config_init.run
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The trainer with the run directory, the loggers and the callbacks that are always on."""
+        run, directory = self.run, self.run.directory
+        loggers: list[Any] = [MetricsFileLogger(directory.path)]
+        if run.wandb != "disabled":
+            loggers.append(
+                TokenWandbLogger(
+                    directory.path,
+                    name=run.name,
+                    project=run.project,
+                    group=run.group or run.name,
+                    tags=run.tags,
+                    mode=run.wandb,
+                )
+            )
+        config = self._get(self.config_init, "trainer")
+        config.plugins = [*(config.plugins or []), AtomicCheckpointIO()]
+        config.callbacks = [
+            ProgressMonitor(),
+            RunSummary(name=run.name, group=run.group, tags=run.tags),
+            *(config.callbacks or []),
+        ]
+        return super().instantiate_trainer(
+            default_root_dir=str(directory.path), logger=loggers, **kwargs
+        )
+
+
+def _seed(value: bool | int) -> int:
+    if isinstance(value, bool):
+        raise HeadlessError("seed_everything must be a whole number: a run is made to be repeated")
+    return value

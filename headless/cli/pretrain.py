@@ -1,0 +1,92 @@
+"""`headless pretrain`: one config, one run."""
+
+import logging
+import os
+import shutil
+import warnings
+from pathlib import Path
+
+from headless.errors import HeadlessError
+
+logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+os.environ.setdefault("WANDB_SILENT", "true")
+warnings.filterwarnings("ignore", ".*does not have many workers.*")
+warnings.filterwarnings("ignore", ".*is smaller than the logging interval.*")
+warnings.filterwarnings("ignore", ".*TF32.*")
+
+from lightning.pytorch.utilities.rank_zero import rank_zero_only  # noqa: E402
+
+from headless.callbacks.wandb_logger import TokenWandbLogger  # noqa: E402
+from headless.cli.lightning import RunCLI  # noqa: E402
+from headless.runs.directory import RunDirectory  # noqa: E402
+from headless.runs.environment import describe_environment  # noqa: E402
+
+
+def build(arguments: list[str]) -> RunCLI:
+    """Everything of a run, built from a config and not started: for the command line and notebooks.
+
+    Args:
+        arguments: as on the command line, e.g. `["--config", "configs/demo/headless.yaml"]`.
+
+    Returns:
+        An object with `.model`, `.datamodule`, `.trainer` and the parsed `.config`.
+
+    Raises:
+        HeadlessError: a wrong key or type, with the nearest valid key; bad data; bad sizes.
+    """
+    return RunCLI(arguments, prog="headless pretrain")
+
+
+def pretrain(cli: RunCLI) -> Path:
+    """Train what `build` made; returns the run directory.
+
+    Raises:
+        HeadlessError: the run directory exists and neither resume nor overwrite was asked for.
+    """
+    run, directory = cli.run, cli.run.directory
+    checkpoint = _checkpoint_to_resume(directory) if run.resume else None
+    if rank_zero_only.rank == 0:
+        RunDirectory.create(directory.path, resume=run.resume, overwrite=run.overwrite)
+        if checkpoint is None:
+            directory.metrics.unlink(missing_ok=True)
+            directory.samples.unlink(missing_ok=True)
+        _describe(cli, directory)
+    try:
+        cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
+    except RuntimeError as error:
+        if "Error(s) in loading state_dict" in str(error):
+            raise HeadlessError(
+                f"{checkpoint} holds another model than this config describes: "
+                f"resume with {directory.config}"
+            ) from error
+        raise
+    return directory.path
+
+
+def _checkpoint_to_resume(directory: RunDirectory) -> Path | None:
+    path = directory.last_checkpoint
+    return path if path.is_file() else None
+
+
+def _describe(cli: RunCLI, directory: RunDirectory) -> None:
+    """What a run is, written before it starts: config, environment, tokenizer; W&B gets it too."""
+    config = cli.config.clone()
+    config.run.resume = config.run.overwrite = False  # running it again is a new run
+    config.pop("config", None)
+    text = cli.parser.dump(config, skip_none=False, skip_link_targets=True)
+    if directory.config.is_file() and directory.config.read_text() != text:
+        shutil.copyfile(directory.config, directory.path / "config.previous.yaml")
+    directory.write_config(text)
+    directory.write_environment(describe_environment())
+    if not directory.tokenizer.exists():
+        shutil.copytree(cli.datamodule.dataset.tokenizer_path, directory.tokenizer)
+    for logger in cli.trainer.loggers:
+        if isinstance(logger, TokenWandbLogger):
+            logger.log_hyperparams(cli.parser.dump(config, format="json"))
+
+
+def main(arguments: list[str]) -> None:
+    """The command."""
+    cli = build(arguments)
+    path = pretrain(cli)
+    print(f"run directory: {path}")

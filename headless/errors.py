@@ -1,0 +1,8 @@
+"""The one exception for what a user can mend."""
+
+
+class HeadlessError(Exception):
+    """Bad input: one line that says what is wrong and how to mend it.
+
+    The command line prints the line and exits with 2, without a traceback.
+    """

@@ -1,0 +1,162 @@
+"""Backbones: any causal Hugging Face architecture, from scratch, without its LM head."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+
+from headless.errors import HeadlessError
+
+# Sizes as published; the vocabulary comes from the data. Dropout is off, as in Pythia and in
+# every comparison here: a regulariser would act on the two objectives differently.
+_GPT2 = {"model_type": "gpt2", "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+_PYTHIA = {"model_type": "gpt_neox", "max_position_embeddings": 2048}  # rotary on 25 %: default
+_LLAMA = {"model_type": "llama", "max_position_embeddings": 2048}
+
+
+def _sizes(layers: int, hidden: int, heads: int, intermediate: int) -> dict[str, int]:
+    return {
+        "num_hidden_layers": layers,
+        "hidden_size": hidden,
+        "num_attention_heads": heads,
+        "intermediate_size": intermediate,
+    }
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "gpt2": _GPT2 | _sizes(12, 768, 12, 3072),
+    "gpt2-medium": _GPT2 | _sizes(24, 1024, 16, 4096),
+    "pythia-14m": _PYTHIA | _sizes(6, 128, 4, 512),
+    "pythia-31m": _PYTHIA | _sizes(6, 256, 8, 1024),
+    "pythia-70m": _PYTHIA | _sizes(6, 512, 8, 2048),
+    "pythia-160m": _PYTHIA | _sizes(12, 768, 12, 3072),
+    "pythia-410m": _PYTHIA | _sizes(24, 1024, 16, 4096),
+    "llama-135m": _LLAMA | _sizes(30, 576, 9, 1536) | {"num_key_value_heads": 3},
+}
+# GPT-2 calls its MLP width n_inner and maps every other common name by itself.
+_RENAMED = {"gpt2": {"intermediate_size": "n_inner"}}
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """Which architecture to build; every field that is None keeps the preset's or family's value.
+
+    Args:
+        preset: a published architecture by name: gpt2, gpt2-medium, pythia-14m, -31m, -70m,
+            -160m, -410m, llama-135m.
+        model_type: a Hugging Face model type (gpt2, gpt_neox, llama, ...) where no preset is given.
+        hidden_size: width D of the residual stream.
+        num_hidden_layers: number of blocks.
+        num_attention_heads: heads a block; divides hidden_size.
+        intermediate_size: width of the MLP.
+        max_position_embeddings: longest sequence.
+        attn_implementation: "sdpa", "eager", "flash_attention_2", ... as in Transformers.
+        extra: any other fields of the family's config class.
+    """
+
+    preset: str | None = None
+    model_type: str | None = None
+    hidden_size: int | None = None
+    num_hidden_layers: int | None = None
+    num_attention_heads: int | None = None
+    intermediate_size: int | None = None
+    max_position_embeddings: int | None = None
+    attn_implementation: str = "sdpa"
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.preset is None and self.model_type is None:
+            raise HeadlessError(
+                "the backbone has neither a preset nor a model_type; presets: " + ", ".join(PRESETS)
+            )
+        if self.preset is not None and self.preset not in PRESETS:
+            raise HeadlessError(
+                f"there is no backbone preset {self.preset!r}; presets: {', '.join(PRESETS)}"
+            )
+
+    def fields(self) -> dict[str, Any]:
+        """The fields of the Hugging Face config that are set, the most specific value of each."""
+        chosen = dict(PRESETS[self.preset]) if self.preset else {}
+        names = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads")
+        for name in (*names, "intermediate_size", "max_position_embeddings"):
+            if (value := getattr(self, name)) is not None:
+                chosen[name] = value
+        return chosen | self.extra
+
+
+def backbone_config(config: BackboneConfig, vocab_size: int, **tokens: int) -> PretrainedConfig:
+    """The Hugging Face config of a backbone.
+
+    Args:
+        config: the architecture.
+        vocab_size: number of rows of the embedding table.
+        **tokens: special token ids (eos_token_id, ...).
+
+    Raises:
+        HeadlessError: an unknown model type, an unknown field, or sizes that do not fit.
+    """
+    fields = config.fields()
+    model_type = fields.pop("model_type")
+    for common, own in _RENAMED.get(model_type, {}).items():
+        if common in fields:
+            fields[own] = fields.pop(common)
+    try:
+        known = AutoConfig.for_model(model_type)
+    except ValueError as error:
+        raise HeadlessError(
+            f"Transformers knows no model_type {model_type!r}; try gpt2, gpt_neox or llama"
+        ) from error
+    unknown = [name for name in fields if not hasattr(known, name)]
+    if unknown:
+        raise HeadlessError(f"the config of {model_type} has no field {', '.join(unknown)}")
+    built = AutoConfig.for_model(model_type, vocab_size=vocab_size, **tokens, **fields)
+    if built.hidden_size % built.num_attention_heads:
+        raise HeadlessError(
+            f"hidden_size {built.hidden_size} is not a multiple of num_attention_heads "
+            f"{built.num_attention_heads}: change one of them"
+        )
+    return built
+
+
+def build_backbone(config: BackboneConfig, vocab_size: int, **tokens: int) -> PreTrainedModel:
+    """A backbone with fresh weights, initialised as its family does, without an LM head.
+
+    Called as `backbone(input_ids=BT)`, it returns `last_hidden_state` [B, T, D] (after the final
+    norm) and, on request, `hidden_states`: L + 1 of them, the last one after the final norm.
+
+    Raises:
+        HeadlessError: see `backbone_config`.
+    """
+    hf_config = backbone_config(config, vocab_size, **tokens)
+    return AutoModel.from_config(hf_config, attn_implementation=config.attn_implementation)
+
+
+def embedding_table(backbone: nn.Module) -> nn.Parameter:
+    """The input embedding table [V, D]: tokens only, no positions."""
+    return backbone.get_input_embeddings().weight  # type: ignore[operator, union-attr, return-value]
+
+
+def num_parameters(module: nn.Module) -> int:
+    """Number of trainable values, shared ones counted once."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def check_length(backbone: nn.Module, sequence_length: int) -> None:
+    """Refuse sequences that the backbone has no positions for.
+
+    Raises:
+        HeadlessError: says both numbers and what to change.
+    """
+    positions = getattr(backbone.config, "max_position_embeddings", None)
+    if positions is not None and sequence_length > positions:
+        raise HeadlessError(
+            f"sequence_length {sequence_length} is longer than the model's {positions} positions: "
+            "lower data.sequence_length or raise model.backbone.max_position_embeddings"
+        )
+
+
+def hidden_states(backbone: nn.Module, input_ids_BT: torch.Tensor) -> torch.Tensor:
+    """The last hidden state [B, T, D] of a forward pass without a cache."""
+    return backbone(input_ids=input_ids_BT, use_cache=False).last_hidden_state

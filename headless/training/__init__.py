@@ -1,0 +1,1 @@
+"""Pre-training: one LightningModule for every objective and every backbone."""

@@ -1,0 +1,39 @@
+"""Checkpoints that are whole or not there."""
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes beside, flushes to the disk and renames: a kill or a full disk leaves the old file.
+
+    Reads with `weights_only=True`: a checkpoint of ours holds tensors and plain values only.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+    ) -> None:
+        """Serialise in memory first, so that an error of the disk is an `OSError` that names it.
+
+        Raises:
+            OSError: the file could not be written; `path` is as it was.
+        """
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = target.with_name(f".{target.name}.partial")
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        try:
+            with open(beside, "wb") as file:
+                file.write(buffer.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, target)
+        except OSError as error:
+            beside.unlink(missing_ok=True)
+            raise OSError(error.errno, error.strerror, str(target)) from error

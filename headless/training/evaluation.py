@@ -1,0 +1,81 @@
+"""What makes two objectives comparable: scores of the same tokens under each model's own LM head.
+
+Shapes: N rows, C rows of a chunk, D hidden size, V vocabulary.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import Metric
+
+from headless.objectives import LMHead
+
+IGNORE_INDEX = -100
+CHUNK_ROWS = 4096  # rows whose logits exist at a time: 0.8 GiB at V = 50,304 in float32
+
+
+def head_scores(
+    hidden_ND: Tensor, targets_N: Tensor, head: LMHead, chunk_rows: int = CHUNK_ROWS
+) -> dict[str, Tensor]:
+    """Sums over the rows that count, under a head and under the same head without its bias.
+
+    Returns:
+        float64 scalars: `nll` and `nll_uncalibrated` (nats), `correct` (top-1 under the head)
+        and `tokens`.
+    """
+    sums = {
+        name: torch.zeros((), dtype=torch.float64, device=hidden_ND.device)
+        for name in ("nll", "nll_uncalibrated", "correct", "tokens")
+    }
+    weight_VD = head.weight_VD.to(hidden_ND.dtype)
+    for hidden_CD, targets_C in zip(
+        hidden_ND.split(chunk_rows), targets_N.split(chunk_rows), strict=True
+    ):
+        logits_CV = (hidden_CD @ weight_VD.T).float()
+        bare = F.cross_entropy(logits_CV, targets_C, ignore_index=IGNORE_INDEX, reduction="sum")
+        nll = bare
+        if head.bias_V is not None:
+            logits_CV = logits_CV + head.bias_V.float()
+            nll = F.cross_entropy(logits_CV, targets_C, ignore_index=IGNORE_INDEX, reduction="sum")
+        sums["nll"] += nll
+        sums["nll_uncalibrated"] += bare
+        sums["correct"] += (logits_CV.argmax(dim=-1) == targets_C).sum()
+        sums["tokens"] += (targets_C != IGNORE_INDEX).sum()
+    return sums
+
+
+class LanguageModelScores(Metric):
+    """Accumulates `head_scores` over batches and ranks: exact over uneven batches.
+
+    `compute()` returns `nll`, `perplexity`, `accuracy`, `nll_uncalibrated` and, where the number of
+    bytes a token stands for is known, `bits_per_byte`.
+    """
+
+    full_state_update = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("nll", "nll_uncalibrated", "correct", "tokens"):
+            zero = torch.zeros((), dtype=torch.float64)
+            self.add_state(name, default=zero, dist_reduce_fx="sum")
+
+    def update(self, sums: dict[str, Tensor]) -> None:
+        """Add the sums of a batch."""
+        for name, value in sums.items():
+            setattr(self, name, getattr(self, name) + value)
+
+    def compute(self) -> dict[str, float]:
+        """Means over all tokens; no token at all gives NaN."""
+        nll, bare, correct, tokens = torch.stack(
+            [self.nll, self.nll_uncalibrated, self.correct, self.tokens]  # type: ignore[list-item]
+        ).tolist()
+        tokens = tokens or math.nan
+        nll /= tokens
+        return {
+            "nll": nll,
+            "perplexity": math.exp(min(nll, 700.0)),
+            "accuracy": correct / tokens,
+            "nll_uncalibrated": bare / tokens,
+        }

@@ -1,0 +1,275 @@
+"""The LightningModule: hidden states of any backbone, scored by any objective.
+
+Shapes: B batch, T time, N = B·T rows, D hidden size, V vocabulary, M unique targets.
+"""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from headless.errors import HeadlessError
+from headless.models.backbone import (
+    BackboneConfig,
+    build_backbone,
+    check_length,
+    embedding_table,
+    hidden_states,
+    num_parameters,
+)
+from headless.models.flops import backbone_flops_per_token, scoring_flops
+from headless.models.heads import OutputHead
+from headless.objectives import Objective, ObjectiveOutput, UniqueTargets
+from headless.training.evaluation import LanguageModelScores, head_scores
+from headless.training.optim import AdamWConfig, ScheduleConfig, build_optimizer, gradient_norm
+from headless.training.random_state import get_random_state, set_random_state
+
+CHECKPOINT_KEY = "headless"
+
+
+class PretrainingModule(LightningModule):
+    """Pre-trains a backbone with an objective.
+
+    Logs `train/loss`, `optim/lr`, `optim/grad_norm`, and at each validation `val/loss` (the
+    objective's own) and, under the LM head that the objective implies, `val/nll`,
+    `val/perplexity`, `val/bits_per_byte`, `val/accuracy`; where that head has a calibration bias
+    also `val/nll_uncalibrated`, without it.
+
+    Args:
+        objective: what is asked of the hidden states.
+        backbone: the architecture.
+        optimizer: AdamW's settings.
+        schedule: the learning rate over the steps.
+        vocab_size: rows of the embedding table; linked to the data.
+        sequence_length: length of the training sequences; linked to the data.
+        eos_token_id: the token that ends a document; linked to the data.
+        compile: compile the training step with torch.compile.
+
+    Raises:
+        HeadlessError: a backbone that cannot be built or has too few positions.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        backbone: BackboneConfig,
+        optimizer: AdamWConfig = AdamWConfig(),  # noqa: B008 - frozen
+        schedule: ScheduleConfig = ScheduleConfig(),  # noqa: B008 - frozen
+        vocab_size: int = 50304,
+        sequence_length: int = 1024,
+        eos_token_id: int = 0,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.backbone_config = backbone
+        self.optimizer_config = optimizer
+        self.schedule_config = schedule
+        self.sequence_length = sequence_length
+        # The backbone draws its weights first, so that one seed gives every objective the same.
+        self.backbone = build_backbone(
+            backbone, vocab_size, bos_token_id=eos_token_id, eos_token_id=eos_token_id
+        )
+        check_length(self.backbone, sequence_length)
+        self.objective = objective
+        hf_config: Any = self.backbone.config
+        self.hidden_size: int = hf_config.hidden_size
+        self.vocab_size = vocab_size
+        self.objective.setup(vocab_size, self.hidden_size, hf_config.initializer_range)
+        self.register_buffer("unigram_counts", torch.zeros(vocab_size, dtype=torch.long))
+        self.unigram_counts: Tensor
+        self.batches_seen = 0  # micro-batches of this rank; the position in the data
+        self._flops_per_token = backbone_flops_per_token(self.backbone, sequence_length)
+        self._score = torch.compile(self.score) if compile else self.score
+        self._val_loss = MeanMetric()
+        self._val_scores = LanguageModelScores()
+        self._finite: Tensor | None = None
+        self._restored: dict[str, Any] | None = None
+        self._grad_norm: Tensor | None = None
+
+    # -- what others read ---------------------------------------------------------------------
+
+    @property
+    def embedding_VD(self) -> nn.Parameter:  # noqa: N802 - the shape is part of the name
+        """The backbone's input embedding table."""
+        return embedding_table(self.backbone)
+
+    def make_head(self) -> OutputHead:
+        """The LM head that the objective implies, for today's weights: hidden to logits."""
+        return OutputHead(*self.objective.lm_head(self.embedding_VD, self.unigram_counts))
+
+    def num_parameters(self) -> int:
+        """Trainable values: the backbone's and the objective's own."""
+        return num_parameters(self)
+
+    def training_flops(self, batch: dict[str, Any]) -> float:
+        """Forward and backward FLOPs of one micro-batch on this rank."""
+        rows = batch["targets"].numel()
+        candidates = self.objective.num_candidates(self.vocab_size, batch["num_unique"], rows)
+        return rows * self._flops_per_token + scoring_flops(rows, candidates, self.hidden_size)
+
+    # -- steps --------------------------------------------------------------------------------
+
+    def score(
+        self, input_ids_BT: Tensor, targets_BT: Tensor, unique: UniqueTargets | None
+    ) -> ObjectiveOutput:
+        """The objective's loss of a batch."""
+        hidden_BTD = hidden_states(self.backbone, input_ids_BT)
+        return self.objective(
+            hidden_BTD.flatten(0, 1), targets_BT.flatten(), self.embedding_VD, unique
+        )
+
+    def forward(self, input_ids_BT: Tensor) -> Tensor:
+        """Logits [B, T, V] under the LM head that the objective implies."""
+        return self.make_head()(hidden_states(self.backbone, input_ids_BT))
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """One micro-batch."""
+        output = self._score(batch["input_ids"], batch["targets"], self._unique(batch))
+        self.batches_seen += 1
+        self._watch(output.loss)
+        self.log("train/loss", output.loss, prog_bar=True)
+        for name, value in output.metrics.items():
+            self.log(f"train/{name}", value)
+        return output.loss
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Accumulate the objective's loss and the scores under its LM head."""
+        hidden_ND = hidden_states(self.backbone, batch["input_ids"]).flatten(0, 1)
+        targets_N = batch["targets"].flatten()
+        output = self.objective(hidden_ND, targets_N, self.embedding_VD, self._unique(batch))
+        head = self.objective.lm_head(self.embedding_VD, self.unigram_counts)
+        sums = head_scores(hidden_ND, targets_N, head)
+        self._has_bias = head.bias_V is not None
+        self._val_loss.update(output.loss.detach().double(), sums["tokens"])
+        self._val_scores.update(sums)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log what the whole validation split gave, reduced over ranks."""
+        scores = self._val_scores.compute()
+        scores["loss"] = float(self._val_loss.compute())
+        if not self._has_bias:
+            del scores["nll_uncalibrated"]
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if datamodule is not None:
+            scores["bits_per_byte"] = scores["nll"] / (
+                torch.log(torch.tensor(2.0)).item() * datamodule.bytes_per_token
+            )
+        self._val_loss.reset()
+        self._val_scores.reset()
+        if not self.trainer.sanity_checking:
+            for name, value in scores.items():
+                self.log(f"val/{name}", value, prog_bar=name == "nll", rank_zero_only=False)
+
+    def _unique(self, batch: dict[str, Any]) -> UniqueTargets | None:
+        if not self.objective.needs_unique or "unique_ids" not in batch:
+            return None
+        return UniqueTargets(batch["unique_ids"], batch["unique_inverse"], batch["unique_counts"])
+
+    # -- optimisation -------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW and its schedule, stepped once an update."""
+        total = float(self.trainer.estimated_stepping_batches)
+        optimizer, schedule = build_optimizer(
+            self, self.optimizer_config, self.schedule_config, total
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """The norm of the gradients before clipping, and the rate of this update."""
+        self._grad_norm = gradient_norm(self)
+        self.log("optim/grad_norm", self._grad_norm)
+        self.log("optim/lr", optimizer.param_groups[0]["lr"])
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by the norm that was just computed, instead of computing it a second time."""
+        if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
+            assert self._grad_norm is not None
+            nn.utils.clip_grads_with_norm_(self.parameters(), gradient_clip_val, self._grad_norm)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    # -- losses that are not numbers ----------------------------------------------------------
+
+    def _watch(self, loss: Tensor) -> None:
+        """Remember whether every loss was finite, and look at it where looking is free.
+
+        On a GPU the flag stays there until the next logged point or checkpoint, so that no step
+        waits for the device.
+        """
+        finite = torch.isfinite(loss.detach())
+        self._finite = finite if self._finite is None else self._finite & finite
+        trainer = self.trainer
+        if loss.device.type == "cpu" or trainer.global_step % trainer.log_every_n_steps == 0:
+            self._require_finite()
+
+    def _require_finite(self) -> None:
+        if self._finite is not None and not bool(self._finite):
+            raise HeadlessError(
+                f"the loss is not a finite number at step {self.trainer.global_step + 1}: lower "
+                "model.optimizer.lr, lengthen model.schedule.warmup_steps or clip with "
+                "trainer.gradient_clip_val; the last good checkpoint is kept"
+            )
+
+    # -- checkpoints --------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Take the unigram counts of the training text; they travel in the state dict."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if datamodule is not None and not bool(self.unigram_counts.any()):
+            self.unigram_counts.copy_(datamodule.unigram_counts)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Position in the data, random states of every rank, and whose tokens these are."""
+        self._require_finite()
+        checkpoint[CHECKPOINT_KEY] = {
+            "batches_seen": self.batches_seen,
+            "random_states": _gather(get_random_state()),
+            "tokenizer_sha256": getattr(self.trainer.datamodule, "tokenizer_sha256", None),  # type: ignore[attr-defined]
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take back what `on_save_checkpoint` wrote; random states wait for the first step.
+
+        Raises:
+            HeadlessError: the data was made with another tokenizer.
+        """
+        state = checkpoint[CHECKPOINT_KEY]
+        datamodule = getattr(self._trainer, "datamodule", None)
+        theirs, ours = state["tokenizer_sha256"], getattr(datamodule, "tokenizer_sha256", None)
+        if theirs and ours and theirs != ours:
+            raise HeadlessError(
+                f"the checkpoint was trained with another tokenizer ({theirs[:12]}) than the data "
+                f"in {datamodule.path} was made with ({ours[:12]}): give the data of that run, or "  # type: ignore[union-attr]
+                "prepare this text with its tokenizer (headless prepare --tokenizer RUN/tokenizer)"
+            )
+        self.batches_seen = state["batches_seen"]
+        self._restored = state
+
+    def on_train_start(self) -> None:
+        """Continue the random numbers where the checkpoint left them."""
+        if self._restored is not None:
+            states = self._restored["random_states"]
+            if len(states) == self.trainer.world_size:
+                set_random_state(states[self.trainer.global_rank])
+            self._restored = None
+
+
+def _gather(state: dict[str, Any]) -> list[dict[str, Any]]:
+    """The states of all ranks, in order; each rank gets all of them."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return [state]
+    states: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(states, state)
+    return states

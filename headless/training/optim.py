@@ -1,0 +1,150 @@
+"""AdamW with the right parameter groups, and learning-rate schedules as functions of the step."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+from headless.errors import HeadlessError
+
+ScheduleName = Literal["cosine", "linear", "wsd", "constant"]
+
+
+@dataclass(frozen=True)
+class AdamWConfig:
+    """AdamW (Loshchilov and Hutter 2019).
+
+    Args:
+        lr: peak learning rate.
+        betas: decay of the two moments.
+        eps: added to the root of the second moment.
+        weight_decay: applied to weight matrices; never to biases and norms.
+        decay_embeddings: whether embedding tables and an untied head decay too.
+    """
+
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8
+    weight_decay: float = 0.1
+    decay_embeddings: bool = False
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0:
+            raise HeadlessError(f"optimizer.lr must be positive, got {self.lr}")
+        if self.weight_decay < 0:
+            raise HeadlessError(
+                f"optimizer.weight_decay must not be negative, got {self.weight_decay}"
+            )
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """Learning rate over optimizer steps, as a share of the peak.
+
+    Args:
+        name: after the warm-up, "cosine" or "linear" fall to the floor at the last step; "wsd"
+            (warm-up, stable, decay: Hu et al. 2024) stays and falls linearly at the end;
+            "constant" stays.
+        warmup_steps: steps of the linear warm-up.
+        floor: the share of the peak that is left at the last step.
+        decay_fraction: "wsd" only: the share of all steps in which the rate falls.
+    """
+
+    name: ScheduleName = "cosine"
+    warmup_steps: int = 0
+    floor: float = 0.1
+    decay_fraction: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.name not in get_args(ScheduleName):
+            raise HeadlessError(
+                f"schedule.name must be one of {', '.join(get_args(ScheduleName))}, got {self.name}"
+            )
+        if self.warmup_steps < 0:
+            raise HeadlessError(
+                f"schedule.warmup_steps must not be negative, got {self.warmup_steps}"
+            )
+        for option in ("floor", "decay_fraction"):
+            if not 0.0 <= getattr(self, option) <= 1.0:
+                raise HeadlessError(
+                    f"schedule.{option} must be in [0, 1], got {getattr(self, option)}"
+                )
+
+
+class ScheduleFactor:
+    """Callable of the step (0 = the first update) that gives the share of the peak rate.
+
+    A class and not a closure, so that a checkpoint can hold its plain attributes.
+    """
+
+    def __init__(self, config: ScheduleConfig, total_steps: float) -> None:
+        self.config = config
+        self.total_steps = total_steps
+
+    def __call__(self, step: int) -> float:
+        """The factor at a step; the floor (or 1) after the last."""
+        warmup, floor = self.config.warmup_steps, self.config.floor
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        if self.config.name == "constant" or math.isinf(self.total_steps):
+            return 1.0
+        begin = warmup
+        if self.config.name == "wsd":
+            begin = max(warmup, round(self.total_steps * (1 - self.config.decay_fraction)))
+        # The last update is step total - 1: it gets the floor.
+        done = (step - begin) / max(1, self.total_steps - 1 - begin)
+        done = min(1.0, max(0.0, done))
+        if self.config.name == "cosine":
+            return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done))
+        return floor + (1 - floor) * (1 - done)
+
+
+def parameter_groups(module: nn.Module, config: AdamWConfig) -> list[dict]:
+    """Two groups: what decays and what does not. Each parameter stands in exactly one.
+
+    Matrices decay. Vectors (biases, norm gains) never do, nor do the parameters of norm layers.
+    Embedding tables and an untied head (a matrix with one row a token) decay on request.
+    """
+    tables = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
+    tables |= {id(p) for name, p in module.named_parameters() if name.endswith("weight_VD")}
+    norms = {
+        id(p)
+        for m in module.modules()
+        if "norm" in type(m).__name__.lower()
+        for p in m.parameters(recurse=False)
+    }
+    decay, rest = [], []
+    for parameter in module.parameters():
+        if not parameter.requires_grad:
+            continue
+        is_matrix = parameter.ndim >= 2 and id(parameter) not in norms
+        decays = is_matrix and (config.decay_embeddings or id(parameter) not in tables)
+        (decay if decays else rest).append(parameter)
+    groups = [
+        {"params": decay, "weight_decay": config.weight_decay},
+        {"params": rest, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def build_optimizer(
+    module: nn.Module, config: AdamWConfig, schedule: ScheduleConfig, total_steps: float
+) -> tuple[AdamW, LambdaLR]:
+    """The optimizer over all trainable parameters and its schedule (stepped once an update)."""
+    optimizer = AdamW(
+        parameter_groups(module, config),
+        lr=config.lr,
+        betas=config.betas,
+        eps=config.eps,
+        fused=all(p.dtype.is_floating_point for p in module.parameters()),
+    )
+    return optimizer, LambdaLR(optimizer, ScheduleFactor(schedule, total_steps))
+
+
+def gradient_norm(module: nn.Module) -> torch.Tensor:
+    """The Euclidean norm of all gradients together."""
+    return nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])

@@ -1,0 +1,33 @@
+#!/bin/sh
+# From a corpus in a package to a page that compares two objectives. What is there is reused.
+#   scripts/demo.sh [directory of the runs]
+set -eu
+cd "$(dirname "$0")/.."
+runs=${1:-runs/demo}
+headless=.venv/bin/headless
+start=$(date +%s)
+
+.venv/bin/python scripts/demo_corpus.py data/demo-text
+[ -f data/demo/manifest.json ] || $headless prepare --config configs/demo/data.yaml
+for objective in vanilla headless; do
+    if grep -q '"finished": true' "$runs/$objective/summary.json" 2>/dev/null; then
+        echo "reusing $runs/$objective"
+    else
+        # A run that was stopped goes on from its last checkpoint.
+        $headless pretrain --config "configs/demo/$objective.yaml" \
+            --run.root "$runs" --run.resume true
+    fi
+done
+# Every finished run below, a third one of your own too.
+set --
+for summary in "$runs"/*/summary.json; do
+    set -- "$@" "$(dirname "$summary")"
+done
+$headless compare "$@" --output "$runs/report" --overwrite true
+echo "$(($(date +%s) - start)) seconds"
+report=$runs/report/report.html
+if [ -t 1 ] && [ -n "${DISPLAY:-}${WAYLAND_DISPLAY:-}" ] && command -v xdg-open >/dev/null; then
+    xdg-open "$report" >/dev/null 2>&1 || true
+elif [ -t 1 ] && [ "$(uname -s)" = Darwin ]; then
+    open "$report" || true
+fi

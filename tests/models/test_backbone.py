@@ -1,0 +1,118 @@
+"""Backbones of three families, from scratch."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from headless.errors import HeadlessError
+from headless.models.backbone import (
+    PRESETS,
+    BackboneConfig,
+    backbone_config,
+    build_backbone,
+    check_length,
+    embedding_table,
+    hidden_states,
+)
+from headless.models.flops import backbone_flops_per_token, scoring_flops
+
+TINY = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": 64,
+}
+FAMILIES = ["gpt2", "gpt_neox", "llama"]
+
+
+def tiny(family: str, **changes: object) -> BackboneConfig:
+    extra = {"num_key_value_heads": 4} if family == "llama" else {}
+    return BackboneConfig(model_type=family, **(TINY | changes), extra=extra)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_hidden_states_and_no_head(family: str) -> None:
+    backbone = build_backbone(tiny(family), 50, eos_token_id=0, bos_token_id=0).eval()
+    ids = torch.randint(0, 50, (2, 16))
+    output = backbone(input_ids=ids, output_hidden_states=True, use_cache=False)
+    assert output.last_hidden_state.shape == (2, 16, 32)
+    assert len(output.hidden_states) == 3
+    torch.testing.assert_close(hidden_states(backbone, ids), output.hidden_states[-1])
+    assert embedding_table(backbone).shape == (50, 32)
+    # Only the input table has one row a token: there is no head.
+    assert [n for n, p in backbone.named_parameters() if 50 in p.shape] == [
+        n for n, p in backbone.named_parameters() if p is embedding_table(backbone)
+    ]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_it_is_causal(family: str) -> None:
+    backbone = build_backbone(tiny(family), 50, eos_token_id=0, bos_token_id=0).eval()
+    ids = torch.randint(0, 50, (1, 16))
+    changed = ids.clone()
+    changed[0, 10:] = (changed[0, 10:] + 1) % 50
+    before, after = hidden_states(backbone, ids), hidden_states(backbone, changed)
+    torch.testing.assert_close(before[:, :10], after[:, :10])
+    assert not torch.allclose(before[:, 10:], after[:, 10:])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_flops_are_what_torch_counts_less_the_masked_half(family: str) -> None:
+    length, batch = 32, 2
+    backbone = build_backbone(
+        tiny(family, attn_implementation="eager"), 50, eos_token_id=0, bos_token_id=0
+    )
+    with FlopCounterMode(display=False) as counter:
+        hidden_states(backbone, torch.randint(0, 50, (batch, length))).sum().backward()
+    ours = backbone_flops_per_token(backbone, length) * batch * length
+    layers, width = 2, 32
+    masked = 6 * layers * 2 * width * (length - 1) / 2 * batch * length
+    counted = counter.get_total_flops()
+    assert ours + masked == pytest.approx(counted, rel=0.01)  # rotary tables are a few more
+
+
+def test_scoring_flops() -> None:
+    hidden = torch.randn(10, 8, requires_grad=True)
+    table = torch.randn(30, 8, requires_grad=True)
+    with FlopCounterMode(display=False) as counter:
+        (hidden @ table.T).sum().backward()
+    assert scoring_flops(10, 30, 8) == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_are_real_configs(preset: str) -> None:
+    config = backbone_config(BackboneConfig(preset), 50304, eos_token_id=0, bos_token_id=0)
+    assert config.num_hidden_layers == PRESETS[preset]["num_hidden_layers"]
+    assert config.hidden_size == PRESETS[preset]["hidden_size"]
+
+
+@pytest.mark.parametrize(("preset", "millions"), [("pythia-70m", 18.9), ("pythia-160m", 85.1)])
+def test_pythia_sizes_are_the_published_ones(preset: str, millions: float) -> None:
+    """Non-embedding parameters of Biderman et al. 2023, Tab. 1."""
+    with torch.device("meta"):
+        backbone = build_backbone(BackboneConfig(preset), 50304, eos_token_id=0, bos_token_id=0)
+    total = sum(p.numel() for p in backbone.parameters()) - embedding_table(backbone).numel()
+    assert total / 1e6 == pytest.approx(millions, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({}, "neither a preset nor a model_type"),
+        ({"preset": "pythia"}, "presets: gpt2"),
+        ({"model_type": "gptx"}, "gptx"),
+        ({"preset": "gpt2", "extra": {"n_layers": 3}}, "n_layers"),
+        ({"preset": "gpt2", "hidden_size": 100}, "multiple of num_attention_heads"),
+    ],
+)
+def test_mistakes_are_named(fields: dict, message: str) -> None:
+    with pytest.raises(HeadlessError, match=message):
+        backbone_config(BackboneConfig(**fields), 100)
+
+
+def test_sequences_longer_than_the_positions_are_refused() -> None:
+    backbone = build_backbone(tiny("gpt2"), 50, eos_token_id=0, bos_token_id=0)
+    check_length(backbone, 64)
+    with pytest.raises(HeadlessError, match=r"65.*64 positions"):
+        check_length(backbone, 65)
