@@ -6,20 +6,21 @@ import shutil
 import warnings
 from pathlib import Path
 
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from headless.callbacks.wandb_logger import TokenWandbLogger
+from headless.cli.lightning import RunCLI
 from headless.errors import HeadlessError
+from headless.runs.directory import RunDirectory
+from headless.runs.environment import describe_environment
 
-logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-os.environ.setdefault("WANDB_SILENT", "true")
-warnings.filterwarnings("ignore", ".*does not have many workers.*")
-warnings.filterwarnings("ignore", ".*is smaller than the logging interval.*")
-warnings.filterwarnings("ignore", ".*TF32.*")
 
-from lightning.pytorch.utilities.rank_zero import rank_zero_only  # noqa: E402
-
-from headless.callbacks.wandb_logger import TokenWandbLogger  # noqa: E402
-from headless.cli.lightning import RunCLI  # noqa: E402
-from headless.runs.directory import RunDirectory  # noqa: E402
-from headless.runs.environment import describe_environment  # noqa: E402
+def quiet_lightning() -> None:
+    """Leave the terminal to the progress bar and to what a user can act on."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    os.environ.setdefault("WANDB_SILENT", "true")
+    for needless in ("does not have many workers", "is smaller than the logging interval"):
+        warnings.filterwarnings("ignore", f".*{needless}.*")
 
 
 def build(arguments: list[str]) -> RunCLI:
@@ -34,6 +35,7 @@ def build(arguments: list[str]) -> RunCLI:
     Raises:
         HeadlessError: a wrong key or type, with the nearest valid key; bad data; bad sizes.
     """
+    quiet_lightning()
     return RunCLI(arguments, prog="headless pretrain")
 
 

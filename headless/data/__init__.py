@@ -1,0 +1,1 @@
+"""Text to tokens to batches. `stream` owns the format on disk."""

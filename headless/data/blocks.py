@@ -1,0 +1,150 @@
+"""Fixed-length blocks of a token stream, and the order in which they are read. Pure numpy.
+
+Block i of length T reads tokens[i·T : i·T + T + 1]: the first T are the input, the last T the
+targets. So every token but the stream's first is a target exactly once an epoch.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from headless.data.stream import TokenStream
+from headless.errors import HeadlessError
+
+IGNORED = -1  # a block index that stands for a block without any target
+
+
+def num_blocks(num_tokens: int, sequence_length: int, partial: bool = False) -> int:
+    """How many blocks a stream has; `partial` counts a last one that is not full."""
+    targets = max(0, num_tokens - 1)
+    return -(-targets // sequence_length) if partial else targets // sequence_length
+
+
+class BlockDataset:
+    """Blocks as a map-style dataset that reads a whole batch at once.
+
+    Args:
+        stream: the tokens of a split.
+        sequence_length: T.
+        eos_token_id: fills up a last block that is not full.
+        partial: keep that last block (validation); without it only full ones (training).
+
+    Raises:
+        HeadlessError: the stream is shorter than one block.
+    """
+
+    def __init__(
+        self, stream: TokenStream, sequence_length: int, eos_token_id: int, partial: bool = False
+    ) -> None:
+        self.stream = stream
+        self.sequence_length = sequence_length
+        self.eos_token_id = eos_token_id
+        self._num_blocks = num_blocks(len(stream), sequence_length, partial)
+        if sequence_length < 1:
+            raise HeadlessError(f"sequence_length must be at least 1, got {sequence_length}")
+        if self._num_blocks == 0:
+            raise HeadlessError(
+                f"{stream.path} holds {len(stream)} tokens, too few for one sequence of "
+                f"{sequence_length}: lower data.sequence_length or prepare more text"
+            )
+
+    def __len__(self) -> int:
+        return self._num_blocks
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """One block: see `__getitems__`."""
+        tokens, lengths = self.__getitems__([index])
+        return tokens, lengths
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """A batch.
+
+        Returns:
+            int64 tokens [B, T + 1], filled up with EOS, and the number of targets of each row [B].
+        """
+        length = self.sequence_length
+        tokens = np.full((len(indices), length + 1), self.eos_token_id, dtype=np.int64)
+        targets = np.zeros(len(indices), dtype=np.int64)
+        for row, index in enumerate(indices):
+            if index == IGNORED:
+                continue
+            piece = self.stream.tokens[index * length : index * length + length + 1]
+            tokens[row, : len(piece)] = piece
+            targets[row] = len(piece) - 1
+        return tokens, targets
+
+
+class BlockSampler:
+    """Batches of block indices: a function of (seed, epoch, batch), so resuming needs no replay.
+
+    With `shuffle`, epoch e reads the blocks in the order of a permutation drawn from (seed, e).
+    Batch k of rank r of W ranks is permutation[(k·W + r)·B : (k·W + r + 1)·B].
+
+    Each iteration covers what is left of an epoch, from the batch that `batches_seen` tells on:
+    all of it at its beginning.
+
+    Args:
+        num_blocks: number of blocks.
+        batch_size: B, blocks a batch.
+        seed: of the permutations.
+        rank: which of the processes this is.
+        world_size: how many processes read.
+        shuffle: without it the order is that of the stream (validation).
+        drop_last: leave out a last batch that is not full (training). Without it every rank gets
+            equally many batches, filled up with the index -1.
+        batches_seen: how many batches this rank has consumed since the beginning of training.
+
+    Raises:
+        HeadlessError: fewer blocks than a batch of all ranks (with drop_last).
+    """
+
+    def __init__(
+        self,
+        num_blocks: int,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        shuffle: bool = True,
+        drop_last: bool = True,
+        batches_seen: Callable[[], int] = lambda: 0,
+    ) -> None:
+        if batch_size < 1:
+            raise HeadlessError(f"batch_size must be at least 1, got {batch_size}")
+        self.num_blocks = num_blocks
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.shuffle = shuffle
+        self.drop_last = drop_last
+        self.batches_seen = batches_seen
+        if len(self) == 0:
+            raise HeadlessError(
+                f"{num_blocks} sequences are too few for one batch of {batch_size} on each of "
+                f"{world_size} device(s): lower data.batch_size or prepare more text"
+            )
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch on one rank."""
+        step = self.batch_size * self.world_size
+        return self.num_blocks // step if self.drop_last else -(-self.num_blocks // step)
+
+    def order(self, epoch: int) -> np.ndarray:
+        """All block indices in the order of an epoch: int64 [num_blocks]."""
+        if not self.shuffle:
+            return np.arange(self.num_blocks)
+        return np.random.default_rng([self.seed, epoch]).permutation(self.num_blocks)
+
+    def batch(self, order: np.ndarray, k: int) -> list[int]:
+        """Batch k of this rank."""
+        begin = (k * self.world_size + self.rank) * self.batch_size
+        indices = order[begin : begin + self.batch_size].tolist()
+        return indices + [IGNORED] * (self.batch_size - len(indices))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        epoch, first = divmod(self.batches_seen(), len(self))
+        order = self.order(epoch)
+        for k in range(first, len(self)):
+            yield self.batch(order, k)

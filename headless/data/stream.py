@@ -1,0 +1,197 @@
+"""The format of a prepared dataset on disk: this module alone knows it.
+
+manifest.json            what the rest is, with a checksum of every file
+train.bin validation.bin tokens, little-endian; each document ends with EOS
+*.documents.npy          where each document begins: int64
+unigram_counts.npy       occurrences of each token in the training split: int64 [V]
+tokenizer/               a Hugging Face fast tokenizer
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from headless.errors import HeadlessError
+
+FORMAT = 1
+SPLITS = ("train", "validation")
+MANIFEST = "manifest.json"
+COUNTS = "unigram_counts.npy"
+TOKENIZER = "tokenizer"
+AGAIN = "prepare it again with headless prepare … --overwrite true"
+
+
+def tokens_file(split: str) -> str:
+    """Name of a split's tokens."""
+    return f"{split}.bin"
+
+
+def documents_file(split: str) -> str:
+    """Name of a split's document offsets."""
+    return f"{split}.documents.npy"
+
+
+def token_dtype(vocab_size: int) -> np.dtype:
+    """The narrowest unsigned type, little-endian on every machine."""
+    return np.dtype("<u2" if vocab_size <= 2**16 else "<u4")
+
+
+def sha256_of(path: Path) -> str:
+    """Checksum of a file, read in pieces."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write beside, flush to the disk, rename."""
+    beside = path.with_name(f".{path.name}.partial")
+    with open(beside, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a prepared dataset is.
+
+    `splits` maps "train" and "validation" to their numbers of documents, tokens and bytes;
+    `files` maps each file's relative path to its sha256 and size.
+    """
+
+    format: int
+    vocab_size: int
+    eos_token_id: int
+    dtype: str
+    tokenizer_sha256: str
+    seed: int
+    validation_fraction: float
+    splits: dict[str, dict[str, int]]
+    sources: list[str]
+    files: dict[str, dict[str, Any]]
+
+    def bytes_per_token(self, split: str) -> float:
+        """Bytes of UTF-8 text a token stands for (each document's EOS is a token of no bytes)."""
+        return self.splits[split]["bytes"] / self.splits[split]["tokens"]
+
+    def write(self, directory: Path) -> None:
+        """Write manifest.json: last, for it says that the rest is complete."""
+        text = json.dumps(asdict(self), indent=2, sort_keys=True)
+        write_atomically(directory / MANIFEST, text + "\n")
+
+    @classmethod
+    def read(cls, directory: Path) -> "Manifest":
+        """Read manifest.json.
+
+        Raises:
+            HeadlessError: there is none, or it is of another version.
+        """
+        path = directory / MANIFEST
+        if not path.is_file():
+            raise HeadlessError(
+                f"{directory} is not a prepared dataset (no {MANIFEST}): make one with "
+                f"headless prepare --input TEXT --output {directory}"
+            )
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            if values["format"] != FORMAT:
+                raise HeadlessError(
+                    f"{path} is of format {values['format']}, this version reads {FORMAT}: {AGAIN}"
+                )
+            return cls(**values)
+        except (ValueError, KeyError, TypeError) as error:
+            raise HeadlessError(f"{path} is damaged ({error}): {AGAIN}") from error
+
+
+class TokenStream:
+    """The tokens of a split, mapped into memory: only what is read is loaded.
+
+    Args:
+        path: the file of tokens.
+        dtype: their type.
+    """
+
+    def __init__(self, path: Path, dtype: str) -> None:
+        self.path = path
+        self.dtype = np.dtype(dtype)
+        self._tokens: np.ndarray | None = None
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """All tokens, unsigned [n]; mapped at first use, again in each worker process."""
+        if self._tokens is None:
+            empty = self.path.stat().st_size == 0
+            self._tokens = (
+                np.zeros(0, self.dtype) if empty else np.memmap(self.path, self.dtype, mode="r")
+            )
+        return self._tokens
+
+    def __len__(self) -> int:
+        return self.path.stat().st_size // self.dtype.itemsize
+
+    def __getitem__(self, piece: slice) -> np.ndarray:
+        """A copy of some tokens, int64."""
+        return self.tokens[piece].astype(np.int64)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_tokens": None}  # a map is not sent to workers, it is made there
+
+
+@dataclass(frozen=True)
+class TokenDataset:
+    """A prepared dataset that was found whole."""
+
+    path: Path
+    manifest: Manifest
+
+    def split(self, name: Literal["train", "validation"] | str) -> TokenStream:
+        """The tokens of a split."""
+        return TokenStream(self.path / tokens_file(name), self.manifest.dtype)
+
+    def documents(self, name: str) -> np.ndarray:
+        """Where each document of a split begins: int64."""
+        return np.load(self.path / documents_file(name), mmap_mode="r")
+
+    @property
+    def unigram_counts(self) -> Tensor:
+        """Occurrences of each token in the training split: long [V]."""
+        return torch.from_numpy(np.load(self.path / COUNTS))
+
+    @property
+    def tokenizer_path(self) -> Path:
+        """The directory of the tokenizer."""
+        return self.path / TOKENIZER
+
+
+def open_dataset(path: Path | str, verify: Literal["full", "size"] = "full") -> TokenDataset:
+    """Open what `headless prepare` wrote.
+
+    Args:
+        path: the directory.
+        verify: "full" compares every file's checksum (a second or two a gigabyte), "size" its size.
+
+    Raises:
+        HeadlessError: not a dataset, another version, or a file that is missing or damaged.
+    """
+    directory = Path(path)
+    manifest = Manifest.read(directory)
+    for name, expected in manifest.files.items():
+        file = directory / name
+        if not file.is_file():
+            raise HeadlessError(f"{file} is missing: {AGAIN}")
+        if file.stat().st_size != expected["bytes"]:
+            raise HeadlessError(
+                f"{file} is damaged ({file.stat().st_size} bytes instead of {expected['bytes']}): "
+                f"{AGAIN}"
+            )
+        if verify == "full" and sha256_of(file) != expected["sha256"]:
+            raise HeadlessError(f"{file} is damaged (its checksum does not fit): {AGAIN}")
+    return TokenDataset(directory, manifest)

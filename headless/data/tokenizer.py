@@ -1,0 +1,99 @@
+"""A byte-level BPE tokenizer from text, or an existing fast one."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from headless.errors import HeadlessError
+
+END_OF_TEXT = "<|endoftext|>"
+SMALLEST = 257  # every byte and the end of a document
+
+
+def use_threads(num_workers: int) -> None:
+    """Threads of the tokenizers library, which reads this once, at its first parallel call."""
+    os.environ["RAYON_NUM_THREADS"] = str(num_workers)
+    os.environ["TOKENIZERS_PARALLELISM"] = "true"
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """Train byte-level BPE (Radford et al. 2019): no unknown token, any text round-trips.
+
+    The same texts in the same order give the same tokenizer. A short text gives fewer tokens
+    than asked for.
+
+    Args:
+        texts: documents.
+        vocab_size: with the 256 bytes and `<|endoftext|>`.
+
+    Raises:
+        HeadlessError: vocab_size below 257.
+    """
+    if vocab_size < SMALLEST:
+        raise HeadlessError(
+            f"vocab_size {vocab_size} is too small: byte-level BPE needs at least {SMALLEST}"
+        )
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def as_fast_tokenizer(tokenizer: Tokenizer) -> Any:
+    """The Hugging Face object around a tokenizer that we trained."""
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token=END_OF_TEXT,
+        bos_token=END_OF_TEXT,
+        pad_token=END_OF_TEXT,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def load_tokenizer(source: str) -> Any:
+    """An existing fast tokenizer: a directory, a tokenizer.json, or a hub name.
+
+    Raises:
+        HeadlessError: it cannot be loaded, is not a fast one, or has no token to end a document.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    path = Path(source)
+    try:
+        if path.is_file():
+            tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(path))
+            if tokenizer.eos_token is None and END_OF_TEXT in tokenizer.get_vocab():
+                tokenizer.add_special_tokens({"eos_token": END_OF_TEXT, "pad_token": END_OF_TEXT})
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(source)
+    except Exception as error:  # noqa: BLE001 - the library raises anything, from anywhere
+        raise HeadlessError(f"no tokenizer can be loaded from {source!r}: {error}") from error
+    if not getattr(tokenizer, "is_fast", False):
+        raise HeadlessError(
+            f"the tokenizer in {source!r} is not a fast one: it has no tokenizer.json"
+        )
+    if end_of_document(tokenizer) is None:
+        raise HeadlessError(
+            f"the tokenizer in {source!r} has no eos_token: name the token that ends a document in "
+            "its tokenizer_config.json"
+        )
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+    return tokenizer
+
+
+def end_of_document(tokenizer: Any) -> int | None:
+    """The id that separates documents: EOS, or SEP where an encoder's tokenizer has no EOS."""
+    return tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id

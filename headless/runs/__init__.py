@@ -1,0 +1,1 @@
+"""What a run directory is: names of files, atomic writes, the environment, the logged points."""

