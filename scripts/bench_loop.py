@@ -4,7 +4,7 @@
 
 Three loops train the same weights on the same batches, in turn, several times in one process:
 a bare torch loop (forward, backward, clip, AdamW, schedule); ours without monitors; ours with
-every monitor at its default cadence. The JSON holds the median seconds a step of each and the ratios
+every monitor at its default cadence. The JSON holds the seconds a step of each and the ratios
 (loop: ours without monitors / bare; monitors: with / without).
 """
 

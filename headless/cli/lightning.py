@@ -76,7 +76,11 @@ class RunCLI(LightningCLI):
             seed_everything_default=0,
             auto_configure_optimizers=False,
             parser_kwargs={"prog": prog, "allow_abbrev": False},
-            trainer_defaults={"num_sanity_val_steps": 0, **trainer_defaults},
+            trainer_defaults={
+                "num_sanity_val_steps": 0,
+                "use_distributed_sampler": False,  # ours deals the blocks to the ranks
+                **trainer_defaults,
+            },
         )
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
@@ -107,17 +111,20 @@ class RunCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer with the run directory, the loggers and the callbacks that are always on."""
         run, directory = self.run, self.run.directory
-        loggers: list[Any] = [MetricsFileLogger(directory.path)]
+        metrics_file = MetricsFileLogger(directory.path)
+        loggers: list[Any] = [metrics_file]
         if run.wandb != "disabled":
-            loggers.append(
+            loggers.insert(
+                0,  # first: a point that the file holds has been given to W&B
                 TokenWandbLogger(
                     directory.path,
+                    metrics_file,
                     name=run.name,
                     project=run.project,
                     group=run.group or run.name,
-                    tags=run.tags,
+                    tags=[*run.tags, type(self.model.objective).__name__],
                     mode=run.wandb,
-                )
+                ),
             )
         config = self._get(self.config_init, "trainer")
         config.plugins = [*(config.plugins or []), AtomicCheckpointIO()]

@@ -6,6 +6,7 @@ import shutil
 import warnings
 from pathlib import Path
 
+import yaml
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from headless.callbacks.wandb_logger import TokenWandbLogger
@@ -19,7 +20,11 @@ def quiet_lightning() -> None:
     """Leave the terminal to the progress bar and to what a user can act on."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     os.environ.setdefault("WANDB_SILENT", "true")
-    for needless in ("does not have many workers", "is smaller than the logging interval"):
+    for needless in (
+        "does not have many workers",  # reading a memory map needs none
+        "is smaller than the logging interval",
+        "args parameter is intended to run from within Python",  # that is what it does here
+    ):
         warnings.filterwarnings("ignore", f".*{needless}.*")
 
 
@@ -84,7 +89,7 @@ def _describe(cli: RunCLI, directory: RunDirectory) -> None:
         shutil.copytree(cli.datamodule.dataset.tokenizer_path, directory.tokenizer)
     for logger in cli.trainer.loggers:
         if isinstance(logger, TokenWandbLogger):
-            logger.log_hyperparams(cli.parser.dump(config, format="json"))
+            logger.log_hyperparams(yaml.safe_load(text))
 
 
 def main(arguments: list[str]) -> None:

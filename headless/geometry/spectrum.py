@@ -7,9 +7,9 @@ from torch import Tensor
 def singular_spectrum(x_ND: Tensor, center: bool = False) -> Tensor:
     """The singular values of a matrix, descending, float64 [min(N, D)].
 
-    They are the roots of the eigenvalues of the smaller of XᵀX and XXᵀ in float64: for tall matrices
-    several times faster than a singular value decomposition, and exact to about 1e-8 of the
-    largest one.
+    They are the roots of the eigenvalues of the smaller of XᵀX and XXᵀ in float64: for tall
+    matrices several times faster than a singular value decomposition, and exact to about 1e-8 of
+    the largest one.
 
     Args:
         x_ND: any floating type.

@@ -72,9 +72,7 @@ class RunDirectory:
         return self.path / "tokenizer"
 
     @classmethod
-    def create(
-        cls, path: Path, *, resume: bool = False, overwrite: bool = False
-    ) -> "RunDirectory":
+    def create(cls, path: Path, *, resume: bool = False, overwrite: bool = False) -> "RunDirectory":
         """Make the directory.
 
         With `overwrite` an existing one is moved aside to `<name>.old-<n>`, never deleted; with
@@ -131,8 +129,7 @@ def open_run(path: Path | str) -> RunDirectory:
     run = RunDirectory(Path(path))
     if not run.config.is_file():
         raise HeadlessError(
-            f"{run.path} is not a run directory (no {run.config.name}): "
-            "headless pretrain makes one"
+            f"{run.path} is not a run directory (no {run.config.name}): headless pretrain makes one"
         )
     return run
 

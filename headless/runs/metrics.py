@@ -35,15 +35,14 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines[:-1] if line]  # what follows the last newline: ""
 
 
-def truncate_metrics(path: Path, tokens: int) -> int:
+def truncate_metrics(path: Path, tokens: int) -> list[dict[str, Any]]:
     """Drop the points after `tokens` training tokens, which a resumed run will log again.
 
     Returns:
-        The most tokens that any point of the file had before; -1 for none.
+        What was dropped.
     """
     points = read_metrics(path)
-    highest = max((point.get(TOKENS, -1) for point in points), default=-1)
-    kept = [point for point in points if point.get(TOKENS, -1) <= tokens]
     if path.is_file():
+        kept = [point for point in points if point.get(TOKENS, -1) <= tokens]
         write_text(path, "".join(json.dumps(p, ensure_ascii=False) + "\n" for p in kept))
-    return highest
+    return [point for point in points if point.get(TOKENS, -1) > tokens]

@@ -1,0 +1,114 @@
+"""Anisotropy and effective rank of every layer while a model is trained.
+
+Shapes: B sequences, T positions, D hidden size, N = B·(T-1) vectors.
+"""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from headless.callbacks.progress import Cadence, log_point, progress_of
+from headless.geometry import anisotropy, effective_rank
+
+
+class GeometryMonitor(Callback):
+    """Measures hidden states on a fixed batch of validation text: before, while and after training.
+
+    The first position is kept apart: in most language models its states are many times longer
+    than all others and the same whatever the token, and would decide any figure they enter.
+
+    | key | meaning |
+    | --- | --- |
+    | `geometry/anisotropy/layer_00` ... | exact mean cosine of all pairs, without position 0 |
+    | `geometry/effective_rank/layer_00` ... | Roy and Vetterli, centred, without position 0 |
+    | `geometry/anisotropy_first_position/layer_00` ... | mean cosine of position 0 over sequences |
+    | `geometry/anisotropy/embedding` | of the input embedding table's rows |
+    | `geometry/effective_rank/embedding` | of the input embedding table |
+
+    layer_00 is what enters the first block, the last layer what leaves the final norm.
+
+    Args:
+        every_n_steps: optimizer steps between two reports.
+        num_sequences: sequences of the fixed batch.
+    """
+
+    def __init__(self, every_n_steps: int = 200, num_sequences: int = 8) -> None:
+        if num_sequences < 1:
+            raise ValueError(f"num_sequences must be at least 1, got {num_sequences}")
+        self.cadence = Cadence(every_n_steps)
+        self.num_sequences = num_sequences
+        self._probe_BT: Tensor | None = None
+        self._reported = -1
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The untrained model is the null that the trained one is compared with."""
+        self.cadence.begin(trainer.global_step)
+        if trainer.global_step == 0:
+            self._report(trainer, pl_module)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Report when it is time."""
+        if self.cadence.due(trainer.global_step):
+            self._report(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The trained model."""
+        if self._reported != trainer.global_step:
+            self._report(trainer, pl_module)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The step of the last report, so that a resume does not repeat it."""
+        return {"reported": self._reported}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """See `state_dict`."""
+        self._reported = state_dict["reported"]
+
+    def _report(self, trainer: Trainer, pl_module: Any) -> None:
+        self._reported = trainer.global_step
+        with progress_of(trainer).paused():
+            if self._probe_BT is None:
+                probe = trainer.datamodule.probe_batch(self.num_sequences)  # type: ignore[attr-defined]
+                self._probe_BT = probe["input_ids"]
+            training = pl_module.backbone.training
+            pl_module.backbone.eval()  # no dropout, so no random number either
+            try:
+                with torch.no_grad(), trainer.precision_plugin.forward_context():
+                    states = pl_module.backbone(
+                        input_ids=self._probe_BT.to(pl_module.device),
+                        output_hidden_states=True,
+                        use_cache=False,
+                    ).hidden_states
+                if trainer.is_global_zero:
+                    values = measure(states, pl_module.embedding_VD.detach())
+                    log_point(trainer, values)
+            finally:
+                pl_module.backbone.train(training)
+
+
+def measure(states: tuple[Tensor, ...], embedding_VD: Tensor) -> dict[str, float]:
+    """The keys of `GeometryMonitor` for the hidden states [B, T, D] of a model, layer by layer.
+
+    What is not defined is left out: one sequence has no pairs of first positions. The device is
+    waited for once.
+    """
+    found: dict[str, Tensor] = {
+        "anisotropy/embedding": anisotropy(embedding_VD),
+        "effective_rank/embedding": effective_rank(embedding_VD),
+    }
+    for layer, state_BTD in enumerate(states):
+        name = f"layer_{layer:02d}"
+        later_ND = state_BTD[:, 1:].flatten(0, 1)
+        found[f"anisotropy/{name}"] = anisotropy(later_ND)
+        found[f"effective_rank/{name}"] = effective_rank(later_ND)
+        found[f"anisotropy_first_position/{name}"] = anisotropy(state_BTD[:, 0])
+    values = torch.stack(list(found.values())).tolist()
+    return {
+        f"geometry/{key}": value
+        for key, value in zip(found, values, strict=True)
+        if value == value  # noqa: PLR0124 - NaN: not defined
+    }

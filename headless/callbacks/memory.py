@@ -1,0 +1,121 @@
+"""Peak memory between two reports, and over the whole run."""
+
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from headless.callbacks.progress import Cadence, log_point, progress_of
+
+GIB = 2**30
+
+
+class HostMemory:
+    """This process's resident memory and its peak since the last reset, in bytes.
+
+    Linux keeps a high-water mark that a process may reset; elsewhere the peak is that of the
+    samples.
+    """
+
+    def __init__(self) -> None:
+        self._process = psutil.Process()
+        self._sampled = 0
+
+    def resident(self) -> int:
+        """Resident bytes now."""
+        now = self._process.memory_info().rss
+        self._sampled = max(self._sampled, now)
+        return now
+
+    def peak(self) -> int:
+        """The most since the last reset."""
+        now = self.resident()
+        try:
+            for line in Path("/proc/self/status").read_text().splitlines():
+                if line.startswith("VmHWM:"):
+                    return max(now, int(line.split()[1]) * 1024)
+        except OSError:
+            pass
+        return self._sampled
+
+    def reset(self) -> None:
+        """Forget the peak."""
+        self._sampled = 0
+        try:
+            Path("/proc/self/clear_refs").write_text("5")
+        except OSError:
+            pass
+
+
+class MemoryMonitor(Callback):
+    """Peaks are reset at each report: they tell about the steps since the last one.
+
+    | key | meaning |
+    | --- | --- |
+    | `memory/peak_gib` | GPU: most memory in tensors, GiB |
+    | `memory/peak_reserved_gib` | GPU: most memory taken from the device, GiB |
+    | `memory/host_gib` | resident memory of the process now, GiB |
+    | `memory/peak_host_gib` | the most of it since the last report, GiB |
+
+    Args:
+        every_n_steps: optimizer steps between two reports.
+
+    Attributes:
+        peak_gib: the most over the whole run, resumes included: of the GPU, or of the host where
+            there is none.
+    """
+
+    def __init__(self, every_n_steps: int = 50) -> None:
+        self.cadence = Cadence(every_n_steps)
+        self.peak_gib = 0.0
+        self._host = HostMemory()
+        self._reported = -1
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """What was used before is not training's."""
+        self.cadence.begin(trainer.global_step)
+        self._reset(pl_module)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Report when it is time."""
+        if self.cadence.due(trainer.global_step):
+            self._report(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The last steps, so that a short run has a peak too."""
+        if self._reported != trainer.global_step:
+            self._report(trainer, pl_module)
+
+    def _report(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._reported = trainer.global_step
+        with progress_of(trainer).paused():
+            values = {
+                "memory/host_gib": self._host.resident() / GIB,
+                "memory/peak_host_gib": self._host.peak() / GIB,
+            }
+            peak = values["memory/peak_host_gib"]
+            if pl_module.device.type == "cuda":
+                peak = torch.cuda.max_memory_allocated(pl_module.device) / GIB
+                values["memory/peak_gib"] = peak
+                reserved = torch.cuda.max_memory_reserved(pl_module.device)
+                values["memory/peak_reserved_gib"] = reserved / GIB
+            self.peak_gib = max(self.peak_gib, peak)
+            log_point(trainer, values)
+            self._reset(pl_module)
+
+    def _reset(self, pl_module: LightningModule) -> None:
+        self._host.reset()
+        if pl_module.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(pl_module.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"peak_gib": self.peak_gib}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The peak of the run so far."""
+        self.peak_gib = state_dict["peak_gib"]

@@ -1,0 +1,114 @@
+"""Text that the model writes while it is trained, under the head that its objective implies."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from headless.callbacks.progress import Cadence, progress_of
+from headless.models.sampling import sample_tokens
+from headless.runs.directory import RunDirectory
+from headless.runs.metrics import append_point, truncate_metrics
+
+
+class SampleWriter(Callback):
+    """Continues fixed prompts with the same random numbers each time: `samples.jsonl`.
+
+    Logs no metric; to W&B it sends a table `samples`.
+
+    Args:
+        every_n_steps: optimizer steps between two samples of each prompt.
+        prompts: what is continued.
+        max_new_tokens: length of the continuation.
+        temperature: 0 takes the likeliest token.
+        top_k: draw among the k likeliest tokens; None: among all.
+        seed: of the random numbers, which are the sampler's own.
+    """
+
+    def __init__(
+        self,
+        every_n_steps: int = 500,
+        prompts: list[str] = ["The "],  # noqa: B006 - read only, and shown as the default
+        max_new_tokens: int = 60,
+        temperature: float = 0.8,
+        top_k: int | None = 50,
+        seed: int = 0,
+    ) -> None:
+        self.cadence = Cadence(every_n_steps)
+        self.prompts = list(prompts)
+        self.max_new_tokens = max_new_tokens
+        self.temperature = temperature
+        self.top_k = top_k
+        self.seed = seed
+        self._reported = -1
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Drop what a resumed run will write again."""
+        self.cadence.begin(trainer.global_step)
+        if trainer.is_global_zero:
+            truncate_metrics(self._path(trainer), progress_of(trainer).tokens)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write when it is time."""
+        if self.cadence.due(trainer.global_step):
+            self._write(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """What the trained model writes."""
+        if self._reported != trainer.global_step:
+            self._write(trainer, pl_module)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The step of the last samples, so that a resume does not repeat them."""
+        return {"reported": self._reported}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """See `state_dict`."""
+        self._reported = state_dict["reported"]
+
+    def _path(self, trainer: Trainer) -> Path:
+        return RunDirectory(Path(trainer.default_root_dir)).samples
+
+    def _write(self, trainer: Trainer, pl_module: Any) -> None:
+        self._reported = trainer.global_step
+        progress = progress_of(trainer)
+        with progress.paused():
+            training = pl_module.backbone.training
+            pl_module.backbone.eval()
+            try:
+                texts = self._sample(trainer, pl_module)
+            finally:
+                pl_module.backbone.train(training)
+            if not trainer.is_global_zero:
+                return
+            for prompt, text in zip(self.prompts, texts, strict=True):
+                point = {**progress.point(), "prompt": prompt, "text": text}
+                append_point(self._path(trainer), point)
+            for logger in trainer.loggers:
+                if hasattr(logger, "log_samples"):
+                    logger.log_samples(self.prompts, texts)
+
+    def _sample(self, trainer: Trainer, pl_module: Any) -> list[str]:
+        """The continuations, each from the same random numbers; the global ones stay."""
+        datamodule = trainer.datamodule  # type: ignore[attr-defined]
+        tokenizer, head = datamodule.tokenizer, pl_module.make_head()
+        texts = []
+        for prompt in self.prompts:
+            generator = torch.Generator(pl_module.device).manual_seed(self.seed)
+            ids = tokenizer.encode(prompt, add_special_tokens=False) or [datamodule.eos_token_id]
+            with trainer.precision_plugin.forward_context():
+                tokens = sample_tokens(
+                    pl_module.backbone,
+                    head,
+                    torch.tensor([ids], device=pl_module.device),
+                    self.max_new_tokens,
+                    temperature=self.temperature,
+                    top_k=self.top_k,
+                    generator=generator,
+                    eos_token_id=datamodule.eos_token_id,
+                )
+            texts.append(tokenizer.decode(tokens[0, len(ids) :], skip_special_tokens=True))
+        return texts

@@ -1,0 +1,92 @@
+"""Sampling from a backbone and a head, with the key-value cache of Hugging Face models.
+
+Shapes: B sequences, T tokens, V vocabulary.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from headless.errors import HeadlessError
+
+
+def choose(
+    logits_BV: Tensor,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """One token a row [B]: the likeliest at temperature 0, else drawn from what top-k/p leave."""
+    if temperature == 0:
+        return logits_BV.argmax(dim=-1)
+    logits_BV = logits_BV.float() / temperature
+    if top_k is not None:
+        kept = min(top_k, logits_BV.shape[-1])
+        floor = logits_BV.topk(kept, dim=-1).values[:, -1:]
+        logits_BV = logits_BV.masked_fill(logits_BV < floor, -torch.inf)
+    if top_p is not None:
+        ordered, order = logits_BV.sort(dim=-1, descending=True)
+        shares = ordered.softmax(dim=-1)
+        beyond = shares.cumsum(dim=-1) - shares >= top_p  # the first token always stays
+        logits_BV = logits_BV.masked_fill(beyond.scatter(-1, order, beyond), -torch.inf)
+    probabilities = logits_BV.softmax(dim=-1)
+    return torch.multinomial(probabilities, 1, generator=generator).squeeze(-1)
+
+
+@torch.no_grad()
+def sample_tokens(
+    backbone: nn.Module,
+    head: nn.Module,
+    prompt_BT: Tensor,
+    max_new_tokens: int,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    generator: torch.Generator | None = None,
+    eos_token_id: int | None = None,
+) -> Tensor:
+    """Continue prompts of the same length.
+
+    Args:
+        backbone: called as Hugging Face's, with a cache.
+        head: last hidden states to logits.
+        prompt_BT: long, at least one token.
+        max_new_tokens: at most so many; fewer where the model has no more positions.
+        temperature: 0 takes the likeliest token.
+        top_k: draw among the k likeliest tokens only.
+        top_p: draw among the likeliest tokens that hold this share of the probability.
+        generator: of the random numbers; on the device of the logits.
+        eos_token_id: stop when every sequence has it; a sequence that has it is filled up with it.
+
+    Returns:
+        Prompt and continuation [B, T + new].
+
+    Raises:
+        HeadlessError: an empty prompt, or one that fills all positions of the model.
+    """
+    positions = getattr(backbone.config, "max_position_embeddings", None)
+    length = prompt_BT.shape[1]
+    if length == 0:
+        raise HeadlessError("the prompt is empty: give at least one token")
+    if positions is not None:
+        if length >= positions:
+            raise HeadlessError(
+                f"the prompt has {length} tokens, the model {positions} positions: shorten it"
+            )
+        max_new_tokens = min(max_new_tokens, positions - length)
+    tokens, step, cache = prompt_BT, prompt_BT, None
+    ended_B = torch.zeros(len(prompt_BT), dtype=torch.bool, device=prompt_BT.device)
+    for _ in range(max_new_tokens):
+        output = backbone(input_ids=step, past_key_values=cache, use_cache=True)
+        cache = output.past_key_values
+        logits_BV = head(output.last_hidden_state[:, -1])
+        chosen_B = choose(logits_BV, temperature, top_k, top_p, generator)
+        if eos_token_id is not None:
+            chosen_B = chosen_B.where(~ended_B, eos_token_id)
+            ended_B |= chosen_B == eos_token_id
+        step = chosen_B[:, None]
+        tokens = torch.cat([tokens, step], dim=1)
+        if eos_token_id is not None and bool(ended_B.all()):
+            break
+    return tokens
