@@ -1,0 +1,234 @@
+"""A page: blocks in order, rendered to one HTML file that needs no network and no script.
+
+Everything that a caller passes as text is escaped; `back quotes` in paragraphs, notes, captions
+and list items become code. Figures and tables are numbered in the order in which they come.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from headless.pages.figures import prefix_ids, render_svg
+
+Align = Literal["left", "right"]
+NoteKind = Literal["note", "warning"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A table's cell.
+
+    Args:
+        text: what it says.
+        detail: a second line, small and muted: an interval, a unit.
+        strong: the best of its column.
+        swatch: draws the colour of this series before the text.
+        code: set in the fixed-width font, breaking anywhere.
+    """
+
+    text: str
+    detail: str = ""
+    strong: bool = False
+    swatch: int | None = None
+    code: bool = False
+
+
+@dataclass(frozen=True)
+class Column:
+    """A table's column: its heading, a second muted line (the unit), alignment, a group above."""
+
+    name: str
+    unit: str = ""
+    align: Align = "right"
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class TextCard:
+    """A text beside others: what was given, and how it went on."""
+
+    title: str
+    text: str
+    lead: str = ""
+    swatch: int | None = None
+
+
+@dataclass
+class _Block:
+    kind: str
+    values: dict[str, Any]
+    blocks: list["_Block"] = field(default_factory=list)
+
+
+class Page:
+    """Collects blocks; `render` makes the HTML.
+
+    Args:
+        title: of the page and of the browser's window.
+        subtitle: a line below it.
+        contents: whether a list of the second-level headings opens the page.
+    """
+
+    def __init__(self, title: str, subtitle: str = "", *, contents: bool = False) -> None:
+        self.title = title
+        self.subtitle = subtitle
+        self.contents = contents
+        self._blocks: list[_Block] = []
+        self._into = self._blocks
+        self._headings: list[tuple[str, str]] = []
+        self._figures = self._tables = self._drawings = 0
+
+    def heading(self, text: str, level: Literal[2, 3] = 2) -> None:
+        """A section's heading, or with level 3 a subsection's."""
+        anchor = ""
+        if level == 2:
+            anchor = f"section-{len(self._headings) + 1}"
+            self._headings.append((anchor, text))
+        self._add("heading", text=text, level=level, anchor=anchor)
+
+    def paragraph(self, text: str) -> None:
+        """Running text."""
+        self._add("paragraph", text=inline(text))
+
+    def bullets(self, items: Sequence[str]) -> None:
+        """A list."""
+        self._add("bullets", entries=[inline(item) for item in items])
+
+    def definitions(self, items: Sequence[tuple[str, str]]) -> None:
+        """Terms and what they mean."""
+        self._add("definitions", entries=[(term, inline(text)) for term, text in items])
+
+    def notes(self, items: Sequence[str], kind: NoteKind = "note", title: str = "") -> None:
+        """A box with what a reader must know before believing a number."""
+        self._add("notes", entries=[inline(item) for item in items], kind=kind, title=title)
+
+    def code(self, text: str) -> None:
+        """Commands or a config, to copy."""
+        self._add("code", text=text)
+
+    def cards(self, cards: Sequence[TextCard], caption: str = "") -> None:
+        """Texts side by side."""
+        self._add("cards", cards=list(cards), caption=inline(caption))
+
+    def table(
+        self,
+        columns: Sequence[Column],
+        rows: Sequence[Sequence[Cell | str]],
+        caption: str = "",
+        *,
+        wide: bool = False,
+    ) -> None:
+        """A table; a captioned one is numbered, a `wide` one may be wider than the text.
+
+        Raises:
+            ValueError: a row with another number of cells than there are columns.
+        """
+        cells = [[c if isinstance(c, Cell) else Cell(c) for c in row] for row in rows]
+        for row in cells:
+            if len(row) != len(columns):
+                raise ValueError(f"a row has {len(row)} cells for {len(columns)} columns")
+        groups: list[list[Any]] = []
+        for column in columns:
+            if groups and groups[-1][0] == column.group:
+                groups[-1][1] += 1
+            else:
+                groups.append([column.group, 1])
+        self._tables += bool(caption)
+        self._add(
+            "table",
+            columns=list(columns),
+            groups=groups if any(name for name, _ in groups) else [],
+            rows=cells,
+            caption=inline(caption),
+            number=self._tables,
+            wide=wide,
+        )
+
+    def figure(self, figure: Any, caption: str = "", *, wide: bool = False) -> None:
+        """A figure: a matplotlib figure, or an `<svg>` element as text, trusted as it is."""
+        self.figure_grid([(figure, "")], caption, columns=1, wide=wide)
+
+    def figure_grid(
+        self,
+        figures: Sequence[tuple[Any, str]],
+        caption: str = "",
+        *,
+        columns: int = 2,
+        wide: bool = False,
+    ) -> None:
+        """Figures with captions of their own in a grid below one number and caption."""
+        drawn = []
+        for figure, text in figures:
+            self._drawings += 1
+            svg = figure if isinstance(figure, str) else render_svg(figure)
+            label = escape(re.sub("`", "", text or caption or "figure"))
+            svg = svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+            drawn.append((Markup(prefix_ids(svg, f"figure-{self._drawings}-")), inline(text)))
+        self._figures += bool(caption)
+        self._add(
+            "figures",
+            figures=drawn,
+            caption=inline(caption),
+            number=self._figures,
+            columns=columns,
+            wide=wide,
+        )
+
+    @contextmanager
+    def details(self, summary: str, *, open: bool = False) -> Iterator[None]:
+        """What is added inside is folded away below a line; printed pages show it."""
+        block = self._add("details", summary=summary, open=open)
+        before, self._into = self._into, block.blocks
+        try:
+            yield
+        finally:
+            self._into = before
+
+    def render(self) -> str:
+        """The HTML."""
+        environment = Environment(
+            loader=PackageLoader("headless.pages", "."),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            keep_trailing_newline=True,
+        )
+        style = environment.loader.get_source(environment, "page.css")[0]  # type: ignore[union-attr]
+        return environment.get_template("page.html").render(
+            title=self.title,
+            subtitle=inline(self.subtitle),
+            style=Markup(style),
+            headings=self._headings if self.contents else [],
+            blocks=self._blocks,
+        )
+
+    def write(self, path: Path) -> None:
+        """Write the HTML beside `path`, flush it and rename: the old page or the new one."""
+        beside = path.with_name(f".{path.name}.partial")
+        try:
+            with open(beside, "w", encoding="utf-8") as file:
+                file.write(self.render())
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, path)
+        except OSError:
+            beside.unlink(missing_ok=True)
+            raise
+
+    def _add(self, kind: str, **values: Any) -> _Block:
+        block = _Block(kind, values)
+        self._into.append(block)
+        return block
+
+
+def inline(text: str) -> Markup:
+    """Escaped text in which `back quotes` are code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
