@@ -1,6 +1,9 @@
 """Every test starts from the same random numbers and tells nobody."""
 
 import os
+import random
+from collections.abc import Callable
+from pathlib import Path
 
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("WANDB_SILENT", "true")
@@ -14,3 +17,62 @@ import torch  # noqa: E402
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+WORDS = [
+    "the king", "a crown", "the night", "sweet love", "my lord", "the sea", "his sword",
+    "no man", "good Hamlet", "the ghost", "a rose", "fair Ophelia", "old Lear", "the storm",
+]  # fmt: skip
+VERBS = ["loves", "fears", "sees", "leaves", "calls", "hates", "seeks", "forgets", "finds"]
+
+
+def make_text(sentences: int, seed: int = 0) -> str:
+    """English enough for a tokenizer and a model to learn from: a fixed grammar, seeded."""
+    draw = random.Random(seed)
+    return " ".join(
+        f"{draw.choice(WORDS)} {draw.choice(VERBS)} {draw.choice(WORDS)}{draw.choice('.!?;')}"
+        for _ in range(sentences)
+    )
+
+
+@pytest.fixture(scope="session")
+def text_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve documents."""
+    directory = tmp_path_factory.mktemp("text")
+    for i in range(12):
+        (directory / f"{i:02d}.txt").write_text(make_text(60, seed=i))
+    return directory
+
+
+@pytest.fixture(scope="session")
+def dataset(text_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared dataset of a few thousand tokens."""
+    from headless.data.prepare import prepare
+
+    output = tmp_path_factory.mktemp("prepared") / "data"
+    prepare([str(text_files)], output, vocab_size=320, validation_fraction=0.1)
+    return output
+
+
+@pytest.fixture
+def run_arguments(dataset: Path, tmp_path: Path) -> Callable[..., list[str]]:
+    """Arguments of a tiny run below tmp_path: `run_arguments("name", "--option", "value", ...)`."""
+
+    def arguments(name: str, *more: str, objective: str = "ContrastiveWeightTying") -> list[str]:
+        return [
+            *("--run.name", name, "--run.root", str(tmp_path / "runs"), "--run.wandb", "disabled"),
+            *("--model.objective", objective),
+            *("--model.backbone.model_type", "gpt_neox"),
+            *("--model.backbone.hidden_size", "16", "--model.backbone.num_hidden_layers", "2"),
+            *("--model.backbone.num_attention_heads", "2"),
+            *("--model.backbone.intermediate_size", "32"),
+            *("--model.backbone.max_position_embeddings", "32"),
+            *("--data.path", str(dataset), "--data.sequence_length", "16"),
+            *("--data.batch_size", "8", "--trainer.accelerator", "cpu"),
+            *("--trainer.enable_progress_bar", "false", "--trainer.max_steps", "12"),
+            *("--trainer.check_val_every_n_epoch", "null", "--trainer.val_check_interval", "6"),
+            *("--trainer.log_every_n_steps", "1"),
+            *more,
+        ]
+
+    return arguments

@@ -15,6 +15,7 @@ from headless.callbacks.geometry import GeometryMonitor
 from headless.callbacks.memory import MemoryMonitor
 from headless.callbacks.metrics_file import MetricsFileLogger
 from headless.callbacks.progress import ProgressMonitor
+from headless.callbacks.progress_bar import StepProgressBar
 from headless.callbacks.run_summary import RunSummary
 from headless.callbacks.samples import SampleWriter
 from headless.callbacks.throughput import ThroughputMonitor
@@ -78,6 +79,7 @@ class RunCLI(LightningCLI):
             parser_kwargs={"prog": prog, "allow_abbrev": False},
             trainer_defaults={
                 "num_sanity_val_steps": 0,
+                "enable_model_summary": False,
                 "use_distributed_sampler": False,  # ours deals the blocks to the ranks
                 **trainer_defaults,
             },
@@ -133,6 +135,8 @@ class RunCLI(LightningCLI):
             RunSummary(name=run.name, group=run.group, tags=run.tags),
             *(config.callbacks or []),
         ]
+        if config.enable_progress_bar is not False:
+            config.callbacks.append(StepProgressBar())
         return super().instantiate_trainer(
             default_root_dir=str(directory.path), logger=loggers, **kwargs
         )

@@ -24,6 +24,7 @@ def quiet_lightning() -> None:
         "does not have many workers",  # reading a memory map needs none
         "is smaller than the logging interval",
         "args parameter is intended to run from within Python",  # that is what it does here
+        r"isinstance\(treespec, LeafSpec\)",  # Lightning's own call, of torch's older name
     ):
         warnings.filterwarnings("ignore", f".*{needless}.*")
 

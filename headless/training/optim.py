@@ -76,10 +76,7 @@ class ScheduleConfig:
 
 
 class ScheduleFactor:
-    """Callable of the step (0 = the first update) that gives the share of the peak rate.
-
-    A class and not a closure, so that a checkpoint can hold its plain attributes.
-    """
+    """Callable of the step (0 = the first update) that gives the share of the peak rate."""
 
     def __init__(self, config: ScheduleConfig, total_steps: float) -> None:
         self.config = config
@@ -142,7 +139,10 @@ def build_optimizer(
         eps=config.eps,
         fused=all(p.dtype.is_floating_point for p in module.parameters()),
     )
-    return optimizer, LambdaLR(optimizer, ScheduleFactor(schedule, total_steps))
+    factor = ScheduleFactor(schedule, total_steps)
+    # A function and not the object: LambdaLR would put the object's state into checkpoints, and a
+    # run that is resumed with more steps would keep the schedule of fewer.
+    return optimizer, LambdaLR(optimizer, lambda step: factor(step))
 
 
 def gradient_norm(module: nn.Module) -> torch.Tensor:
