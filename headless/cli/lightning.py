@@ -3,13 +3,18 @@
 Types and docstrings of the module, the data module and the callbacks are the schema of a config.
 """
 
+import inspect
+import re
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+import headless.objectives
 from headless.callbacks.checkpoint import RunCheckpoint
 from headless.callbacks.geometry import GeometryMonitor
 from headless.callbacks.memory import MemoryMonitor
@@ -23,6 +28,7 @@ from headless.callbacks.wandb_logger import TokenWandbLogger
 from headless.cli.parsing import CommandParser
 from headless.data.datamodule import TokenDataModule
 from headless.errors import HeadlessError
+from headless.objectives import Objective
 from headless.runs.directory import RunDirectory
 from headless.training.checkpoint_io import AtomicCheckpointIO
 from headless.training.module import PretrainingModule
@@ -58,8 +64,31 @@ class RunConfig:
         return RunDirectory(Path(self.root) / self.name)
 
 
+OBJECTIVES = {
+    name: value
+    for name, value in vars(headless.objectives).items()
+    if inspect.isclass(value) and issubclass(value, Objective) and value is not Objective
+}
+
+
 class RunParser(CommandParser, LightningArgumentParser):
     """Lightning's parser with our one-line complaints."""
+
+    def known_keys(self) -> list[str]:
+        """Also what the objectives are made with."""
+        parts = {name for c in OBJECTIVES.values() for name in inspect.signature(c).parameters}
+        return [*super().known_keys(), *sorted(parts)]
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """An unknown objective is answered with the known ones."""
+        unknown = re.search(r"Expected a dot import path string: (\S+)", message)
+        if unknown and 'key "model.objective"' in message:
+            near = get_close_matches(unknown.group(1), OBJECTIVES, n=1)
+            raise HeadlessError(
+                f"there is no objective {unknown.group(1)!r}; "
+                + (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(OBJECTIVES)}")
+            ) from ex
+        super().error(message, ex)
 
 
 class RunCLI(LightningCLI):
@@ -104,6 +133,13 @@ class RunCLI(LightningCLI):
         parser.link_arguments("data.sequence_length", "model.sequence_length")
         parser.link_arguments("data.vocab_size", "model.vocab_size", apply_on="instantiate")
         parser.link_arguments("data.eos_token_id", "model.eos_token_id", apply_on="instantiate")
+
+    def instantiate_classes(self) -> None:
+        """Values that parse but fit nothing are the user's to mend too."""
+        try:
+            super().instantiate_classes()
+        except (ValueError, MisconfigurationException) as error:
+            raise HeadlessError(str(error)) from error
 
     @property
     def run(self) -> RunConfig:

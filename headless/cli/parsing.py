@@ -18,26 +18,37 @@ def leaf_keys(parser: argparse.ArgumentParser) -> list[str]:
     ]
 
 
+UNKNOWN = re.compile(r"(?:unrecognized arguments: (?:--)?|[Oo]ption '|[Kk]ey ['\"])([\w.]+)")
+GROUP = re.compile(r"Group '([\w.]+)'")
+COMPLAINT = re.compile(r"unrecognized arguments|not accept|is not expected|does not exist")
+
+
 def suggest(message: str, keys: Iterable[str]) -> str:
     """One line from a parser's message, with the nearest valid key where a key was unknown."""
     line = " ".join(message.split())
-    unknown = re.search(r"(?:[Uu]nrecognized arguments:|[Kk]ey) ['\"]?(?:--)?([\w.]+)", line)
-    if unknown and re.search("nrecognized|not expected|does not exist|not accepted", line):
-        wrong, candidates = unknown.group(1), list(keys)
-        near = get_close_matches(wrong, candidates, n=1, cutoff=0.5) or [
-            key for key in candidates if key.split(".")[-1] == wrong.split(".")[-1]
-        ]
-        if near:
-            return f"{line}; did you mean {near[0]!r}?"
-    return line
+    unknown = UNKNOWN.search(line)
+    if unknown is None or COMPLAINT.search(line) is None:
+        return line
+    wrong, candidates = unknown.group(1), list(keys)
+    if group := GROUP.search(line):
+        wrong = f"{group.group(1)}.{wrong}"
+    near = get_close_matches(wrong, candidates, n=1, cutoff=0.5)
+    if not near:  # the key may be right but for where it stands
+        last = {key.split(".")[-1]: key for key in candidates}
+        near = [last[key] for key in get_close_matches(wrong.split(".")[-1], last, n=1)]
+    return f"{line}; did you mean {near[0]!r}?" if near and near[0] != wrong else line
 
 
 class CommandParser(ArgumentParser):
     """A jsonargparse parser whose complaints are one line for `headless.cli.main.fail`."""
 
+    def known_keys(self) -> list[str]:
+        """What an unknown key may have been meant to be."""
+        return leaf_keys(self)
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise what a user can mend instead of printing usage and exiting."""
-        raise HeadlessError(suggest(message, leaf_keys(self))) from ex
+        raise HeadlessError(suggest(message, self.known_keys())) from ex
 
 
 def run(function: Callable[..., Any], arguments: list[str], name: str) -> Any:

@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 import warnings
+import zipfile
 from pathlib import Path
 
 import yaml
@@ -18,7 +19,8 @@ from headless.runs.environment import describe_environment
 
 def quiet_lightning() -> None:
     """Leave the terminal to the progress bar and to what a user can act on."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     os.environ.setdefault("WANDB_SILENT", "true")
     for needless in (
         "does not have many workers",  # reading a memory map needs none
@@ -73,7 +75,23 @@ def pretrain(cli: RunCLI) -> Path:
 
 def _checkpoint_to_resume(directory: RunDirectory) -> Path | None:
     path = directory.last_checkpoint
-    return path if path.is_file() else None
+    if not path.is_file():
+        return None
+    check_checkpoint(path)
+    return path
+
+
+def check_checkpoint(path: Path) -> None:
+    """Refuse a file that is cut off or no checkpoint at all.
+
+    Raises:
+        HeadlessError: names the file.
+    """
+    if not zipfile.is_zipfile(path):  # looks at the end of the file only
+        raise HeadlessError(
+            f"{path} is damaged or no checkpoint: take another one, or start anew with "
+            "--run.overwrite true"
+        )
 
 
 def _describe(cli: RunCLI, directory: RunDirectory) -> None:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from headless.cli.lightning import RunCLI
-from headless.cli.pretrain import quiet_lightning
+from headless.cli.pretrain import check_checkpoint, quiet_lightning
 from headless.errors import HeadlessError
 from headless.runs.directory import open_run
 
@@ -30,13 +30,14 @@ def validate(place: Path, options: list[str]) -> dict[str, float]:
     checkpoint = place if place.is_file() else run.last_checkpoint
     if not checkpoint.is_file():
         raise HeadlessError(f"{run.path} has no checkpoint yet: let it train longer")
+    check_checkpoint(checkpoint)
+    quiet_lightning()
     cli = RunCLI(
         ["--config", str(run.config), *options, "--run.wandb", "disabled"],
         prog="headless validate",
         logger=False,
         enable_checkpointing=False,
     )
-    quiet_lightning()
     (scores,) = cli.trainer.validate(
         cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True, verbose=False
     )

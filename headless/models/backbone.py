@@ -111,13 +111,19 @@ def backbone_config(config: BackboneConfig, vocab_size: int, **tokens: int) -> P
     unknown = [name for name in fields if not hasattr(known, name)]
     if unknown:
         raise HeadlessError(f"the config of {model_type} has no field {', '.join(unknown)}")
-    built = AutoConfig.for_model(model_type, vocab_size=vocab_size, **tokens, **fields)
-    if built.hidden_size % built.num_attention_heads:
+    width, heads = (
+        fields.get(k, getattr(known, k)) for k in ("hidden_size", "num_attention_heads")
+    )
+    if width % heads:
         raise HeadlessError(
-            f"hidden_size {built.hidden_size} is not a multiple of num_attention_heads "
-            f"{built.num_attention_heads}: change one of them"
+            f"hidden_size {width} is not a multiple of num_attention_heads {heads}: "
+            "change one of them"
         )
-    return built
+    try:
+        return AutoConfig.for_model(model_type, vocab_size=vocab_size, **tokens, **fields)
+    except Exception as error:  # noqa: BLE001 - each config class has checks of its own
+        reason = " ".join(str(error).split())
+        raise HeadlessError(f"a {model_type} cannot be made of these sizes: {reason}") from error
 
 
 def build_backbone(config: BackboneConfig, vocab_size: int, **tokens: int) -> PreTrainedModel:
