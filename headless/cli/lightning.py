@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -165,6 +166,8 @@ class RunCLI(LightningCLI):
                 ),
             )
         config = self._get(self.config_init, "trainer")
+        if config.precision is None and config.accelerator != "cpu" and torch.cuda.is_available():
+            config.precision = "bf16-mixed" if torch.cuda.is_bf16_supported(False) else "32-true"
         config.plugins = [*(config.plugins or []), AtomicCheckpointIO()]
         config.callbacks = [
             ProgressMonitor(),

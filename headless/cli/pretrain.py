@@ -103,7 +103,10 @@ def _describe(cli: RunCLI, directory: RunDirectory) -> None:
     if directory.config.is_file() and directory.config.read_text() != text:
         shutil.copyfile(directory.config, directory.path / "config.previous.yaml")
     directory.write_config(text)
-    directory.write_environment(describe_environment())
+    environment = describe_environment()
+    environment["precision"] = str(cli.trainer.precision)
+    environment["devices"] = cli.trainer.world_size
+    directory.write_environment(environment)
     if not directory.tokenizer.exists():
         shutil.copytree(cli.datamodule.dataset.tokenizer_path, directory.tokenizer)
     for logger in cli.trainer.loggers:

@@ -1,0 +1,175 @@
+"""The training module: what it reports, what it saves, what two objectives share."""
+
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from headless.cli.pretrain import build, pretrain
+from headless.cli.validate import validate
+from headless.runs.metrics import read_metrics
+from headless.training.module import PretrainingModule
+
+OBJECTIVES = ["CrossEntropy", "ContrastiveWeightTying", "Combined"]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_validation_scores_against_a_plain_computation(
+    run_arguments: Callable[..., list[str]], tmp_path: Path, objective: str
+) -> None:
+    """Every validation token once, in float64, from logits of the whole vocabulary."""
+    more = ("--data.val_batch_size", "5")  # uneven batches
+    if objective == "ContrastiveWeightTying":
+        more += ("--model.objective.temperature", "0.5")
+    cli = build(run_arguments("run", *more, objective=objective))
+    pretrain(cli)
+    module, data = cli.model.eval(), cli.datamodule
+    tokens = torch.from_numpy(data.dataset.split("validation")[:])
+    hidden, targets = [], []
+    with torch.no_grad():
+        for begin in range(0, len(tokens) - 1, 16):
+            piece = tokens[begin : begin + 17]
+            states = module.backbone(input_ids=piece[None, :-1]).last_hidden_state
+            hidden.append(states[0].double())
+            targets.append(piece[1:])
+    hidden_ND, targets_N = torch.cat(hidden), torch.cat(targets)
+    assert len(targets_N) == len(tokens) - 1
+    table = module.embedding_VD.detach().double()
+    if objective == "ContrastiveWeightTying":
+        counts = data.unigram_counts.double() + 1
+        bare = hidden_ND @ table.T / 0.5
+        logits = bare + (counts / counts.sum()).log()
+    else:
+        head = module.objective if objective == "CrossEntropy" else module.objective.cross_entropy
+        bare = logits = hidden_ND @ head.weight_VD.detach().double().T
+    points = read_metrics(tmp_path / "runs/run/metrics.jsonl")
+    last = [p for p in points if "val/nll" in p][-1]
+    nll = F.cross_entropy(logits, targets_N).item()
+    split = data.manifest.splits["validation"]
+    assert last["val/nll"] == pytest.approx(nll, rel=1e-5)
+    assert last["val/perplexity"] == pytest.approx(math.exp(nll), rel=1e-4)
+    assert last["val/bits_per_byte"] == pytest.approx(
+        nll / math.log(2) * split["tokens"] / split["bytes"], rel=1e-5
+    )
+    accuracy = (logits.argmax(-1) == targets_N).double().mean().item()
+    assert last["val/accuracy"] == pytest.approx(accuracy, abs=2.1 / len(targets_N))
+    if objective == "ContrastiveWeightTying":
+        expected = F.cross_entropy(bare, targets_N).item()
+        assert last["val/nll_uncalibrated"] == pytest.approx(expected, rel=1e-5)
+        assert last["val/nll"] < last["val/nll_uncalibrated"]
+    else:
+        assert "val/nll_uncalibrated" not in last
+    torch.testing.assert_close(
+        module(tokens[None, :16]).double(), logits[None, :16], rtol=1e-4, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_it_learns(run_arguments: Callable[..., list[str]], tmp_path: Path, objective: str) -> None:
+    more = ("--trainer.max_steps", "80", "--trainer.val_check_interval", "20")
+    rate = ("--model.optimizer.lr", "1e-2", "--model.schedule.warmup_steps", "5")
+    cli = build(run_arguments("run", *more, *rate, objective=objective))
+    pretrain(cli)
+    nll = [
+        p["val/nll"] for p in read_metrics(tmp_path / "runs/run/metrics.jsonl") if "val/nll" in p
+    ]
+    counts = cli.datamodule.unigram_counts.double()
+    p = counts / counts.sum()
+    unigram_entropy = -(p[p > 0] * p[p > 0].log()).sum().item()
+    assert nll[-1] < unigram_entropy - 1.0  # far better than knowing how frequent words are
+    assert nll[-1] < nll[0]
+
+
+def test_objectives_start_from_the_same_backbone_and_see_the_same_batches(run_arguments) -> None:
+    modules, batches = [], []
+    for objective in OBJECTIVES:
+        cli = build(run_arguments(objective, objective=objective))
+        cli.datamodule.trainer = cli.trainer
+        modules.append(cli.model.backbone.state_dict())
+        batches.append([b["input_ids"] for b in cli.datamodule.train_dataloader()][:4])
+    for other in (1, 2):
+        assert all(torch.equal(v, modules[other][k]) for k, v in modules[0].items())
+        assert all(torch.equal(a, b) for a, b in zip(batches[0], batches[other], strict=True))
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_checkpoint_reloads_by_itself(run_arguments, tmp_path: Path, objective: str) -> None:
+    """With torch's default of loading plain values only, and without the config."""
+    cli = build(run_arguments("run", objective=objective))
+    pretrain(cli)
+    path = tmp_path / "runs/run/checkpoints/last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    assert set(checkpoint) >= {"state_dict", "optimizer_states", "lr_schedulers", "headless"}
+    module = PretrainingModule.load_from_checkpoint(path).eval()
+    ids = torch.arange(10)[None]
+    torch.testing.assert_close(module(ids), cli.model.eval()(ids))
+
+
+def test_validate_gives_the_runs_own_numbers(run_arguments, tmp_path: Path) -> None:
+    pretrain(build(run_arguments("run")))
+    run = tmp_path / "runs/run"
+    last = [p for p in read_metrics(run / "metrics.jsonl") if "val/nll" in p][-1]
+    scores = validate(run, ["--data.val_batch_size", "3"])
+    for key in ("val/nll", "val/nll_uncalibrated", "val/bits_per_byte", "val/accuracy"):
+        assert scores[key] == pytest.approx(last[key], rel=1e-5), key
+    assert validate(run / "checkpoints" / "last.ckpt", []) == pytest.approx(scores, rel=0.5)
+
+
+def test_the_saved_config_starts_the_same_run_again(run_arguments, tmp_path: Path) -> None:
+    pretrain(build(run_arguments("first")))
+    first = tmp_path / "runs/first"
+    again = build(["--config", str(first / "config.yaml"), "--run.name", "again"])
+    pretrain(again)
+    weights = [
+        torch.load(tmp_path / f"runs/{name}/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for name in ("first", "again")
+    ]
+    assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
+    assert (first / "tokenizer" / "tokenizer.json").is_file()
+
+
+def test_accumulated_micro_batches_give_the_gradient_of_cross_entropy_on_all(
+    run_arguments, tmp_path: Path
+) -> None:
+    """The mean of micro-batches is that of the batch (not so for CWT: other negatives)."""
+    results = []
+    for size, accumulate in (("8", "2"), ("16", "1")):
+        more = ("--data.batch_size", size, "--trainer.accumulate_grad_batches", accumulate)
+        cli = build(
+            run_arguments(f"run{size}", *more, "--trainer.max_steps", "3", objective="CrossEntropy")
+        )
+        pretrain(cli)
+        points = read_metrics(tmp_path / f"runs/run{size}/metrics.jsonl")
+        results.append([p["progress/tokens"] for p in points if "train/loss" in p])
+        results.append(cli.model.embedding_VD.detach())
+    assert results[0] == results[2] == [256, 512, 768]
+    torch.testing.assert_close(results[1], results[3], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_training_is_training(run_arguments, tmp_path: Path) -> None:
+    losses = []
+    for compiled in ("false", "true"):
+        more = ("--model.compile", compiled, "--trainer.max_steps", "3")
+        more += ("--model.backbone.num_hidden_layers", "1")
+        pretrain(build(run_arguments(f"run-{compiled}", *more)))
+        points = read_metrics(tmp_path / f"runs/run-{compiled}/metrics.jsonl")
+        losses.append([p["train/loss"] for p in points if "train/loss" in p])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_it_learns_on_a_gpu(run_arguments, tmp_path: Path, objective: str) -> None:
+    more = ("--trainer.accelerator", "gpu", "--trainer.devices", "1", "--trainer.max_steps", "60")
+    rate = ("--model.optimizer.lr", "1e-2", "--model.schedule.warmup_steps", "5")
+    pretrain(build(run_arguments("run", *more, *rate, objective=objective)))
+    points = read_metrics(tmp_path / "runs/run/metrics.jsonl")
+    nll = [p["val/nll"] for p in points if "val/nll" in p]
+    assert nll[-1] < nll[0] - 0.5
+    assert any("memory/peak_gib" in p for p in points)
