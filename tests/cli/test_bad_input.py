@@ -1,4 +1,4 @@
-"""What a user can get wrong ends in one line that says how to mend it, exit code 2, nothing lost."""
+"""What a user can get wrong ends in one line that says how to mend it, and in exit code 2."""
 
 import json
 import os
