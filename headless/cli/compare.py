@@ -5,7 +5,7 @@ from pathlib import Path
 
 from headless.cli.parsing import CommandParser
 from headless.errors import HeadlessError
-from headless.reports.compare import Comparison, compare, read_comparison
+from headless.reports.compare import Comparison, compare
 from headless.reports.headline import shown
 from headless.reports.statistics import estimate
 
@@ -17,15 +17,15 @@ def show(comparison: Comparison) -> None:
 
     groups = comparison.groups
     table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for group in groups:
         count = f" [dim]({len(group.runs)} runs)[/dim]" if len(group.runs) > 1 else ""
         table.add_column(f"{_plain(group.label)}{count}", justify="right")
     for quantity in shown(groups):
         found = [estimate(group.values(quantity.key)) for group in groups]
         cells = [
-            f"{quantity.text(one.mean if one else None)} [dim]{quantity.interval(one)}[/dim]".strip()
-            for one in found
+            f"{quantity.text(e.mean if e else None)} [dim]{quantity.interval(e)}[/dim]".strip()
+            for e in found
         ]
         unit = f" [dim]{quantity.unit}[/dim]" if quantity.unit else ""
         table.add_row(f"{quantity.name}{unit}", *cells)
@@ -62,8 +62,9 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     runs: Sequence[Path] = options.runs
     if options.output is None:
-        raise HeadlessError("say where the report goes: headless compare runs/a runs/b --output DIR")
-    comparison = read_comparison(runs)
-    report = compare(comparison, options.output, overwrite=options.overwrite)
+        raise HeadlessError(
+            "say where the report goes: headless compare runs/a runs/b --output DIR"
+        )
+    comparison = compare(runs, options.output, overwrite=options.overwrite)
     show(comparison)
-    print(f"report: {report}")
+    print(f"report: {comparison.report}")

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from headless.pages.numbers import compact
+
 INK = "#1c2026"
 MUTED = "#6a717b"
 GRID = "#e3e5e9"
@@ -73,18 +75,37 @@ def drawing_style() -> Iterator[None]:
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_STYLE)
+        for name, value in _STYLE.items():
+            matplotlib.rcParams[name] = value  # type: ignore[index]
         yield
 
 
-def new_figure(width: float = 9.4, height: float = 3.2) -> Any:
+def new_figure(width: float = 7.3, height: float = 3.2) -> Any:
     """An empty figure without pyplot, laid out so that nothing overlaps; inches.
 
-    A page is about 9.4 inches wide at its usual text size.
+    A page's text is 7.3 inches wide, a wide figure 11.2.
     """
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def compact_ticks(axis: Any, *, log: bool = False) -> None:
+    """Ticks of one axis (`axes.xaxis`) as 5k, 2M, 3.2G; with `log` that axis is logarithmic.
+
+    Matplotlib's own logarithmic labels are mathematics, which stays unset in text.
+    """
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+    if log:
+        axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+        low, high = axis.get_data_interval()
+        wide = low > 0 and high / low > 1e3
+        axis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0), numticks=8))
+        axis.set_minor_formatter(NullFormatter())
+    else:
+        axis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
 
 
 def render_svg(figure: Any) -> str:
@@ -114,7 +135,9 @@ def clean_svg(text: str) -> str:
     svg = f"{opening}>{rest}".replace("xlink:href=", "href=")
     svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"font-family: [^;]*; ", "", svg)
-    svg = re.sub(r"(font: (?:[\w ]+ )?)([\d.]+)px [^;]*;", r"\g<1>\g<2>px inherit;", svg)
+    svg = re.sub(
+        r"(font: (?:[\w ]+ )?)([\d.]+)px [^;]*;", r"\g<1>\g<2>px var(--font, sans-serif);", svg
+    )
     used = set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', svg))
     used_ids = {name for pair in used for name in pair if name}
     svg = re.sub(

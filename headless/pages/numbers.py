@@ -3,7 +3,7 @@
 import math
 
 _PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
-MISSING = "–"  # noqa: RUF001 - the dash of an empty cell
+MISSING = "–"  # the dash of an empty cell
 
 
 def compact(value: float, digits: int = 3) -> str:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -107,7 +108,7 @@ class Page:
 
     def notes(self, items: Sequence[str], kind: NoteKind = "note", title: str = "") -> None:
         """A box with what a reader must know before believing a number."""
-        self._add("notes", entries=[inline(item) for item in items], kind=kind, title=title)
+        self._add("notes", entries=[inline(item) for item in items], style=kind, title=title)
 
     def code(self, text: str) -> None:
         """Commands or a config, to copy."""
@@ -193,19 +194,12 @@ class Page:
 
     def render(self) -> str:
         """The HTML."""
-        environment = Environment(
-            loader=PackageLoader("headless.pages", "."),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            keep_trailing_newline=True,
-        )
+        environment = _templates()
         style = environment.loader.get_source(environment, "page.css")[0]  # type: ignore[union-attr]
         return environment.get_template("page.html").render(
             title=self.title,
             subtitle=inline(self.subtitle),
-            style=Markup(style),
+            style=Markup(style.rstrip()),
             headings=self._headings if self.contents else [],
             blocks=self._blocks,
         )
@@ -219,7 +213,7 @@ class Page:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(beside, path)
-        except OSError:
+        except BaseException:
             beside.unlink(missing_ok=True)
             raise
 
@@ -227,6 +221,25 @@ class Page:
         block = _Block(kind, values)
         self._into.append(block)
         return block
+
+
+@cache
+def _templates() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("headless.pages", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["breakable"] = breakable
+    return environment
+
+
+def breakable(text: str) -> Markup:
+    """Escaped text that may be broken after a dot or a slash: dotted names and paths."""
+    return Markup(re.sub(r"([./])(?=\w)", r"\1<wbr>", str(escape(text))))
 
 
 def inline(text: str) -> Markup:

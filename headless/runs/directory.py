@@ -20,7 +20,7 @@ def write_text(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
-    except OSError:
+    except BaseException:
         beside.unlink(missing_ok=True)
         raise
 
@@ -71,6 +71,11 @@ class RunDirectory:
         """The tokenizer that made the data."""
         return self.path / "tokenizer"
 
+    @property
+    def wandb(self) -> Path:
+        """What `wandb sync` uploads."""
+        return self.path / "wandb"
+
     @classmethod
     def create(cls, path: Path, *, resume: bool = False, overwrite: bool = False) -> "RunDirectory":
         """Make the directory.
@@ -82,6 +87,8 @@ class RunDirectory:
             HeadlessError: it exists, and neither was asked for.
         """
         run = cls(Path(path))
+        if run.path.exists() and not run.path.is_dir():
+            raise HeadlessError(f"{run.path} is a file: give another --run.name or --run.root")
         if run.path.exists() and any(run.path.iterdir()) and not resume:
             if not overwrite:
                 raise HeadlessError(

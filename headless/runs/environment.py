@@ -2,6 +2,8 @@
 
 import os
 import platform
+import re
+import shlex
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -10,6 +12,7 @@ from typing import Any
 
 import headless
 
+_SECRET = re.compile(r"(api[-_]?key|secret|passw|credential|(^|[-_.])token$)", re.IGNORECASE)
 PACKAGES = ("torch", "lightning", "transformers", "tokenizers", "datasets", "wandb", "numpy")
 
 
@@ -18,6 +21,8 @@ def describe_environment() -> dict[str, Any]:
 
     What cannot be found out is None. Nothing is imported for it, and no name of a user is in it.
     """
+    # An installed package may lie inside another project's checkout: its commit is not ours.
+    tracked = bool(_git("ls-files", Path(headless.__file__).name))
     return {
         "headless": headless.__version__,
         "python": platform.python_version(),
@@ -29,10 +34,27 @@ def describe_environment() -> dict[str, Any]:
         else os.cpu_count(),
         "memory_gib": _memory_gib(),
         "gpus": _gpus(),
-        "commit": _git("rev-parse", "HEAD"),
-        "dirty": None if (status := _git("status", "--porcelain")) is None else bool(status),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "commit": _git("rev-parse", "HEAD") if tracked else None,
+        "dirty": bool(_git("status", "--porcelain")) if tracked else None,
+        "command": describe_command(sys.argv),
     }
+
+
+def describe_command(arguments: list[str]) -> str:
+    """A command line to show to others: quoted, without secrets and the home directory's name."""
+    words = [Path(arguments[0]).name]
+    hide = False
+    for word in arguments[1:]:
+        option, equals, value = word.partition("=")
+        secret = _SECRET.search(option) is not None and option.startswith("-")
+        if hide:
+            word = "***"
+        elif secret and equals:
+            word = f"{option}=***"
+        hide = secret and not equals
+        quoted = word if "***" in word else shlex.quote(word)
+        words.append(quoted.replace(str(Path.home()) + os.sep, "~/"))
+    return " ".join(words)
 
 
 def _version(package: str) -> str | None:

@@ -1,0 +1,1 @@
+"""Many run directories to one comparison: a table, a page and the numbers as JSON."""

@@ -1,0 +1,108 @@
+"""Compares runs, finished or not: reads only their directories, writes a page and its numbers."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from headless.errors import HeadlessError
+from headless.reports.fairness import unfair
+from headless.reports.headline import QUANTITIES, baseline_of, share_to_reach
+from headless.reports.reading import Group, differing_settings, read_groups
+from headless.reports.sections import build_page
+from headless.reports.statistics import difference, estimate
+from headless.runs.directory import write_text
+
+REPORT, NUMBERS = "report.html", "compare.json"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was compared: the groups of runs, what is unfair about it, and where the page is."""
+
+    groups: list[Group]
+    warnings: list[str]
+    report: Path
+
+
+def compare(runs: Sequence[Path], output: Path, *, overwrite: bool = False) -> Comparison:
+    """Write `report.html` and `compare.json` into `output`.
+
+    Args:
+        runs: run directories. Those that differ in nothing but seed, name and place are one group.
+        output: the directory to write to; made where it is missing.
+        overwrite: replace a report that is there already. Nothing else in it is touched.
+
+    Raises:
+        HeadlessError: no runs, not a run directory, a damaged file, or a report in the way.
+    """
+    output = Path(output)
+    if output.exists() and not output.is_dir():
+        raise HeadlessError(f"{output} is a file: give another --output")
+    there = [name for name in (REPORT, NUMBERS) if (output / name).exists()]
+    if there and not overwrite:
+        raise HeadlessError(
+            f"{output} has a {there[0]} already: replace it with --overwrite true, or give another "
+            "--output"
+        )
+    groups = read_groups([Path(path) for path in runs])
+    comparison = Comparison(groups, unfair(groups), output / REPORT)
+    page = build_page(groups, comparison.warnings, output)
+    numbers = json.dumps(as_json(comparison), indent=2, ensure_ascii=False, allow_nan=False)
+    output.mkdir(parents=True, exist_ok=True)
+    write_text(output / NUMBERS, numbers + "\n")
+    page.write(comparison.report)
+    return comparison
+
+
+def as_json(comparison: Comparison) -> dict[str, Any]:
+    """All numbers of a comparison as plain values; what is not known is left out."""
+    groups = comparison.groups
+    baseline = baseline_of(groups)
+    return {
+        "format": 1,
+        "interval": "95 %, Student's t over runs",
+        "baseline": baseline.label,
+        "warnings": comparison.warnings,
+        "differing_settings": differing_settings(groups),
+        "groups": [_group(group, baseline) for group in groups],
+    }
+
+
+def _group(group: Group, baseline: Group) -> dict[str, Any]:
+    layers = sorted({f"geometry/{m}/{name}" for m in _MEASURES for name in group.first.layers})
+    keys = [*(q.key for q in QUANTITIES), "flops", "wall_seconds", *_EMBEDDING, *layers]
+    metrics = {}
+    for key in keys:
+        if (found := estimate(group.values(key))) is not None:
+            metrics[key] = {
+                "mean": found.mean,
+                "half_width": found.half_width,
+                "n": found.n,
+                "values": group.values(key),
+            }
+    relative = {}
+    for quantity in QUANTITIES:
+        of_group, of_baseline = group.by_seed(quantity.key), baseline.by_seed(quantity.key)
+        if (gap := difference(of_group, of_baseline)) is not None:
+            relative[quantity.key] = {"difference": gap.mean, "half_width": gap.half_width}
+    for axis in ("tokens", "seconds"):
+        share = share_to_reach(group, baseline, axis)
+        relative[f"share_of_{axis}_to_reach_baseline_nll"] = {"value": share}
+    return {
+        "label": group.label,
+        "objective_class": group.first.objective_class,
+        "backbone": group.first.summary.get("backbone"),
+        "width": group.first.width,
+        "memory_kind": group.first.memory_kind,
+        "runs": [
+            {"name": run.name, "seed": run.seed, "finished": run.finished} for run in group.runs
+        ],
+        "metrics": metrics,
+        "relative_to_baseline": relative,
+    }
+
+
+_MEASURES = ("anisotropy", "effective_rank")
+_EMBEDDING = tuple(f"geometry/{measure}/embedding" for measure in _MEASURES)

@@ -1,0 +1,202 @@
+"""The headline numbers: which, in which order, in which unit and with how many digits.
+
+One table for the page, for the terminal and for `compare.json`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from headless.pages.numbers import MISSING, compact, decimals
+from headless.pages.page import Cell, Column
+from headless.reports.fairness import same_budget, same_tokenizer
+from headless.reports.plots import group_curves, mean_curve
+from headless.reports.reading import Group
+from headless.reports.statistics import Estimate, difference, estimate
+
+# How a number is written: counts with a prefix, or a fixed number of decimals.
+Digits = int | Literal["compact"]
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number of a run: see `Run.value` for `key`; `scale` multiplies it for display."""
+
+    key: str
+    name: str
+    unit: str
+    group: str
+    digits: Digits
+    better: Literal["lower", "higher"] | None = None
+    scale: float = 1.0
+
+    def text(self, value: float | None) -> str:
+        """The value alone."""
+        if value is None:
+            return MISSING
+        if self.digits == "compact":
+            return compact(value * self.scale)
+        return decimals(value * self.scale, self.digits)
+
+    def interval(self, found: Estimate | None) -> str:
+        """± the half width; empty for a single run, and where the runs do not vary."""
+        if found is None or not found.half_width or found.half_width < 1e-9 * abs(found.mean):
+            return ""
+        return f"± {self.text(found.half_width)}"
+
+
+COST, SCORES, GEOMETRY = "cost", "validation, under the objective's LM head", "geometry"
+RANK = "geometry/effective_rank/last_layer"
+QUANTITIES = (
+    Quantity("parameters", "params", "", COST, "compact"),
+    Quantity("tokens", "tokens", "", COST, "compact"),
+    Quantity("seconds", "time", "seconds", COST, 0, "lower"),
+    Quantity("tokens_per_second", "speed", "tokens/s", COST, 0, "higher"),
+    Quantity("peak_memory_gib", "memory", "GiB", COST, 2, "lower"),
+    Quantity("val/nll", "nll", "nats/token", SCORES, 3, "lower"),
+    Quantity("val/perplexity", "perplexity", "", SCORES, 2, "lower"),
+    Quantity("val/bits_per_byte", "bits/byte", "", SCORES, 3, "lower"),
+    Quantity("val/accuracy", "accuracy", "top-1, %", SCORES, 2, "higher", 100.0),
+    Quantity("val/nll_uncalibrated", "bare head", "nats/token", SCORES, 3),
+    Quantity("geometry/anisotropy/last_layer", "anisotropy", "last layer", GEOMETRY, 3),
+    Quantity(RANK, "eff. rank", "last layer", GEOMETRY, 1),
+)
+
+
+def shown(groups: Sequence[Group]) -> list[Quantity]:
+    """The quantities that any of the groups has."""
+    return [q for q in QUANTITIES if any(estimate(group.values(q.key)) for group in groups)]
+
+
+def headline(groups: Sequence[Group]) -> tuple[list[Column], list[list[Cell]]]:
+    """The headline table: one row a group, mean and 95 % interval over its runs.
+
+    The best mean of a column is strong where every group has one and there is no tie, and only if
+    all runs had the same budget and tokenizer.
+    """
+    quantities = shown(groups)
+    widths = {group.first.width for group in groups}
+    kinds = {run.memory_kind for group in groups for run in group.runs}
+    columns = [Column("objective", "backbone, runs", "left")]
+    for q in quantities:
+        unit = q.unit
+        if q.key == "peak_memory_gib" and len(kinds) == 1:
+            unit = f"{unit}, {kinds.copy().pop()}"
+        if q.key == RANK and len(widths) == 1 and None not in widths:
+            unit = f"of {widths.copy().pop()}"
+        columns.append(Column(q.name, unit, "right", q.group))
+    fair = len(groups) > 1 and same_budget(groups) and same_tokenizer(groups)
+    best = {q.key: _best(q, groups) if fair else None for q in quantities}
+    rows = []
+    for group in groups:
+        backbone = str(group.first.summary.get("backbone") or "")
+        runs = f"{len(group.runs)} run{'s' * (len(group.runs) > 1)}"
+        about = ", ".join(filter(None, (backbone, runs)))
+        row = [Cell(group.label, about, swatch=group.index)]
+        for quantity in quantities:
+            found = estimate(group.values(quantity.key))
+            text = quantity.text(found.mean if found else None)
+            detail = quantity.interval(found)
+            if found and quantity.key == RANK and len(widths) > 1:
+                detail = f"{detail} of {group.first.width}".strip()
+            if found and found.n < len(group.runs):
+                detail = f"{detail} ({found.n} runs)".strip()
+            if found and quantity.key == "peak_memory_gib" and len(kinds) > 1:
+                detail = f"{detail} {group.first.memory_kind}".strip()
+            row.append(Cell(text, detail, strong=best[quantity.key] is group))
+        rows.append(row)
+    return columns, rows
+
+
+def baseline_of(groups: Sequence[Group]) -> Group:
+    """What the others are measured against: the first cross-entropy group, else the first group."""
+    vanilla = [group for group in groups if group.first.objective_class == "CrossEntropy"]
+    return (vanilla or list(groups))[0]
+
+
+def relative(groups: Sequence[Group]) -> tuple[list[Column], list[list[Cell]]]:
+    """Each group against the baseline: ratios of costs, differences of scores.
+
+    The last columns say after which share of the baseline's budget a group's mean validation nll
+    had come down to the baseline's last value.
+    """
+    baseline = baseline_of(groups)
+    ratios = ["seconds", "tokens_per_second", "peak_memory_gib", "flops"]
+    ratios = [key for key in ratios if estimate(baseline.values(key))]
+    names = {
+        "seconds": ("time", "ratio"),
+        "tokens_per_second": ("speed", "ratio"),
+        "peak_memory_gib": ("memory", "ratio"),
+        "flops": ("FLOPs", "ratio"),
+    }
+    deltas = [q for q in QUANTITIES if q.key in ("val/nll", "val/bits_per_byte", "val/accuracy")]
+    deltas = [q for q in deltas if estimate(baseline.values(q.key))]
+    columns = [Column("objective", "", "left")]
+    columns += [Column(*names[key], "right", COST) for key in ratios]
+    columns += [Column(f"Δ {q.name}", q.unit, "right", "scores") for q in deltas]
+    reach = "budget to reach its nll"
+    columns += [Column("tokens", "ratio", "right", reach), Column("time", "ratio", "right", reach)]
+    rows = []
+    for group in groups:
+        row = [Cell(group.label, "baseline" if group is baseline else "", swatch=group.index)]
+        for key in ratios:
+            one, other = estimate(group.values(key)), estimate(baseline.values(key))
+            if key == "peak_memory_gib" and group.first.memory_kind != baseline.first.memory_kind:
+                other = None  # the memory of another device
+            ratio = one.mean / other.mean if one and other and other.mean else None
+            row.append(Cell(decimals(ratio, 2)))
+        for quantity in deltas:
+            found = difference(group.by_seed(quantity.key), baseline.by_seed(quantity.key))
+            if quantity.key != "val/bits_per_byte" and not same_tokenizer([group, baseline]):
+                found = None  # other units
+            same = group is baseline
+            text = "0" if same else signed(quantity, found)
+            row.append(Cell(text, "" if same else quantity.interval(found)))
+        row += [Cell(reached(group, baseline, axis)) for axis in ("tokens", "seconds")]
+        rows.append(row)
+    return columns, rows
+
+
+def signed(quantity: Quantity, found: Estimate | None) -> str:
+    """A difference with its sign."""
+    text = quantity.text(found.mean if found else None)
+    return f"+{text}" if found and found.mean > 0 else text
+
+
+def reached(group: Group, baseline: Group, axis: str) -> str:
+    """The share of the baseline's budget after which a group's mean nll is the baseline's last."""
+    if not same_tokenizer([group, baseline]):
+        return MISSING
+    share = share_to_reach(group, baseline, axis)
+    if share is None:
+        return "not reached"
+    return f"{share:.2f}"
+
+
+def share_to_reach(group: Group, baseline: Group, axis: str) -> float | None:
+    """See `reached`; linear between validations, None where it is never reached or not known."""
+    mine, others = (group_curves(g, "val/nll", axis) for g in (group, baseline))
+    if not mine or not others:
+        return None
+    x, y = mean_curve(mine)
+    reference_x, reference_y = mean_curve(others)
+    if not len(x) or not len(reference_x) or reference_x[-1] <= 0:
+        return None
+    target = reference_y[-1]
+    below = np.flatnonzero(y <= target)
+    if not len(below):
+        return None
+    first = int(below[0])
+    at = x[0] if first == 0 else np.interp(target, y[[first, first - 1]], x[[first, first - 1]])
+    return float(at / reference_x[-1])
+
+
+def _best(quantity: Quantity, groups: Sequence[Group]) -> Group | None:
+    found = [estimate(group.values(quantity.key)) for group in groups]
+    known = [one.mean for one in found if one]
+    if quantity.better is None or len(known) < len(groups) or len(set(known)) < len(known):
+        return None
+    extreme = min(known) if quantity.better == "lower" else max(known)
+    return groups[known.index(extreme)]

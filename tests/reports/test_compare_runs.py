@@ -1,0 +1,335 @@
+"""The page and the numbers of a comparison, from run directories on the disk."""
+
+import json
+import math
+import re
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic_runs import edit_config, edit_json, write_run, write_runs
+
+from headless.errors import HeadlessError
+from headless.pages.page import Cell
+from headless.reports.compare import Comparison, compare
+from headless.reports.fairness import unfair
+from headless.reports.headline import headline, relative
+from headless.reports.plots import mean_curve, thin
+from headless.reports.reading import read_groups
+
+
+def run_compare(runs: list[Path], output: Path) -> tuple[Comparison, dict[str, Any], str]:
+    comparison = compare(runs, output)
+    numbers = json.loads((output / "compare.json").read_text())
+    return comparison, numbers, (output / "report.html").read_text()
+
+
+def last_nll(run: Path) -> float:
+    """Read without the code under test."""
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [v["val/nll"] for v in map(json.loads, lines) if "val/nll" in v][-1]
+
+
+def cells(table: tuple[list[Any], list[list[Cell]]]) -> list[dict[str, Cell]]:
+    columns, rows = table
+    return [dict(zip((c.name for c in columns), row, strict=True)) for row in rows]
+
+
+def test_seeds_are_grouped_and_averaged(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path / "runs")
+    mixed = [runs[i] for i in (3, 0, 4, 1, 5, 2)]
+    _, numbers, _ = run_compare(mixed, tmp_path / "out")
+    first, second = numbers["groups"]
+    assert [run["name"] for run in first["runs"]] == ["headless-1", "headless-2", "headless-3"]
+    assert [run["seed"] for run in second["runs"]] == [1, 2, 3]
+    values = [last_nll(run) for run in runs[:3]]
+    found = second["metrics"]["val/nll"]
+    assert found["values"] == values
+    assert found["mean"] == pytest.approx(statistics.mean(values))
+    # 4.30265: Student's t for 95 % and two degrees of freedom
+    half = 4.30265 * statistics.stdev(values) / math.sqrt(3)
+    assert found["half_width"] == pytest.approx(half, rel=1e-5)
+    assert found["n"] == 3
+
+
+def test_the_page_s_table_says_the_same(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path / "runs")
+    rows = cells(headline(read_groups(runs)))
+    nll = [last_nll(run) for run in runs[3:]]
+    assert rows[1]["nll"].text == f"{statistics.mean(nll):.3f}"
+    half = 4.30265 * statistics.stdev(nll) / math.sqrt(3)
+    assert rows[1]["nll"].detail == f"± {half:.3f}"
+    assert rows[1]["nll"].strong
+    assert not rows[0]["nll"].strong
+    assert rows[0]["bare head"].text == "–"
+    assert rows[0]["objective"].text == "cross-entropy (untied)"
+    assert rows[0]["objective"].detail == "gpt_neox 4 x 192, 3 runs"
+    assert rows[0]["tokens"].text == "1.64M"
+    assert rows[0]["tokens"].detail == ""  # the same in every run: no interval
+
+
+def test_differences_from_the_baseline_are_paired(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path / "runs")
+    rows = cells(relative(read_groups(runs[3:] + runs[:3])))
+    assert rows[1]["objective"].detail == "baseline"  # cross-entropy, though it came second
+    gaps = [last_nll(a) - last_nll(b) for a, b in zip(runs[3:], runs[:3], strict=True)]
+    expected = f"{statistics.mean(gaps):.3f}".replace("-", "−")
+    assert rows[0]["Δ nll"].text == expected
+    half = 4.30265 * statistics.stdev(gaps) / math.sqrt(3)
+    assert rows[0]["Δ nll"].detail == f"± {half:.3f}"
+    assert rows[1]["Δ nll"].text == "0"
+
+
+def test_budget_to_reach_the_baseline_by_hand(tmp_path: Path) -> None:
+    a, b = (write_run(tmp_path, kind) for kind in ("cross_entropy", "headless"))
+    for run, curve in ((a, [5, 4, 3]), (b, [4, 3.5, 2.5, 2.4])):
+        points = [
+            {"progress/tokens": 100 * i, "progress/seconds": 10.0 * i, "val/nll": nll}
+            for i, nll in enumerate(curve, start=1)
+        ]
+        (run / "metrics.jsonl").write_text("".join(json.dumps(p) + "\n" for p in points))
+    _, numbers, _ = run_compare([a, b], tmp_path / "out")
+    shares = [g["relative_to_baseline"] for g in numbers["groups"]]
+    # from 3.5 at 200 tokens to 2.5 at 300: 3 at 250, of the baseline's 300
+    assert shares[1]["share_of_tokens_to_reach_baseline_nll"]["value"] == pytest.approx(250 / 300)
+    assert shares[0]["share_of_tokens_to_reach_baseline_nll"]["value"] == 1
+    assert shares[1]["share_of_seconds_to_reach_baseline_nll"]["value"] == pytest.approx(25 / 30)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "groups"),
+    [
+        ("model.objective.init_args.temperature", 0.5, 2),
+        ("model.optimizer.lr", 1e-4, 2),
+        ("data.path", "data/other", 2),
+        ("data.path", "elsewhere/data/demo", 1),
+        ("run.group", "another", 1),
+        ("data.num_workers", 4, 1),
+        ("trainer.default_root_dir", "elsewhere", 1),
+    ],
+)
+def test_what_makes_a_recipe(tmp_path: Path, key: str, value: object, groups: int) -> None:
+    runs = [write_run(tmp_path, "headless", seed) for seed in (1, 2)]
+    edit_config(runs[1], key, value)
+    assert len(read_groups(runs)) == groups
+
+
+def test_another_tokenizer_is_another_group(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path, "headless", seed) for seed in (1, 2)]
+    edit_json(runs[1] / "summary.json", tokenizer_sha256="cd" * 32)
+    groups = read_groups(runs)
+    assert len(groups) == 2
+    assert any("different tokenizers" in w and "bits per byte" in w for w in unfair(groups))
+    rows = cells(relative(groups))
+    assert rows[1]["Δ nll"].text == "–"
+    assert rows[1]["Δ bits/byte"].text != "–"
+
+
+def test_a_third_recipe_is_named_by_what_it_changed(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path, "headless", 1), write_run(tmp_path, "headless", 1, name="cool")]
+    edit_config(runs[1], "model.objective.init_args.temperature", 0.5)
+    groups = read_groups(runs)
+    assert [group.label for group in groups] == [
+        "headless (CWT), temperature=1.0",
+        "headless (CWT), temperature=0.5",
+    ]
+    _, numbers, html = run_compare(runs, tmp_path / "out")
+    key = "model.objective.init_args.temperature"
+    assert numbers["differing_settings"] == {key: ["1.0", "0.5"]}
+    assert "model.<wbr>objective.<wbr>init_args.<wbr>temperature" in html
+
+
+def test_a_fair_comparison_has_no_warning(tmp_path: Path) -> None:
+    comparison, numbers, html = run_compare(write_runs(tmp_path / "runs"), tmp_path / "out")
+    assert comparison.warnings == numbers["warnings"] == []
+    assert 'class="warning"' not in html
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "warning"),
+    [
+        ("summary.json", {"finished": False}, "Not finished: headless-1"),
+        ("summary.json", {"seed": 7}, "same seeds"),
+        ("environment.json", {"gpus": ["NVIDIA H200"]}, "different hardware"),
+        ("environment.json", {"commit": "f" * 40}, "different versions of the code"),
+    ],
+)
+def test_warnings(tmp_path: Path, file: str, change: dict[str, Any], warning: str) -> None:
+    runs = write_runs(tmp_path / "runs", seeds=(1,))
+    edit_json(runs[1] / file, **change)
+    found = unfair(read_groups(runs))
+    assert [warning in text for text in found] == [True]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "warning"),
+    [
+        ("data.path", "data/other", "different data (demo, other)"),
+        ("data.sequence_length", 256, "sequence lengths"),
+        ("model.backbone.hidden_size", 64, "backbones"),
+        ("model.optimizer.lr", 0.5, "optimizer"),
+    ],
+)
+def test_warnings_from_configs(tmp_path: Path, key: str, value: object, warning: str) -> None:
+    runs = write_runs(tmp_path / "runs", seeds=(1,))
+    edit_config(runs[1], key, value)
+    found = unfair(read_groups(runs))
+    assert [warning in text for text in found] == [True]
+
+
+def test_another_budget_is_named_and_nothing_is_best(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path, "cross_entropy"), write_run(tmp_path, "headless", steps=300)]
+    groups = read_groups(runs)
+    assert any("different numbers of tokens (1.23M to 1.64M)" in w for w in unfair(groups))
+    _, rows = headline(groups)
+    assert not any(cell.strong for row in rows for cell in row)
+
+
+def test_repeated_seeds_are_no_evidence(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path, "headless", 1, name=name) for name in ("a", "b")]
+    assert any("share a seed" in w for w in unfair(read_groups(runs)))
+
+
+def test_a_run_that_has_just_begun(tmp_path: Path) -> None:
+    """A config and nothing else, beside one without validation and a half-written last line."""
+    empty = write_run(tmp_path, "headless", name="empty", finished=False)
+    for name in ("metrics.jsonl", "samples.jsonl", "environment.json"):
+        (empty / name).unlink()
+    young = write_run(tmp_path, "cross_entropy", name="young", steps=40, finished=False)
+    with open(young / "metrics.jsonl", "a") as file:
+        file.write('{"progress/step": 45, "progr')
+    comparison, numbers, html = run_compare([empty, young], tmp_path / "out")
+    assert "Not finished: empty, young" in comparison.warnings[0]
+    assert comparison.warnings[0] in html
+    assert "tokens" not in numbers["groups"][0]["metrics"]
+    assert numbers["groups"][1]["metrics"]["tokens"]["mean"] == 40 * 4096
+    assert "Table 1." in html
+    run_compare([empty], tmp_path / "alone")
+
+
+def test_a_value_that_is_not_finite_is_not_replaced_by_an_older_one(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "headless")
+    point = {"progress/tokens": 10**9, "progress/seconds": 1e3, "val/nll": None}
+    with open(run / "metrics.jsonl", "a") as file:
+        file.write(json.dumps(point) + "\n")
+    _, numbers, _ = run_compare([run], tmp_path / "out")
+    assert "val/nll" not in numbers["groups"][0]["metrics"]
+
+
+def test_memory_of_different_devices_is_not_divided(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path / "runs", seeds=(1,))
+    edit_json(runs[1] / "summary.json", memory_kind="gpu")
+    groups = read_groups(runs)
+    assert cells(relative(groups))[1]["memory"].text == "–"
+    assert cells(headline(groups))[1]["memory"].detail == "gpu"
+
+
+def test_the_page_needs_nothing_else_and_has_no_id_twice(tmp_path: Path) -> None:
+    _, _, html = run_compare(write_runs(tmp_path / "runs"), tmp_path / "out")
+    assert "http" not in html
+    assert not re.findall(r"\ssrc=|@import|<script|<link", html)
+    ids = re.findall(r'\sid="([^"]+)"', html)
+    assert len(ids) == len(set(ids)) > 6
+    references = re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', html)
+    assert {a or b for a, b in references} <= set(ids)
+    assert html.count("<svg") == 3
+
+
+def test_the_mean_step_is_of_the_whole_run(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "headless")
+    edit_json(run / "summary.json", seconds=1000.0, tokens_per_second=None)
+    (group,) = read_groups([run])
+    assert group.values("step_ms") == [1000 * 1000.0 / 400]  # not the last logged window
+    assert group.values("tokens_per_second") == [400 * 4096 / 1000.0]
+
+
+def test_names_and_samples_are_escaped(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "headless")
+    hostile = '<script>alert("x")</script>'
+    edit_json(run / "summary.json", objective=hostile, name=hostile)
+    (run / "samples.jsonl").write_text(json.dumps({"prompt": hostile, "text": hostile}) + "\n")
+    _, _, html = run_compare([run], tmp_path / "out")
+    assert "<script" not in html
+    assert html.count("&lt;script&gt;") > 4
+
+
+def test_the_last_sample_of_each_prompt_is_shown(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path / "runs", seeds=(1,))
+    for run in runs:
+        samples = [
+            {"progress/tokens": 10, "prompt": "P ", "text": f"early {run.name}"},
+            {"progress/tokens": 20, "prompt": "P ", "text": f"late {run.name}"},
+        ]
+        (run / "samples.jsonl").write_text("".join(json.dumps(s) + "\n" for s in samples))
+    _, _, html = run_compare(runs, tmp_path / "out")
+    assert "early headless-1" not in html
+    assert '<span class="lead">P </span>late cross_entropy-1' in html
+    assert '<span class="lead">P </span>late headless-1' in html
+
+
+def test_the_same_runs_make_the_same_bytes(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path / "runs", seeds=(1,))
+    pages = []
+    for _ in range(2):
+        compare(runs, tmp_path / "out", overwrite=True)
+        pages.append((tmp_path / "out/report.html").read_bytes())
+    assert pages[0] == pages[1]
+
+
+def test_a_report_is_replaced_only_when_asked(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path / "runs", seeds=(1,))
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "notes.txt").write_text("mine")
+    compare(runs, output)
+    (output / "report.html").write_text("old")
+    with pytest.raises(HeadlessError, match="--overwrite true"):
+        compare(runs, output)
+    assert (output / "report.html").read_text() == "old"
+    compare(runs, output, overwrite=True)
+    assert (output / "report.html").read_text() != "old"
+    assert (output / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["summary.json", "metrics.jsonl", "config.yaml"])
+def test_a_damaged_file_is_one_line(tmp_path: Path, name: str) -> None:
+    run = write_run(tmp_path, "headless")
+    (run / name).write_text('{"broken: \n')
+    with pytest.raises(HeadlessError, match="damaged"):
+        compare([run], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_arguments(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "headless")
+    with pytest.raises(HeadlessError, match="name the runs"):
+        compare([], tmp_path / "out")
+    with pytest.raises(HeadlessError, match="named twice"):
+        compare([run, tmp_path / "." / run.name], tmp_path / "out")
+    with pytest.raises(HeadlessError, match="not a run directory"):
+        compare([tmp_path], tmp_path / "out")
+    with pytest.raises(HeadlessError, match="is a file"):
+        compare([run], run / "config.yaml")
+
+
+def test_mean_curve_by_hand() -> None:
+    import numpy as np
+
+    one = (np.array([0.0, 2.0, 4.0]), np.array([0.0, 2.0, 4.0]))
+    other = (np.array([1.0, 3.0]), np.array([3.0, 5.0]))
+    x, y = mean_curve([one, other])
+    assert x.tolist() == [1, 2, 3]
+    assert y.tolist() == [2, 3, 4]
+
+
+def test_thinning_keeps_the_area_and_the_order() -> None:
+    import numpy as np
+
+    x = np.arange(1.0, 5001.0)
+    thin_x, thin_y = thin((x, 3 * x), 100)
+    assert len(thin_x) <= 100
+    assert (np.diff(thin_x) > 0).all()
+    assert thin_y == pytest.approx(3 * thin_x)
+    assert thin_x[0] == 1
+    assert thin_x[-1] > 4700

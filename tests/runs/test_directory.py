@@ -1,0 +1,85 @@
+"""A run directory is made once, written whole and never deleted."""
+
+from pathlib import Path
+
+import pytest
+
+from headless.errors import HeadlessError
+from headless.runs.directory import RunDirectory, open_run, write_text
+
+
+def test_create_makes_an_empty_run(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "deep" / "run")
+    assert run.checkpoints.is_dir()
+    assert run.last_checkpoint == tmp_path / "deep" / "run" / "checkpoints" / "last.ckpt"
+
+
+def test_an_existing_run_is_kept_and_the_user_is_told_what_to_do(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "run")
+    run.write_config("seed: 1\n")
+    with pytest.raises(HeadlessError, match=r"--run\.resume true.*--run\.name.*--run\.overwrite"):
+        RunDirectory.create(run.path)
+    assert run.read_config() == {"seed": 1}
+
+
+def test_an_empty_directory_is_no_run_yet(tmp_path: Path) -> None:
+    assert RunDirectory.create(tmp_path).path == tmp_path
+
+
+def test_a_file_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("")
+    with pytest.raises(HeadlessError, match="is a file"):
+        RunDirectory.create(tmp_path / "run", overwrite=True)
+
+
+def test_resume_uses_it_as_it_is(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "run")
+    run.write_summary({"steps": 3})
+    assert RunDirectory.create(run.path, resume=True).read_summary() == {"steps": 3}
+
+
+def test_overwrite_moves_aside_every_time(tmp_path: Path) -> None:
+    for seed in (1, 2, 3):
+        run = RunDirectory.create(tmp_path / "run", overwrite=True)
+        run.write_config(f"seed: {seed}\n")
+    seeds = {p.name: RunDirectory(p).read_config()["seed"] for p in tmp_path.iterdir()}
+    assert seeds == {"run": 3, "run.old-1": 1, "run.old-2": 2}
+
+
+def test_open_run_wants_a_run(tmp_path: Path) -> None:
+    with pytest.raises(HeadlessError, match="not a run directory"):
+        open_run(tmp_path)
+    with pytest.raises(HeadlessError, match="not a run directory"):
+        open_run(tmp_path / "nowhere")
+
+
+def test_what_is_missing_reads_as_empty(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    assert run.read_summary() == {}
+    assert run.read_environment() == {}
+
+
+def test_json_round_trip(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "run")
+    values = {"name": "ü · 日本", "last": {"val/nll": 3.5}, "finished": False, "group": None}
+    run.write_summary(values)
+    run.write_environment(values)
+    assert run.read_summary() == run.read_environment() == values
+
+
+def test_a_write_that_fails_leaves_the_old_text_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "text"
+    write_text(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_text(path, "new \udc80")  # cannot be encoded: fails in the middle of writing
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["text"]
+
+
+def test_a_reader_sees_the_old_file_until_the_rename(tmp_path: Path) -> None:
+    path = tmp_path / "text"
+    write_text(path, "old")
+    with open(path) as reader:
+        write_text(path, "new")
+        assert reader.read() == "old"  # a new file, not the old one cut and filled again
+    assert path.read_text() == "new"
