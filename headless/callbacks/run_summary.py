@@ -72,6 +72,7 @@ class RunSummary(Callback):
                 "vocab_size": pl_module.vocab_size,
                 "hidden_size": pl_module.hidden_size,
                 "seed": getattr(trainer.datamodule, "seed", None),  # type: ignore[attr-defined]
+                "dataset_sha256": getattr(trainer.datamodule, "dataset_sha256", None),  # type: ignore[attr-defined]
                 "tokenizer_sha256": getattr(trainer.datamodule, "tokenizer_sha256", None),  # type: ignore[attr-defined]
                 "steps": trainer.global_step,
                 "tokens": progress.tokens,

@@ -1,15 +1,73 @@
 """`headless prepare`: text to tokenizer and token stream."""
 
+import sys
 import time
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 
 from headless.cli.parsing import run
 from headless.data.prepare import prepare as prepare_dataset
 from headless.data.stream import SPLITS
+
+REDRAW_BYTES = 500_000  # a corpus of short documents reports more often than anyone looks
+LINE_SECONDS = 10.0  # between two lines where nobody watches a bar
+
+
+class Display:
+    """Progress on standard error: bars in a terminal, a line now and then in a log."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        self.bars = Progress(
+            TextColumn("{task.description:<22}"),
+            BarColumn(),
+            DownloadColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self.live = console.is_terminal
+        self.phase = ""
+        self.task = TaskID(0)
+        self.done = 0
+        self.printed = 0.0
+
+    def __enter__(self) -> "Display":
+        self.bars.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.bars.stop()
+
+    def report(self, phase: str, done: int, total: int) -> None:
+        """See `headless.data.split.Report`."""
+        if phase != self.phase:
+            self._finish()
+            self.phase, self.done, self.printed = phase, 0, -LINE_SECONDS
+            self.task = self.bars.add_task(phase, total=total or None)
+        elif done - self.done < REDRAW_BYTES and done != total:
+            return
+        self.done = done
+        self.bars.update(self.task, completed=done)
+        if not self.live and time.monotonic() - self.printed >= LINE_SECONDS:
+            self.printed = time.monotonic()
+            size = f" of {total / 1e6:.1f}" if total else ""
+            print(f"{phase}: {done / 1e6:.1f}{size} MB", file=sys.stderr, flush=True)
+
+    def _finish(self) -> None:
+        """A phase whose end nobody knew has ended."""
+        if self.phase:
+            self.bars.update(self.task, total=self.done, completed=self.done)
 
 
 def prepare(
@@ -35,7 +93,8 @@ def prepare(
         vocab_size: of the byte-level BPE tokenizer that is trained on the training documents.
         tokenizer: an existing fast tokenizer instead: directory, tokenizer.json or hub name.
         text_field: the field or column that holds the text (jsonl, parquet, datasets).
-        document_separator: splits a txt file into documents; otherwise a file is a document.
+        document_separator: splits a txt file into documents (\\n is a line's end, so that
+            '\\n\\n' is a blank line); otherwise a file is a document.
         split: which split of a datasets name.
         validation_fraction: share of the bytes that is held out, by whole documents.
         seed: decides which documents.
@@ -44,23 +103,13 @@ def prepare(
         overwrite: replace an existing output once the new one is complete.
     """
     options = dict(locals())
+    if document_separator is not None:
+        for written, meant in {"\\n": "\n", "\\t": "\t"}.items():
+            document_separator = document_separator.replace(written, meant)
+        options["document_separator"] = document_separator
     begin = time.perf_counter()
-    console = Console(stderr=True)
-    with Progress(
-        TextColumn("{task.description:<22}"),
-        BarColumn(),
-        DownloadColumn(),
-        TimeElapsedColumn(),
-        console=console,
-    ) as progress:
-        tasks: dict[str, int] = {}
-
-        def report(phase: str, done: int, total: int) -> None:
-            if phase not in tasks:
-                tasks[phase] = progress.add_task(phase, total=total or None)
-            progress.update(tasks[phase], completed=done)  # type: ignore[arg-type]
-
-        manifest = prepare_dataset(**options, report=report)
+    with Display() as display:
+        manifest = prepare_dataset(**options, report=display.report)
     table = Table("split", "documents", "tokens", "bytes", "bytes per token")
     for name in SPLITS:
         numbers = manifest.splits[name]

@@ -55,7 +55,7 @@ def pretrain(cli: RunCLI) -> Path:
     """
     run, directory = cli.run, cli.run.directory
     checkpoint = _checkpoint_to_resume(directory) if run.resume else None
-    if rank_zero_only.rank == 0:
+    if getattr(rank_zero_only, "rank", 0) == 0:
         RunDirectory.create(directory.path, resume=run.resume, overwrite=run.overwrite)
         if checkpoint is None:
             directory.metrics.unlink(missing_ok=True)

@@ -1,5 +1,7 @@
 """The data module: a prepared dataset as batches of any length, in an order that can be resumed."""
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -104,6 +106,12 @@ class TokenDataModule(LightningDataModule):
         return self.manifest.tokenizer_sha256
 
     @property
+    def dataset_sha256(self) -> str:
+        """Which tokens these are: a digest of the checksums of all files."""
+        files = json.dumps(self.manifest.files, sort_keys=True)
+        return hashlib.sha256(files.encode()).hexdigest()
+
+    @property
     def tokenizer(self) -> Any:
         """The Hugging Face tokenizer of the dataset, loaded at first use."""
         if self._tokenizer is None:
@@ -147,9 +155,9 @@ class TokenDataModule(LightningDataModule):
 
     def _loader(self, split: str, sampler: BlockSampler) -> DataLoader:
         return ResumableLoader(
-            self._blocks[split],
+            self._blocks[split],  # type: ignore[arg-type] # has what a loader asks for
             batch_sampler=sampler,
-            collate_fn=self.collator,
+            collate_fn=self.collator,  # type: ignore[arg-type] # a batch comes whole
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),

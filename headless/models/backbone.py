@@ -141,7 +141,7 @@ def build_backbone(config: BackboneConfig, vocab_size: int, **tokens: int) -> Pr
 
 def embedding_table(backbone: nn.Module) -> nn.Parameter:
     """The input embedding table [V, D]: tokens only, no positions."""
-    return backbone.get_input_embeddings().weight  # type: ignore[operator, union-attr, return-value]
+    return backbone.get_input_embeddings().weight  # type: ignore[operator]
 
 
 def num_parameters(module: nn.Module) -> int:

@@ -19,7 +19,7 @@ def backbone_flops_per_token(backbone: nn.Module, sequence_length: int) -> float
         getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads  # type: ignore[union-attr, operator]
     )
     attention = config.num_hidden_layers * 2 * width * (sequence_length + 1) / 2  # type: ignore[union-attr, operator]
-    return 6.0 * (matrices + attention)
+    return 6.0 * float(matrices + attention)
 
 
 def scoring_flops(num_rows: int, num_candidates: int, hidden_size: int) -> float:

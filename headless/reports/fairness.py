@@ -18,7 +18,7 @@ def unfair(groups: Sequence[Group]) -> list[str]:
             "The runs used different tokenizers: nats per token, perplexity and accuracy count "
             "other units for each of them. Compare bits per byte."
         )
-    if _several(runs, lambda run: run.data):
+    if _several(runs, lambda run: run.dataset):
         names = ", ".join(sorted({run.data for run in runs}))
         found.append(f"The runs were trained on different data ({names}).")
     for key, words in {

@@ -89,6 +89,11 @@ class Run:
         return self.summary.get("tokenizer_sha256")
 
     @property
+    def dataset(self) -> str:
+        """A digest of the data; its name where an unfinished run has none yet."""
+        return self.summary.get("dataset_sha256") or self.data
+
+    @property
     def data(self) -> str:
         """The name of the data: the last part of its path, which differs between machines."""
         return Path(str(self.flat_config.get("data.path", "unknown"))).name
@@ -224,7 +229,7 @@ def read_groups(paths: Sequence[Path]) -> list[Group]:
 def recipe(run: Run) -> str:
     """What makes two runs the same but for their seed: the resolved config and the data."""
     settings = {k: v for k, v in run.flat_config.items() if not k.startswith(NOT_THE_RECIPE)}
-    return json.dumps([settings, run.data, run.tokenizer], sort_keys=True, default=str)
+    return json.dumps([settings, run.dataset, run.tokenizer], sort_keys=True, default=str)
 
 
 def differing_settings(groups: Sequence[Group]) -> dict[str, list[str]]:

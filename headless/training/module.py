@@ -170,7 +170,7 @@ class PretrainingModule(LightningModule):
 
     # -- optimisation -------------------------------------------------------------------------
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """AdamW and its schedule, stepped once an update."""
         total = float(self.trainer.estimated_stepping_batches)
         optimizer, schedule = build_optimizer(
@@ -211,7 +211,8 @@ class PretrainingModule(LightningModule):
         finite = torch.isfinite(loss.detach())
         self._finite = finite if self._finite is None else self._finite & finite
         trainer = self.trainer
-        if loss.device.type == "cpu" or trainer.global_step % trainer.log_every_n_steps == 0:
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if loss.device.type == "cpu" or trainer.global_step % every == 0:
             self._require_finite()
 
     def _require_finite(self) -> None:

@@ -114,7 +114,8 @@ def parameter_groups(module: nn.Module, config: AdamWConfig) -> list[dict]:
         if "norm" in type(m).__name__.lower()
         for p in m.parameters(recurse=False)
     }
-    decay, rest = [], []
+    decay: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for parameter in module.parameters():
         if not parameter.requires_grad:
             continue

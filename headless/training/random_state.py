@@ -9,7 +9,8 @@ import torch
 
 def get_random_state() -> dict[str, Any]:
     """The states of Python's, numpy's, torch's and every CUDA device's generator."""
-    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    state: Any = np.random.get_state(legacy=True)
+    kind, keys, position, has_gauss, cached = state
     return {
         "python": random.getstate(),
         "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached),
