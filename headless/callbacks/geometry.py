@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from headless.callbacks.evaluating import evaluating
 from headless.callbacks.progress import Cadence, log_point, progress_of
 from headless.geometry import anisotropy, effective_rank
 
@@ -60,34 +61,21 @@ class GeometryMonitor(Callback):
         if self._reported != trainer.global_step:
             self._report(trainer, pl_module)
 
-    def state_dict(self) -> dict[str, Any]:
-        """The step of the last report, so that a resume does not repeat it."""
-        return {"reported": self._reported}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """See `state_dict`."""
-        self._reported = state_dict["reported"]
-
     def _report(self, trainer: Trainer, pl_module: Any) -> None:
         self._reported = trainer.global_step
         with progress_of(trainer).paused():
             if self._probe_BT is None:
                 probe = trainer.datamodule.probe_batch(self.num_sequences)  # type: ignore[attr-defined]
                 self._probe_BT = probe["input_ids"]
-            training = pl_module.backbone.training
-            pl_module.backbone.eval()  # no dropout, so no random number either
-            try:
-                with torch.no_grad(), trainer.precision_plugin.forward_context():
-                    states = pl_module.backbone(
-                        input_ids=self._probe_BT.to(pl_module.device),
-                        output_hidden_states=True,
-                        use_cache=False,
-                    ).hidden_states
-                if trainer.is_global_zero:
-                    values = measure(states, pl_module.embedding_VD.detach())
-                    log_point(trainer, values)
-            finally:
-                pl_module.backbone.train(training)
+            # Every rank takes part in the forward pass: the weights may be sharded.
+            with evaluating(pl_module.backbone), trainer.precision_plugin.forward_context():
+                states = pl_module.backbone(
+                    input_ids=self._probe_BT.to(pl_module.device),
+                    output_hidden_states=True,
+                    use_cache=False,
+                ).hidden_states
+            if trainer.is_global_zero:
+                log_point(trainer, measure(states, pl_module.embedding_VD.detach()))
 
 
 def measure(states: tuple[Tensor, ...], embedding_VD: Tensor) -> dict[str, float]:

@@ -10,18 +10,20 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from headless.callbacks.progress import Cadence, log_point, progress_of
 
 GIB = 2**30
+CLEAR_REFS = Path("/proc/self/clear_refs")  # writing 5 resets the high-water mark
 
 
 class HostMemory:
     """This process's resident memory and its peak since the last reset, in bytes.
 
-    Linux keeps a high-water mark that a process may reset; elsewhere the peak is that of the
-    samples.
+    Linux keeps a high-water mark that a process may reset; where it may not, or elsewhere, the
+    peak is that of the samples.
     """
 
     def __init__(self) -> None:
         self._process = psutil.Process()
         self._sampled = 0
+        self._marked = False  # whether the system's mark counts from the last reset
 
     def resident(self) -> int:
         """Resident bytes now."""
@@ -31,22 +33,21 @@ class HostMemory:
 
     def peak(self) -> int:
         """The most since the last reset."""
-        now = self.resident()
-        try:
+        self.resident()
+        if self._marked:
             for line in Path("/proc/self/status").read_text().splitlines():
                 if line.startswith("VmHWM:"):
-                    return max(now, int(line.split()[1]) * 1024)
-        except OSError:
-            pass
+                    return max(self._sampled, int(line.split()[1]) * 1024)
         return self._sampled
 
     def reset(self) -> None:
         """Forget the peak."""
         self._sampled = 0
         try:
-            Path("/proc/self/clear_refs").write_text("5")
+            CLEAR_REFS.write_text("5")
+            self._marked = True
         except OSError:
-            pass
+            self._marked = False
 
 
 class MemoryMonitor(Callback):

@@ -22,6 +22,7 @@ class ProgressMonitor(Callback):
     | `progress/tokens` | tokens trained on |
     | `progress/seconds` | seconds of training |
     | `progress/flops` | forward and backward floating-point operations |
+    | `progress/epoch` | passes over the data before this one; beside the module's own values |
     """
 
     def __init__(self) -> None:
@@ -31,6 +32,7 @@ class ProgressMonitor(Callback):
         self._seconds = 0.0
         self._since: float | None = None
         self._cuda = False
+        self._point: dict[str, float] | None = None
 
     @property
     def seconds(self) -> float:
@@ -42,13 +44,19 @@ class ProgressMonitor(Callback):
         return self._seconds + time.perf_counter() - self._since
 
     def point(self) -> dict[str, float]:
-        """The four keys."""
-        return {
-            "progress/step": self.step,
-            "progress/tokens": self.tokens,
-            "progress/seconds": self.seconds,
-            "progress/flops": self.flops,
-        }
+        """The four keys.
+
+        The clock is read once between two micro-batches: whatever is logged there, by whichever
+        logger, stands at the same second, and a GPU is waited for at most once.
+        """
+        if self._point is None:
+            self._point = {
+                "progress/step": self.step,
+                "progress/tokens": self.tokens,
+                "progress/seconds": self.seconds,
+                "progress/flops": self.flops,
+            }
+        return dict(self._point)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -77,6 +85,7 @@ class ProgressMonitor(Callback):
         """Tell the loggers where the run begins, and start the clock."""
         self._cuda = pl_module.device.type == "cuda"
         self.step = trainer.global_step
+        self._point = None
         for logger in trainer.loggers:
             if hasattr(logger, "begin"):
                 logger.begin(self.tokens)
@@ -86,6 +95,7 @@ class ProgressMonitor(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count a micro-batch; every device has one of the same size."""
+        self._point = None
         self.step = trainer.global_step
         self.tokens += batch["num_tokens"] * trainer.world_size
         self.flops += pl_module.training_flops(batch) * trainer.world_size  # type: ignore[operator]
@@ -133,10 +143,14 @@ def progress_of(trainer: Trainer) -> ProgressMonitor:
 
 
 def log_point(trainer: Trainer, metrics: Mapping[str, float]) -> None:
-    """Send metrics of a monitor's own cadence to every logger, as one point."""
+    """Send metrics of a monitor's own cadence to every logger, as one point.
+
+    Loggers that know the run's progress need no step; see `point_of` in metrics_file.
+    """
     if trainer.is_global_zero:
         for logger in trainer.loggers:
-            logger.log_metrics(dict(metrics), step=trainer.global_step)
+            step = None if hasattr(logger, "begin") else trainer.global_step
+            logger.log_metrics(dict(metrics), step=step)
 
 
 class Cadence:

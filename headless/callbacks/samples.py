@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from headless.callbacks.evaluating import evaluating
 from headless.callbacks.progress import Cadence, progress_of
-from headless.models.sampling import sample_tokens
+from headless.models.sampling import check_prompt, sample_tokens
 from headless.runs.directory import RunDirectory
 from headless.runs.metrics import append_point, truncate_metrics
 
@@ -42,10 +43,17 @@ class SampleWriter(Callback):
         self.top_k = top_k
         self.seed = seed
         self._reported = -1
+        self._ids: list[list[int]] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Drop what a resumed run will write again."""
+        """Read the prompts, and drop what a resumed run will write again.
+
+        Raises:
+            HeadlessError: a prompt leaves the model no position to continue at: said before
+                training, not at the first sample.
+        """
         self.cadence.begin(trainer.global_step)
+        self._ids = [self._encode(trainer, pl_module, prompt) for prompt in self.prompts]
         if trainer.is_global_zero:
             truncate_metrics(self._path(trainer), progress_of(trainer).tokens)
 
@@ -61,27 +69,22 @@ class SampleWriter(Callback):
         if self._reported != trainer.global_step:
             self._write(trainer, pl_module)
 
-    def state_dict(self) -> dict[str, Any]:
-        """The step of the last samples, so that a resume does not repeat them."""
-        return {"reported": self._reported}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """See `state_dict`."""
-        self._reported = state_dict["reported"]
-
     def _path(self, trainer: Trainer) -> Path:
         return RunDirectory(Path(trainer.default_root_dir)).samples
+
+    def _encode(self, trainer: Trainer, pl_module: Any, prompt: str) -> list[int]:
+        datamodule = trainer.datamodule  # type: ignore[attr-defined]
+        ids = datamodule.tokenizer.encode(prompt, add_special_tokens=False)
+        ids = ids or [datamodule.eos_token_id]  # what stands before every document
+        check_prompt(pl_module.backbone, len(ids))
+        return ids
 
     def _write(self, trainer: Trainer, pl_module: Any) -> None:
         self._reported = trainer.global_step
         progress = progress_of(trainer)
         with progress.paused():
-            training = pl_module.backbone.training
-            pl_module.backbone.eval()
-            try:
+            with evaluating(pl_module.backbone):
                 texts = self._sample(trainer, pl_module)
-            finally:
-                pl_module.backbone.train(training)
             if not trainer.is_global_zero:
                 return
             for prompt, text in zip(self.prompts, texts, strict=True):
@@ -96,9 +99,8 @@ class SampleWriter(Callback):
         datamodule = trainer.datamodule  # type: ignore[attr-defined]
         tokenizer, head = datamodule.tokenizer, pl_module.make_head()
         texts = []
-        for prompt in self.prompts:
+        for ids in self._ids:
             generator = torch.Generator(pl_module.device).manual_seed(self.seed)
-            ids = tokenizer.encode(prompt, add_special_tokens=False) or [datamodule.eos_token_id]
             with trainer.precision_plugin.forward_context():
                 tokens = sample_tokens(
                     pl_module.backbone,

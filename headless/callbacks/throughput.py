@@ -1,5 +1,6 @@
 """Tokens a second, counted and not derived."""
 
+import re
 from typing import Any
 
 import torch
@@ -7,42 +8,54 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from headless.callbacks.progress import Cadence, log_point, progress_of
 
-# Dense matrix peaks without sparsity, from the vendors' datasheets: bf16 (fp16 on V100) and, for
-# training in float32, the rate of ordinary float32 units. The first name contained in the
-# device's name counts, so special names stand before general ones. Unknown devices have no MFU.
-PEAK_FLOPS: list[tuple[str, float, float]] = [
-    ("H200", 989e12, 67e12),
-    ("H100 PCIe", 756e12, 51e12),
-    ("H100 NVL", 835e12, 60e12),
-    ("H100", 989e12, 67e12),
-    ("GH200", 989e12, 67e12),
-    ("B200", 2250e12, 75e12),
-    ("A100", 312e12, 19.5e12),
-    ("A30", 165e12, 10.3e12),
-    ("A10G", 70e12, 35e12),
-    ("A40", 149.7e12, 37.4e12),
-    ("L40S", 362e12, 91.6e12),
-    ("L4", 121e12, 30.3e12),
-    ("RTX 4090", 165.2e12, 82.6e12),
-    ("RTX 3090", 71e12, 35.6e12),
-    ("V100", 125e12, 15.7e12),
-    ("T4", 65e12, 8.1e12),
-]
+# Dense peaks in FLOP/s, without sparsity, as the vendor's datasheets give them ("NVIDIA H100 Tensor
+# Core GPU", "NVIDIA L40S", ...; the RTX cards: the Ada and Ampere GA102 architecture papers):
+# half precision with float32 accumulation (bf16; fp16 on V100 and T4, which have no bf16), TF32,
+# and ordinary float32. A boost clock is in all of them. None: the device has no such units.
+PEAK_FLOPS: dict[str, tuple[float, float | None, float]] = {
+    "B200": (2250e12, 1125e12, 75e12),
+    "GH200": (989.4e12, 494.7e12, 67e12),
+    "H200": (989.4e12, 494.7e12, 67e12),
+    "H200 NVL": (835.5e12, 417.5e12, 60e12),
+    "H100": (989.4e12, 494.7e12, 67e12),
+    "H100 NVL": (835.5e12, 417.5e12, 60e12),
+    "H100 PCIE": (756e12, 378e12, 51e12),
+    "A100 SXM4": (312e12, 156e12, 19.5e12),
+    "A100 PCIE": (312e12, 156e12, 19.5e12),
+    "A30": (165e12, 82e12, 10.3e12),
+    "A40": (149.7e12, 74.8e12, 37.4e12),
+    "L4": (121e12, 60e12, 30.3e12),
+    "L40S": (362e12, 183e12, 91.6e12),
+    "RTX 4090": (165.2e12, 82.6e12, 82.6e12),
+    "RTX 3090": (71e12, 35.6e12, 35.6e12),
+    "V100 SXM2": (125e12, None, 15.7e12),
+    "V100 PCIE": (112e12, None, 14e12),
+    "T4": (65e12, None, 8.1e12),
+}
+# What a device's name holds besides its model: maker, memory.
+NOT_THE_MODEL = re.compile(r"NVIDIA|TESLA|GEFORCE|HBM\w*|\d+GB")
 
 
 def peak_flops(device_name: str, precision: str) -> float | None:
     """The dense peak of a device in FLOP/s; None where it is not known for sure.
 
+    Only the exact model counts: an "RTX 4090 Laptop GPU", an "H200 NVL" or a MIG slice of an A100
+    is another device than the one whose name it contains.
+
     Args:
         device_name: as `torch.cuda.get_device_name` gives it.
         precision: Lightning's name of the precision: "bf16-mixed", "32-true", ...
     """
-    for name, low, single in PEAK_FLOPS:
-        if f" {name} " in f" {device_name.replace('-', ' ')} ":
-            if precision.startswith(("bf16", "16")):
-                return low
-            tf32 = torch.backends.cuda.matmul.fp32_precision == "tf32"
-            return None if tf32 else single
+    words = device_name.upper().replace("-", " ").split()
+    model = " ".join(word for word in words if not NOT_THE_MODEL.fullmatch(word))
+    if model not in PEAK_FLOPS:
+        return None
+    half, tf32, single = PEAK_FLOPS[model]
+    if precision.startswith(("bf16", "16")):
+        return half
+    if precision.startswith("32"):
+        allowed = tf32 is not None and torch.backends.cuda.matmul.fp32_precision == "tf32"
+        return tf32 if allowed else single
     return None
 
 
@@ -94,6 +107,7 @@ class ThroughputMonitor(Callback):
         if self._before is None:
             if step >= self._first:
                 self._before = progress_of(trainer).point()
+                self.cadence.begin(step)  # the window begins here: nothing to report of it yet
             return
         if self.cadence.due(step):
             now = progress_of(trainer).point()

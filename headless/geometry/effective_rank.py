@@ -1,4 +1,8 @@
-"""How many dimensions a set of vectors fills, in the three usual ways."""
+"""How many dimensions a set of vectors fills, in the three usual ways.
+
+Each is 0 where there is no direction at all (no rows, zeros only, or one row that is centred) and
+NaN where a value is not finite.
+"""
 
 import torch
 from torch import Tensor
@@ -11,8 +15,8 @@ NOISE = 1e-7
 
 
 def _values(x_ND: Tensor, center: bool) -> Tensor:
-    values = singular_spectrum(x_ND, center=center)
-    return values.where(values > NOISE * values.max(), 0.0)
+    values = singular_spectrum(x_ND, center=center)  # descending
+    return values.masked_fill(values <= NOISE * values[:1], 0.0)  # NaN stays NaN
 
 
 def effective_rank(x_ND: Tensor, center: bool = True) -> Tensor:
@@ -26,26 +30,27 @@ def effective_rank(x_ND: Tensor, center: bool = True) -> Tensor:
         center: subtract the mean row first.
 
     Returns:
-        A float64 scalar in [1, min(N, D)]; 0 where all singular values are 0.
+        A float64 scalar in [1, min(N, D)], or 0 or NaN (see the top of the file).
     """
     values = _values(x_ND, center)
     total = values.sum()
-    shares = values / total.where(total > 0, 1.0)
+    shares = values / total.where(total != 0, 1.0)
     entropy = -torch.special.xlogy(shares, shares).sum()
-    return entropy.exp().where(total > 0, 0.0)
+    return entropy.exp().where(total != 0, 0.0)
 
 
 def stable_rank(x_ND: Tensor, center: bool = False) -> Tensor:
-    """The squared Frobenius norm over the squared spectral norm; 0 for a matrix of zeros."""
+    """The squared Frobenius norm over the squared spectral norm."""
     squares = _values(x_ND, center).square()
-    return squares.sum() / squares.max().where(squares.max() > 0, 1.0)
+    largest = squares[:1].sum()
+    return squares.sum() / largest.where(largest != 0, 1.0)
 
 
 def participation_ratio(x_ND: Tensor, center: bool = True) -> Tensor:
-    """(sum λ)² / sum λ² of the covariance eigenvalues λ; 0 where all are 0.
+    """(sum λ)² / sum λ² of the covariance eigenvalues λ.
 
     IsoScore (Rudman et al. 2022) is (participation ratio - 1) / (D - 1).
     """
     eigenvalues = _values(x_ND, center).square()
     squares = eigenvalues.square().sum()
-    return eigenvalues.sum().square() / squares.where(squares > 0, 1.0)
+    return eigenvalues.sum().square() / squares.where(squares != 0, 1.0)

@@ -14,9 +14,15 @@ def singular_spectrum(x_ND: Tensor, center: bool = False) -> Tensor:
     Args:
         x_ND: any floating type.
         center: subtract the mean row first.
+
+    Returns:
+        NaN everywhere for a matrix with values that are not finite.
     """
     x_ND = x_ND.double()
     if center:
         x_ND = x_ND - x_ND.mean(dim=0, keepdim=True)
     gram = x_ND.T @ x_ND if x_ND.shape[0] >= x_ND.shape[1] else x_ND @ x_ND.T
-    return torch.linalg.eigvalsh(gram).clamp(min=0.0).sqrt().flip(0)
+    # The decomposition raises on what is not finite; asking first would wait for the device.
+    finite = gram.isfinite().all()
+    eigenvalues = torch.linalg.eigvalsh(gram.where(finite, 0.0))
+    return eigenvalues.clamp(min=0.0).sqrt().flip(0).where(finite, torch.nan)

@@ -3,6 +3,9 @@
 Shapes: B sequences, T tokens, V vocabulary.
 """
 
+import sys
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -31,6 +34,25 @@ def choose(
         logits_BV = logits_BV.masked_fill(beyond.scatter(-1, order, beyond), -torch.inf)
     probabilities = logits_BV.softmax(dim=-1)
     return torch.multinomial(probabilities, 1, generator=generator).squeeze(-1)
+
+
+def check_prompt(backbone: nn.Module, length: int) -> int:
+    """How many tokens a model has positions for after a prompt of this length.
+
+    Raises:
+        HeadlessError: an empty prompt, or one that fills all positions of the model.
+    """
+    if length == 0:
+        raise HeadlessError("the prompt is empty: give at least one token")
+    config: Any = backbone.config
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is None:  # positions are relative: no limit
+        return sys.maxsize
+    if length >= positions:
+        raise HeadlessError(
+            f"the prompt has {length} tokens, the model {positions} positions: shorten it"
+        )
+    return positions - length
 
 
 @torch.no_grad()
@@ -65,16 +87,7 @@ def sample_tokens(
     Raises:
         HeadlessError: an empty prompt, or one that fills all positions of the model.
     """
-    positions = getattr(backbone.config, "max_position_embeddings", None)
-    length = prompt_BT.shape[1]
-    if length == 0:
-        raise HeadlessError("the prompt is empty: give at least one token")
-    if positions is not None:
-        if length >= positions:
-            raise HeadlessError(
-                f"the prompt has {length} tokens, the model {positions} positions: shorten it"
-            )
-        max_new_tokens = min(max_new_tokens, positions - length)
+    max_new_tokens = min(max_new_tokens, check_prompt(backbone, prompt_BT.shape[1]))
     tokens, step, cache = prompt_BT, prompt_BT, None
     ended_B = torch.zeros(len(prompt_BT), dtype=torch.bool, device=prompt_BT.device)
     for _ in range(max_new_tokens):

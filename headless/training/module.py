@@ -63,7 +63,7 @@ class PretrainingModule(LightningModule):
         compile: bool = False,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        self.save_hyperparameters(logger=False)
         self.backbone_config = backbone
         self.optimizer_config = optimizer
         self.schedule_config = schedule
@@ -88,6 +88,7 @@ class PretrainingModule(LightningModule):
         self._finite: Tensor | None = None
         self._restored: dict[str, Any] | None = None
         self._grad_norm: Tensor | None = None
+        self._has_bias = False
 
     # -- what others read ---------------------------------------------------------------------
 

@@ -91,6 +91,24 @@ def test_a_row_of_zeros_has_cosine_zero() -> None:
 
 def test_one_row_has_no_pairs() -> None:
     assert anisotropy(torch.randn(1, 4)).isnan()
+    assert effective_rank(torch.randn(1, 4)).item() == 0.0  # centred: nothing is left
+    assert effective_rank(torch.randn(1, 4), center=False).item() == pytest.approx(1.0)
+
+
+def test_no_row() -> None:
+    assert anisotropy(torch.zeros(0, 4)).isnan()
+    assert [measure(torch.zeros(0, 4)).item() for measure in MEASURES[1:]] == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("shape", [(9, 4), (3, 7)])
+def test_what_is_not_finite_gives_nan(measure, value, shape) -> None:
+    """And not an exception, in the middle of a training run."""
+    x = vectors(shape)
+    x[1, 2] = value
+    assert measure(x).isnan()
+    assert singular_spectrum(x).isnan().all()
 
 
 def test_low_precision_is_computed_in_high() -> None:
