@@ -39,7 +39,7 @@ class Display:
         self.live = console.is_terminal
         self.phase = ""
         self.task = TaskID(0)
-        self.done = 0
+        self.done = self.shown = 0
         self.printed = 0.0
 
     def __enter__(self) -> "Display":
@@ -53,11 +53,12 @@ class Display:
         """See `headless.data.split.Report`."""
         if phase != self.phase:
             self._finish()
-            self.phase, self.done, self.printed = phase, 0, -LINE_SECONDS
+            self.phase, self.shown, self.printed = phase, 0, -LINE_SECONDS
             self.task = self.bars.add_task(phase, total=total or None)
-        elif done - self.done < REDRAW_BYTES and done != total:
+        elif done - self.shown < REDRAW_BYTES and done != total:
+            self.done = done
             return
-        self.done = done
+        self.done = self.shown = done
         self.bars.update(self.task, completed=done)
         if not self.live and time.monotonic() - self.printed >= LINE_SECONDS:
             self.printed = time.monotonic()

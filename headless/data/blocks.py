@@ -39,9 +39,9 @@ class BlockDataset:
         self.stream = stream
         self.sequence_length = sequence_length
         self.eos_token_id = eos_token_id
-        self._num_blocks = num_blocks(len(stream), sequence_length, partial)
         if sequence_length < 1:
             raise HeadlessError(f"sequence_length must be at least 1, got {sequence_length}")
+        self._num_blocks = num_blocks(len(stream), sequence_length, partial)
         if self._num_blocks == 0:
             raise HeadlessError(
                 f"{stream.path} holds {len(stream)} tokens, too few for one sequence of "

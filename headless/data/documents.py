@@ -30,43 +30,50 @@ class Documents:
     separator: str | None = None
     split: str = "train"
 
-    def files(self) -> list[Path]:
-        """All files that the inputs name, directories expanded; none for a `datasets` name.
+    def __post_init__(self) -> None:
+        if self.separator == "":
+            raise HeadlessError("document_separator is empty: leave it out, or give some text")
+
+    def files(self, name: str) -> list[Path] | None:
+        """The files that an input names, a directory expanded; None for a `datasets` name.
 
         Raises:
             HeadlessError: a path that does not exist, a directory without text, an unknown suffix.
         """
-        found: list[Path] = []
-        for name in self.inputs:
-            path = Path(name)
-            if path.is_dir() and not _is_saved_dataset(path):
-                inside = sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES and p.is_file())
-                if not inside:
-                    raise HeadlessError(f"{path} holds no {', '.join(SUFFIXES)} file")
-                found += inside
-            elif path.is_file():
-                if path.suffix not in SUFFIXES:
-                    raise HeadlessError(
-                        f"{path} is none of {', '.join(SUFFIXES)}: rename it or convert it"
-                    )
-                found.append(path)
-            elif not path.exists() and (path.suffix in SUFFIXES or not HUB_NAME.fullmatch(name)):
-                raise HeadlessError(f"there is no {path}")
-        return found
+        path = Path(name)
+        if path.is_dir():
+            if _is_saved_dataset(path):
+                return None
+            inside = sorted(p for p in path.rglob("*") if _is_text(p, path))
+            if not inside:
+                raise HeadlessError(f"{path} holds no {', '.join(SUFFIXES)} file")
+            return inside
+        if path.is_file():
+            if path.suffix not in SUFFIXES:
+                raise HeadlessError(
+                    f"{path} is none of {', '.join(SUFFIXES)}: rename it or convert it"
+                )
+            return [path]
+        if path.suffix in SUFFIXES or not HUB_NAME.fullmatch(name):
+            raise HeadlessError(f"there is no {path}")
+        return None
 
     def __iter__(self) -> Iterator[str]:
-        """Every document that is not blank."""
-        files = iter(self.files())
-        for name in self.inputs:
-            path = Path(name)
-            if path.is_file():
-                texts = self._read(next(files))
-            elif path.is_dir() and not _is_saved_dataset(path):
-                count = len([p for p in path.rglob("*") if p.suffix in SUFFIXES and p.is_file()])
-                texts = (text for _ in range(count) for text in self._read(next(files)))
-            else:
-                texts = self._read_dataset(name)
-            yield from (text for text in texts if text.strip())
+        """Every document that is not blank.
+
+        Raises:
+            HeadlessError: an input that cannot be read or decoded, or has no field of that name.
+        """
+        found = [(name, self.files(name)) for name in self.inputs]  # all, before any is read
+        for name, files in found:
+            readers = [self._read_dataset(name)] if files is None else map(self._read, files)
+            try:
+                for texts in readers:
+                    yield from (text for text in texts if text.strip())
+            except OSError as error:
+                raise HeadlessError(
+                    f"{error.filename or name} cannot be read: {error.strerror or error}"
+                ) from error
 
     def _read(self, path: Path) -> Iterator[str]:
         if path.suffix == ".txt":
@@ -98,7 +105,7 @@ class Documents:
                 for batch in file.iter_batches(columns=[self.text_field]):
                     for value in batch.column(0).to_pylist():
                         yield self._text({self.text_field: value}, str(path))
-        except pyarrow.ArrowException as error:
+        except (pyarrow.ArrowException, OSError) as error:
             raise HeadlessError(
                 f"{path} is not a Parquet file that can be read: {error}"
             ) from error
@@ -134,7 +141,19 @@ class Documents:
             raise HeadlessError(
                 f"{place}: the field {self.text_field!r} holds {type(text).__name__}, not text"
             )
+        try:
+            _ = text.isascii() or text.encode("utf-8")
+        except UnicodeEncodeError as error:  # JSON can escape what UTF-8 cannot hold
+            raise HeadlessError(
+                f"{place}: half a surrogate pair at character {error.start} of the text: mend it "
+                "or leave it out"
+            ) from error
         return text
+
+
+def _is_text(path: Path, root: Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
+    return path.suffix in SUFFIXES and not hidden and path.is_file()
 
 
 def _is_saved_dataset(path: Path) -> bool:

@@ -5,29 +5,19 @@ bytes; the second tokenises. Nothing looks finished before it is: all is made in
 beside the output, which is renamed at the end.
 """
 
-import hashlib
+import glob
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
-from tokenizers import Tokenizer
 
 from headless.data.documents import Documents
-from headless.data.stream import (
-    COUNTS,
-    FORMAT,
-    SPLITS,
-    TOKENIZER,
-    Manifest,
-    documents_file,
-    sha256_of,
-    token_dtype,
-    tokens_file,
-)
+from headless.data.encode import write_streams
+from headless.data.split import Report, Scan, choose_validation, scan
+from headless.data.stream import FORMAT, MANIFEST, TOKENIZER, Manifest, sha256_of, token_dtype
 from headless.data.tokenizer import (
     as_fast_tokenizer,
     end_of_document,
@@ -37,153 +27,7 @@ from headless.data.tokenizer import (
 )
 from headless.errors import HeadlessError
 
-BATCH_BYTES = 4_000_000  # text that is tokenised at a time
-Report = Callable[[str, int, int], None]  # phase, bytes done, bytes in all (0: not known)
-
-
-@dataclass(frozen=True)
-class Scan:
-    """What the first pass found: for every document its size in bytes and a hash of its text."""
-
-    sizes: np.ndarray  # int64 [documents]
-    hashes: np.ndarray  # uint64 [documents]
-
-    @property
-    def total_bytes(self) -> int:
-        """Bytes of all documents."""
-        return int(self.sizes.sum())
-
-
-def scan(documents: Documents, seed: int, report: Report) -> Scan:
-    """Weigh every document.
-
-    Raises:
-        HeadlessError: fewer than two documents.
-    """
-    key = seed.to_bytes(8, "little", signed=True)
-    sizes, hashes, done = [], [], 0
-    for text in documents:
-        raw = text.encode("utf-8")
-        sizes.append(len(raw))
-        digest = hashlib.blake2b(raw, digest_size=8, key=key).digest()
-        hashes.append(int.from_bytes(digest, "little"))
-        done += len(raw)
-        report("reading", done, 0)
-    if len(sizes) < 2:
-        found = "no text" if not sizes else "one document"
-        raise HeadlessError(
-            f"{', '.join(documents.inputs)}: {found}, but a train and a validation split need two "
-            "documents: give more files, or split a text with --document_separator"
-        )
-    return Scan(np.array(sizes, dtype=np.int64), np.array(hashes, dtype=np.uint64))
-
-
-def choose_validation(found: Scan, fraction: float) -> np.ndarray:
-    """Which documents are held out: bool [documents].
-
-    In the order of their hashes, documents are taken until they hold `fraction` of all bytes. The
-    order is a function of seed and text alone, so files may come in any order, and copies of a
-    text fall on the same side.
-
-    Raises:
-        HeadlessError: all documents are copies of one text.
-    """
-    order = np.lexsort((np.arange(len(found.hashes)), found.hashes))
-    reached = np.searchsorted(np.cumsum(found.sizes[order]), fraction * found.total_bytes)
-    last = found.hashes[order[min(int(reached), len(order) - 1)]]
-    held_out = found.hashes <= last
-    if held_out.all():
-        held_out = found.hashes < found.hashes.max()  # training needs a document too
-    if not held_out.any():
-        raise HeadlessError("all documents hold the same text: there is nothing to hold out")
-    return held_out
-
-
-class _SplitWriter:
-    """Appends documents to the token file of a split."""
-
-    def __init__(self, directory: Path, split: str, dtype: np.dtype) -> None:
-        self.directory = directory
-        self.split = split
-        self.dtype = dtype
-        self.offsets: list[int] = []
-        self.tokens = 0
-        self.bytes = 0
-        self._file: BinaryIO = open(directory / tokens_file(split), "wb")  # noqa: SIM115
-
-    def append(self, ids: np.ndarray, num_bytes: int) -> None:
-        """One document with its EOS."""
-        self.offsets.append(self.tokens)
-        self.tokens += len(ids)
-        self.bytes += num_bytes
-        self._file.write(ids.astype(self.dtype).tobytes())
-
-    def close(self) -> dict[str, int]:
-        """Flush to the disk; returns what the manifest says of the split."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        offsets = np.array(self.offsets, dtype="<i8")
-        np.save(self.directory / documents_file(self.split), offsets)
-        return {"documents": len(self.offsets), "tokens": self.tokens, "bytes": self.bytes}
-
-
-def _batches(documents: Documents) -> Iterator[list[str]]:
-    batch: list[str] = []
-    characters = 0
-    for text in documents:
-        batch.append(text)
-        characters += len(text)
-        if characters >= BATCH_BYTES:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
-
-
-def write_streams(
-    documents: Documents,
-    held_out: np.ndarray,
-    sizes: np.ndarray,
-    tokenizer: Tokenizer,
-    eos_token_id: int,
-    vocab_size: int,
-    directory: Path,
-    report: Report,
-) -> dict[str, dict[str, int]]:
-    """The second pass: tokens of both splits and the unigram counts of the training split.
-
-    Returns:
-        Documents, tokens and bytes of each split.
-
-    Raises:
-        HeadlessError: the text changed since the first pass, or a token is out of range.
-    """
-    dtype = token_dtype(vocab_size)
-    writers = {split: _SplitWriter(directory, split, dtype) for split in SPLITS}
-    count_V = np.zeros(vocab_size, dtype=np.int64)
-    tokenizer.encode_special_tokens = True  # "<|endoftext|>" inside a text is text
-    done, index, total = 0, 0, int(sizes.sum())
-    for texts in _batches(documents):
-        for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False):
-            if index >= len(sizes):
-                raise HeadlessError("the text grew while it was read: prepare it again")
-            ids = np.array([*encoding.ids, eos_token_id], dtype=np.int64)
-            if ids.max() >= vocab_size:
-                raise HeadlessError(
-                    f"the tokenizer gave id {ids.max()}, but its vocabulary has {vocab_size}"
-                )
-            split = "validation" if held_out[index] else "train"
-            writers[split].append(ids, int(sizes[index]))
-            if split == "train":
-                count_V += np.bincount(ids, minlength=vocab_size)
-            done += int(sizes[index])
-            index += 1
-        report("tokenising", done, total)
-    if index != len(sizes):
-        raise HeadlessError("the text shrank while it was read: prepare it again")
-    np.save(directory / COUNTS, count_V.astype("<i8"))
-    return {split: writer.close() for split, writer in writers.items()}
+PARTIAL, OLD = "partial", "old"  # what the directories beside the output are
 
 
 def _make_tokenizer(
@@ -234,27 +78,26 @@ def prepare(
         HeadlessError: bad input (see the functions above), or `output` exists.
     """
     output = Path(output)
-    if output.exists() and not overwrite:
-        raise HeadlessError(
-            f"{output} exists: choose another --output, or replace it with --overwrite true"
-        )
+    _clear_leftovers(output)
+    _refuse_to_lose(output, overwrite)
     if not 0.0 < validation_fraction < 1.0:
         raise HeadlessError(f"validation_fraction must be in (0, 1), got {validation_fraction}")
+    if num_workers is not None and num_workers < 1:
+        raise HeadlessError(f"num_workers must be at least 1, got {num_workers}")
     inputs = [input] if isinstance(input, str) else list(input)
     documents = Documents(inputs, text_field, document_separator, split)
     use_threads(num_workers or os.cpu_count() or 1)
     fast = load_tokenizer(tokenizer) if tokenizer else None
 
-    found = scan(documents, seed, report)
-    held_out = choose_validation(found, validation_fraction)
-    if fast is None:
-        fast = _make_tokenizer(documents, found, held_out, vocab_size, tokenizer_bytes, report)
-    eos_token_id, size = end_of_document(fast), max(fast.get_vocab().values()) + 1
-    assert eos_token_id is not None
-
-    partial = _fresh_partial(output)
+    partial = _make_partial(output)  # now: a place that cannot be written shows before the work
     try:
+        found = scan(documents, seed, report)
+        held_out = choose_validation(found, validation_fraction)
+        if fast is None:
+            fast = _make_tokenizer(documents, found, held_out, vocab_size, tokenizer_bytes, report)
         fast.save_pretrained(partial / TOKENIZER)
+        eos_token_id, size = end_of_document(fast), max(fast.get_vocab().values()) + 1
+        assert eos_token_id is not None
         splits = write_streams(
             documents,
             held_out,
@@ -275,14 +118,7 @@ def prepare(
             validation_fraction=validation_fraction,
             splits=splits,
             sources=inputs,
-            files={
-                str(path.relative_to(partial)): {
-                    "sha256": sha256_of(path),
-                    "bytes": path.stat().st_size,
-                }
-                for path in sorted(partial.rglob("*"))
-                if path.is_file()
-            },
+            files=_describe_files(partial),
         )
         manifest.write(partial)
         _move_into_place(partial, output)
@@ -291,26 +127,72 @@ def prepare(
     return manifest
 
 
-def _fresh_partial(output: Path) -> Path:
-    """An empty directory beside the output; what killed runs left there is cleared away."""
+def _describe_files(directory: Path) -> dict[str, dict[str, Any]]:
+    """Checksum and size of every file."""
+    return {
+        path.relative_to(directory).as_posix(): {
+            "sha256": sha256_of(path),
+            "bytes": path.stat().st_size,
+        }
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
+
+
+def _beside(output: Path, kind: str) -> Path:
+    """A hidden name in the same directory that tells which process uses it."""
+    return output.parent / f".{output.name}.{kind}-{os.getpid()}"
+
+
+def _make_partial(output: Path) -> Path:
+    """The directory that becomes the output.
+
+    Raises:
+        HeadlessError: it cannot be made there.
+    """
+    partial = _beside(output, PARTIAL)
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise HeadlessError(f"{output} cannot be written: {error.strerror}") from error
+    return partial
+
+
+def _clear_leftovers(output: Path) -> None:
+    """Remove what killed runs left beside the output; put back what one had moved away."""
     import psutil
 
-    output.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{output.name}.partial-"
-    for left in output.parent.glob(f"{prefix}*"):
-        owner = left.name.removeprefix(prefix)
-        if owner.isdigit() and not psutil.pid_exists(int(owner)):
-            shutil.rmtree(left, ignore_errors=True)
-    partial = output.parent / f"{prefix}{os.getpid()}"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    return partial
+    for kind in (PARTIAL, OLD):
+        for left in sorted(output.parent.glob(f".{glob.escape(output.name)}.{kind}-*")):
+            owner = left.name.rpartition("-")[2]
+            in_use = not owner.isdigit() or psutil.pid_exists(int(owner))
+            if in_use and owner != str(os.getpid()):
+                continue
+            if kind == OLD and not output.exists():
+                os.replace(left, output)
+            else:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _refuse_to_lose(output: Path, overwrite: bool) -> None:
+    """Nothing is replaced without `overwrite`, and nothing but a prepared dataset with it."""
+    if not output.exists():
+        return
+    if not overwrite:
+        raise HeadlessError(
+            f"{output} exists: choose another --output, or replace it with --overwrite true"
+        )
+    if not (output / MANIFEST).is_file():
+        raise HeadlessError(
+            f"{output} is not a prepared dataset (no {MANIFEST}), so it is not overwritten: choose "
+            "another --output"
+        )
 
 
 def _move_into_place(partial: Path, output: Path) -> None:
     """Rename; what is there now goes only when the new one is complete."""
     if output.exists():
-        old = output.parent / f".{output.name}.old-{os.getpid()}"
+        old = _beside(output, OLD)
         os.replace(output, old)
         os.replace(partial, output)
         shutil.rmtree(old)

@@ -12,13 +12,14 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from headless.errors import HeadlessError
+
+if TYPE_CHECKING:  # torch takes a second to import, and preparing a text needs none of it
+    from torch import Tensor
 
 FORMAT = 1
 SPLITS = ("train", "validation")
@@ -161,8 +162,10 @@ class TokenDataset:
         return np.load(self.path / documents_file(name), mmap_mode="r")
 
     @property
-    def unigram_counts(self) -> Tensor:
+    def unigram_counts(self) -> "Tensor":
         """Occurrences of each token in the training split: long [V]."""
+        import torch
+
         return torch.from_numpy(np.load(self.path / COUNTS))
 
     @property

@@ -71,6 +71,7 @@ def load_tokenizer(source: str) -> Any:
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     path = Path(source)
+    tokenizer: Any
     try:
         if path.is_file():
             tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(path))

@@ -1,0 +1,135 @@
+"""The second pass over the text: from documents to the token streams of both splits."""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from headless.data.documents import Documents
+from headless.data.split import Report
+from headless.data.stream import COUNTS, SPLITS, documents_file, token_dtype, tokens_file
+from headless.errors import HeadlessError
+
+BATCH_CHARACTERS = 4_000_000  # of text that is tokenised at a time
+
+
+class _SplitWriter:
+    """Appends documents to the token file of a split."""
+
+    def __init__(self, directory: Path, split: str, dtype: np.dtype) -> None:
+        self.directory = directory
+        self.split = split
+        self.dtype = dtype
+        self.offsets: list[np.ndarray] = []
+        self.tokens = 0
+        self.bytes = 0
+        self._file: BinaryIO = open(directory / tokens_file(split), "wb")  # noqa: SIM115
+
+    def append(self, ids: np.ndarray, lengths: np.ndarray, num_bytes: int) -> None:
+        """Documents, one after the other: all their ids, and how many of these each has."""
+        self.offsets.append(self.tokens + np.cumsum(lengths) - lengths)
+        self.tokens += len(ids)
+        self.bytes += num_bytes
+        self._file.write(ids.astype(self.dtype).tobytes())
+
+    def close(self) -> dict[str, int]:
+        """Flush to the disk; returns what the manifest says of the split."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        offsets = np.concatenate(self.offsets).astype("<i8")
+        np.save(self.directory / documents_file(self.split), offsets)
+        return {"documents": len(offsets), "tokens": self.tokens, "bytes": self.bytes}
+
+
+def batch_documents(documents: Documents) -> Iterator[list[str]]:
+    """The documents in lists of about `BATCH_CHARACTERS`."""
+    batch: list[str] = []
+    characters = 0
+    for text in documents:
+        batch.append(text)
+        characters += len(text)
+        if characters >= BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def encode_documents(
+    documents: Documents, tokenizer: Tokenizer, eos_token_id: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Token ids of some documents at a time, each with its EOS, and their lengths: int64.
+
+    The next batch is encoded, without the interpreter's lock, while the caller uses this one.
+    """
+    tokenizer.encode_special_tokens = True  # "<|endoftext|>" inside a text is text
+
+    def encode(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        pieces = [encoding.ids for encoding in encodings]
+        lengths = np.fromiter(map(len, pieces), dtype=np.int64, count=len(pieces)) + 1
+        ids = np.full(lengths.sum(), eos_token_id, dtype=np.int64)
+        is_end = np.zeros(len(ids), dtype=bool)
+        is_end[np.cumsum(lengths) - 1] = True
+        ids[~is_end] = np.fromiter(chain.from_iterable(pieces), dtype=np.int64)
+        return ids, lengths
+
+    with ThreadPoolExecutor(max_workers=1) as ahead:
+        pending = None
+        for texts in batch_documents(documents):
+            following = ahead.submit(encode, texts)
+            if pending is not None:
+                yield pending.result()
+            pending = following
+        if pending is not None:
+            yield pending.result()
+
+
+def write_streams(
+    documents: Documents,
+    held_out: np.ndarray,
+    sizes: np.ndarray,
+    tokenizer: Tokenizer,
+    eos_token_id: int,
+    vocab_size: int,
+    directory: Path,
+    report: Report,
+) -> dict[str, dict[str, int]]:
+    """The second pass: tokens of both splits and the unigram counts of the training split.
+
+    Returns:
+        Documents, tokens and bytes of each split.
+
+    Raises:
+        HeadlessError: the text changed since the first pass, or a token is out of range.
+    """
+    dtype = token_dtype(vocab_size)
+    writers = {split: _SplitWriter(directory, split, dtype) for split in SPLITS}
+    count_V = np.zeros(vocab_size, dtype=np.int64)
+    begin, done, total = 0, 0, int(sizes.sum())
+    for ids, lengths in encode_documents(documents, tokenizer, eos_token_id):
+        end = begin + len(lengths)
+        if end > len(sizes):
+            raise HeadlessError("the text grew while it was read: prepare it again")
+        if ids.max() >= vocab_size:
+            raise HeadlessError(
+                f"the tokenizer gave id {ids.max()}, but its vocabulary has {vocab_size}"
+            )
+        for split, chosen in (("train", ~held_out[begin:end]), ("validation", held_out[begin:end])):
+            part = ids[np.repeat(chosen, lengths)]
+            writers[split].append(part, lengths[chosen], int(sizes[begin:end][chosen].sum()))
+            if split == "train":
+                count_V += np.bincount(part, minlength=vocab_size)
+        done += int(sizes[begin:end].sum())
+        begin = end
+        report("tokenising", done, total)
+    if begin != len(sizes):
+        raise HeadlessError("the text shrank while it was read: prepare it again")
+    np.save(directory / COUNTS, count_V.astype("<i8"))
+    return {split: writer.close() for split, writer in writers.items()}

@@ -1,0 +1,148 @@
+"""Blocks and their order: every target once, ranks apart, resuming without replay."""
+
+import pickle
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headless.data.blocks import IGNORED, BlockDataset, BlockSampler, num_blocks
+from headless.data.stream import TokenStream
+from headless.errors import HeadlessError
+
+EOS = 7
+sizes = st.integers(1, 60)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("streams")
+
+
+def stream_of(tokens: np.ndarray, directory: Path) -> TokenStream:
+    """A stream on disk."""
+    path = directory / f"{len(tokens)}.bin"
+    tokens.astype("<u2").tofile(path)
+    return TokenStream(path, "<u2")
+
+
+@given(num_tokens=st.integers(2, 400), length=st.integers(1, 64))
+def test_every_token_but_the_first_is_a_target_once(
+    directory: Path, num_tokens: int, length: int
+) -> None:
+    stream = stream_of(np.arange(num_tokens) + 1000, directory)
+    blocks = BlockDataset(stream, length, EOS, partial=True)
+    tokens, targets = blocks.__getitems__(list(range(len(blocks))))
+    seen = [row[1 : 1 + n] for row, n in zip(tokens, targets, strict=True)]
+    assert np.array_equal(np.concatenate(seen), np.arange(1, num_tokens) + 1000)
+    contexts = [row[:n] for row, n in zip(tokens, targets, strict=True)]
+    assert np.array_equal(np.concatenate(contexts), np.arange(num_tokens - 1) + 1000)
+    assert (tokens[-1, 1 + targets[-1] :] == EOS).all()
+    assert (targets[:-1] == length).all()
+    full = num_blocks(num_tokens, length)
+    assert full == (num_tokens - 1) // length == int((targets == length).sum())
+
+
+def test_whole_blocks_only_in_training_and_ignored_rows_are_empty(directory: Path) -> None:
+    blocks = BlockDataset(stream_of(np.arange(100), directory), 10, EOS)
+    assert len(blocks) == 9
+    tokens, targets = blocks.__getitems__([8, IGNORED, 0])
+    assert tokens[0].tolist() == list(range(80, 91))
+    assert (tokens[1] == EOS).all()
+    assert targets.tolist() == [10, 0, 10]
+    row, length = blocks[8]
+    assert row.tolist() == [tokens[0].tolist()]
+    assert length.tolist() == [10]
+
+
+def test_blocks_travel_to_workers_without_their_tokens(directory: Path) -> None:
+    blocks = BlockDataset(stream_of(np.arange(30_000), directory), 10, EOS)
+    before = blocks[5][0]
+    sent = pickle.dumps(blocks)
+    assert len(sent) < 1000
+    assert np.array_equal(pickle.loads(sent)[5][0], before)
+
+
+def test_too_short_a_corpus_is_told_with_the_numbers(directory: Path) -> None:
+    stream = stream_of(np.arange(100), directory)
+    BlockDataset(stream, 99, EOS)
+    with pytest.raises(HeadlessError, match="100 tokens, too few for one sequence of 100"):
+        BlockDataset(stream, 100, EOS)
+    with pytest.raises(HeadlessError, match="sequence_length must be at least 1, got 0"):
+        BlockDataset(stream, 0, EOS)
+    with pytest.raises(HeadlessError, match="5 sequences are too few for one batch of 3 on each"):
+        BlockSampler(5, 3, world_size=2)
+    with pytest.raises(HeadlessError, match="batch_size must be at least 1"):
+        BlockSampler(5, 0)
+
+
+def samplers(blocks: int, batch: int, world: int, **options: object) -> list[BlockSampler]:
+    """One for each rank."""
+    return [
+        BlockSampler(blocks, batch, rank=rank, world_size=world, **options)  # type: ignore[arg-type]
+        for rank in range(world)
+    ]
+
+
+@given(batches=st.integers(1, 12), batch=st.integers(1, 5), world=st.integers(1, 4), rest=sizes)
+def test_ranks_share_an_epoch_without_overlap(
+    batches: int, batch: int, world: int, rest: int
+) -> None:
+    step = batch * world
+    blocks = batches * step + rest % step
+    epochs = [list(sampler) for sampler in samplers(blocks, batch, world, seed=3)]
+    assert [len(epoch) for epoch in epochs] == [batches] * world
+    flat = [index for epoch in epochs for indices in epoch for index in indices]
+    assert len(flat) == len(set(flat)) == batches * step
+    assert set(flat) <= set(range(blocks))
+    # More devices read the same global batches, only divided otherwise.
+    (alone,) = samplers(blocks, step, 1, seed=3)
+    together = [sum((epoch[k] for epoch in epochs), []) for k in range(batches)]
+    assert together == list(alone)
+
+
+@given(blocks=sizes, batch=st.integers(1, 7), world=st.integers(1, 4))
+def test_validation_covers_all_blocks_in_equally_many_batches(
+    blocks: int, batch: int, world: int
+) -> None:
+    epochs = [list(s) for s in samplers(blocks, batch, world, shuffle=False, drop_last=False)]
+    assert len({len(epoch) for epoch in epochs}) == 1
+    assert all(len(indices) == batch for epoch in epochs for indices in epoch)
+    flat = [index for epoch in epochs for indices in epoch for index in indices]
+    assert sorted(index for index in flat if index != IGNORED) == list(range(blocks))
+
+
+@given(seen=st.integers(0, 100), blocks=st.integers(6, 60), seed=st.integers(0, 2**40))
+def test_resuming_reads_exactly_the_rest(seen: int, blocks: int, seed: int) -> None:
+    count = 0
+    sampler = BlockSampler(blocks, 3, seed=seed, world_size=2, batches_seen=lambda: count)
+    whole: list[list[int]] = []
+    while len(whole) <= seen:
+        epoch = list(sampler)
+        whole += epoch
+        count += len(epoch)
+    resumed = BlockSampler(blocks, 3, seed=seed, world_size=2, batches_seen=lambda: seen)
+    assert list(resumed) == whole[seen:]
+
+
+def test_the_order_is_a_function_of_seed_and_epoch() -> None:
+    def order(seed: int, epoch: int) -> list[int]:
+        return BlockSampler(1000, 8, seed=seed).order(epoch).tolist()
+
+    np.random.seed(0)
+    first = order(1, 2)
+    np.random.seed(1)
+    assert order(1, 2) == first
+    others = [order(1, 2), order(1, 3), order(2, 2), order(2, 1), list(range(1000))]
+    assert len({tuple(other) for other in others}) == 5
+    assert all(sorted(other) == list(range(1000)) for other in others)
+    # A shuffled order keeps no neighbours: one pair in 1000 follows by chance.
+    assert sum(b == a + 1 for a, b in pairwise(first)) < 10
+
+
+def test_the_order_never_changes_between_versions() -> None:
+    """A resumed run must read what the interrupted one would have: these numbers are a promise."""
+    assert BlockSampler(8, 1, seed=5).order(3).tolist() == [7, 1, 0, 3, 4, 2, 6, 5]

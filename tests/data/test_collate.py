@@ -1,0 +1,67 @@
+"""Batches: the causal shift and the table of unique targets, against a sort."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from headless.data.collate import IGNORE_INDEX, CausalCollator, unique_table
+
+V = 40
+targets = hnp.arrays(
+    np.int64, st.integers(1, 200), elements=st.integers(0, V - 1) | st.just(IGNORE_INDEX)
+)
+
+
+@given(targets_N=targets, multiple=st.sampled_from([1, 4, 512]))
+def test_the_table_is_what_sorting_finds(targets_N: np.ndarray, multiple: int) -> None:
+    ids, inverse, counts, num_unique = unique_table(targets_N, V, multiple)
+    valid = targets_N != IGNORE_INDEX
+    expected_ids, expected_inverse, expected_counts = np.unique(
+        targets_N[valid], return_inverse=True, return_counts=True
+    )
+    assert num_unique == len(expected_ids)
+    assert np.array_equal(ids[:num_unique], expected_ids)
+    assert np.array_equal(inverse[valid], expected_inverse)
+    assert (inverse[~valid] == IGNORE_INDEX).all()
+    if num_unique:
+        assert np.array_equal(counts[:num_unique], expected_counts)
+        assert (counts[num_unique:] == 0).all()
+    else:
+        assert counts[0] == 1  # a softmax over the table stays defined
+        assert (counts[1:] == 0).all()
+    assert (ids[num_unique:] == 0).all()
+    assert len(ids) == len(counts)
+    assert len(ids) % multiple == 0
+    assert len(ids) - max(1, num_unique) < multiple
+    assert {ids.dtype, inverse.dtype, counts.dtype} == {np.dtype(np.int64)}
+
+
+def test_a_batch_is_shifted_by_one_and_rows_end_where_they_end() -> None:
+    tokens = np.array([[5, 6, 7, 8], [9, 5, 5, 0], [0, 0, 0, 0]])
+    batch = CausalCollator(V, pad_multiple=8)((tokens, np.array([3, 2, 0])))
+    assert batch["input_ids"].tolist() == [[5, 6, 7], [9, 5, 5], [0, 0, 0]]
+    assert batch["targets"].tolist() == [[6, 7, 8], [5, 5, -100], [-100, -100, -100]]
+    assert batch["num_tokens"] == 5
+    assert batch["num_unique"] == 4
+    assert batch["unique_ids"].tolist() == [5, 6, 7, 8, 0, 0, 0, 0]
+    assert batch["unique_counts"].tolist() == [2, 1, 1, 1, 0, 0, 0, 0]
+    assert batch["unique_inverse"].tolist() == [1, 2, 3, 0, 0, -100, -100, -100, -100]
+    tensors = [value for value in batch.values() if isinstance(value, torch.Tensor)]
+    assert all(value.dtype == torch.long for value in tensors)
+    assert tokens[1, 3] == 0  # the collator changes nothing that it was given
+
+
+def test_a_target_outside_the_vocabulary_is_never_counted_silently() -> None:
+    with pytest.raises(IndexError):
+        unique_table(np.array([1, V]), V)
+
+
+def test_the_collator_travels_to_workers() -> None:
+    collator = pickle.loads(pickle.dumps(CausalCollator(V, 4)))
+    batch = collator((np.array([[1, 2, 3]]), np.array([2])))
+    assert batch["unique_ids"].tolist() == [2, 3, 0, 0]
