@@ -18,10 +18,11 @@ for objective in vanilla headless; do
             --run.root "$runs" --run.resume true
     fi
 done
-# Every finished run below, a third one of your own too.
-set --
+# The two, and every run of your own beside them.
+set -- "$runs/vanilla" "$runs/headless"
 for summary in "$runs"/*/summary.json; do
-    set -- "$@" "$(dirname "$summary")"
+    run=$(dirname "$summary")
+    case $run in "$runs/vanilla" | "$runs/headless") ;; *) set -- "$@" "$run" ;; esac
 done
 $headless compare "$@" --output "$runs/report" --overwrite true
 echo "$(($(date +%s) - start)) seconds"

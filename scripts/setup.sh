@@ -2,7 +2,8 @@
 # Makes .venv with exactly the versions of constraints.txt; does nothing when that is done already.
 #   scripts/setup.sh          what the demo needs
 #   scripts/setup.sh dev      and what the checks and tests need
-# torch comes as the CUDA build where there is an NVIDIA driver, as the small CPU build elsewhere.
+# torch comes as the CUDA build where there is an NVIDIA driver, as the small CPU build elsewhere;
+# alone and first, so that nothing else pulls in the other one.
 set -eu
 cd "$(dirname "$0")/.."
 extra=${1:-}
@@ -36,11 +37,11 @@ sys.exit('torch==' + version('torch').split('+')[0] != '$torch')" 2>/dev/null; t
         # A wheel named +cpu sorts above the plain one, wherever it is found; without the extra
         # index pip would take gigabytes of CUDA libraries that this machine has no use for.
         echo "installing torch (CPU build)"
-        $pip install --progress-bar on --retries 1 --timeout 20 "$torch" \
+        $pip install --progress-bar on --retries 1 --timeout 20 --no-deps "$torch" \
             --extra-index-url https://download.pytorch.org/whl/cpu
     else
         echo "installing torch"
-        $pip install --progress-bar on "$torch"
+        $pip install --progress-bar on --no-deps "$torch"
     fi
 fi
 echo "installing headless and what it needs"

@@ -1,5 +1,6 @@
 """Lightning's rich progress bar over optimizer steps, with what matters beside it."""
 
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -18,5 +19,4 @@ class StepProgressBar(RichProgressBar):
         return {name: value for name, value in metrics.items() if name != "v_num"}
 
     def _get_train_description(self, current_epoch: int) -> str:
-        name = str(getattr(self.trainer.loggers[0], "name", "")) if self.trainer.loggers else ""
-        return f"{name or 'training'}, epoch {current_epoch}"
+        return f"{Path(self.trainer.default_root_dir).name}, epoch {current_epoch}"
