@@ -25,8 +25,8 @@ from typing import Any
 from headless.data.documents import Documents
 from headless.data.encode import batch_documents, write_streams
 from headless.data.split import choose_validation, scan
-from headless.data.stream import write_atomically
 from headless.data.tokenizer import END_OF_TEXT, train_tokenizer, use_threads
+from headless.files import write_text
 from headless.runs.environment import describe_environment
 
 DEMO = Path("data/demo-text")
@@ -111,7 +111,7 @@ def main() -> None:
     result = compare(documents, options.vocab_size, options.repeats)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     record = {"result": result, "environment": describe_environment()}
-    write_atomically(options.output, json.dumps(record, indent=1) + "\n")
+    write_text(options.output, json.dumps(record, indent=1) + "\n")
     print(json.dumps({k: v for k, v in result.items() if "_seconds" not in k}, indent=1))
 
 

@@ -14,7 +14,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from headless.callbacks.metrics_file import MetricsFileLogger
 from headless.callbacks.wandb_files import points_on_disk
-from headless.runs.directory import RunDirectory, write_text
+from headless.files import write_text
+from headless.runs.directory import RunDirectory
 from headless.runs.metrics import TOKENS, append_point, read_metrics
 
 AXES = ("progress/tokens", "progress/seconds", "progress/flops", "progress/step")

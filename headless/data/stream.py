@@ -9,7 +9,6 @@ tokenizer/               a Hugging Face fast tokenizer
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from headless.errors import HeadlessError
+from headless.files import write_text
 
 if TYPE_CHECKING:  # torch takes a second to import, and preparing a text needs none of it
     from torch import Tensor
@@ -50,16 +50,6 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write beside, flush to the disk, rename."""
-    beside = path.with_name(f".{path.name}.partial")
-    with open(beside, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
-
-
 @dataclass(frozen=True)
 class Manifest:
     """What a prepared dataset is.
@@ -86,7 +76,7 @@ class Manifest:
     def write(self, directory: Path) -> None:
         """Write manifest.json: last, for it says that the rest is complete."""
         text = json.dumps(asdict(self), indent=2, sort_keys=True)
-        write_atomically(directory / MANIFEST, text + "\n")
+        write_text(directory / MANIFEST, text + "\n")
 
     @classmethod
     def read(cls, directory: Path) -> "Manifest":

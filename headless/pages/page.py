@@ -4,7 +4,6 @@ Everything that a caller passes as text is escaped; `back quotes` in paragraphs,
 and list items become code. Figures and tables are numbered in the order in which they come.
 """
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from typing import Any, Literal
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from headless.files import write_text
 from headless.pages.figures import prefix_ids, render_svg
 
 Align = Literal["left", "right"]
@@ -206,16 +206,7 @@ class Page:
 
     def write(self, path: Path) -> None:
         """Write the HTML beside `path`, flush it and rename: the old page or the new one."""
-        beside = path.with_name(f".{path.name}.partial")
-        try:
-            with open(beside, "w", encoding="utf-8") as file:
-                file.write(self.render())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, path)
-        except BaseException:
-            beside.unlink(missing_ok=True)
-            raise
+        write_text(path, self.render())
 
     def _add(self, kind: str, **values: Any) -> _Block:
         block = _Block(kind, values)

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from headless.errors import HeadlessError
+from headless.files import write_text
 from headless.reports.fairness import unfair
 from headless.reports.headline import QUANTITIES, baseline_of, share_to_reach
 from headless.reports.reading import Group, differing_settings, read_groups
 from headless.reports.sections import build_page
 from headless.reports.statistics import difference, estimate
-from headless.runs.directory import write_text
 
 REPORT, NUMBERS = "report.html", "compare.json"
 

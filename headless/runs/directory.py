@@ -9,20 +9,7 @@ from typing import Any
 import yaml
 
 from headless.errors import HeadlessError
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write beside, flush to the disk and rename: readers see the old text or the new one."""
-    beside = path.with_name(f".{path.name}.partial")
-    try:
-        with open(beside, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+from headless.files import write_text
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from headless.errors import HeadlessError
-from headless.runs.directory import write_text
+from headless.files import write_text
 
 TOKENS = "progress/tokens"
 

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from headless.files import write_bytes
+
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside, flushes to the disk and renames: a kill or a full disk leaves the old file.
@@ -25,15 +27,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        beside = target.with_name(f".{target.name}.partial")
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
-        try:
-            with open(beside, "wb") as file:
-                file.write(buffer.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, target)
-        except OSError as error:
-            beside.unlink(missing_ok=True)
-            raise OSError(error.errno, error.strerror, str(target)) from error
+        write_bytes(target, buffer.getbuffer())

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from headless.errors import HeadlessError
-from headless.runs.directory import RunDirectory, open_run, write_text
+from headless.files import write_text
+from headless.runs.directory import RunDirectory, open_run
 
 
 def test_create_makes_an_empty_run(tmp_path: Path) -> None:
