@@ -122,6 +122,8 @@ def stop(large_file: Path, output: Path, stage: str, with_signal: int) -> int:
         [*COMMAND, "--input", str(large_file), "--output", str(output), "--overwrite", "true"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        # A suite that was started in the background may have inherited that SIGINT is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     partial = output.parent / f".{output.name}.partial-{process.pid}"
     while not (partial / stage).exists():
