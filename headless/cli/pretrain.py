@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import sys
 import warnings
 import zipfile
 from pathlib import Path
@@ -63,6 +64,15 @@ def pretrain(cli: RunCLI) -> Path:
         _describe(cli, directory)
     try:
         cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit:
+        if not cli.trainer.interrupted:
+            raise
+        print(
+            f"headless: stopped at step {cli.trainer.global_step}; go on from the last checkpoint "
+            f"with: headless pretrain --config {directory.config} --run.resume true",
+            file=sys.stderr,
+        )
+        raise KeyboardInterrupt from None
     except RuntimeError as error:
         if "Error(s) in loading state_dict" in str(error):
             raise HeadlessError(

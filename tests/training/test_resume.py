@@ -145,3 +145,24 @@ def test_kill_minus_nine(options, tmp_path: Path) -> None:
     points = comparable(metrics)
     assert points == comparable(tmp_path / "runs" / "whole" / "metrics.jsonl")
     assert json.loads((tmp_path / "runs" / "killed" / "summary.json").read_text())["finished"]
+
+
+def test_an_interrupt_says_how_to_go_on(options, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "headless", "pretrain", *options("stopped")]
+    metrics = tmp_path / "runs" / "stopped" / "metrics.jsonl"
+    process = subprocess.Popen(
+        [*command, "--trainer.max_steps", "100000"],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    while not any(p.get("progress/step", 0) >= 6 for p in read_metrics(metrics)):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, complaint = process.communicate()
+    assert process.returncode == 130
+    assert "--run.resume true" in complaint
+    assert "Traceback" not in complaint
+    saved = torch.load(metrics.parent / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["global_step"] >= 4
