@@ -8,10 +8,24 @@ from lightning.pytorch.callbacks import RichProgressBar
 
 
 class StepProgressBar(RichProgressBar):
-    """The bar of Lightning without the version number and with the epoch only where it is known.
+    """Lightning's bar over all steps of a run: right after a resume, and the same over epochs.
 
+    Lightning's own counts batches of an epoch, which a run of so many steps does not end with.
     Logs nothing.
     """
+
+    @property
+    def total_train_batches(self) -> int | float:
+        """Optimizer steps of the run where they are limited, else batches of the epoch."""
+        steps = self.trainer.max_steps
+        return steps if steps > 0 else super().total_train_batches
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move the bar to the last optimizer step."""
+        done = trainer.global_step - 1 if trainer.max_steps > 0 else batch_idx
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, done)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """What stands to the right of the bar."""

@@ -27,6 +27,7 @@ def quiet_lightning() -> None:
         "does not have many workers",  # reading a memory map needs none
         "is smaller than the logging interval",
         "args parameter is intended to run from within Python",  # that is what it does here
+        "when logging on epoch level in distributed setting",  # what is logged is reduced already
         r"isinstance\(treespec, LeafSpec\)",  # Lightning's own call, of torch's older name
     ):
         warnings.filterwarnings("ignore", f".*{needless}.*")
@@ -56,7 +57,7 @@ def pretrain(cli: RunCLI) -> Path:
     """
     run, directory = cli.run, cli.run.directory
     checkpoint = _checkpoint_to_resume(directory) if run.resume else None
-    if getattr(rank_zero_only, "rank", 0) == 0:
+    if _is_first_process():
         RunDirectory.create(directory.path, resume=run.resume, overwrite=run.overwrite)
         if checkpoint is None:
             directory.metrics.unlink(missing_ok=True)
@@ -81,6 +82,10 @@ def pretrain(cli: RunCLI) -> Path:
             ) from error
         raise
     return directory.path
+
+
+def _is_first_process() -> bool:
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def _checkpoint_to_resume(directory: RunDirectory) -> Path | None:
@@ -128,4 +133,5 @@ def main(arguments: list[str]) -> None:
     """The command."""
     cli = build(arguments)
     path = pretrain(cli)
-    print(f"run directory: {path}")
+    if _is_first_process():
+        print(f"run directory: {path}")
