@@ -27,6 +27,7 @@ format: setup-dev ## format the code and mend what the linter can
 	$(BIN)/ruff check --fix .
 
 bench: setup-dev ## measure preparation, the training loop and the monitors; writes benchmarks/*.json
+	$(BIN)/python scripts/demo_corpus.py data/demo-text
 	$(BIN)/python scripts/bench_prepare.py
 	$(BIN)/python scripts/bench_loop.py
 
@@ -36,5 +37,5 @@ setup: ## make .venv with the pinned dependencies (once)
 setup-dev: ## the same with what the tests need
 	@sh scripts/setup.sh dev
 
-clean-demo: ## remove what the demo made
-	rm -rf $(DEMO) data/demo data/demo-text
+clean-demo: ## remove what the demo made, not your own runs beside it
+	rm -rf $(DEMO)/vanilla $(DEMO)/headless $(DEMO)/report data/demo data/demo-text
