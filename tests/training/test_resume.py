@@ -166,3 +166,22 @@ def test_an_interrupt_says_how_to_go_on(options, tmp_path: Path) -> None:
     assert "Traceback" not in complaint
     saved = torch.load(metrics.parent / "checkpoints" / "last.ckpt", weights_only=True)
     assert saved["global_step"] >= 4
+
+
+@pytest.mark.parametrize("kill", [9, 10, 15])
+def test_stopped_in_a_run_of_epochs(options, tmp_path: Path, kill: int) -> None:
+    """Limited by epochs instead of steps, validated at their ends, stopped within and between."""
+    more = ("--trainer.max_steps", "-1", "--trainer.max_epochs", "3", "--data.batch_size", "72")
+    more += ("--trainer.val_check_interval", "1.0", "--trainer.check_val_every_n_epoch", "1")
+    more += ("--checkpoint.every_n_steps", "1")
+    whole = Recorder()
+    expected = run(options("whole", *more), whole)
+    assert len(whole.seen) == 3 * whole.epoch_length
+    stopped, rest = Recorder(kill), Recorder()
+    with pytest.raises((Killed, SystemExit, KeyboardInterrupt)):
+        run(options("stopped", *more), stopped)
+    weights = run(options("stopped", *more, "--run.resume", "true"), rest)
+    assert dict(stopped.seen) | dict(rest.seen) == dict(whole.seen)
+    assert all(torch.equal(weights[key], value) for key, value in expected.items())
+    points = [comparable(tmp_path / f"runs/{name}/metrics.jsonl") for name in ("whole", "stopped")]
+    assert points[0] == points[1]
