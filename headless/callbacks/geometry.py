@@ -6,15 +6,16 @@ Shapes: B sequences, T positions, D hidden size, N = B·(T-1) vectors.
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from headless.callbacks.evaluating import evaluating
-from headless.callbacks.progress import Cadence, log_point, progress_of
+from headless.callbacks.periodic import PeriodicMonitor
+from headless.callbacks.progress import log_point
 from headless.geometry import anisotropy, effective_rank
 
 
-class GeometryMonitor(Callback):
+class GeometryMonitor(PeriodicMonitor):
     """Measures hidden states on a fixed batch of validation text: before, while and after training.
 
     The first position is kept apart: in most language models its states are many times longer
@@ -38,44 +39,30 @@ class GeometryMonitor(Callback):
     def __init__(self, every_n_steps: int = 200, num_sequences: int = 8) -> None:
         if num_sequences < 1:
             raise ValueError(f"num_sequences must be at least 1, got {num_sequences}")
-        self.cadence = Cadence(every_n_steps)
+        super().__init__(every_n_steps)
         self.num_sequences = num_sequences
         self._probe_BT: Tensor | None = None
-        self._reported = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The untrained model is the null that the trained one is compared with."""
-        self.cadence.begin(trainer.global_step)
+        super().on_train_start(trainer, pl_module)
         if trainer.global_step == 0:
-            self._report(trainer, pl_module)
+            self.report_now(trainer, pl_module)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Report when it is time."""
-        if self.cadence.due(trainer.global_step):
-            self._report(trainer, pl_module)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The trained model."""
-        if self._reported != trainer.global_step:
-            self._report(trainer, pl_module)
-
-    def _report(self, trainer: Trainer, pl_module: Any) -> None:
-        self._reported = trainer.global_step
-        with progress_of(trainer).paused():
-            if self._probe_BT is None:
-                probe = trainer.datamodule.probe_batch(self.num_sequences)  # type: ignore[attr-defined]
-                self._probe_BT = probe["input_ids"]
-            # Every rank takes part in the forward pass: the weights may be sharded.
-            with evaluating(pl_module.backbone), trainer.precision_plugin.forward_context():
-                states = pl_module.backbone(
-                    input_ids=self._probe_BT.to(pl_module.device),
-                    output_hidden_states=True,
-                    use_cache=False,
-                ).hidden_states
-            if trainer.is_global_zero:
-                log_point(trainer, measure(states, pl_module.embedding_VD.detach()))
+    def report(self, trainer: Trainer, pl_module: Any) -> None:
+        """Measure the fixed batch and the embedding table."""
+        if self._probe_BT is None:
+            probe = trainer.datamodule.probe_batch(self.num_sequences)  # type: ignore[attr-defined]
+            self._probe_BT = probe["input_ids"]
+        # Every rank takes part in the forward pass: the weights may be sharded.
+        with evaluating(pl_module.backbone), trainer.precision_plugin.forward_context():
+            states = pl_module.backbone(
+                input_ids=self._probe_BT.to(pl_module.device),
+                output_hidden_states=True,
+                use_cache=False,
+            ).hidden_states
+        if trainer.is_global_zero:
+            log_point(trainer, measure(states, pl_module.embedding_VD.detach()))
 
 
 def measure(states: tuple[Tensor, ...], embedding_VD: Tensor) -> dict[str, float]:

@@ -5,9 +5,10 @@ from typing import Any
 
 import psutil
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
-from headless.callbacks.progress import Cadence, log_point, progress_of
+from headless.callbacks.periodic import PeriodicMonitor
+from headless.callbacks.progress import log_point
 
 GIB = 2**30
 CLEAR_REFS = Path("/proc/self/clear_refs")  # writing 5 resets the high-water mark
@@ -50,7 +51,7 @@ class HostMemory:
             self._marked = False
 
 
-class MemoryMonitor(Callback):
+class MemoryMonitor(PeriodicMonitor):
     """Peaks are reset at each report: they tell about the steps since the last one.
 
     | key | meaning |
@@ -69,44 +70,30 @@ class MemoryMonitor(Callback):
     """
 
     def __init__(self, every_n_steps: int = 50) -> None:
-        self.cadence = Cadence(every_n_steps)
+        super().__init__(every_n_steps)
         self.peak_gib = 0.0
         self._host = HostMemory()
-        self._reported = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """What was used before is not training's."""
-        self.cadence.begin(trainer.global_step)
+        super().on_train_start(trainer, pl_module)
         self._reset(pl_module)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Report when it is time."""
-        if self.cadence.due(trainer.global_step):
-            self._report(trainer, pl_module)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The last steps, so that a short run has a peak too."""
-        if self._reported != trainer.global_step:
-            self._report(trainer, pl_module)
-
-    def _report(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._reported = trainer.global_step
-        with progress_of(trainer).paused():
-            values = {
-                "memory/host_gib": self._host.resident() / GIB,
-                "memory/peak_host_gib": self._host.peak() / GIB,
-            }
-            peak = values["memory/peak_host_gib"]
-            if pl_module.device.type == "cuda":
-                peak = torch.cuda.max_memory_allocated(pl_module.device) / GIB
-                values["memory/peak_gib"] = peak
-                reserved = torch.cuda.max_memory_reserved(pl_module.device)
-                values["memory/peak_reserved_gib"] = reserved / GIB
-            self.peak_gib = max(self.peak_gib, peak)
-            log_point(trainer, values)
-            self._reset(pl_module)
+    def report(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Read the peaks and forget them."""
+        values = {
+            "memory/host_gib": self._host.resident() / GIB,
+            "memory/peak_host_gib": self._host.peak() / GIB,
+        }
+        peak = values["memory/peak_host_gib"]
+        if pl_module.device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated(pl_module.device) / GIB
+            values["memory/peak_gib"] = peak
+            reserved = torch.cuda.max_memory_reserved(pl_module.device)
+            values["memory/peak_reserved_gib"] = reserved / GIB
+        self.peak_gib = max(self.peak_gib, peak)
+        log_point(trainer, values)
+        self._reset(pl_module)
 
     def _reset(self, pl_module: LightningModule) -> None:
         self._host.reset()

@@ -4,16 +4,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from headless.callbacks.evaluating import evaluating
-from headless.callbacks.progress import Cadence, progress_of
+from headless.callbacks.periodic import PeriodicMonitor
+from headless.callbacks.progress import progress_of
 from headless.models.sampling import check_prompt, sample_tokens
 from headless.runs.directory import RunDirectory
 from headless.runs.metrics import append_point, truncate_metrics
 
 
-class SampleWriter(Callback):
+class SampleWriter(PeriodicMonitor):
     """Continues fixed prompts with the same random numbers each time: `samples.jsonl`.
 
     Logs no metric; to W&B it sends a table `samples`.
@@ -36,13 +37,12 @@ class SampleWriter(Callback):
         top_k: int | None = 50,
         seed: int = 0,
     ) -> None:
-        self.cadence = Cadence(every_n_steps)
+        super().__init__(every_n_steps)
         self.prompts = list(prompts)
         self.max_new_tokens = max_new_tokens
         self.temperature = temperature
         self.top_k = top_k
         self.seed = seed
-        self._reported = -1
         self._ids: list[list[int]] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -52,22 +52,10 @@ class SampleWriter(Callback):
             HeadlessError: a prompt leaves the model no position to continue at: said before
                 training, not at the first sample.
         """
-        self.cadence.begin(trainer.global_step)
+        super().on_train_start(trainer, pl_module)
         self._ids = [self._encode(trainer, pl_module, prompt) for prompt in self.prompts]
         if trainer.is_global_zero:
             truncate_metrics(self._path(trainer), progress_of(trainer).tokens)
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Write when it is time."""
-        if self.cadence.due(trainer.global_step):
-            self._write(trainer, pl_module)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """What the trained model writes."""
-        if self._reported != trainer.global_step:
-            self._write(trainer, pl_module)
 
     def _path(self, trainer: Trainer) -> Path:
         return RunDirectory(Path(trainer.default_root_dir)).samples
@@ -79,20 +67,18 @@ class SampleWriter(Callback):
         check_prompt(pl_module.backbone, len(ids))
         return ids
 
-    def _write(self, trainer: Trainer, pl_module: Any) -> None:
-        self._reported = trainer.global_step
-        progress = progress_of(trainer)
-        with progress.paused():
-            with evaluating(pl_module.backbone):
-                texts = self._sample(trainer, pl_module)
-            if not trainer.is_global_zero:
-                return
-            for prompt, text in zip(self.prompts, texts, strict=True):
-                point = {**progress.point(), "prompt": prompt, "text": text}
-                append_point(self._path(trainer), point)
-            for logger in trainer.loggers:
-                if hasattr(logger, "log_samples"):
-                    logger.log_samples(self.prompts, texts)
+    def report(self, trainer: Trainer, pl_module: Any) -> None:
+        """Continue every prompt and write what came out."""
+        with evaluating(pl_module.backbone):
+            texts = self._sample(trainer, pl_module)
+        if not trainer.is_global_zero:
+            return
+        progress = progress_of(trainer).point()
+        for prompt, text in zip(self.prompts, texts, strict=True):
+            append_point(self._path(trainer), {**progress, "prompt": prompt, "text": text})
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_samples"):
+                logger.log_samples(self.prompts, texts)
 
     def _sample(self, trainer: Trainer, pl_module: Any) -> list[str]:
         """The continuations, each from the same random numbers; the global ones stay."""

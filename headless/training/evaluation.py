@@ -11,8 +11,8 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from headless.objectives import LMHead
+from headless.objectives.base import IGNORE_INDEX
 
-IGNORE_INDEX = -100
 CHUNK_ROWS = 4096  # rows whose logits exist at a time: 0.8 GiB at V = 50,304 in float32
 
 
@@ -49,8 +49,7 @@ def head_scores(
 class LanguageModelScores(Metric):
     """Accumulates `head_scores` over batches and ranks: exact over uneven batches.
 
-    `compute()` returns `nll`, `perplexity`, `accuracy`, `nll_uncalibrated` and, where the number of
-    bytes a token stands for is known, `bits_per_byte`.
+    `compute()` returns `nll`, `perplexity`, `accuracy` and `nll_uncalibrated`.
     """
 
     full_state_update = False

@@ -3,6 +3,7 @@
 Shapes: B batch, T time, N = B·T rows, D hidden size, V vocabulary, M unique targets.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from headless.models.backbone import (
 )
 from headless.models.flops import backbone_flops_per_token, scoring_flops
 from headless.models.heads import OutputHead
-from headless.objectives import Objective, ObjectiveOutput, UniqueTargets
+from headless.objectives import LMHead, Objective, ObjectiveOutput, UniqueTargets
 from headless.training.evaluation import LanguageModelScores, head_scores
 from headless.training.optim import AdamWConfig, ScheduleConfig, build_optimizer, gradient_norm
 from headless.training.random_state import get_random_state, set_random_state
@@ -88,7 +89,7 @@ class PretrainingModule(LightningModule):
         self._finite: Tensor | None = None
         self._restored: dict[str, Any] | None = None
         self._grad_norm: Tensor | None = None
-        self._has_bias = False
+        self._val_head: LMHead | None = None
 
     # -- what others read ---------------------------------------------------------------------
 
@@ -136,14 +137,17 @@ class PretrainingModule(LightningModule):
             self.log(f"train/{name}", value)
         return output.loss
 
+    def on_validation_epoch_start(self) -> None:
+        """The LM head of today's weights, made once for the whole validation split."""
+        self._val_head = self.objective.lm_head(self.embedding_VD, self.unigram_counts)
+
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Accumulate the objective's loss and the scores under its LM head."""
         hidden_ND = hidden_states(self.backbone, batch["input_ids"]).flatten(0, 1)
         targets_N = batch["targets"].flatten()
         output = self.objective(hidden_ND, targets_N, self.embedding_VD, self._unique(batch))
-        head = self.objective.lm_head(self.embedding_VD, self.unigram_counts)
-        sums = head_scores(hidden_ND, targets_N, head)
-        self._has_bias = head.bias_V is not None
+        assert self._val_head is not None
+        sums = head_scores(hidden_ND, targets_N, self._val_head)
         self._val_loss.update(output.loss.detach().double(), sums["tokens"])
         self._val_scores.update(sums)
 
@@ -151,13 +155,12 @@ class PretrainingModule(LightningModule):
         """Log what the whole validation split gave, reduced over ranks."""
         scores = self._val_scores.compute()
         scores["loss"] = float(self._val_loss.compute())
-        if not self._has_bias:
+        if self._val_head is None or self._val_head.bias_V is None:
             del scores["nll_uncalibrated"]
+        self._val_head = None  # a copy of the embedding table: not kept while training
         datamodule = getattr(self.trainer, "datamodule", None)
         if datamodule is not None:
-            scores["bits_per_byte"] = scores["nll"] / (
-                torch.log(torch.tensor(2.0)).item() * datamodule.bytes_per_token
-            )
+            scores["bits_per_byte"] = scores["nll"] / math.log(2) / datamodule.bytes_per_token
         self._val_loss.reset()
         self._val_scores.reset()
         if not self.trainer.sanity_checking:

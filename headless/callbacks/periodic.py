@@ -1,0 +1,48 @@
+"""The cadence that monitors with work of their own share."""
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from headless.callbacks.progress import Cadence, progress_of
+
+
+class PeriodicMonitor(Callback):
+    """Reports every so many optimizer steps, and what is left at the end of training.
+
+    A subclass says what a report is; the training clock stands still while it is made.
+    Logs nothing: that is the subclass's part.
+
+    Args:
+        every_n_steps: optimizer steps between two reports.
+    """
+
+    def __init__(self, every_n_steps: int) -> None:
+        self.cadence = Cadence(every_n_steps)
+        self._reported = -1
+
+    def report(self, trainer: Trainer, pl_module: Any) -> None:
+        """Look at the model and log what was found."""
+        raise NotImplementedError
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Training begins, or goes on, after this step."""
+        self.cadence.begin(trainer.global_step)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Report when it is time."""
+        if self.cadence.due(trainer.global_step):
+            self.report_now(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The trained model, unless its step was reported."""
+        if self._reported != trainer.global_step:
+            self.report_now(trainer, pl_module)
+
+    def report_now(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Report outside training time."""
+        self._reported = trainer.global_step
+        with progress_of(trainer).paused():
+            self.report(trainer, pl_module)
