@@ -1,24 +1,21 @@
-"""Modules made from the plain tensors of an objective's LM head."""
+"""Modules made from an objective's LM head."""
 
-import torch.nn.functional as F
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 
 class OutputHead(nn.Module):
-    """logits [..., V] = hidden [..., D] · weightᵀ + bias.
+    """Hidden states [..., D] to logits [..., V].
 
     Args:
-        weight_VD: one output vector a token.
-        bias_V: a number a token, or None.
+        logits: what does it, e.g. the `logits` of an objective's `LMHead`.
     """
 
-    def __init__(self, weight_VD: Tensor, bias_V: Tensor | None = None) -> None:
+    def __init__(self, logits: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        self.register_buffer("weight", weight_VD.detach())
-        self.register_buffer("bias", None if bias_V is None else bias_V.detach())
-        self.weight: Tensor
-        self.bias: Tensor | None
+        self.logits = logits
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Logits in the dtype of the weight."""
-        return F.linear(hidden.to(self.weight.dtype), self.weight, self.bias)
+        """Logits: their softmax is the model's distribution."""
+        return self.logits(hidden)

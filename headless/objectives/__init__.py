@@ -1,11 +1,11 @@
 """Training objectives: what a language model is asked to do with its hidden states. Pure torch."""
 
 from headless.objectives.base import LMHead, Objective, ObjectiveOutput, UniqueTargets, log_unigram
+from headless.objectives.candidates import unique_targets
 from headless.objectives.combined import Combined
 from headless.objectives.contrastive import (
     ContrastiveWeightTying,
     contrastive_weight_tying_loss,
-    unique_targets,
 )
 from headless.objectives.cross_entropy import CrossEntropy, cross_entropy_loss
 

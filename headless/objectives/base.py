@@ -3,23 +3,26 @@
 Shapes: N rows (positions of the batch, flattened), D hidden size, V vocabulary, M unique targets.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 IGNORE_INDEX = -100
+Negatives = Literal["microbatch", "accumulated", "global"]
 
 
 class UniqueTargets(NamedTuple):
-    """The distinct targets of a batch, so that a loss scores M candidates instead of N.
+    """The distinct targets that rows are scored against, M candidates instead of N.
 
-    May be padded to a static M: padding entries have count 0 and any valid id.
+    They may come from more rows than the N that are scored (other micro-batches, other devices),
+    and may be padded to a static M: padding entries have count 0 and any valid id.
     """
 
     ids_M: Tensor  # long, ids of the vocabulary
     inverse_N: Tensor  # long, position in `ids_M` of each row's target, -100 where it is ignored
-    count_M: Tensor  # how often each id is a target in the batch; 0 marks padding
+    count_M: Tensor  # how often each id is a target in all those rows; 0 marks padding
 
 
 class ObjectiveOutput(NamedTuple):
@@ -30,10 +33,36 @@ class ObjectiveOutput(NamedTuple):
 
 
 class LMHead(NamedTuple):
-    """How an objective's model turns hidden states into logits: hidden · weightᵀ + bias."""
+    """How an objective's model turns hidden states into logits: transform(hidden) · weightᵀ + bias.
+
+    `own_excess_V` is for objectives whose optimum is not a softmax (see docs/theory.md):
+    with r = softmax(logits), the model's distribution is proportional to r · (1 + own_excess · r).
+    """
 
     weight_VD: Tensor
     bias_V: Tensor | None
+    transform: Callable[[Tensor], Tensor] | None = None
+    own_excess_V: Tensor | None = None
+    is_calibrated: bool = False  # the bias was not trained: it completes what the objective omits
+
+    def scores(self, hidden: Tensor) -> Tensor:
+        """Scores [..., V] of hidden states [..., D] without the bias, at least float32."""
+        if self.transform is not None:
+            hidden = self.transform(hidden)
+        return at_least_float32(hidden @ self.weight_VD.to(hidden.dtype).T)
+
+    def complete(self, scores: Tensor) -> Tensor:
+        """Logits [..., V] from `scores`: their softmax is the model's distribution."""
+        if self.bias_V is not None:
+            scores = scores + self.bias_V
+        if self.own_excess_V is not None:
+            scores = scores.log_softmax(dim=-1)
+            scores = scores + (self.own_excess_V * scores.exp()).log1p()
+        return scores
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits [..., V] of hidden states [..., D]."""
+        return self.complete(self.scores(hidden))
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -54,14 +83,20 @@ def log_unigram(count_V: Tensor) -> Tensor:
 class Objective(nn.Module):
     """Base of all objectives. A subclass is one file, one import line and one test.
 
-    Class attributes:
+    Attributes:
         needs_unique: whether `forward` uses the table of unique targets.
+        negatives: which rows that table is made from: this micro-batch's, all of the optimizer
+            step's on this device ("accumulated"), or all of the step's on all ("global").
     """
 
     needs_unique: bool = False
+    negatives: Negatives = "microbatch"
 
     def setup(self, vocab_size: int, hidden_size: int, initializer_range: float) -> None:
         """Make the parameters whose shapes only the backbone knows. Most objectives have none."""
+
+    def set_unigram(self, count_V: Tensor) -> None:
+        """Take how often each token occurs in the training text. Most objectives need no such."""
 
     def forward(
         self,
@@ -76,7 +111,7 @@ class Objective(nn.Module):
             hidden_ND: output vectors of the backbone.
             targets_N: long; -100 marks rows that do not count.
             embedding_VD: the backbone's input embedding table.
-            unique: the table that the collator made; made here when it is None.
+            unique: the table that the collator made; made from `targets_N` when it is None.
 
         Returns:
             The mean loss in nats over the rows that count, 0 when none does.

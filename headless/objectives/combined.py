@@ -30,11 +30,17 @@ class Combined(Objective):
         self.cross_entropy = cross_entropy or CrossEntropy()
         self.contrastive = contrastive or ContrastiveWeightTying()
         self.contrastive_weight = contrastive_weight
+        self.negatives = self.contrastive.negatives
 
     def setup(self, vocab_size: int, hidden_size: int, initializer_range: float) -> None:
         """Both parts' own parameters."""
         self.cross_entropy.setup(vocab_size, hidden_size, initializer_range)
         self.contrastive.setup(vocab_size, hidden_size, initializer_range)
+
+    def set_unigram(self, count_V: Tensor) -> None:
+        """Both parts may need it."""
+        self.cross_entropy.set_unigram(count_V)
+        self.contrastive.set_unigram(count_V)
 
     def forward(
         self,

@@ -3,25 +3,28 @@
 Each output vector must pick the input embedding of its target among the embeddings of all targets
 of the batch. There is no projection onto the vocabulary.
 
-Shapes: N rows, D hidden size, V vocabulary, M unique targets of the batch.
+Shapes: N rows, D hidden size, V vocabulary, M unique targets of the batch, K sampled negatives.
 
 The paper scores N x N. A target that occurs c times stands c times in every row's denominator, so
 
     loss_i = log sum_m c_m exp(h_i·e_m / T) - h_i·e_u(i) / T
            = cross_entropy(h_i·e_m / T + log c_m, u(i)) + log c_u(i)
 
-over the M unique targets: equal in value and in both gradients, at N·M·D instead of N²·D.
+over the M unique targets: equal in value and in both gradients, at N·M·D instead of N²·D. The
+other forms change the weights c alone (headless/objectives/candidates.py).
 """
 
+import math
 from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from headless.objectives.base import (
     IGNORE_INDEX,
     LMHead,
+    Negatives,
     Objective,
     ObjectiveOutput,
     UniqueTargets,
@@ -29,48 +32,56 @@ from headless.objectives.base import (
     log_unigram,
     mean_over_valid,
 )
+from headless.objectives.candidates import (
+    Duplicates,
+    candidates,
+    expected_log_weights,
+    own_excess,
+    unique_targets,
+)
 
 Implementation = Literal["deduplicated", "reference"]
-Duplicates = Literal["count"]
 
 
-def unique_targets(targets_N: Tensor) -> UniqueTargets:
-    """The unique targets of a batch, unpadded: ids ascending, rows with -100 left out.
-
-    The collator makes the same table on the CPU; this is for callers that have none. A batch
-    without any row that counts gets one entry, so that a softmax over it is defined.
-    """
-    valid_N = targets_N != IGNORE_INDEX
-    ids_M, inverse, count_M = targets_N[valid_N].unique(return_inverse=True, return_counts=True)
-    if ids_M.numel() == 0:
-        ids_M, count_M = targets_N.new_zeros(1), targets_N.new_ones(1)
-    return UniqueTargets(
-        ids_M, torch.full_like(targets_N, IGNORE_INDEX).masked_scatter(valid_N, inverse), count_M
-    )
+def _unit(x: Tensor) -> Tensor:
+    """Rows of length 1; a softmax over cosines needs the mantissa, so at least float32 inside."""
+    return F.normalize(at_least_float32(x), dim=-1).to(x.dtype)
 
 
-def _deduplicated(
-    hidden_ND: Tensor, targets_N: Tensor, embedding_VD: Tensor, unique: UniqueTargets
-) -> Tensor:
-    logits_NM = at_least_float32(hidden_ND @ embedding_VD[unique.ids_M].T)
-    log_count_M = unique.count_M.to(logits_NM.dtype).log()  # -inf for padding: no candidate
-    nll = F.cross_entropy(
-        logits_NM + log_count_M, unique.inverse_N, ignore_index=IGNORE_INDEX, reduction="sum"
-    )
-    # No gradient, but with it the number is the paper's. Once per unique target, not per row:
-    # its c copies each add log c.
-    constant = torch.special.xlogy(unique.count_M, unique.count_M.to(logits_NM.dtype)).sum()
-    return mean_over_valid(nll + constant, targets_N)
-
-
-def _reference(hidden_ND: Tensor, targets_N: Tensor, embedding_VD: Tensor) -> Tensor:
+def _reference(hidden_ND: Tensor, targets_N: Tensor, output_VD: Tensor) -> Tensor:
     """The paper's N x N form (Fig. 9), with a log-sum-exp that cannot overflow."""
     valid_N = targets_N != IGNORE_INDEX
-    scores_NN = at_least_float32(hidden_ND @ embedding_VD[targets_N.clamp(min=0)].T)
+    scores_NN = at_least_float32(hidden_ND @ output_VD[targets_N.clamp(min=0)].T)
     candidates_N = valid_N | ~valid_N.any()  # a softmax over nothing would be NaN
     scores_NN = scores_NN.masked_fill(~candidates_N, -torch.inf)
     own_N = torch.arange(len(targets_N), device=targets_N.device).where(valid_N, IGNORE_INDEX)
     nll = F.cross_entropy(scores_NN, own_N, ignore_index=IGNORE_INDEX, reduction="sum")
+    return mean_over_valid(nll, targets_N)
+
+
+def _deduplicated(
+    hidden_ND: Tensor,
+    targets_N: Tensor,
+    output_VD: Tensor,
+    unique: UniqueTargets,
+    duplicates: Duplicates,
+    num_sampled: int,
+    log_unigram_V: Tensor | None,
+) -> Tensor:
+    own_N = unique.inverse_N
+    dtype = at_least_float32(hidden_ND[:0]).dtype
+    ids_M, weight_M = candidates(unique, duplicates, num_sampled, log_unigram_V, dtype)
+    scores_NM = at_least_float32(hidden_ND @ output_VD[ids_M].T)
+    if duplicates in ("mask", "logq"):  # the own target stands there once, for certain
+        is_own_NM = torch.arange(len(ids_M), device=own_N.device) == own_N[:, None]
+        logits_NM = torch.where(is_own_NM, scores_NM, scores_NM + weight_M)
+    else:
+        logits_NM = scores_NM.add_(weight_M)  # in place: nobody else needs a product's result
+    nll = F.cross_entropy(logits_NM, own_N, ignore_index=IGNORE_INDEX, reduction="sum")
+    if duplicates == "count":
+        # No gradient, but with it the number is the paper's: the target itself has no log c.
+        valid_N = own_N != IGNORE_INDEX
+        nll = nll + weight_M[own_N.clamp(min=0)].where(valid_N, 0.0).sum()
     return mean_over_valid(nll, targets_N)
 
 
@@ -79,8 +90,12 @@ def contrastive_weight_tying_loss(
     targets_N: Tensor,
     embedding_VD: Tensor,
     *,
-    temperature: float = 1.0,
+    temperature: float | Tensor = 1.0,
     duplicates: Duplicates = "count",
+    num_sampled: int = 0,
+    log_unigram_V: Tensor | None = None,
+    normalize: bool = False,
+    stop_gradient: bool = False,
     implementation: Implementation = "deduplicated",
     unique: UniqueTargets | None = None,
 ) -> Tensor:
@@ -89,37 +104,71 @@ def contrastive_weight_tying_loss(
     Args:
         hidden_ND: output vectors.
         targets_N: long; rows with -100 neither count nor serve as negatives.
-        embedding_VD: the input embedding table. Gradients reach it, as in the paper.
+        embedding_VD: the vectors that are scored: the input embedding table, to which gradients
+            flow as in the paper, or any other table of that shape.
         temperature: dot products are divided by it; the paper's is 1.
-        duplicates: "count" keeps every copy of a target in the denominator (the paper).
+        duplicates: the weight of a candidate that c of the P rows have as their target. "count":
+            c (the paper). "mask": c, but copies of a row's own target do not count. "unique": 1.
+            "logq": one over its probability to be a candidate, so that the loss estimates the
+            cross-entropy over the whole vocabulary.
+        num_sampled: K further negatives from the unigram distribution. With "count" and "mask", K
+            more targets, as if the batch had them; with "unique" and "logq", K distinct tokens that
+            the batch does not hold.
+        log_unigram_V: log of the unigram distribution; "logq" and sampling need it.
+        normalize: cosines instead of dot products.
+        stop_gradient: no gradient through the scored vectors.
         implementation: "deduplicated" scores the unique targets; "reference" is the paper's
             N x N form, equal in value and gradients, for tests and benchmarks.
-        unique: the table of unique targets; made here when it is None.
+        unique: the table of unique targets; made here when it is None. It may come from more rows
+            than these: negatives of other micro-batches and devices.
 
     Returns:
         A scalar; 0 with finite gradients when no row counts.
 
     Raises:
-        ValueError: an unknown form or a temperature that is not positive.
+        ValueError: an unknown form, a temperature that is not positive, or no unigram distribution
+            where one is needed.
     """
-    _check_form(temperature, duplicates, implementation)
+    _check_form(temperature, duplicates, num_sampled, implementation)
+    if log_unigram_V is None and _needs_unigram(duplicates, num_sampled):
+        raise ValueError("duplicates='logq' and num_sampled need log_unigram_V")
+    if stop_gradient:
+        embedding_VD = embedding_VD.detach()
+    if normalize:
+        hidden_ND, embedding_VD = _unit(hidden_ND), _unit(embedding_VD)
     hidden_ND = hidden_ND / temperature  # N·D divisions instead of N·M
     if implementation == "reference":
         return _reference(hidden_ND, targets_N, embedding_VD)
     if unique is None:
         unique = unique_targets(targets_N)
-    return _deduplicated(hidden_ND, targets_N, embedding_VD, unique)
+    if log_unigram_V is not None:
+        num_sampled = min(num_sampled, len(log_unigram_V))
+    return _deduplicated(
+        hidden_ND, targets_N, embedding_VD, unique, duplicates, num_sampled, log_unigram_V
+    )
 
 
-def _check_form(temperature: float, duplicates: str, implementation: str) -> None:
-    if temperature <= 0.0:
+def _needs_unigram(duplicates: str, num_sampled: int) -> bool:
+    return duplicates == "logq" or num_sampled > 0
+
+
+def _check_form(
+    temperature: float | Tensor, duplicates: str, num_sampled: int, implementation: str
+) -> None:
+    if not isinstance(temperature, Tensor) and temperature <= 0.0:
         raise ValueError(f"temperature must be positive, got {temperature}")
+    if num_sampled < 0:
+        raise ValueError(f"num_sampled must not be negative, got {num_sampled}")
     for name, value, known in (
         ("duplicates", duplicates, get_args(Duplicates)),
         ("implementation", implementation, get_args(Implementation)),
     ):
         if value not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+    if implementation == "reference" and (duplicates != "count" or num_sampled):
+        raise ValueError(
+            "implementation='reference' is the paper's form: duplicates='count', num_sampled=0"
+        )
 
 
 class ContrastiveWeightTying(Objective):
@@ -127,11 +176,25 @@ class ContrastiveWeightTying(Objective):
 
     At its optimum h·e_v / T = log p(v|context) - log p(v) + const: negatives come from the
     unigram distribution, so what is learned is pointwise mutual information. Adding log p(v)
-    back makes the model a language model without a training step: the calibrated head.
+    back makes the model a language model without a training step: the calibrated head. The other
+    forms have other heads, each derived in docs/theory.md: "unique" adds the log-probability that
+    a batch holds v, "logq" nothing, "mask" log p(v) and a correction that is not a bias.
 
     Args:
         temperature: dot products are divided by it.
-        duplicates: "count" keeps every copy of a target in the denominator (the paper).
+        learn_temperature: train log T too, from `temperature` on.
+        duplicates: "count" keeps every copy of a target in the denominator (the paper), "mask"
+            leaves out copies of the own target, "unique" takes each once, "logq" weighs each by
+            one over its probability to be a candidate (an estimate of the full softmax).
+        negatives: whose targets are candidates: those of this "microbatch" (the paper), of all
+            micro-batches of the optimizer step on this device ("accumulated"), or of the whole
+            step on all devices ("global": the loss then depends on the optimizer's batch alone,
+            not on how it is cut). Only integers are needed for it, never vectors.
+        num_sampled: further negatives drawn from the unigram distribution.
+        tied: score against the input embeddings; False: against a matrix of its own (the paper's
+            "NCE without weight tying").
+        normalize: cosines instead of dot products; wants a temperature below 1.
+        stop_gradient: the scored embeddings learn from their role as inputs only.
         implementation: "deduplicated", or the paper's N x N form "reference".
     """
 
@@ -140,14 +203,66 @@ class ContrastiveWeightTying(Objective):
     def __init__(
         self,
         temperature: float = 1.0,
+        learn_temperature: bool = False,
         duplicates: Duplicates = "count",
+        negatives: Negatives = "microbatch",
+        num_sampled: int = 0,
+        tied: bool = True,
+        normalize: bool = False,
+        stop_gradient: bool = False,
         implementation: Implementation = "deduplicated",
     ) -> None:
         super().__init__()
-        _check_form(temperature, duplicates, implementation)
+        _check_form(temperature, duplicates, num_sampled, implementation)
+        if negatives not in get_args(Negatives):
+            known = ", ".join(get_args(Negatives))
+            raise ValueError(f"negatives must be one of {known}, got {negatives!r}")
+        if implementation == "reference" and negatives != "microbatch":
+            raise ValueError("implementation='reference' is the paper's: negatives='microbatch'")
+        if stop_gradient and not tied:
+            raise ValueError("stop_gradient=True with tied=False would leave the matrix untrained")
         self.temperature = temperature
         self.duplicates = duplicates
+        self.negatives = negatives
+        self.num_sampled = num_sampled
+        self.tied = tied
+        self.normalize = normalize
+        self.stop_gradient = stop_gradient
         self.implementation = implementation
+        self.log_temperature: nn.Parameter | None = None
+        if learn_temperature:
+            self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
+        self.weight_VD: nn.Parameter | None = None
+        # From how many rows the candidates came: two forms' heads depend on it.
+        self.register_buffer("num_rows", torch.zeros((), dtype=torch.long))
+        self.num_rows: Tensor
+        self.register_buffer("log_unigram_V", None)
+        self.log_unigram_V: Tensor | None
+
+    def setup(self, vocab_size: int, hidden_size: int, initializer_range: float) -> None:
+        """An untied matrix, initialised as the family does its embeddings."""
+        if not self.tied:
+            self.weight_VD = nn.Parameter(torch.empty(vocab_size, hidden_size))
+            nn.init.normal_(self.weight_VD, std=initializer_range)
+        if _needs_unigram(self.duplicates, self.num_sampled):
+            self.log_unigram_V = torch.full((vocab_size,), -math.log(vocab_size))
+
+    def set_unigram(self, count_V: Tensor) -> None:
+        """The distribution that negatives come from, where a form needs it."""
+        if self.log_unigram_V is not None:
+            self.log_unigram_V.copy_(log_unigram(count_V))
+
+    def _output(self, embedding_VD: Tensor) -> Tensor:
+        if self.tied:
+            return embedding_VD
+        if self.weight_VD is None:
+            raise RuntimeError(
+                "ContrastiveWeightTying(tied=False) has no matrix before setup() was called"
+            )
+        return self.weight_VD
+
+    def _temperature(self) -> float | Tensor:
+        return self.temperature if self.log_temperature is None else self.log_temperature.exp()
 
     def forward(
         self,
@@ -156,27 +271,70 @@ class ContrastiveWeightTying(Objective):
         embedding_VD: Tensor,
         unique: UniqueTargets | None = None,
     ) -> ObjectiveOutput:
-        """See `Objective.forward`."""
+        """See `Objective.forward`.
+
+        Raises:
+            ValueError: negatives beyond the micro-batch, in training and without a table.
+        """
+        if unique is None:
+            if self.training and self.negatives != "microbatch":
+                raise ValueError(
+                    f"negatives={self.negatives!r} needs the table of all their targets: give "
+                    "unique=unique_targets(own, all), e.g. from an all-gather of the labels"
+                )
+            unique = unique_targets(targets_N)
+        if self.training:
+            self.num_rows.copy_(unique.count_M.sum())
+        temperature = self._temperature()
         loss = contrastive_weight_tying_loss(
             hidden_ND,
             targets_N,
-            embedding_VD,
-            temperature=self.temperature,
+            self._output(embedding_VD),
+            temperature=temperature,
             duplicates=self.duplicates,
+            num_sampled=self.num_sampled,
+            log_unigram_V=self.log_unigram_V,
+            normalize=self.normalize,
+            stop_gradient=self.stop_gradient,
             implementation=self.implementation,
             unique=unique,
         )
+        if isinstance(temperature, Tensor):
+            return ObjectiveOutput(loss, {"temperature": temperature.detach()})
         return ObjectiveOutput(loss, {})
 
     def lm_head(self, embedding_VD: Tensor, unigram_count_V: Tensor) -> LMHead:
-        """The calibrated head: logits = h·Eᵀ/T + log p(v)."""
-        return LMHead(embedding_VD / self.temperature, log_unigram(unigram_count_V))
+        """The calibrated head: logits = h·Eᵀ/T + log p(v); see the class for the other forms."""
+        weight_VD = self._output(embedding_VD)
+        if self.normalize:
+            weight_VD = _unit(weight_VD)
+        form = (self.duplicates, log_unigram(unigram_count_V), self.num_rows, self.num_sampled)
+        return LMHead(
+            weight_VD / self._temperature(),
+            expected_log_weights(*form),
+            transform=_unit if self.normalize else None,
+            own_excess_V=own_excess(*form),
+            is_calibrated=True,
+        )
 
     def num_candidates(self, vocab_size: int, num_unique: int, num_rows: int) -> int:
-        """The unique targets of the batch; every row's target in the paper's form."""
-        return num_rows if self.implementation == "reference" else num_unique
+        """The unique targets and the sampled ones; every row's target in the paper's form."""
+        if self.implementation == "reference":
+            return num_rows
+        return num_unique + min(self.num_sampled, vocab_size)
 
     def describe(self) -> str:
         """A few words for tables."""
-        temperature = f", T={self.temperature:g}" if self.temperature != 1.0 else ""
-        return f"headless (CWT{temperature})"
+        words = ["CWT" if self.tied else "NCE untied"]
+        if self.log_temperature is not None:
+            words.append("T learned")
+        elif self.temperature != 1.0:
+            words.append(f"T={self.temperature:g}")
+        if self.duplicates != "count":
+            words.append(self.duplicates)
+        if self.negatives != "microbatch":
+            words.append(f"{self.negatives} negatives")
+        if self.num_sampled:
+            words.append(f"+{self.num_sampled} sampled")
+        words += [w for w in ("normalize", "stop_gradient") if getattr(self, w)]
+        return f"headless ({', '.join(words).replace('_', '-').replace('normalize', 'cosine')})"

@@ -3,10 +3,11 @@
 Shapes: N rows, D hidden size, V vocabulary, C rows of a chunk.
 """
 
+from typing import Any, Literal, get_args
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from headless.objectives.base import (
     IGNORE_INDEX,
@@ -15,100 +16,248 @@ from headless.objectives.base import (
     ObjectiveOutput,
     UniqueTargets,
     at_least_float32,
+    log_unigram,
     mean_over_valid,
 )
 
+UnigramBias = Literal["none", "fixed", "initial"]
+Transform = Literal["none", "mlm"]
+MAX_LOGITS = 2**28  # logits that exist at a time under chunk_size="auto": 1 GiB in float32
 
-def _sums(
-    hidden_CD: Tensor, targets_C: Tensor, weight_VD: Tensor, label_smoothing: float, with_z: bool
-) -> tuple[Tensor, Tensor]:
-    """Summed negative log-likelihood and summed squared log-partition of the rows that count."""
-    logits_CV = at_least_float32(hidden_CD @ weight_VD.T)
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """a · b of bf16 matrices, summed and returned in float32 where the device can."""
+    if a.is_cuda and a.dtype in (torch.bfloat16, torch.float16):
+        return torch.mm(a, b, out_dtype=torch.float32)
+    return at_least_float32(a @ b)
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """Summed loss with the gradients made in the forward pass, chunk by chunk.
+
+    Each chunk's logits are computed once (6·N·V·D FLOPs in all, where recomputing them would take
+    8), and the weight's gradient is summed over the chunks in float32: in bf16 its error grows with
+    their number, which is what torch's own chunked operator does.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_ND: Tensor,
+        targets_N: Tensor,
+        weight_VD: Tensor,
+        bias_V: Tensor | None,
+        label_smoothing: float,
+        z_loss: float,
+        chunk_size: int,
+        with_gradients: bool,
+    ) -> Tensor:
+        vocab_size = len(weight_VD)
+        dtype = at_least_float32(hidden_ND[:0]).dtype
+        total = hidden_ND.new_zeros((), dtype=dtype)
+        d_hidden = []
+        d_weight = torch.zeros_like(weight_VD if with_gradients else weight_VD[:0], dtype=dtype)
+        d_bias = None if bias_V is None else torch.zeros_like(bias_V, dtype=dtype)
+        for hidden_CD, targets_C in zip(
+            hidden_ND.split(chunk_size), targets_N.split(chunk_size), strict=True
+        ):
+            logits_CV = at_least_float32(hidden_CD @ weight_VD.T)
+            if bias_V is not None:
+                logits_CV = logits_CV + bias_V
+            valid_C1 = (targets_C != IGNORE_INDEX)[:, None]
+            own_C1 = targets_C.clamp(min=0)[:, None]
+            log_z_C1 = logits_CV.logsumexp(dim=-1, keepdim=True)
+            nll_C1 = log_z_C1 - (1 - label_smoothing) * logits_CV.gather(1, own_C1)
+            if label_smoothing:
+                nll_C1 = nll_C1 - label_smoothing * logits_CV.mean(dim=-1, keepdim=True)
+            total = total + (nll_C1 + z_loss * log_z_C1.square()).where(valid_C1, 0.0).sum()
+            if not with_gradients:
+                continue
+            d_logits_CV = (logits_CV - log_z_C1).exp() * (1 + 2 * z_loss * log_z_C1)
+            if label_smoothing:
+                d_logits_CV = d_logits_CV - label_smoothing / vocab_size
+            ones_C1 = torch.full_like(log_z_C1, label_smoothing - 1)
+            d_logits_CV = d_logits_CV.scatter_add(1, own_C1, ones_C1)
+            d_logits_CV = d_logits_CV.where(valid_C1, 0.0)
+            if d_bias is not None:
+                d_bias = d_bias + d_logits_CV.sum(dim=0)
+            d_logits_CV = d_logits_CV.to(hidden_CD.dtype)
+            d_hidden.append(d_logits_CV @ weight_VD)
+            d_weight = d_weight + _product(d_logits_CV.T, hidden_CD)
+        if with_gradients:
+            ctx.save_for_backward(torch.cat(d_hidden), d_weight.to(weight_VD.dtype), d_bias)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, d_total: Tensor) -> Any:
+        d_hidden, d_weight, d_bias = (
+            None if d is None else d * d_total.to(d.dtype) for d in ctx.saved_tensors
+        )
+        return d_hidden, None, d_weight, d_bias, None, None, None, None
+
+
+def _unchunked(
+    hidden_ND: Tensor,
+    targets_N: Tensor,
+    weight_VD: Tensor,
+    bias_V: Tensor | None,
+    label_smoothing: float,
+    z_loss: float,
+) -> Tensor:
+    logits_NV = at_least_float32(hidden_ND @ weight_VD.T)
+    if bias_V is not None:
+        logits_NV = logits_NV.add_(bias_V)  # in place: nobody else needs a product's result
     nll = F.cross_entropy(
-        logits_CV,
-        targets_C,
+        logits_NV,
+        targets_N,
         ignore_index=IGNORE_INDEX,
         reduction="sum",
         label_smoothing=label_smoothing,
     )
-    if not with_z:
-        return nll, nll.new_zeros(())
-    log_z_C = logits_CV.logsumexp(dim=-1)
-    return nll, log_z_C.square().where(targets_C != IGNORE_INDEX, 0.0).sum()
+    if z_loss == 0.0:
+        return nll
+    log_z_N = logits_NV.logsumexp(dim=-1)
+    return nll + z_loss * log_z_N.square().where(targets_N != IGNORE_INDEX, 0.0).sum()
 
 
 def cross_entropy_loss(
     hidden_ND: Tensor,
     targets_N: Tensor,
     weight_VD: Tensor,
+    bias_V: Tensor | None = None,
     *,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
-    chunk_size: int | None = None,
+    chunk_size: int | Literal["auto"] | None = "auto",
 ) -> Tensor:
-    """Mean cross-entropy of `hidden · weightᵀ` against the targets, in nats.
+    """Mean cross-entropy of `hidden · weightᵀ + bias` against the targets, in nats.
 
     Args:
         hidden_ND: output vectors.
         targets_N: long; rows with -100 do not count.
         weight_VD: one vector a token of the vocabulary.
+        bias_V: a number a token, or None.
         label_smoothing: mass spread over the vocabulary.
         z_loss: weight of the mean squared log-partition (PaLM, §5), against drifting logits.
-        chunk_size: rows whose logits exist at a time; the others are computed again in the
-            backward pass. None holds all N x V logits: faster, more memory.
+        chunk_size: rows whose logits exist at a time; None holds all N x V of them; "auto" does so
+            up to 2^28 logits (1 GiB in float32) and takes chunks of that size beyond.
 
     Returns:
         A scalar; 0 with finite gradients when no row counts.
     """
-    arguments = (weight_VD, label_smoothing, z_loss != 0.0)
-    if chunk_size is None:
-        nll, z = _sums(hidden_ND, targets_N, *arguments)
+    rows = len(targets_N)
+    if chunk_size == "auto":
+        chunk_size = max(1, MAX_LOGITS // len(weight_VD))
+    if chunk_size is None or chunk_size >= rows:
+        total = _unchunked(hidden_ND, targets_N, weight_VD, bias_V, label_smoothing, z_loss)
     else:
-        parts = [
-            checkpoint(_sums, hidden_CD, targets_C, *arguments, use_reentrant=False)
-            for hidden_CD, targets_C in zip(
-                hidden_ND.split(chunk_size), targets_N.split(chunk_size), strict=True
-            )
-        ]
-        nll, z = (torch.stack(sums).sum() for sums in zip(*parts, strict=True))
-    return mean_over_valid(nll + z_loss * z, targets_N)
+        if torch.is_autocast_enabled(hidden_ND.device.type):  # it does not look into a Function
+            dtype = torch.get_autocast_dtype(hidden_ND.device.type)
+            hidden_ND, weight_VD = hidden_ND.to(dtype), weight_VD.to(dtype)
+        parts = -(-rows // chunk_size)
+        total = _ChunkedCrossEntropy.apply(
+            hidden_ND,
+            targets_N,
+            weight_VD,
+            bias_V,
+            label_smoothing,
+            z_loss,
+            -(-rows // parts),  # equal chunks
+            torch.is_grad_enabled(),
+        )
+    return mean_over_valid(total, targets_N)
+
+
+class MaskedHeadTransform(nn.Module):
+    """What BERT's masked-LM head does before the vocabulary: dense, GELU, LayerNorm.
+
+    (Devlin et al. 2019; `cls.predictions.transform` in Transformers' BERT, `vocab_transform` and
+    `vocab_layer_norm` in its DistilBERT.)
+    """
+
+    def __init__(self, hidden_size: int, initializer_range: float) -> None:
+        super().__init__()
+        self.dense = nn.Linear(hidden_size, hidden_size)
+        self.norm = nn.LayerNorm(hidden_size, eps=1e-12)
+        nn.init.normal_(self.dense.weight, std=initializer_range)
+        nn.init.zeros_(self.dense.bias)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Hidden states [..., D] to what the vocabulary scores, the same shape."""
+        return self.norm(F.gelu(self.dense(hidden)))
 
 
 class CrossEntropy(Objective):
     """The standard LM head: every row is scored against the whole vocabulary.
 
+    Its head is the one that it was trained with. With `tied` and `unigram_bias="fixed"`, this is
+    the limit of CWT for many negatives: the same head, calibrated in the same way.
+
     Args:
         tied: score against the input embeddings instead of a matrix of the head's own.
+        unigram_bias: "fixed" adds log p(v) of the training text to the logits, "initial" a
+            trained bias that begins there.
+        transform: "mlm" puts the BERT family's dense layer, GELU and LayerNorm before the
+            vocabulary and a trained bias after it.
         z_loss: weight of the mean squared log-partition (PaLM, §5).
         label_smoothing: mass spread over the vocabulary.
-        chunk_size: rows whose logits exist at a time; None: all of them.
+        chunk_size: rows whose logits exist at a time; None: all of them; "auto": as many as make
+            2^28 logits.
     """
 
     def __init__(
         self,
         tied: bool = False,
+        unigram_bias: UnigramBias = "none",
+        transform: Transform = "none",
         z_loss: float = 0.0,
         label_smoothing: float = 0.0,
-        chunk_size: int | None = None,
+        chunk_size: int | Literal["auto"] | None = "auto",
     ) -> None:
         super().__init__()
         if not 0.0 <= label_smoothing < 1.0:
             raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
         if z_loss < 0.0:
             raise ValueError(f"z_loss must not be negative, got {z_loss}")
-        if chunk_size is not None and chunk_size < 1:
+        if isinstance(chunk_size, int) and chunk_size < 1:
             raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
+        for name, value, known in (
+            ("unigram_bias", unigram_bias, get_args(UnigramBias)),
+            ("transform", transform, get_args(Transform)),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
         self.tied = tied
+        self.unigram_bias = unigram_bias
+        self.with_transform = transform == "mlm"
         self.z_loss = z_loss
         self.label_smoothing = label_smoothing
         self.chunk_size = chunk_size
         self.weight_VD: nn.Parameter | None = None
+        self.transform: MaskedHeadTransform | None = None
+        self.bias_V: nn.Parameter | None = None
+        self.register_buffer("log_unigram_V", None)
+        self.log_unigram_V: Tensor | None
 
     def setup(self, vocab_size: int, hidden_size: int, initializer_range: float) -> None:
-        """An untied head is a matrix of its own, initialised as the family does its embeddings."""
+        """The head's own parameters, initialised as the family does."""
         if not self.tied:
             self.weight_VD = nn.Parameter(torch.empty(vocab_size, hidden_size))
             nn.init.normal_(self.weight_VD, std=initializer_range)
+        if self.with_transform:
+            self.transform = MaskedHeadTransform(hidden_size, initializer_range)
+        if self.with_transform or self.unigram_bias == "initial":
+            self.bias_V = nn.Parameter(torch.zeros(vocab_size))
+        if self.unigram_bias == "fixed":
+            self.log_unigram_V = torch.zeros(vocab_size)
+
+    def set_unigram(self, count_V: Tensor) -> None:
+        """Where the bias is, or begins."""
+        if self.unigram_bias == "fixed" and self.log_unigram_V is not None:
+            self.log_unigram_V.copy_(log_unigram(count_V))
+        elif self.unigram_bias == "initial" and self.bias_V is not None:
+            with torch.no_grad():
+                self.bias_V.copy_(log_unigram(count_V))
 
     def _weight(self, embedding_VD: Tensor) -> Tensor:
         if self.tied:
@@ -116,6 +265,11 @@ class CrossEntropy(Objective):
         if self.weight_VD is None:
             raise RuntimeError("CrossEntropy(tied=False) has no head before setup() was called")
         return self.weight_VD
+
+    def _bias(self) -> Tensor | None:
+        if self.bias_V is None or self.log_unigram_V is None:
+            return self.bias_V if self.log_unigram_V is None else self.log_unigram_V
+        return self.bias_V + self.log_unigram_V
 
     def forward(
         self,
@@ -126,9 +280,10 @@ class CrossEntropy(Objective):
     ) -> ObjectiveOutput:
         """See `Objective.forward`."""
         loss = cross_entropy_loss(
-            hidden_ND,
+            hidden_ND if self.transform is None else self.transform(hidden_ND),
             targets_N,
             self._weight(embedding_VD),
+            self._bias(),
             label_smoothing=self.label_smoothing,
             z_loss=self.z_loss,
             chunk_size=self.chunk_size,
@@ -136,8 +291,8 @@ class CrossEntropy(Objective):
         return ObjectiveOutput(loss, {})
 
     def lm_head(self, embedding_VD: Tensor, unigram_count_V: Tensor) -> LMHead:
-        """The matrix that it was trained with."""
-        return LMHead(self._weight(embedding_VD), None)
+        """What it was trained with."""
+        return LMHead(self._weight(embedding_VD), self._bias(), self.transform)
 
     def num_candidates(self, vocab_size: int, num_unique: int, num_rows: int) -> int:
         """The whole vocabulary."""
@@ -145,4 +300,9 @@ class CrossEntropy(Objective):
 
     def describe(self) -> str:
         """A few words for tables."""
-        return f"cross-entropy ({'tied' if self.tied else 'untied'})"
+        words = ["tied" if self.tied else "untied"]
+        if self.unigram_bias != "none":
+            words.append(f"{self.unigram_bias} unigram bias")
+        if self.with_transform:
+            words.append("MLM transform")
+        return f"cross-entropy ({', '.join(words)})"

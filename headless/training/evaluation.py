@@ -29,16 +29,15 @@ def head_scores(
         name: torch.zeros((), dtype=torch.float64, device=hidden_ND.device)
         for name in ("nll", "nll_uncalibrated", "correct", "tokens")
     }
-    weight_VD = head.weight_VD.to(hidden_ND.dtype)
     for hidden_CD, targets_C in zip(
         hidden_ND.split(chunk_rows), targets_N.split(chunk_rows), strict=True
     ):
-        logits_CV = (hidden_CD @ weight_VD.T).float()
-        bare = F.cross_entropy(logits_CV, targets_C, ignore_index=IGNORE_INDEX, reduction="sum")
-        nll = bare
-        if head.bias_V is not None:
-            logits_CV = logits_CV + head.bias_V.float()
-            nll = F.cross_entropy(logits_CV, targets_C, ignore_index=IGNORE_INDEX, reduction="sum")
+        scores_CV = head.scores(hidden_CD)
+        logits_CV = head.complete(scores_CV)
+        nll = F.cross_entropy(logits_CV, targets_C, ignore_index=IGNORE_INDEX, reduction="sum")
+        bare = nll
+        if logits_CV is not scores_CV:
+            bare = F.cross_entropy(scores_CV, targets_C, ignore_index=IGNORE_INDEX, reduction="sum")
         sums["nll"] += nll
         sums["nll_uncalibrated"] += bare
         sums["correct"] += (logits_CV.argmax(dim=-1) == targets_C).sum()

@@ -100,7 +100,7 @@ class PretrainingModule(LightningModule):
 
     def make_head(self) -> OutputHead:
         """The LM head that the objective implies, for today's weights: hidden to logits."""
-        return OutputHead(*self.objective.lm_head(self.embedding_VD, self.unigram_counts))
+        return OutputHead(self.objective.lm_head(self.embedding_VD, self.unigram_counts).logits)
 
     def num_parameters(self) -> int:
         """Trainable values: the backbone's and the objective's own."""
@@ -155,7 +155,7 @@ class PretrainingModule(LightningModule):
         """Log what the whole validation split gave, reduced over ranks."""
         scores = self._val_scores.compute()
         scores["loss"] = float(self._val_loss.compute())
-        if self._val_head is None or self._val_head.bias_V is None:
+        if self._val_head is None or not self._val_head.is_calibrated:
             del scores["nll_uncalibrated"]
         self._val_head = None  # a copy of the embedding table: not kept while training
         datamodule = getattr(self.trainer, "datamodule", None)
@@ -234,6 +234,7 @@ class PretrainingModule(LightningModule):
         datamodule = getattr(self.trainer, "datamodule", None)
         if datamodule is not None and not bool(self.unigram_counts.any()):
             self.unigram_counts.copy_(datamodule.unigram_counts)
+            self.objective.set_unigram(self.unigram_counts)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Position in the data, random states of every rank, and whose tokens these are."""
