@@ -4,7 +4,8 @@ Block i of length T reads tokens[i·T : i·T + T + 1]: the first T are the input
 targets. So every token but the stream's first is a target exactly once an epoch.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -12,6 +13,30 @@ from headless.data.stream import TokenStream
 from headless.errors import HeadlessError
 
 IGNORED = -1  # a block index that stands for a block without any target
+
+
+class BatchIndex(NamedTuple):
+    """Which blocks make a batch, and whose targets are its negatives."""
+
+    epoch: int
+    own: list[int]
+    others: list[int]  # blocks of other micro-batches and ranks, for the table of unique targets
+
+
+class Blocks(NamedTuple):
+    """Blocks as they were read, filled up with EOS: R of them."""
+
+    epoch: int
+    indices_R: np.ndarray  # int64
+    tokens_RT1: np.ndarray  # int64
+    lengths_R: np.ndarray  # int64, the number of targets of each
+
+
+class BatchBlocks(NamedTuple):
+    """What the dataset gives the collator: a batch, and the blocks beside it."""
+
+    own: Blocks
+    others: Blocks
 
 
 def num_blocks(num_tokens: int, sequence_length: int, partial: bool = False) -> int:
@@ -51,17 +76,17 @@ class BlockDataset:
     def __len__(self) -> int:
         return self._num_blocks
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """One block: see `__getitems__`."""
-        tokens, lengths = self.__getitems__([index])
-        return tokens, lengths
+    def __getitem__(self, index: int) -> BatchBlocks:
+        """One block as a batch: see `__getitems__`."""
+        return self.__getitems__(BatchIndex(0, [index], []))
 
-    def __getitems__(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """A batch.
+    def __getitems__(self, batch: BatchIndex) -> BatchBlocks:
+        """Read a batch and the blocks whose targets are further negatives."""
+        return BatchBlocks(
+            self._read(batch.epoch, batch.own), self._read(batch.epoch, batch.others)
+        )
 
-        Returns:
-            int64 tokens [B, T + 1], filled up with EOS, and the number of targets of each row [B].
-        """
+    def _read(self, epoch: int, indices: list[int]) -> Blocks:
         length = self.sequence_length
         tokens = np.full((len(indices), length + 1), self.eos_token_id, dtype=np.int64)
         targets = np.zeros(len(indices), dtype=np.int64)
@@ -71,7 +96,7 @@ class BlockDataset:
             piece = self.stream.tokens[index * length : index * length + length + 1]
             tokens[row, : len(piece)] = piece
             targets[row] = len(piece) - 1
-        return tokens, targets
+        return Blocks(epoch, np.array(indices, dtype=np.int64), tokens, targets)
 
 
 class BlockSampler:
@@ -83,6 +108,9 @@ class BlockSampler:
     Each iteration covers what is left of an epoch, from the batch that `batches_seen` tells on:
     all of it at its beginning.
 
+    Since the order is known to every process, so are the targets of all others: negatives beyond
+    the micro-batch need no communication.
+
     Args:
         num_blocks: number of blocks.
         batch_size: B, blocks a batch.
@@ -93,6 +121,10 @@ class BlockSampler:
         drop_last: leave out a last batch that is not full (training). Without it every rank gets
             equally many batches, filled up with the index -1.
         batches_seen: how many batches this rank has consumed since the beginning of training.
+        negatives: whose blocks a batch names beside its own: "microbatch" none; "accumulated"
+            those of this rank's other micro-batches of the optimizer step; "global" those of all
+            ranks' micro-batches of the step.
+        accumulate: micro-batches of an optimizer step; the last step of an epoch may have fewer.
 
     Raises:
         HeadlessError: fewer blocks than a batch of all ranks (with drop_last).
@@ -109,6 +141,8 @@ class BlockSampler:
         shuffle: bool = True,
         drop_last: bool = True,
         batches_seen: Callable[[], int] = lambda: 0,
+        negatives: Literal["microbatch", "accumulated", "global"] = "microbatch",
+        accumulate: int = 1,
     ) -> None:
         if batch_size < 1:
             raise HeadlessError(f"batch_size must be at least 1, got {batch_size}")
@@ -120,6 +154,8 @@ class BlockSampler:
         self.shuffle = shuffle
         self.drop_last = drop_last
         self.batches_seen = batches_seen
+        self.negatives = negatives
+        self.accumulate = accumulate
         if len(self) == 0:
             raise HeadlessError(
                 f"{num_blocks} sequences are too few for one batch of {batch_size} on each of "
@@ -137,14 +173,30 @@ class BlockSampler:
             return np.arange(self.num_blocks)
         return np.random.default_rng([self.seed, epoch]).permutation(self.num_blocks)
 
-    def batch(self, order: np.ndarray, k: int) -> list[int]:
-        """Batch k of this rank."""
-        begin = (k * self.world_size + self.rank) * self.batch_size
+    def batch(self, order: np.ndarray, k: int, rank: int | None = None) -> list[int]:
+        """Batch k of a rank, by default of this one."""
+        rank = self.rank if rank is None else rank
+        begin = (k * self.world_size + rank) * self.batch_size
         indices = order[begin : begin + self.batch_size].tolist()
         return indices + [IGNORED] * (self.batch_size - len(indices))
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def others(self, order: np.ndarray, k: int) -> list[int]:
+        """The blocks whose targets are negatives of batch k of this rank, beside its own."""
+        if self.negatives == "microbatch":
+            return []
+        first = k - k % self.accumulate
+        step = range(first, min(first + self.accumulate, len(self)))
+        ranks = range(self.world_size) if self.negatives == "global" else [self.rank]
+        return [
+            index
+            for batch in step
+            for rank in ranks
+            if (batch, rank) != (k, self.rank)
+            for index in self.batch(order, batch, rank)
+        ]
+
+    def __iter__(self) -> Iterator[BatchIndex]:
         epoch, first = divmod(self.batches_seen(), len(self))
         order = self.order(epoch)
         for k in range(first, len(self)):
-            yield self.batch(order, k)
+            yield BatchIndex(epoch, self.batch(order, k), self.others(order, k))

@@ -8,11 +8,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from headless.data.blocks import BatchBlocks, Blocks
+
 IGNORE_INDEX = -100
 
 
 def unique_table(
-    targets_N: np.ndarray, vocab_size: int, pad_multiple: int = 512
+    targets_N: np.ndarray,
+    vocab_size: int,
+    pad_multiple: int = 512,
+    others_K: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """The unique targets of a batch, padded so that a compiled step meets few shapes.
 
@@ -22,6 +27,7 @@ def unique_table(
         targets_N: int64; -100 marks rows that do not count.
         vocab_size: V; every other target is in [0, V).
         pad_multiple: M is rounded up to a multiple of it with id 0 and count 0.
+        others_K: int64; targets of rows elsewhere that are negatives too.
 
     Returns:
         ids [M] ascending, position of each row's target among them [N] (-100 where ignored),
@@ -30,6 +36,8 @@ def unique_table(
     """
     valid_N = targets_N != IGNORE_INDEX
     count_V = np.bincount(targets_N[valid_N], minlength=vocab_size)
+    if others_K is not None:
+        count_V += np.bincount(others_K[others_K != IGNORE_INDEX], minlength=vocab_size)
     ids = np.flatnonzero(count_V)
     counts = count_V[ids]
     position_V = np.full(vocab_size, IGNORE_INDEX, dtype=np.int64)
@@ -47,8 +55,8 @@ def unique_table(
     )
 
 
-class CausalCollator:
-    """Makes the batch of a causal language model; runs in the loader's workers.
+class Collator:
+    """Makes a batch from blocks; runs in the loader's workers. A task says what its targets are.
 
     Args:
         vocab_size: V.
@@ -59,7 +67,15 @@ class CausalCollator:
         self.vocab_size = vocab_size
         self.pad_multiple = pad_multiple
 
-    def __call__(self, batch: tuple[np.ndarray, np.ndarray]) -> dict[str, Any]:
+    def examples(self, blocks: Blocks) -> tuple[np.ndarray, np.ndarray]:
+        """Inputs and targets [R, T] of blocks, -100 where there is no target.
+
+        A function of the blocks alone (their epoch and indices included), so that every process
+        knows the targets of all others.
+        """
+        raise NotImplementedError
+
+    def __call__(self, batch: BatchBlocks) -> dict[str, Any]:
         """A batch from what `BlockDataset.__getitems__` returned.
 
         Returns:
@@ -67,18 +83,30 @@ class CausalCollator:
             `unique_ids` [M], `unique_inverse` [B·T], `unique_counts` [M] (long), and the plain
             numbers `num_tokens` (real input tokens) and `num_unique`.
         """
-        tokens_BT1, lengths_B = batch
-        targets_BT = tokens_BT1[:, 1:].copy()
-        targets_BT[np.arange(targets_BT.shape[1]) >= lengths_B[:, None]] = IGNORE_INDEX
+        inputs_BT, targets_BT = self.examples(batch.own)
+        others_KT = self.examples(batch.others)[1] if len(batch.others.indices_R) else None
         ids, inverse, counts, num_unique = unique_table(
-            targets_BT.reshape(-1), self.vocab_size, self.pad_multiple
+            targets_BT.reshape(-1),
+            self.vocab_size,
+            self.pad_multiple,
+            None if others_KT is None else others_KT.reshape(-1),
         )
         return {
-            "input_ids": torch.from_numpy(tokens_BT1[:, :-1].copy()),
+            "input_ids": torch.from_numpy(inputs_BT),
             "targets": torch.from_numpy(targets_BT),
             "unique_ids": torch.from_numpy(ids),
             "unique_inverse": torch.from_numpy(inverse),
             "unique_counts": torch.from_numpy(counts),
-            "num_tokens": int(lengths_B.sum()),
+            "num_tokens": int(batch.own.lengths_R.sum()),
             "num_unique": num_unique,
         }
+
+
+class CausalCollator(Collator):
+    """The task of a causal language model: each position's target is the token after it."""
+
+    def examples(self, blocks: Blocks) -> tuple[np.ndarray, np.ndarray]:
+        """See `Collator.examples`."""
+        targets_RT = blocks.tokens_RT1[:, 1:].copy()
+        targets_RT[np.arange(targets_RT.shape[1]) >= blocks.lengths_R[:, None]] = IGNORE_INDEX
+        return blocks.tokens_RT1[:, :-1].copy(), targets_RT

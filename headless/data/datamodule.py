@@ -10,7 +10,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from headless.data.blocks import BlockDataset, BlockSampler
+from headless.data.blocks import BatchIndex, BlockDataset, BlockSampler
 from headless.data.collate import CausalCollator
 from headless.data.stream import open_dataset
 
@@ -123,7 +123,8 @@ class TokenDataModule(LightningDataModule):
     def probe_batch(self, num_sequences: int) -> dict[str, Any]:
         """The first sequences of the validation split: the same ones whenever it is asked."""
         blocks = self._blocks["validation"]
-        return self.collator(blocks.__getitems__(list(range(min(num_sequences, len(blocks))))))
+        indices = list(range(min(num_sequences, len(blocks))))
+        return self.collator(blocks.__getitems__(BatchIndex(0, indices, [])))
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled blocks, from the batch after the last one that the module has seen."""
@@ -136,6 +137,8 @@ class TokenDataModule(LightningDataModule):
             rank=trainer.global_rank,
             world_size=trainer.world_size,
             batches_seen=lambda: getattr(trainer.lightning_module, "batches_seen", 0),
+            negatives=getattr(trainer.lightning_module, "negatives", "microbatch"),
+            accumulate=trainer.accumulate_grad_batches,
         )
         return self._loader("train", sampler)
 
@@ -156,7 +159,7 @@ class TokenDataModule(LightningDataModule):
     def _loader(self, split: str, sampler: BlockSampler) -> DataLoader:
         return ResumableLoader(
             self._blocks[split],  # type: ignore[arg-type] # has what a loader asks for
-            batch_sampler=sampler,
+            batch_sampler=sampler,  # type: ignore[arg-type] # what it yields, the dataset reads
             collate_fn=self.collator,  # type: ignore[arg-type] # a batch comes whole
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,

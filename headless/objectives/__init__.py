@@ -1,6 +1,13 @@
 """Training objectives: what a language model is asked to do with its hidden states. Pure torch."""
 
-from headless.objectives.base import LMHead, Objective, ObjectiveOutput, UniqueTargets, log_unigram
+from headless.objectives.base import (
+    LMHead,
+    Negatives,
+    Objective,
+    ObjectiveOutput,
+    UniqueTargets,
+    log_unigram,
+)
 from headless.objectives.candidates import unique_targets
 from headless.objectives.combined import Combined
 from headless.objectives.contrastive import (
@@ -14,6 +21,7 @@ __all__ = [
     "ContrastiveWeightTying",
     "CrossEntropy",
     "LMHead",
+    "Negatives",
     "Objective",
     "ObjectiveOutput",
     "UniqueTargets",

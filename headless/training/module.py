@@ -22,7 +22,7 @@ from headless.models.backbone import (
 )
 from headless.models.flops import backbone_flops_per_token, scoring_flops
 from headless.models.heads import OutputHead
-from headless.objectives import LMHead, Objective, ObjectiveOutput, UniqueTargets
+from headless.objectives import LMHead, Negatives, Objective, ObjectiveOutput, UniqueTargets
 from headless.training.evaluation import LanguageModelScores, head_scores
 from headless.training.optim import AdamWConfig, ScheduleConfig, build_optimizer, gradient_norm
 from headless.training.random_state import get_random_state, set_random_state
@@ -97,6 +97,11 @@ class PretrainingModule(LightningModule):
     def embedding_VD(self) -> nn.Parameter:  # noqa: N802 - the shape is part of the name
         """The backbone's input embedding table."""
         return embedding_table(self.backbone)
+
+    @property
+    def negatives(self) -> Negatives:
+        """Whose targets the data module puts into the table of unique targets."""
+        return self.objective.negatives
 
     def make_head(self) -> OutputHead:
         """The LM head that the objective implies, for today's weights: hidden to logits."""
