@@ -336,5 +336,8 @@ class ContrastiveWeightTying(Objective):
             words.append(f"{self.negatives} negatives")
         if self.num_sampled:
             words.append(f"+{self.num_sampled} sampled")
-        words += [w for w in ("normalize", "stop_gradient") if getattr(self, w)]
-        return f"headless ({', '.join(words).replace('_', '-').replace('normalize', 'cosine')})"
+        if self.normalize:
+            words.append("cosine")
+        if self.stop_gradient:
+            words.append("stop-gradient")
+        return f"headless ({', '.join(words)})"
