@@ -55,14 +55,14 @@ class GeometryMonitor(PeriodicMonitor):
             probe = trainer.datamodule.probe_batch(self.num_sequences)  # type: ignore[attr-defined]
             self._probe_BT = probe["input_ids"]
         # Every rank takes part in the forward pass: the weights may be sharded.
-        with evaluating(pl_module.backbone), trainer.precision_plugin.forward_context():
+        with evaluating(pl_module), trainer.precision_plugin.forward_context():
             states = pl_module.backbone(
                 input_ids=self._probe_BT.to(pl_module.device),
                 output_hidden_states=True,
                 use_cache=False,
             ).hidden_states
-        if trainer.is_global_zero:
-            log_point(trainer, measure(states, pl_module.embedding_VD.detach()))
+            if trainer.is_global_zero:
+                log_point(trainer, measure(states, pl_module.embedding_VD.detach()))
 
 
 def measure(states: tuple[Tensor, ...], embedding_VD: Tensor) -> dict[str, float]:

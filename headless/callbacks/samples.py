@@ -9,19 +9,25 @@ from lightning.pytorch import LightningModule, Trainer
 from headless.callbacks.evaluating import evaluating
 from headless.callbacks.periodic import PeriodicMonitor
 from headless.callbacks.progress import progress_of
+from headless.models.backbone import hidden_states
 from headless.models.sampling import check_prompt, sample_tokens
 from headless.runs.directory import RunDirectory
 from headless.runs.metrics import append_point, truncate_metrics
+
+GUESSES = 5  # for each mask of a prompt
 
 
 class SampleWriter(PeriodicMonitor):
     """Continues fixed prompts with the same random numbers each time: `samples.jsonl`.
 
+    A masked model cannot continue: it writes its likeliest tokens, with their probabilities, for
+    each mask token of a prompt, or for its last token where it has none.
+
     Logs no metric; to W&B it sends a table `samples`.
 
     Args:
         every_n_steps: optimizer steps between two samples of each prompt.
-        prompts: what is continued.
+        prompts: what is continued, or filled in.
         max_new_tokens: length of the continuation.
         temperature: 0 takes the likeliest token.
         top_k: draw among the k likeliest tokens; None: among all.
@@ -63,14 +69,19 @@ class SampleWriter(PeriodicMonitor):
     def _encode(self, trainer: Trainer, pl_module: Any, prompt: str) -> list[int]:
         datamodule = trainer.datamodule  # type: ignore[attr-defined]
         ids = datamodule.tokenizer.encode(prompt, add_special_tokens=False)
-        ids = ids or [datamodule.eos_token_id]  # what stands before every document
+        if pl_module.task == "masked":
+            if datamodule.mask_token_id not in ids:
+                ids[-1:] = [datamodule.mask_token_id]
+        else:
+            ids = ids or [datamodule.eos_token_id]  # what stands before every document
         check_prompt(pl_module.backbone, len(ids))
         return ids
 
     def report(self, trainer: Trainer, pl_module: Any) -> None:
         """Continue every prompt and write what came out."""
-        with evaluating(pl_module.backbone):
-            texts = self._sample(trainer, pl_module)
+        with evaluating(pl_module):
+            fill = self._fill if pl_module.task == "masked" else self._sample
+            texts = fill(trainer, pl_module)
         if not trainer.is_global_zero:
             return
         progress = progress_of(trainer).point()
@@ -99,4 +110,25 @@ class SampleWriter(PeriodicMonitor):
                     eos_token_id=datamodule.eos_token_id,
                 )
             texts.append(tokenizer.decode(tokens[0, len(ids) :], skip_special_tokens=True))
+        return texts
+
+    def _fill(self, trainer: Trainer, pl_module: Any) -> list[str]:
+        """For each prompt, the likeliest tokens at its masks."""
+        datamodule = trainer.datamodule  # type: ignore[attr-defined]
+        head = pl_module.make_head()
+        texts = []
+        for ids in self._ids:
+            tokens_1T = torch.tensor([ids], device=pl_module.device)
+            with trainer.precision_plugin.forward_context():
+                hidden_1TD = hidden_states(pl_module.backbone, tokens_1T)
+                logits_KV = head(hidden_1TD[tokens_1T == datamodule.mask_token_id])
+            best = logits_KV.softmax(dim=-1).topk(min(GUESSES, logits_KV.shape[-1]), dim=-1)
+            guesses = [
+                ", ".join(
+                    f"{datamodule.tokenizer.decode([token])!r} {share:.2f}"
+                    for token, share in zip(*pair, strict=True)
+                )
+                for pair in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+            ]
+            texts.append(" / ".join(guesses))
         return texts

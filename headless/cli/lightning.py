@@ -33,6 +33,7 @@ from headless.objectives import Objective
 from headless.runs.directory import RunDirectory
 from headless.training.checkpoint_io import AtomicCheckpointIO
 from headless.training.module import PretrainingModule
+from headless.training.strategies import choose_strategy, cluster_plugins, tune
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,7 @@ class RunCLI(LightningCLI):
         parser.add_lightning_class_args(SampleWriter, "samples")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=_seed)
         parser.link_arguments("data.sequence_length", "model.sequence_length")
+        parser.link_arguments("data.task", "model.task")
         parser.link_arguments("data.vocab_size", "model.vocab_size", apply_on="instantiate")
         parser.link_arguments("data.eos_token_id", "model.eos_token_id", apply_on="instantiate")
 
@@ -168,7 +170,8 @@ class RunCLI(LightningCLI):
         config = self._get(self.config_init, "trainer")
         if config.precision is None and config.accelerator != "cpu" and torch.cuda.is_available():
             config.precision = "bf16-mixed" if torch.cuda.is_bf16_supported(False) else "32-true"
-        config.plugins = [*(config.plugins or []), AtomicCheckpointIO()]
+        config.strategy = choose_strategy(config.strategy)
+        config.plugins = [*(config.plugins or []), *cluster_plugins(), AtomicCheckpointIO()]
         config.callbacks = [
             ProgressMonitor(),
             RunSummary(name=run.name, group=run.group, tags=run.tags),
@@ -176,9 +179,11 @@ class RunCLI(LightningCLI):
         ]
         if config.enable_progress_bar is not False:
             config.callbacks.append(StepProgressBar())
-        return super().instantiate_trainer(
+        trainer = super().instantiate_trainer(
             default_root_dir=str(directory.path), logger=loggers, **kwargs
         )
+        tune(trainer.strategy)
+        return trainer
 
 
 def _seed(value: bool | int) -> int:

@@ -76,6 +76,7 @@ def prepare(
     output: Path,
     vocab_size: int = 32768,
     tokenizer: str | None = None,
+    mask_token: str | None = None,
     text_field: str = "text",
     document_separator: str | None = None,
     split: str = "train",
@@ -93,6 +94,8 @@ def prepare(
         output: the directory to make.
         vocab_size: of the byte-level BPE tokenizer that is trained on the training documents.
         tokenizer: an existing fast tokenizer instead: directory, tokenizer.json or hub name.
+        mask_token: for masked language models, e.g. "[MASK]": the tokenizer gets this token (an
+            existing one that has a mask token keeps its own).
         text_field: the field or column that holds the text (jsonl, parquet, datasets).
         document_separator: splits a txt file into documents (\\n is a line's end, so that
             '\\n\\n' is a blank line); otherwise a file is a document.

@@ -1,7 +1,8 @@
 """Fixed-length blocks of a token stream, and the order in which they are read. Pure numpy.
 
-Block i of length T reads tokens[i·T : i·T + T + 1]: the first T are the input, the last T the
-targets. So every token but the stream's first is a target exactly once an epoch.
+Block i of length T reads tokens[i·T : i·T + T + lookahead]. With a lookahead of 1 (causal models)
+the first T are the input, the last T the targets: every token but the stream's first is a target
+exactly once an epoch. Without one (masked models) every token is an input exactly once.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ import numpy as np
 from headless.data.stream import TokenStream
 from headless.errors import HeadlessError
 
-IGNORED = -1  # a block index that stands for a block without any target
+IGNORED = -1  # a block index that stands for a block without any token
 
 
 class BatchIndex(NamedTuple):
@@ -24,12 +25,12 @@ class BatchIndex(NamedTuple):
 
 
 class Blocks(NamedTuple):
-    """Blocks as they were read, filled up with EOS: R of them."""
+    """Blocks as they were read, filled up with EOS: R of them, of S = T + lookahead tokens."""
 
     epoch: int
     indices_R: np.ndarray  # int64
-    tokens_RT1: np.ndarray  # int64
-    lengths_R: np.ndarray  # int64, the number of targets of each
+    tokens_RS: np.ndarray  # int64
+    lengths_R: np.ndarray  # int64, how many of the first T tokens of each are inputs
 
 
 class BatchBlocks(NamedTuple):
@@ -39,10 +40,12 @@ class BatchBlocks(NamedTuple):
     others: Blocks
 
 
-def num_blocks(num_tokens: int, sequence_length: int, partial: bool = False) -> int:
+def num_blocks(
+    num_tokens: int, sequence_length: int, partial: bool = False, lookahead: int = 1
+) -> int:
     """How many blocks a stream has; `partial` counts a last one that is not full."""
-    targets = max(0, num_tokens - 1)
-    return -(-targets // sequence_length) if partial else targets // sequence_length
+    inputs = max(0, num_tokens - lookahead)
+    return -(-inputs // sequence_length) if partial else inputs // sequence_length
 
 
 class BlockDataset:
@@ -53,20 +56,27 @@ class BlockDataset:
         sequence_length: T.
         eos_token_id: fills up a last block that is not full.
         partial: keep that last block (validation); without it only full ones (training).
+        lookahead: how many tokens a block reads beyond its T inputs.
 
     Raises:
         HeadlessError: the stream is shorter than one block.
     """
 
     def __init__(
-        self, stream: TokenStream, sequence_length: int, eos_token_id: int, partial: bool = False
+        self,
+        stream: TokenStream,
+        sequence_length: int,
+        eos_token_id: int,
+        partial: bool = False,
+        lookahead: int = 1,
     ) -> None:
         self.stream = stream
         self.sequence_length = sequence_length
         self.eos_token_id = eos_token_id
+        self.lookahead = lookahead
         if sequence_length < 1:
             raise HeadlessError(f"sequence_length must be at least 1, got {sequence_length}")
-        self._num_blocks = num_blocks(len(stream), sequence_length, partial)
+        self._num_blocks = num_blocks(len(stream), sequence_length, partial, lookahead)
         if self._num_blocks == 0:
             raise HeadlessError(
                 f"{stream.path} holds {len(stream)} tokens, too few for one sequence of "
@@ -87,16 +97,16 @@ class BlockDataset:
         )
 
     def _read(self, epoch: int, indices: list[int]) -> Blocks:
-        length = self.sequence_length
-        tokens = np.full((len(indices), length + 1), self.eos_token_id, dtype=np.int64)
-        targets = np.zeros(len(indices), dtype=np.int64)
+        length, size = self.sequence_length, self.sequence_length + self.lookahead
+        tokens = np.full((len(indices), size), self.eos_token_id, dtype=np.int64)
+        lengths = np.zeros(len(indices), dtype=np.int64)
         for row, index in enumerate(indices):
             if index == IGNORED:
                 continue
-            piece = self.stream.tokens[index * length : index * length + length + 1]
+            piece = self.stream.tokens[index * length : index * length + size]
             tokens[row, : len(piece)] = piece
-            targets[row] = len(piece) - 1
-        return Blocks(epoch, np.array(indices, dtype=np.int64), tokens, targets)
+            lengths[row] = len(piece) - self.lookahead
+        return Blocks(epoch, np.array(indices, dtype=np.int64), tokens, lengths)
 
 
 class BlockSampler:

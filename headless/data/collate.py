@@ -1,9 +1,10 @@
-"""Batches from blocks: inputs, targets one token later, and the table of unique targets.
+"""Batches from blocks: inputs, targets, and the table of unique targets.
 
-Shapes: B batch, T time, N = B·T rows, M unique targets, V vocabulary.
+Shapes: B batch, T time, N rows that are scored (B·T in a causal model), M unique targets,
+V vocabulary; R blocks, each with K of the rows, S tokens of a block.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -55,20 +56,33 @@ def unique_table(
     )
 
 
+class Examples(NamedTuple):
+    """What a task makes of blocks."""
+
+    inputs_RT: np.ndarray  # int64
+    targets_RK: np.ndarray  # int64, -100 where there is no target
+    positions_RK: np.ndarray | None  # int64, in 0 ... T-1, where the targets are; None: everywhere
+
+
 class Collator:
     """Makes a batch from blocks; runs in the loader's workers. A task says what its targets are.
+
+    Attributes:
+        lookahead: how many tokens beyond its T inputs a block must have read.
 
     Args:
         vocab_size: V.
         pad_multiple: the table of unique targets is padded to a multiple of it.
     """
 
+    lookahead: int = 0
+
     def __init__(self, vocab_size: int, pad_multiple: int = 512) -> None:
         self.vocab_size = vocab_size
         self.pad_multiple = pad_multiple
 
-    def examples(self, blocks: Blocks) -> tuple[np.ndarray, np.ndarray]:
-        """Inputs and targets [R, T] of blocks, -100 where there is no target.
+    def examples(self, blocks: Blocks) -> Examples:
+        """Inputs and targets of blocks.
 
         A function of the blocks alone (their epoch and indices included), so that every process
         knows the targets of all others.
@@ -79,21 +93,31 @@ class Collator:
         """A batch from what `BlockDataset.__getitems__` returned.
 
         Returns:
-            `input_ids` and `targets` (long [B, T], targets -100 where there is none),
-            `unique_ids` [M], `unique_inverse` [B·T], `unique_counts` [M] (long), and the plain
-            numbers `num_tokens` (real input tokens) and `num_unique`.
+            `input_ids` (long [B, T]); `targets` (long, -100 where there is none): [B, T], or
+            [N] with `rows` [N], their places among the B·T positions, where only some positions
+            are scored; `unique_ids` [M], `unique_inverse` [N], `unique_counts` [M] (long); and
+            the plain numbers `num_tokens` (real input tokens) and `num_unique`. All shapes but
+            M are the same for every batch.
         """
-        inputs_BT, targets_BT = self.examples(batch.own)
-        others_KT = self.examples(batch.others)[1] if len(batch.others.indices_R) else None
+        inputs_BT, targets_BK, positions_BK = self.examples(batch.own)
+        some_others = len(batch.others.indices_R) > 0
         ids, inverse, counts, num_unique = unique_table(
-            targets_BT.reshape(-1),
+            targets_BK.reshape(-1),
             self.vocab_size,
             self.pad_multiple,
-            None if others_KT is None else others_KT.reshape(-1),
+            self.examples(batch.others).targets_RK.reshape(-1) if some_others else None,
         )
+        placed: dict[str, Any] = {"targets": torch.from_numpy(targets_BK)}
+        if positions_BK is not None:
+            first_B1 = np.arange(len(inputs_BT))[:, None] * inputs_BT.shape[1]
+            rows_BK = np.where(targets_BK == IGNORE_INDEX, 0, first_B1 + positions_BK)
+            placed = {
+                "targets": torch.from_numpy(targets_BK.reshape(-1)),
+                "rows": torch.from_numpy(rows_BK.reshape(-1)),
+            }
         return {
             "input_ids": torch.from_numpy(inputs_BT),
-            "targets": torch.from_numpy(targets_BT),
+            **placed,
             "unique_ids": torch.from_numpy(ids),
             "unique_inverse": torch.from_numpy(inverse),
             "unique_counts": torch.from_numpy(counts),
@@ -105,8 +129,10 @@ class Collator:
 class CausalCollator(Collator):
     """The task of a causal language model: each position's target is the token after it."""
 
-    def examples(self, blocks: Blocks) -> tuple[np.ndarray, np.ndarray]:
+    lookahead = 1
+
+    def examples(self, blocks: Blocks) -> Examples:
         """See `Collator.examples`."""
-        targets_RT = blocks.tokens_RT1[:, 1:].copy()
+        targets_RT = blocks.tokens_RS[:, 1:].copy()
         targets_RT[np.arange(targets_RT.shape[1]) >= blocks.lengths_R[:, None]] = IGNORE_INDEX
-        return blocks.tokens_RT1[:, :-1].copy(), targets_RT
+        return Examples(blocks.tokens_RS[:, :-1].copy(), targets_RT, None)

@@ -5,14 +5,20 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from headless.data.blocks import BatchIndex, BlockDataset, BlockSampler
-from headless.data.collate import CausalCollator
+from headless.data.collate import CausalCollator, Collator
+from headless.data.masking import MaskedCollator
 from headless.data.stream import open_dataset
+from headless.data.tokenizer import special_ids
+from headless.errors import HeadlessError
+
+Task = Literal["causal", "masked"]
 
 
 class ResumableLoader(DataLoader):
@@ -34,19 +40,24 @@ class TokenDataModule(LightningDataModule):
     """Batches for pre-training from a directory that `headless prepare` wrote.
 
     The order of the training blocks is a function of (seed, epoch) alone; batch k of a rank is a
-    function of that order, k, the rank and their number.
+    function of that order, k, the rank and their number. So are the masks of a masked model: of
+    the seed, the epoch and the block; in validation of the block alone, the same for every run.
 
     Args:
         path: the prepared dataset.
+        task: "causal" asks for the next token (GPT), "masked" for tokens that were replaced in the
+            input (BERT); the dataset needs a mask token then (headless prepare --mask_token).
         sequence_length: tokens of a training sequence; any length, without preparing again.
         batch_size: sequences of a micro-batch on one device.
         val_batch_size: sequences of a validation batch on one device; None: as in training.
         seed: seed of the order; linked to seed_everything.
         num_workers: processes that make batches; 0 makes them in the training process.
         verify: "full" compares every file's checksum before it is used, "size" only its size.
+        mask_probability: masked models only: share of a sequence's positions that is asked for.
 
     Raises:
-        HeadlessError: no dataset, a damaged one, or too few tokens for one sequence.
+        HeadlessError: no dataset, a damaged one, too few tokens for one sequence, or masks without
+            a mask token.
     """
 
     def __init__(
@@ -58,9 +69,13 @@ class TokenDataModule(LightningDataModule):
         seed: int = 0,
         num_workers: int = 0,
         verify: Literal["full", "size"] = "full",
+        task: Task = "causal",
+        mask_probability: float = 0.15,
     ) -> None:
         super().__init__()
         self.path = Path(path)
+        self.task = task
+        self.mask_probability = mask_probability
         self.sequence_length = sequence_length
         self.batch_size = batch_size
         self.val_batch_size = val_batch_size or batch_size
@@ -68,17 +83,45 @@ class TokenDataModule(LightningDataModule):
         self.num_workers = num_workers
         self.dataset = open_dataset(self.path, verify=verify)
         self.manifest = self.dataset.manifest
-        self.collator = CausalCollator(self.manifest.vocab_size)
+        self._tokenizer: Any = None
+        self.collator = self._make_collator(seed)
+        self.val_collator = self._make_collator(0)
         self._blocks = {
             split: BlockDataset(
                 self.dataset.split(split),
                 sequence_length,
                 self.manifest.eos_token_id,
                 partial=split == "validation",
+                lookahead=self.collator.lookahead,
             )
             for split in ("train", "validation")
         }
-        self._tokenizer: Any = None
+
+    def _make_collator(self, seed: int) -> Collator:
+        if self.task == "causal":
+            return CausalCollator(self.vocab_size)
+        if not 0.0 < self.mask_probability <= 1.0:
+            raise HeadlessError(
+                f"data.mask_probability must be in (0, 1], got {self.mask_probability}"
+            )
+        if self.mask_token_id is None:
+            raise HeadlessError(
+                f"the tokenizer of {self.path} has no mask token, and a masked model needs one: "
+                'prepare the text again with headless prepare … --mask_token "[MASK]"'
+            )
+        return MaskedCollator(
+            self.vocab_size,
+            self.mask_token_id,
+            self._ordinary_ids,
+            mask_probability=self.mask_probability,
+            seed=seed,
+        )
+
+    @property
+    def _ordinary_ids(self) -> np.ndarray:
+        """The ids that stand for text, ascending."""
+        known = set(self.tokenizer.get_vocab().values())
+        return np.array(sorted(known - special_ids(self.tokenizer) - {self.eos_token_id}))
 
     @property
     def vocab_size(self) -> int:
@@ -92,8 +135,20 @@ class TokenDataModule(LightningDataModule):
 
     @property
     def unigram_counts(self) -> Tensor:
-        """How often each token occurs in the training split: long [V]."""
-        return self.dataset.unigram_counts
+        """How often each token of the training split can be a target: long [V].
+
+        A masked model is never asked for a special token.
+        """
+        counts = self.dataset.unigram_counts
+        if self.task == "causal":
+            return counts
+        ordinary = torch.from_numpy(self._ordinary_ids)
+        return torch.zeros_like(counts).index_copy(0, ordinary, counts[ordinary])
+
+    @property
+    def mask_token_id(self) -> int | None:
+        """What stands in the place of a token that is asked for, where the tokenizer has it."""
+        return self.tokenizer.mask_token_id
 
     @property
     def bytes_per_token(self) -> float:
@@ -124,7 +179,7 @@ class TokenDataModule(LightningDataModule):
         """The first sequences of the validation split: the same ones whenever it is asked."""
         blocks = self._blocks["validation"]
         indices = list(range(min(num_sequences, len(blocks))))
-        return self.collator(blocks.__getitems__(BatchIndex(0, indices, [])))
+        return self.val_collator(blocks.__getitems__(BatchIndex(0, indices, [])))
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled blocks, from the batch after the last one that the module has seen."""
@@ -143,7 +198,7 @@ class TokenDataModule(LightningDataModule):
         return self._loader("train", sampler)
 
     def val_dataloader(self) -> DataLoader:
-        """Every token of the validation split but the first, in order."""
+        """The whole validation split, in order."""
         trainer = self.trainer
         assert trainer is not None
         sampler = BlockSampler(
@@ -160,7 +215,7 @@ class TokenDataModule(LightningDataModule):
         return ResumableLoader(
             self._blocks[split],  # type: ignore[arg-type] # has what a loader asks for
             batch_sampler=sampler,  # type: ignore[arg-type] # what it yields, the dataset reads
-            collate_fn=self.collator,  # type: ignore[arg-type] # a batch comes whole
+            collate_fn=self.collator if split == "train" else self.val_collator,  # type: ignore[arg-type] # a batch comes whole
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),

@@ -19,6 +19,7 @@ from headless.data.encode import write_streams
 from headless.data.split import Report, Scan, choose_validation, scan
 from headless.data.stream import FORMAT, MANIFEST, TOKENIZER, Manifest, sha256_of, token_dtype
 from headless.data.tokenizer import (
+    add_mask_token,
     as_fast_tokenizer,
     end_of_document,
     load_tokenizer,
@@ -62,6 +63,7 @@ def prepare(
     output: Path,
     vocab_size: int = 32768,
     tokenizer: str | None = None,
+    mask_token: str | None = None,
     text_field: str = "text",
     document_separator: str | None = None,
     split: str = "train",
@@ -94,7 +96,10 @@ def prepare(
         found = scan(documents, seed, report)
         held_out = choose_validation(found, validation_fraction)
         if fast is None:
-            fast = _make_tokenizer(documents, found, held_out, vocab_size, tokenizer_bytes, report)
+            to_train = vocab_size - bool(mask_token)
+            fast = _make_tokenizer(documents, found, held_out, to_train, tokenizer_bytes, report)
+        if mask_token:
+            add_mask_token(fast, mask_token)
         fast.save_pretrained(partial / TOKENIZER)
         eos_token_id, size = end_of_document(fast), max(fast.get_vocab().values()) + 1
         assert eos_token_id is not None

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from headless.errors import HeadlessError
 
@@ -93,6 +93,32 @@ def load_tokenizer(source: str) -> Any:
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     return tokenizer
+
+
+def special_ids(tokenizer: Any) -> set[int]:
+    """The ids that stand for no text."""
+    added = tokenizer.added_tokens_decoder.items()
+    return {id for id, token in added if token.special} | set(tokenizer.all_special_ids)
+
+
+def add_mask_token(tokenizer: Any, mask_token: str) -> None:
+    """Give a tokenizer a mask token; one that has a mask token keeps its own.
+
+    In a prompt it takes the blank before it along, as the first token of a word does.
+
+    Raises:
+        HeadlessError: it is a token of text already, or the one that ends a document.
+    """
+    if tokenizer.mask_token_id is not None:
+        return
+    known = tokenizer.get_vocab().get(mask_token)
+    usable = special_ids(tokenizer) - {end_of_document(tokenizer)}
+    if known is not None and known not in usable:
+        raise HeadlessError(
+            f"the mask token {mask_token!r} is a token of another use: choose another --mask_token"
+        )
+    token = AddedToken(mask_token, lstrip=True, normalized=False, special=True)
+    tokenizer.add_special_tokens({"mask_token": token})
 
 
 def end_of_document(tokenizer: Any) -> int | None:

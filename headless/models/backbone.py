@@ -1,4 +1,4 @@
-"""Backbones: any causal Hugging Face architecture, from scratch, without its LM head."""
+"""Backbones: any Hugging Face decoder or encoder, from scratch, without its LM head."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from headless.errors import HeadlessError
 
@@ -14,6 +15,8 @@ from headless.errors import HeadlessError
 _GPT2 = {"model_type": "gpt2", "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
 _PYTHIA = {"model_type": "gpt_neox", "max_position_embeddings": 2048}  # rotary on 25 %: default
 _LLAMA = {"model_type": "llama", "max_position_embeddings": 2048}
+_BERT = {"model_type": "bert", "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+_DISTILBERT = {"model_type": "distilbert", "dropout": 0.0, "attention_dropout": 0.0}
 
 
 def _sizes(layers: int, hidden: int, heads: int, intermediate: int) -> dict[str, int]:
@@ -34,9 +37,15 @@ PRESETS: dict[str, dict[str, Any]] = {
     "pythia-160m": _PYTHIA | _sizes(12, 768, 12, 3072),
     "pythia-410m": _PYTHIA | _sizes(24, 1024, 16, 4096),
     "llama-135m": _LLAMA | _sizes(30, 576, 9, 1536) | {"num_key_value_heads": 3},
+    "bert-base": _BERT | _sizes(12, 768, 12, 3072),
+    "bert-small": _BERT | _sizes(4, 512, 8, 2048),
+    "distilbert-multilingual": _DISTILBERT | _sizes(6, 768, 12, 3072),
 }
-# GPT-2 calls its MLP width n_inner and maps every other common name by itself.
-_RENAMED = {"gpt2": {"intermediate_size": "n_inner"}}
+# These families have a name of their own for the MLP's width and map the other common ones.
+_RENAMED = {
+    "gpt2": {"intermediate_size": "n_inner"},
+    "distilbert": {"intermediate_size": "hidden_dim"},
+}
 
 
 @dataclass(frozen=True)
@@ -45,8 +54,9 @@ class BackboneConfig:
 
     Args:
         preset: a published architecture by name: gpt2, gpt2-medium, pythia-14m, -31m, -70m,
-            -160m, -410m, llama-135m.
-        model_type: a Hugging Face model type (gpt2, gpt_neox, llama, ...) where no preset is given.
+            -160m, -410m, llama-135m, bert-base, bert-small, distilbert-multilingual.
+        model_type: a Hugging Face model type (gpt2, gpt_neox, llama, bert, ...) where no preset
+            is given.
         hidden_size: width D of the residual stream.
         num_hidden_layers: number of blocks.
         num_attention_heads: heads a block; divides hidden_size.
@@ -106,7 +116,7 @@ def backbone_config(config: BackboneConfig, vocab_size: int, **tokens: int) -> P
         known = AutoConfig.for_model(model_type)
     except ValueError as error:
         raise HeadlessError(
-            f"Transformers knows no model_type {model_type!r}; try gpt2, gpt_neox or llama"
+            f"Transformers knows no model_type {model_type!r}; try gpt2, gpt_neox, llama or bert"
         ) from error
     unknown = [name for name in fields if not hasattr(known, name)]
     if unknown:
@@ -119,8 +129,11 @@ def backbone_config(config: BackboneConfig, vocab_size: int, **tokens: int) -> P
             f"hidden_size {width} is not a multiple of num_attention_heads {heads}: "
             "change one of them"
         )
+    # Every token is one of the text. A family's padding id would be a token of our vocabulary whose
+    # embedding begins at 0 and stays there.
+    tokens_and_fields: dict[str, Any] = {"pad_token_id": None} | tokens | fields
     try:
-        return AutoConfig.for_model(model_type, vocab_size=vocab_size, **tokens, **fields)
+        return AutoConfig.for_model(model_type, vocab_size=vocab_size, **tokens_and_fields)
     except Exception as error:  # noqa: BLE001 - each config class has checks of its own
         reason = " ".join(str(error).split())
         raise HeadlessError(f"a {model_type} cannot be made of these sizes: {reason}") from error
@@ -136,7 +149,21 @@ def build_backbone(config: BackboneConfig, vocab_size: int, **tokens: int) -> Pr
         HeadlessError: see `backbone_config`.
     """
     hf_config = backbone_config(config, vocab_size, **tokens)
-    return AutoModel.from_config(hf_config, attn_implementation=config.attn_implementation)
+    backbone = AutoModel.from_config(hf_config, attn_implementation=config.attn_implementation)
+    if getattr(backbone, "pooler", None) is not None:
+        backbone.pooler = None  # an encoder's, for sentences: nothing here would train it
+    return backbone
+
+
+def is_causal(backbone: nn.Module) -> bool:
+    """Whether a position sees only those before it, and itself.
+
+    The families that Transformers has a masked language model of see all of them, unless their
+    config makes a decoder of them.
+    """
+    config: Any = backbone.config
+    encoder = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    return not encoder or bool(getattr(config, "is_decoder", False))
 
 
 def embedding_table(backbone: nn.Module) -> nn.Parameter:
@@ -160,6 +187,25 @@ def check_length(backbone: nn.Module, sequence_length: int) -> None:
         raise HeadlessError(
             f"sequence_length {sequence_length} is longer than the model's {positions} positions: "
             "lower data.sequence_length or raise model.backbone.max_position_embeddings"
+        )
+
+
+def check_task(backbone: nn.Module, task: str) -> None:
+    """Refuse a task that the backbone cannot learn, or would solve by looking at the answer.
+
+    Raises:
+        HeadlessError: says which task fits.
+    """
+    model_type = backbone.config.model_type  # type: ignore[union-attr]
+    if task == "masked" and is_causal(backbone):
+        raise HeadlessError(
+            f"a masked model must see both sides of a token, but {model_type} sees the left one "
+            "only: choose data.task causal, or a backbone such as bert or distilbert"
+        )
+    if task == "causal" and not is_causal(backbone):
+        raise HeadlessError(
+            f"{model_type} sees the tokens that a causal model must predict: choose data.task "
+            "masked, or a backbone such as gpt2, gpt_neox or llama"
         )
 
 

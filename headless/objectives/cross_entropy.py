@@ -295,8 +295,9 @@ class CrossEntropy(Objective):
         return LMHead(self._weight(embedding_VD), self._bias(), self.transform)
 
     def num_candidates(self, vocab_size: int, num_unique: int, num_rows: int) -> int:
-        """The whole vocabulary."""
-        return vocab_size
+        """The whole vocabulary, and the rows of the transform's dense layer."""
+        dense = 0 if self.transform is None else self.transform.dense.out_features
+        return vocab_size + dense
 
     def describe(self) -> str:
         """A few words for tables."""

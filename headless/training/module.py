@@ -4,7 +4,7 @@ Shapes: B batch, T time, N = B·T rows, D hidden size, V vocabulary, M unique ta
 """
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
@@ -16,15 +16,23 @@ from headless.models.backbone import (
     BackboneConfig,
     build_backbone,
     check_length,
+    check_task,
     embedding_table,
     hidden_states,
     num_parameters,
 )
 from headless.models.flops import backbone_flops_per_token, scoring_flops
 from headless.models.heads import OutputHead
+from headless.models.sharding import gathered, is_sharded, shard
 from headless.objectives import LMHead, Negatives, Objective, ObjectiveOutput, UniqueTargets
 from headless.training.evaluation import LanguageModelScores, head_scores
-from headless.training.optim import AdamWConfig, ScheduleConfig, build_optimizer, gradient_norm
+from headless.training.optim import (
+    AdamWConfig,
+    ScheduleConfig,
+    build_optimizer,
+    gradient_norm,
+    whole,
+)
 from headless.training.random_state import get_random_state, set_random_state
 
 CHECKPOINT_KEY = "headless"
@@ -36,7 +44,8 @@ class PretrainingModule(LightningModule):
     Logs `train/loss`, `optim/lr`, `optim/grad_norm`, and at each validation `val/loss` (the
     objective's own) and, under the LM head that the objective implies, `val/nll`,
     `val/perplexity`, `val/bits_per_byte`, `val/accuracy`; where that head has a calibration bias
-    also `val/nll_uncalibrated`, without it.
+    also `val/nll_uncalibrated`, without it. A masked model's scores are of the tokens that it was
+    asked for; they do not sum up to a text's, so that it has no `val/bits_per_byte`.
 
     Args:
         objective: what is asked of the hidden states.
@@ -46,10 +55,12 @@ class PretrainingModule(LightningModule):
         vocab_size: rows of the embedding table; linked to the data.
         sequence_length: length of the training sequences; linked to the data.
         eos_token_id: the token that ends a document; linked to the data.
+        task: "causal" or "masked": what the backbone must be able to see; linked to the data.
         compile: compile the training step with torch.compile.
 
     Raises:
-        HeadlessError: a backbone that cannot be built or has too few positions.
+        HeadlessError: a backbone that cannot be built, has too few positions, or sees too much or
+            too little for the task.
     """
 
     def __init__(
@@ -61,6 +72,7 @@ class PretrainingModule(LightningModule):
         vocab_size: int = 50304,
         sequence_length: int = 1024,
         eos_token_id: int = 0,
+        task: Literal["causal", "masked"] = "causal",
         compile: bool = False,
     ) -> None:
         super().__init__()
@@ -74,6 +86,8 @@ class PretrainingModule(LightningModule):
             backbone, vocab_size, bos_token_id=eos_token_id, eos_token_id=eos_token_id
         )
         check_length(self.backbone, sequence_length)
+        check_task(self.backbone, task)
+        self.task = task
         self.objective = objective
         hf_config: Any = self.backbone.config
         self.hidden_size: int = hf_config.hidden_size
@@ -84,7 +98,7 @@ class PretrainingModule(LightningModule):
         self.batches_seen = 0  # micro-batches of this rank; the position in the data
         self._flops_per_token = backbone_flops_per_token(self.backbone, sequence_length)
         self._score = torch.compile(self.score) if compile else self.score
-        self._val_loss = MeanMetric()
+        self._val_loss = MeanMetric().set_dtype(torch.float64)
         self._val_scores = LanguageModelScores()
         self._finite: Tensor | None = None
         self._restored: dict[str, Any] | None = None
@@ -113,20 +127,30 @@ class PretrainingModule(LightningModule):
 
     def training_flops(self, batch: dict[str, Any]) -> float:
         """Forward and backward FLOPs of one micro-batch on this rank."""
-        rows = batch["targets"].numel()
+        tokens, rows = batch["input_ids"].numel(), batch["targets"].numel()
         candidates = self.objective.num_candidates(self.vocab_size, batch["num_unique"], rows)
-        return rows * self._flops_per_token + scoring_flops(rows, candidates, self.hidden_size)
+        return tokens * self._flops_per_token + scoring_flops(rows, candidates, self.hidden_size)
 
     # -- steps --------------------------------------------------------------------------------
 
+    def scored_states(self, input_ids_BT: Tensor, rows_N: Tensor | None) -> Tensor:
+        """Hidden states [N, D] that are scored: of all B·T positions, or of those that are named.
+
+        To score 15 % of the positions costs 15 % of the scores.
+        """
+        hidden_ND = hidden_states(self.backbone, input_ids_BT).flatten(0, 1)
+        return hidden_ND if rows_N is None else hidden_ND.index_select(0, rows_N)
+
     def score(
-        self, input_ids_BT: Tensor, targets_BT: Tensor, unique: UniqueTargets | None
+        self,
+        input_ids_BT: Tensor,
+        targets: Tensor,
+        unique: UniqueTargets | None,
+        rows_N: Tensor | None = None,
     ) -> ObjectiveOutput:
-        """The objective's loss of a batch."""
-        hidden_BTD = hidden_states(self.backbone, input_ids_BT)
-        return self.objective(
-            hidden_BTD.flatten(0, 1), targets_BT.flatten(), self.embedding_VD, unique
-        )
+        """The objective's loss of a batch, whose targets are [B, T], or [N] for N rows."""
+        hidden_ND = self.scored_states(input_ids_BT, rows_N)
+        return self.objective(hidden_ND, targets.flatten(), self.embedding_VD, unique)
 
     def forward(self, input_ids_BT: Tensor) -> Tensor:
         """Logits [B, T, V] under the LM head that the objective implies."""
@@ -134,7 +158,9 @@ class PretrainingModule(LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """One micro-batch."""
-        output = self._score(batch["input_ids"], batch["targets"], self._unique(batch))
+        output = self._score(
+            batch["input_ids"], batch["targets"], self._unique(batch), batch.get("rows")
+        )
         self.batches_seen += 1
         self._watch(output.loss)
         self.log("train/loss", output.loss, prog_bar=True)
@@ -144,11 +170,17 @@ class PretrainingModule(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """The LM head of today's weights, made once for the whole validation split."""
-        self._val_head = self.objective.lm_head(self.embedding_VD, self.unigram_counts)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            for buffer in self.objective.buffers():  # what a rank saw last, e.g. how many rows
+                torch.distributed.broadcast(buffer, 0)
+        with gathered(self):
+            head = self.objective.lm_head(self.embedding_VD, self.unigram_counts)
+            # A sharded parameter is whole only in here.
+            self._val_head = _copy_of(head) if is_sharded(self) else head
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Accumulate the objective's loss and the scores under its LM head."""
-        hidden_ND = hidden_states(self.backbone, batch["input_ids"]).flatten(0, 1)
+        hidden_ND = self.scored_states(batch["input_ids"], batch.get("rows"))
         targets_N = batch["targets"].flatten()
         output = self.objective(hidden_ND, targets_N, self.embedding_VD, self._unique(batch))
         assert self._val_head is not None
@@ -164,7 +196,7 @@ class PretrainingModule(LightningModule):
             del scores["nll_uncalibrated"]
         self._val_head = None  # a copy of the embedding table: not kept while training
         datamodule = getattr(self.trainer, "datamodule", None)
-        if datamodule is not None:
+        if datamodule is not None and self.task == "causal":
             scores["bits_per_byte"] = scores["nll"] / math.log(2) / datamodule.bytes_per_token
         self._val_loss.reset()
         self._val_scores.reset()
@@ -190,10 +222,15 @@ class PretrainingModule(LightningModule):
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
+    def configure_model(self) -> None:
+        """Under a sharding strategy, keep this process's share of the weights only."""
+        if self.device_mesh is not None and not is_sharded(self):
+            shard(self, self.backbone, self.device_mesh["data_parallel"])
+
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """The norm of the gradients before clipping, and the rate of this update."""
         self._grad_norm = gradient_norm(self)
-        self.log("optim/grad_norm", self._grad_norm)
+        self.log("optim/grad_norm", whole(self._grad_norm))
         self.log("optim/lr", optimizer.param_groups[0]["lr"])
 
     def configure_gradient_clipping(
@@ -284,3 +321,8 @@ def _gather(state: dict[str, Any]) -> list[dict[str, Any]]:
     states: list[Any] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(states, state)
     return states
+
+
+def _copy_of(head: LMHead) -> LMHead:
+    bias_V = None if head.bias_V is None else head.bias_V.detach().clone()
+    return head._replace(weight_VD=head.weight_VD.detach().clone(), bias_V=bias_V)

@@ -147,5 +147,10 @@ def build_optimizer(
 
 
 def gradient_norm(module: nn.Module) -> torch.Tensor:
-    """The Euclidean norm of all gradients together."""
+    """The Euclidean norm of all gradients together: a DTensor where they are sharded."""
     return nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor that may be a DTensor, as a plain one: every process must ask."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor

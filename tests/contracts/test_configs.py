@@ -4,11 +4,21 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from headless.cli.pretrain import build
+from headless.data.prepare import prepare
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted([*ROOT.glob("configs/pretrain/*.yaml"), *ROOT.glob("configs/demo/[!d]*.yaml")])
+
+
+@pytest.fixture(scope="module")
+def masked_dataset(text_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What masked models are trained on."""
+    output = tmp_path_factory.mktemp("masked") / "data"
+    prepare([str(text_files)], output, vocab_size=320, mask_token="[MASK]")
+    return output
 
 
 def test_found_them() -> None:
@@ -16,11 +26,13 @@ def test_found_them() -> None:
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
-def test_it_builds(path: Path, dataset: Path, tmp_path: Path) -> None:
+def test_it_builds(path: Path, dataset: Path, masked_dataset: Path, tmp_path: Path) -> None:
+    task = yaml.safe_load(path.read_text())["data"].get("task")
+    data = masked_dataset if task == "masked" else dataset
     more = ["--data.sequence_length", "16", "--data.batch_size", "2", "--data.num_workers", "0"]
     place = ["--run.root", str(tmp_path), "--trainer.accelerator", "cpu"]
     with torch.device("meta"):  # the shapes of a large model without its memory
-        cli = build(["--config", str(path), "--data.path", str(dataset), *more, *place])
+        cli = build(["--config", str(path), "--data.path", str(data), *more, *place])
     assert cli.run.name
     assert cli.model.objective.describe()
     assert cli.model.num_parameters() > 1e5
@@ -33,10 +45,12 @@ def test_it_opens_with_how_to_run_it(path: Path) -> None:
     assert path.read_text().startswith(f"# headless pretrain --config {relative}\n")
 
 
-@pytest.mark.parametrize("name", ["demo", "pythia-70m", "pythia-160m", "gpt2-small"])
-def test_the_two_of_a_pair_differ_in_the_objective_only(name: str) -> None:
-    import yaml
+PAIRS = ["demo", "pythia-70m", "pythia-160m", "gpt2-small"]
+PAIRS += ["bert-base", "bert-small", "distilbert-multilingual"]
 
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_the_two_of_a_pair_differ_in_the_objective_only(name: str) -> None:
     where = "demo" if name == "demo" else "pretrain"
     prefix = "" if name == "demo" else f"{name}-"
     configs = [

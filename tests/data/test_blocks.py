@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headless.data.blocks import IGNORED, BlockDataset, BlockSampler, num_blocks
+from headless.data.blocks import IGNORED, BatchIndex, BlockDataset, BlockSampler, num_blocks
 from headless.data.stream import TokenStream
 from headless.errors import HeadlessError
 
@@ -35,7 +35,11 @@ def test_every_token_but_the_first_is_a_target_once(
 ) -> None:
     stream = stream_of(np.arange(num_tokens) + 1000, directory)
     blocks = BlockDataset(stream, length, EOS, partial=True)
-    tokens, targets = blocks.__getitems__(list(range(len(blocks))))
+    read = blocks.__getitems__(BatchIndex(3, list(range(len(blocks))), [0]))
+    _, indices, tokens, targets = read.own
+    assert read.own.epoch == read.others.epoch == 3
+    assert indices.tolist() == list(range(len(blocks)))
+    assert np.array_equal(read.others.tokens_RS, tokens[:1])
     seen = [row[1 : 1 + n] for row, n in zip(tokens, targets, strict=True)]
     assert np.array_equal(np.concatenate(seen), np.arange(1, num_tokens) + 1000)
     contexts = [row[:n] for row, n in zip(tokens, targets, strict=True)]
@@ -46,24 +50,41 @@ def test_every_token_but_the_first_is_a_target_once(
     assert full == (num_tokens - 1) // length == int((targets == length).sum())
 
 
+@given(num_tokens=st.integers(1, 400), length=st.integers(1, 64))
+def test_without_lookahead_every_token_is_an_input_once(
+    directory: Path, num_tokens: int, length: int
+) -> None:
+    stream = stream_of(np.arange(num_tokens) + 1000, directory)
+    blocks = BlockDataset(stream, length, EOS, partial=True, lookahead=0)
+    _, _, tokens, lengths = blocks.__getitems__(BatchIndex(0, list(range(len(blocks))), [])).own
+    assert tokens.shape == (len(blocks), length)
+    seen = [row[:n] for row, n in zip(tokens, lengths, strict=True)]
+    assert np.array_equal(np.concatenate(seen), np.arange(num_tokens) + 1000)
+    assert (tokens[-1, lengths[-1] :] == EOS).all()
+    full = num_blocks(num_tokens, length, lookahead=0)
+    assert full == num_tokens // length == int((lengths == length).sum())
+
+
 def test_whole_blocks_only_in_training_and_ignored_rows_are_empty(directory: Path) -> None:
     blocks = BlockDataset(stream_of(np.arange(100), directory), 10, EOS)
     assert len(blocks) == 9
-    tokens, targets = blocks.__getitems__([8, IGNORED, 0])
+    _, indices, tokens, targets = blocks.__getitems__(BatchIndex(0, [8, IGNORED, 0], [])).own
+    assert indices.tolist() == [8, IGNORED, 0]
     assert tokens[0].tolist() == list(range(80, 91))
     assert (tokens[1] == EOS).all()
     assert targets.tolist() == [10, 0, 10]
-    row, length = blocks[8]
-    assert row.tolist() == [tokens[0].tolist()]
-    assert length.tolist() == [10]
+    alone, nothing = blocks[8]
+    assert alone.tokens_RS.tolist() == [tokens[0].tolist()]
+    assert alone.lengths_R.tolist() == [10]
+    assert len(nothing.indices_R) == 0
 
 
 def test_blocks_travel_to_workers_without_their_tokens(directory: Path) -> None:
     blocks = BlockDataset(stream_of(np.arange(30_000), directory), 10, EOS)
-    before = blocks[5][0]
+    before = blocks[5].own.tokens_RS
     sent = pickle.dumps(blocks)
     assert len(sent) < 1000
-    assert np.array_equal(pickle.loads(sent)[5][0], before)
+    assert np.array_equal(pickle.loads(sent)[5].own.tokens_RS, before)
 
 
 def test_too_short_a_corpus_is_told_with_the_numbers(directory: Path) -> None:
@@ -93,7 +114,7 @@ def test_ranks_share_an_epoch_without_overlap(
 ) -> None:
     step = batch * world
     blocks = batches * step + rest % step
-    epochs = [list(sampler) for sampler in samplers(blocks, batch, world, seed=3)]
+    epochs = [[k.own for k in sampler] for sampler in samplers(blocks, batch, world, seed=3)]
     assert [len(epoch) for epoch in epochs] == [batches] * world
     flat = [index for epoch in epochs for indices in epoch for index in indices]
     assert len(flat) == len(set(flat)) == batches * step
@@ -101,14 +122,15 @@ def test_ranks_share_an_epoch_without_overlap(
     # More devices read the same global batches, only divided otherwise.
     (alone,) = samplers(blocks, step, 1, seed=3)
     together = [sum((epoch[k] for epoch in epochs), []) for k in range(batches)]
-    assert together == list(alone)
+    assert together == [k.own for k in alone]
 
 
 @given(blocks=sizes, batch=st.integers(1, 7), world=st.integers(1, 4))
 def test_validation_covers_all_blocks_in_equally_many_batches(
     blocks: int, batch: int, world: int
 ) -> None:
-    epochs = [list(s) for s in samplers(blocks, batch, world, shuffle=False, drop_last=False)]
+    made = samplers(blocks, batch, world, shuffle=False, drop_last=False)
+    epochs = [[k.own for k in sampler] for sampler in made]
     assert len({len(epoch) for epoch in epochs}) == 1
     assert all(len(indices) == batch for epoch in epochs for indices in epoch)
     flat = [index for epoch in epochs for indices in epoch for index in indices]
@@ -119,13 +141,46 @@ def test_validation_covers_all_blocks_in_equally_many_batches(
 def test_resuming_reads_exactly_the_rest(seen: int, blocks: int, seed: int) -> None:
     count = 0
     sampler = BlockSampler(blocks, 3, seed=seed, world_size=2, batches_seen=lambda: count)
-    whole: list[list[int]] = []
+    whole: list[BatchIndex] = []
     while len(whole) <= seen:
         epoch = list(sampler)
         whole += epoch
         count += len(epoch)
     resumed = BlockSampler(blocks, 3, seed=seed, world_size=2, batches_seen=lambda: seen)
     assert list(resumed) == whole[seen:]
+
+
+@given(
+    batches=st.integers(1, 9),
+    batch=st.integers(1, 3),
+    world=st.integers(1, 3),
+    accumulate=st.integers(1, 4),
+    epoch=st.integers(0, 2),
+)
+def test_others_are_the_rest_of_the_optimizer_step(
+    batches: int, batch: int, world: int, accumulate: int, epoch: int
+) -> None:
+    blocks = batches * batch * world + (batch * world > 1)  # one is left over
+
+    def read(negatives: str) -> list[list[BatchIndex]]:
+        options = {"negatives": negatives, "accumulate": accumulate, "seed": 3}
+        options["batches_seen"] = lambda: epoch * batches
+        return [list(sampler) for sampler in samplers(blocks, batch, world, **options)]
+
+    plain, own_rank, all_ranks = map(read, ("microbatch", "accumulated", "global"))
+    for rank in range(world):
+        for k in range(batches):
+            first = k // accumulate * accumulate
+            step = range(first, min(first + accumulate, batches))  # an epoch may end inside one
+            here = plain[rank][k]
+            assert here.epoch == own_rank[rank][k].epoch == all_ranks[rank][k].epoch == epoch
+            assert here.own == own_rank[rank][k].own == all_ranks[rank][k].own
+            assert here.others == []
+            expected = [i for j in step if j != k for i in plain[rank][j].own]
+            assert own_rank[rank][k].others == expected
+            everybody = sorted(i for r in range(world) for j in step for i in plain[r][j].own)
+            assert sorted(here.own + all_ranks[rank][k].others) == everybody
+            assert not set(here.own) & set(all_ranks[rank][k].others)
 
 
 def test_the_order_is_a_function_of_seed_and_epoch() -> None:

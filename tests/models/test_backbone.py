@@ -1,7 +1,8 @@
-"""Backbones of three families, from scratch."""
+"""Backbones of five families, from scratch."""
 
 import pytest
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from headless.errors import HeadlessError
@@ -11,8 +12,10 @@ from headless.models.backbone import (
     backbone_config,
     build_backbone,
     check_length,
+    check_task,
     embedding_table,
     hidden_states,
+    is_causal,
 )
 from headless.models.flops import backbone_flops_per_token, scoring_flops
 
@@ -23,7 +26,9 @@ TINY = {
     "intermediate_size": 64,
     "max_position_embeddings": 64,
 }
-FAMILIES = ["gpt2", "gpt_neox", "llama"]
+CAUSAL = ["gpt2", "gpt_neox", "llama"]
+ENCODERS = ["bert", "distilbert"]
+FAMILIES = [*CAUSAL, *ENCODERS]
 
 
 def tiny(family: str, **changes: object) -> BackboneConfig:
@@ -47,6 +52,45 @@ def test_hidden_states_and_no_head(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_no_parameter_is_left_untrained(family: str) -> None:
+    """One that is, such as an encoder's pooler, stops training on several devices."""
+    backbone = build_backbone(tiny(family), 50, eos_token_id=0, bos_token_id=0)
+    hidden_states(backbone, torch.arange(50)[None]).square().sum().backward()
+    assert [n for n, p in backbone.named_parameters() if p.grad is None] == []
+    table = embedding_table(backbone)
+    assert table.grad is not None
+    # No token is padding: each begins somewhere and learns.
+    assert bool((table.grad != 0).any(dim=1).all())
+    assert bool((table != 0).any(dim=1).all())
+
+
+@pytest.mark.parametrize("family", ENCODERS)
+def test_an_encoder_sees_both_sides(family: str) -> None:
+    backbone = build_backbone(tiny(family), 50, eos_token_id=0, bos_token_id=0).eval()
+    ids = torch.randint(0, 50, (1, 16))
+    for position in (0, 15):
+        changed = ids.clone()
+        changed[0, position] = (changed[0, position] + 1) % 50
+        before, after = hidden_states(backbone, ids), hidden_states(backbone, changed)
+        moved = (before - after).abs().amax(dim=-1)[0]
+        assert bool((moved > 1e-5).all())
+    assert not is_causal(backbone)
+    check_task(backbone, "masked")
+    with pytest.raises(HeadlessError, match=f"{family} sees the tokens that a causal model must"):
+        check_task(backbone, "causal")
+
+
+def test_a_bert_that_its_config_makes_a_decoder_is_causal() -> None:
+    config = BackboneConfig(model_type="bert", **TINY, extra={"is_decoder": True})  # type: ignore[arg-type]
+    backbone = build_backbone(config, 50).eval()
+    ids = torch.randint(0, 50, (1, 16))
+    torch.testing.assert_close(
+        hidden_states(backbone, ids)[:, :9], hidden_states(backbone, ids[:, :9])
+    )
+    assert is_causal(backbone)
+
+
+@pytest.mark.parametrize("family", CAUSAL)
 def test_it_is_causal(family: str) -> None:
     backbone = build_backbone(tiny(family), 50, eos_token_id=0, bos_token_id=0).eval()
     ids = torch.randint(0, 50, (1, 16))
@@ -55,6 +99,10 @@ def test_it_is_causal(family: str) -> None:
     before, after = hidden_states(backbone, ids), hidden_states(backbone, changed)
     torch.testing.assert_close(before[:, :10], after[:, :10])
     assert not torch.allclose(before[:, 10:], after[:, 10:])
+    assert is_causal(backbone)
+    check_task(backbone, "causal")
+    with pytest.raises(HeadlessError, match=f"{family} sees the left one only"):
+        check_task(backbone, "masked")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -68,6 +116,7 @@ def test_flops_are_what_torch_counts_less_the_masked_half(family: str) -> None:
     ours = backbone_flops_per_token(backbone, length) * batch * length
     layers, width = 2, 32
     masked = 6 * layers * 2 * width * (length - 1) / 2 * batch * length
+    masked = 0 if family in ENCODERS else masked
     counted = counter.get_total_flops()
     assert ours + masked == pytest.approx(counted, rel=0.01)  # rotary tables are a few more
 
@@ -85,6 +134,28 @@ def test_presets_are_real_configs(preset: str) -> None:
     config = backbone_config(BackboneConfig(preset), 50304, eos_token_id=0, bos_token_id=0)
     assert config.num_hidden_layers == PRESETS[preset]["num_hidden_layers"]
     assert config.hidden_size == PRESETS[preset]["hidden_size"]
+
+
+@pytest.mark.parametrize(
+    ("preset", "vocab_size", "millions"),
+    # The checkpoints bert-base-uncased (without its pooler of 0.6 M), bert_uncased_L-4_H-512_A-8
+    # (without 0.3) and distilbert-base-multilingual-cased.
+    [("bert-base", 30522, 108.9), ("bert-small", 30522, 28.5)]
+    + [("distilbert-multilingual", 119547, 134.7)],
+)
+def test_encoder_sizes_are_the_published_ones(
+    preset: str, vocab_size: int, millions: float
+) -> None:
+    with torch.device("meta"):
+        backbone = build_backbone(BackboneConfig(preset), vocab_size)
+    assert sum(p.numel() for p in backbone.parameters()) / 1e6 == pytest.approx(millions, abs=0.05)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_have_no_dropout(preset: str) -> None:
+    with torch.device("meta"):
+        backbone = build_backbone(BackboneConfig(preset, num_hidden_layers=1), 100)
+    assert {m.p for m in backbone.modules() if isinstance(m, nn.Dropout)} <= {0.0}
 
 
 @pytest.mark.parametrize(("preset", "millions"), [("pythia-70m", 18.9), ("pythia-160m", 85.1)])

@@ -1,0 +1,92 @@
+"""Fully sharded weights (FSDP2): each process keeps its share of every parameter.
+
+A block of the backbone is whole only while it computes. All parameters that are in no block (the
+embedding table, the last norm, the objective's own) form the root's share, which is whole from the
+beginning of a step to the end of its backward pass: the objective scores against the embedding
+table after the backbone is done with it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from headless.errors import HeadlessError
+
+STEPS = ("training_step", "validation_step")
+
+
+def blocks(backbone: nn.Module) -> list[nn.Module]:
+    """The transformer blocks of any family: the list of as many modules as the config has layers.
+
+    Raises:
+        HeadlessError: the backbone has no such list.
+    """
+    depth = backbone.config.num_hidden_layers  # type: ignore[union-attr]
+    for module in backbone.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == depth:
+            return list(module)
+    raise HeadlessError(
+        f"no list of {depth} blocks in a {type(backbone).__name__}: it cannot be sharded; "
+        "choose trainer.strategy ddp"
+    )
+
+
+def shard(module: nn.Module, backbone: nn.Module, mesh: Any) -> None:
+    """Leave on each process of a mesh its share of a module's parameters, in place.
+
+    `training_step` and `validation_step` become the calls around which the root's share is whole.
+
+    Args:
+        module: what is trained: a backbone and an objective, the same on every process.
+        backbone: a part of it.
+        mesh: a one-dimensional device mesh.
+
+    Raises:
+        HeadlessError: a parameter that is a single number.
+    """
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+    scalars = [name for name, p in module.named_parameters() if p.ndim == 0]
+    if scalars:
+        raise HeadlessError(
+            f"{', '.join(scalars)} is a single number, which cannot be sharded: "
+            "choose trainer.strategy ddp"
+        )
+    for block in blocks(backbone):
+        fully_shard(block, mesh=mesh)
+    fully_shard(module, mesh=mesh)
+    module.begin = _nothing  # type: ignore[assignment]
+    for name in (*STEPS, "begin"):
+        if hasattr(module, name):
+            register_fsdp_forward_method(module, name)
+
+
+def is_sharded(module: nn.Module) -> bool:
+    """Whether `shard` was called on it."""
+    return hasattr(module, "unshard")
+
+
+@contextmanager
+def gathered(module: nn.Module) -> Iterator[None]:
+    """Inside, the root's share is whole and the backbone may be called; without gradients.
+
+    Every process must enter. A module that is not sharded is left as it is.
+    """
+    if not is_sharded(module):
+        yield
+        return
+    sharded: Any = module
+    with torch.no_grad():
+        sharded.begin()  # a root must be the first to compute
+        sharded.unshard()
+        try:
+            yield
+        finally:
+            sharded.reshard()
+
+
+def _nothing() -> None:
+    """A forward pass that computes nothing."""
