@@ -3,9 +3,11 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 DEMO := runs/demo
+PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,python3)
+export PYTHONPATH := $(CURDIR)
 export TOKENIZERS_PARALLELISM := true
 
-.PHONY: help setup setup-dev demo test check format bench clean-demo
+.PHONY: help setup setup-dev demo test check format bench bench-gpu ablation clean-demo
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -26,10 +28,24 @@ format: setup-dev ## format the code and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: setup-dev ## measure preparation, the training loop and the monitors; writes benchmarks/*.json
+bench: setup-dev ## measure preparation, loop, losses and training on this CPU; writes benchmarks/*.json
 	$(BIN)/python scripts/demo_corpus.py data/demo-text
 	$(BIN)/python scripts/bench_prepare.py
 	$(BIN)/python scripts/bench_loop.py
+	$(BIN)/python scripts/bench_objectives.py --preset cpu
+	$(BIN)/python scripts/bench_training.py --preset cpu
+
+# Needs torch, lightning and transformers, no .venv: any Python that has them will do.
+bench-gpu: ## measure losses and training on a GPU; writes benchmarks/*_gpu.json
+	$(PYTHON) scripts/bench_objectives.py --preset gpu --output benchmarks/objectives_gpu.json
+	$(PYTHON) scripts/bench_training.py --preset gpu --output benchmarks/training_gpu.json
+
+ablation: setup-dev data/demo/manifest.json ## six objectives, best of three rates, three seeds (hours)
+	$(BIN)/python scripts/ablation.py --workers 2
+
+data/demo/manifest.json:
+	$(BIN)/python scripts/demo_corpus.py data/demo-text
+	$(BIN)/headless prepare --config configs/demo/data.yaml
 
 setup: ## make .venv with the pinned dependencies (once)
 	@sh scripts/setup.sh
