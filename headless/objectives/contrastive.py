@@ -231,7 +231,8 @@ class ContrastiveWeightTying(Objective):
         self.implementation = implementation
         self.log_temperature: nn.Parameter | None = None
         if learn_temperature:
-            self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
+            # One entry and not a scalar: FSDP cannot shard those.
+            self.log_temperature = nn.Parameter(torch.tensor([math.log(temperature)]))
         self.weight_VD: nn.Parameter | None = None
         # From how many rows the candidates came: two forms' heads depend on it.
         self.register_buffer("num_rows", torch.zeros((), dtype=torch.long))
@@ -262,7 +263,9 @@ class ContrastiveWeightTying(Objective):
         return self.weight_VD
 
     def _temperature(self) -> float | Tensor:
-        return self.temperature if self.log_temperature is None else self.log_temperature.exp()
+        if self.log_temperature is None:
+            return self.temperature
+        return self.log_temperature.exp().squeeze(0)
 
     def forward(
         self,

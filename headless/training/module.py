@@ -4,6 +4,7 @@ Shapes: B batch, T time, N = B·T rows, D hidden size, V vocabulary, M unique ta
 """
 
 import math
+import shutil
 from typing import Any, Literal
 
 import torch
@@ -56,7 +57,8 @@ class PretrainingModule(LightningModule):
         sequence_length: length of the training sequences; linked to the data.
         eos_token_id: the token that ends a document; linked to the data.
         task: "causal" or "masked": what the backbone must be able to see; linked to the data.
-        compile: compile the training step with torch.compile.
+        compile: compile the training step with torch.compile; None: on a GPU, where there is a C
+            compiler for it to use.
 
     Raises:
         HeadlessError: a backbone that cannot be built, has too few positions, or sees too much or
@@ -73,7 +75,7 @@ class PretrainingModule(LightningModule):
         sequence_length: int = 1024,
         eos_token_id: int = 0,
         task: Literal["causal", "masked"] = "causal",
-        compile: bool = False,
+        compile: bool | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
@@ -97,6 +99,7 @@ class PretrainingModule(LightningModule):
         self.unigram_counts: Tensor
         self.batches_seen = 0  # micro-batches of this rank; the position in the data
         self._flops_per_token = backbone_flops_per_token(self.backbone, sequence_length)
+        self._compile = compile
         self._score = torch.compile(self.score) if compile else self.score
         self._val_loss = MeanMetric().set_dtype(torch.float64)
         self._val_scores = LanguageModelScores()
@@ -304,6 +307,12 @@ class PretrainingModule(LightningModule):
             )
         self.batches_seen = state["batches_seen"]
         self._restored = state
+
+    def on_fit_start(self) -> None:
+        """Only now the device is known."""
+        found_compiler = any(shutil.which(name) for name in ("cc", "gcc", "clang"))
+        if self._compile is None and self.device.type == "cuda" and found_compiler:
+            self._score = torch.compile(self.score)
 
     def on_train_start(self) -> None:
         """Continue the random numbers where the checkpoint left them."""
