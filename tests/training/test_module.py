@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from headless.cli.pretrain import build, pretrain
 from headless.cli.validate import validate
+from headless.objectives import log_unigram
 from headless.runs.metrics import read_metrics
 from headless.training.module import PretrainingModule
 
@@ -173,3 +174,40 @@ def test_it_learns_on_a_gpu(run_arguments, tmp_path: Path, objective: str) -> No
     nll = [p["val/nll"] for p in points if "val/nll" in p]
     assert nll[-1] < nll[0] - 0.5
     assert any("memory/peak_gib" in p for p in points)
+
+
+@pytest.mark.parametrize(
+    ("objective", "options"),
+    [
+        ("CrossEntropy", {"tied": "true", "unigram_bias": "fixed"}),
+        ("CrossEntropy", {"unigram_bias": "initial"}),
+        ("ContrastiveWeightTying", {"duplicates": "logq", "num_sampled": "8"}),
+        ("ContrastiveWeightTying", {"duplicates": "unique", "learn_temperature": "true"}),
+    ],
+    ids=lambda x: "-".join(x) if isinstance(x, dict) else x,
+)
+def test_forms_take_the_texts_unigram_distribution_and_keep_it(
+    run_arguments, objective: str, options: dict
+) -> None:
+    more = [x for k, v in options.items() for x in (f"--model.objective.{k}", v)]
+    cli = build(run_arguments("forms", *more, objective=objective))
+    pretrain(cli)
+    ours = cli.model.objective
+    log_p = log_unigram(cli.datamodule.unigram_counts)
+    if "fixed" in options.values() or "logq" in options.values():
+        torch.testing.assert_close(ours.log_unigram_V, log_p)
+    else:
+        assert ours.log_unigram_V is None
+    if "initial" in options.values():  # it began there and moved
+        assert 0 < (ours.bias_V - log_p).abs().max() < 1.0
+    if objective == "ContrastiveWeightTying":
+        assert ours.num_rows == 8 * 16
+    (point,) = [p for p in read_metrics(cli.run.directory.metrics) if "val/nll" in p][-1:]
+    resumed = build(run_arguments("forms", *more, "--run.resume", "true", objective=objective))
+    pretrain(resumed)
+    for (name, a), b in zip(
+        cli.model.state_dict().items(), resumed.model.state_dict().values(), strict=True
+    ):
+        assert torch.equal(a, b), name
+    scores = validate(cli.run.directory.path, [])
+    assert scores["val/nll"] == pytest.approx(point["val/nll"], rel=1e-5)
