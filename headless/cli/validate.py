@@ -15,6 +15,12 @@ split of its data (or of --data.path: the same tokenizer). Any option of pretrai
 Prints the objective's own loss and, under the LM head that the objective implies, nats,
 perplexity, bits per byte and accuracy."""
 
+# However many devices the run was trained on.
+ONE_DEVICE = (
+    *("--trainer.num_nodes", "1", "--trainer.devices", "1"),
+    *("--trainer.strategy", "auto"),
+)
+
 
 def validate(place: Path, options: list[str]) -> dict[str, float]:
     """Scores of a run's checkpoint.
@@ -33,7 +39,7 @@ def validate(place: Path, options: list[str]) -> dict[str, float]:
     check_checkpoint(checkpoint)
     quiet_lightning()
     cli = RunCLI(
-        ["--config", str(run.config), *options, "--run.wandb", "disabled"],
+        ["--config", str(run.config), *ONE_DEVICE, *options, "--run.wandb", "disabled"],
         prog="headless validate",
         logger=False,
         enable_checkpointing=False,

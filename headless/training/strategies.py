@@ -35,27 +35,33 @@ def choose_strategy(strategy: Any) -> Any:
         return ShardedStrategy()
     if isinstance(strategy, FSDPStrategy) or strategy == "fsdp_cpu_offload":
         raise HeadlessError(
-            "Lightning's FSDPStrategy (FSDP1) is not supported: choose trainer.strategy fsdp, which "
-            "is FSDP2 here"
+            "Lightning's FSDPStrategy (FSDP1) is not supported: choose trainer.strategy fsdp, "
+            "which is FSDP2 here"
         )
     return strategy
 
 
-def tune(strategy: Strategy) -> None:
-    """Settings of DDP that fit this module, where the user has not chosen others.
+def ddp_options() -> dict[str, bool]:
+    """Settings of DDP that fit this module.
 
     * no broadcast of buffers: ours (counts of the vocabulary, positions) are the same on all
       ranks, and DDP would send all of them with every micro-batch.
     * gradient_as_bucket_view: gradients live in the buffers that are sent: one copy less.
     """
-    if isinstance(strategy, DDPStrategy):
-        options = strategy._ddp_kwargs
-        names = inspect.signature(DistributedDataParallel).parameters
-        newer = "forward_sync_buffers"  # torch >= 2.13 warns of the older name
-        if "broadcast_buffers" not in options:
-            options.setdefault(newer if newer in names else "broadcast_buffers", False)
-        options.setdefault("gradient_as_bucket_view", True)
+    names = inspect.signature(DistributedDataParallel).parameters
+    newer = "forward_sync_buffers"  # torch >= 2.13 warns of the older name
+    buffers = newer if newer in names else "broadcast_buffers"
+    return {buffers: False, "gradient_as_bucket_view": True}
 
+
+def tune(strategy: Strategy) -> None:
+    """Give DDP those settings, where the user has not chosen others."""
+    if isinstance(strategy, DDPStrategy):
+        chosen = strategy._ddp_kwargs
+        ours = ddp_options()
+        if "broadcast_buffers" in chosen:
+            ours.pop("forward_sync_buffers", None)  # two names of one setting
+        strategy._ddp_kwargs = ours | chosen
 
 
 def cluster_plugins() -> list[Any]:

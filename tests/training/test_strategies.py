@@ -1,0 +1,54 @@
+"""What `trainer.strategy` means; what the strategies compute is test_distributed's."""
+
+import inspect
+from collections.abc import Callable
+
+import pytest
+from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
+from torch.nn.parallel import DistributedDataParallel
+
+from headless.cli.pretrain import build
+from headless.errors import HeadlessError
+from headless.training.strategies import (
+    ShardedStrategy,
+    choose_strategy,
+    cluster_plugins,
+    ddp_options,
+    tune,
+)
+
+
+def test_fsdp_is_ours() -> None:
+    assert isinstance(choose_strategy("fsdp"), ShardedStrategy)
+    assert choose_strategy("ddp") == "ddp"
+    for older in (FSDPStrategy(), "fsdp_cpu_offload"):
+        with pytest.raises(HeadlessError, match="trainer.strategy fsdp"):
+            choose_strategy(older)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "auto", "ddp_find_unused_parameters_true"])
+def test_ddp_sends_no_buffers(run_arguments: Callable[..., list[str]], strategy: str) -> None:
+    arguments = run_arguments("x", "--trainer.devices", "2", "--trainer.strategy", strategy)
+    chosen = build(arguments).trainer.strategy
+    assert isinstance(chosen, DDPStrategy)
+    assert ddp_options().items() <= chosen._ddp_kwargs.items()
+
+
+def test_a_users_settings_stay() -> None:
+    for theirs in ({"broadcast_buffers": True}, {"gradient_as_bucket_view": False}):
+        strategy = DDPStrategy(**theirs)
+        tune(strategy)
+        assert theirs.items() <= strategy._ddp_kwargs.items()
+        assert not {"broadcast_buffers", "forward_sync_buffers"} <= strategy._ddp_kwargs.keys()
+
+
+def test_options_are_known_to_ddp() -> None:
+    assert ddp_options().keys() <= inspect.signature(DistributedDataParallel).parameters.keys()
+
+
+def test_slurm_requeues_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cluster_plugins() == []
+    monkeypatch.setattr(SLURMEnvironment, "detect", staticmethod(lambda: True))
+    (environment,) = cluster_plugins()
+    assert environment.auto_requeue is False
