@@ -11,191 +11,82 @@ Shapes: N rows, D hidden size, V vocabulary, M unique targets.
 
 import argparse
 import functools
-import sys
+import gc
+import itertools
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from benchmarking import (
     check_targets,
+    free_bytes,
+    graph_counters,
     interleaved,
+    make_labels,
     matmul_rate,
+    memory_method,
     peak_bytes,
     ratio,
+    release,
     summary,
-    text_labels,
     write,
     zipf_labels,
 )
-from torch import Tensor
-
-from headless.data.collate import unique_table
-from headless.objectives import (
-    UniqueTargets,
-    contrastive_weight_tying_loss,
-    cross_entropy_loss,
-    unique_targets,
+from loss_implementations import (
+    IMPLEMENTATIONS,
+    Inputs,
+    chunk_rows,
+    contrastive,
+    contrastive_static,
+    errors,
+    exact_step,
+    is_right,
+    make_inputs,
+    step,
 )
 
-PRESETS: dict[str, dict[str, list[int]]] = {
-    "cpu": {"n": [2048, 4096], "d": [256], "v": [8192, 32768]},
-    "gpu": {
-        "n": [2048, 8192, 32768, 131072],
-        "d": [512, 768, 2048],
-        "v": [32768, 50304, 131072, 262144],
-    },
-}
-MAIN = {"n": 32768, "d": 512, "v": 50304}  # where the targets are set
-BYTES_A_SCORE = 16  # what an eager loss needs at its peak, about
+from headless.data.collate import unique_table
+from headless.objectives import ContrastiveWeightTying, UniqueTargets
 
-
-class Inputs(NamedTuple):
-    """One problem: leaves with gradients, labels, and their table."""
-
-    hidden_ND: Tensor
-    table_VD: Tensor
-    targets_N: Tensor
-    unique: UniqueTargets
-
-
-Loss = Callable[[Inputs], Tensor]
-
-
-def contrastive(x: Inputs) -> Tensor:
-    """Ours."""
-    return contrastive_weight_tying_loss(x.hidden_ND, x.targets_N, x.table_VD, unique=x.unique)
-
-
-def paper(x: Inputs) -> Tensor:
-    """The paper's N x N scores."""
-    return contrastive_weight_tying_loss(
-        x.hidden_ND, x.targets_N, x.table_VD, implementation="reference"
-    )
-
-
-def cross_entropy(x: Inputs, chunk_size: int | None = None) -> Tensor:
-    """Ours over the whole vocabulary."""
-    return cross_entropy_loss(x.hidden_ND, x.targets_N, x.table_VD, chunk_size=chunk_size)
-
-
-def torch_chunked(x: Inputs) -> Tensor:
-    """torch's own chunked operator, with large chunks (small ones lose precision in bf16)."""
-    from torch.nn.modules.linear_cross_entropy_options import LinearCrossEntropyOptions
-
-    options = LinearCrossEntropyOptions(
-        allow_retain_graph=True, batch_chunk_size=4096, chunking_method=None
-    )
-    return F.linear_cross_entropy(x.hidden_ND, x.table_VD, x.targets_N, options=options)  # type: ignore[attr-defined]
-
-
-def liger(x: Inputs) -> Tensor:
-    """Liger's fused linear cross-entropy, its weight gradient summed in float32."""
-    from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
-
-    loss = LigerFusedLinearCrossEntropyLoss(accum_dtype=torch.float32)
-    return loss(x.table_VD, x.hidden_ND, x.targets_N)
-
-
-def cut_cross_entropy(x: Inputs) -> Tensor:
-    """Apple's cut cross-entropy."""
-    from cut_cross_entropy import linear_cross_entropy
-
-    return linear_cross_entropy(x.hidden_ND, x.table_VD, x.targets_N, impl="cce")
-
-
-def quack(x: Inputs) -> Tensor:
-    """QuACK's chunked linear cross-entropy."""
-    from quack.linear_cross_entropy import chunked_linear_cross_entropy
-
-    return chunked_linear_cross_entropy(x.hidden_ND, x.table_VD, x.targets_N, chunk_size=4096)
-
-
-CHUNKED = functools.partial(cross_entropy, chunk_size=4096)
-# name: (kind, function, compiled)
-IMPLEMENTATIONS: dict[str, tuple[str, Loss, bool]] = {
-    "cwt": ("cwt", contrastive, False),
-    "cwt compiled": ("cwt", contrastive, True),
-    "paper N x N": ("paper", paper, False),
-    "paper N x N compiled": ("paper", paper, True),
-    "cross-entropy": ("ce", cross_entropy, False),
-    "cross-entropy compiled": ("ce", cross_entropy, True),
-    "cross-entropy chunked": ("ce", CHUNKED, False),
-    "cross-entropy chunked compiled": ("ce", CHUNKED, True),
-    "torch linear_cross_entropy": ("ce", torch_chunked, False),
-    "liger": ("ce", liger, False),
-    "cut-cross-entropy": ("ce", cut_cross_entropy, False),
-    "quack": ("ce", quack, False),
-}
-
-# These hold the scores of some rows only.
-BLOCKWISE = {name for name in IMPLEMENTATIONS if "chunked" in name} | {
-    "torch linear_cross_entropy",
-    "liger",
-    "cut-cross-entropy",
-    "quack",
+MAIN = (32768, 512, 50304)  # where the targets are set
+# (N, D, V): one of them varied at a time, and a large model's.
+PRESETS: dict[str, list[tuple[int, int, int]]] = {
+    "cpu": [(4096, 256, 8192), (2048, 256, 8192), (2048, 256, 32768)],
+    "gpu": [
+        MAIN,
+        *((n, 512, 50304) for n in (2048, 8192, 131072)),
+        *((32768, d, 50304) for d in (768, 2048)),
+        *((32768, 512, v) for v in (32768, 131072, 262144)),
+        (32768, 2048, 262144),
+    ],
 }
 
 
-def make_inputs(
-    labels: Any, d: int, v: int, device: torch.device, dtype: torch.dtype, seed: int = 0
-) -> Inputs:
-    """Hidden states of a normed model and a table whose scores have a spread of about one."""
-    ids, inverse, count, _ = unique_table(labels, v)
-    generator = torch.Generator().manual_seed(seed)
-    hidden = torch.randn(len(labels), d, generator=generator).to(device, dtype)
-    table = (torch.randn(v, d, generator=generator) / d**0.5).to(device, dtype)
-    tensors = (torch.from_numpy(x).to(device) for x in (ids, inverse, count))
-    return Inputs(
-        hidden.requires_grad_(),
-        table.requires_grad_(),
-        torch.from_numpy(labels).to(device),
-        UniqueTargets(*tensors),
-    )
-
-
-def step(loss: Loss, x: Inputs) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss and both gradients."""
-    value = loss(x)
-    return (value, *torch.autograd.grad(value, (x.hidden_ND, x.table_VD)))
-
-
-def errors(kind: str, loss: Loss, x: Inputs) -> dict[str, float]:
-    """Relative errors of the loss and of both gradients against float64 on the same numbers."""
-    exact = Inputs(
-        x.hidden_ND.detach().double().requires_grad_(),
-        x.table_VD.detach().double().requires_grad_(),
-        x.targets_N,
-        unique_targets(x.targets_N),
-    )
-    wanted = step(cross_entropy if kind == "ce" else paper, exact)
-    found = step(loss, x)
-    return {
-        name: float((a.detach().double() - b.detach()).norm() / b.detach().norm())
-        for name, a, b in zip(("loss", "d_hidden", "d_table"), found, wanted, strict=True)
-    }
-
-
-def is_right(found: dict[str, float], dtype: torch.dtype) -> bool:
-    """Whether errors are what the dtype allows."""
-    allowed = 2e-2 if dtype == torch.bfloat16 else 1e-4
-    return all(error < allowed for error in found.values())
+def reason_of(error: Exception) -> str:
+    """One line for the record."""
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return "does not fit"
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
 
 
 def usable(device: torch.device, dtype: torch.dtype, names: list[str]) -> dict[str, dict[str, Any]]:
     """What each implementation does on a small problem: its errors, or why it is left out."""
     report: dict[str, dict[str, Any]] = {}
-    small = make_inputs(zipf_labels(5000, 2048), 64, 2048, device, dtype)  # two chunks
+    small = make_inputs(zipf_labels(4200, 2048), 64, 2048, device, dtype)  # two chunks
+    wanted = {"cwt": exact_step("cwt", small), "ce": exact_step("ce", small)}
     for name in names:
+        kind, loss, compiled, _ = IMPLEMENTATIONS[name]
         try:
-            kind, loss, compiled = IMPLEMENTATIONS[name]
-            found = errors(kind, torch.compile(loss) if compiled else loss, small)
+            made = step(torch.compile(loss) if compiled else loss, small)
+            found = errors(made, wanted["ce" if kind == "ce" else "cwt"])
         except Exception as error:  # noqa: BLE001 - a peer may fail in any way, and only it
-            report[name] = {"skipped": f"{type(error).__name__}: {str(error).splitlines()[:1]}"}
+            report[name] = {"skipped": reason_of(error)}
             continue
         report[name] = {"errors": found, "right": is_right(found, dtype)}
+    release(device)
     return report
 
 
@@ -204,165 +95,180 @@ def columns(kind: str, n: int, m: int, v: int) -> int:
     return {"cwt": m, "paper": n, "ce": v}[kind]
 
 
-def free_bytes(device: torch.device) -> int:
-    """Memory that may be used."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable"):
-            return int(line.split()[1]) * 1024
-    return 4 * 2**30
+def fits(name: str, n: int, m: int, v: int, device: torch.device) -> bool:
+    """Whether to try. A GPU says when it cannot; on a CPU the system would end the process."""
+    kind, _, _, blockwise = IMPLEMENTATIONS[name]
+    bytes_a_score = 6 if device.type == "cuda" else 20
+    rows = min(n, chunk_rows(n)) if blockwise else n
+    return bytes_a_score * rows * columns(kind, n, m, v) < 0.9 * free_bytes(device)
 
 
-def measure(x: Inputs, v: int, names: list[str], repeats: int, rate: float) -> dict[str, Any]:
-    """All implementations on one problem."""
+def prepare(name: str, x: Inputs) -> Callable[[], Any]:
+    """A call of a step; a compiled one as it is in a training run, where M changes."""
+    _, loss, compiled, _ = IMPLEMENTATIONS[name]
+    if not compiled:
+        return functools.partial(step, loss, x)
+    compiled_loss = torch.compile(loss, dynamic=False if loss is contrastive_static else None)
+    if loss is contrastive:
+        ids, inverse, counts = x.unique
+        longer = UniqueTargets(F.pad(ids, (0, 512)), inverse, F.pad(counts, (0, 512)))
+        step(compiled_loss, x._replace(unique=longer))
+    return functools.partial(step, compiled_loss, x)
+
+
+def measure(x: Inputs, names: list[str], repeats: int, rate: float) -> dict[str, Any]:
+    """All implementations on one problem. A ratio `a / b` above 1 says that b is the better."""
     device = x.hidden_ND.device
-    (n, d), m = x.hidden_ND.shape, int((x.unique.count_M > 0).sum())
+    (n, d), v, m = x.hidden_ND.shape, len(x.table_VD), int((x.unique.count_M > 0).sum())
     results: dict[str, Any] = {}
     ready: dict[str, Callable[[], Any]] = {}
     for name in names:
-        kind, loss, compiled = IMPLEMENTATIONS[name]
-        rows = min(n, 4096) if name in BLOCKWISE else n
-        if BYTES_A_SCORE * rows * columns(kind, n, m, v) > 0.8 * free_bytes(device):
+        if not fits(name, n, m, v, device):
             results[name] = {"skipped": "does not fit"}
             continue
-        call = functools.partial(step, torch.compile(loss) if compiled else loss, x)
         try:
             begin = time.perf_counter()
+            call = prepare(name, x)
             call()
             first = time.perf_counter() - begin
             results[name] = {"first_call_s": first, "peak_mib": peak_bytes(call, device) / 2**20}
-        except (torch.cuda.OutOfMemoryError, RuntimeError) as error:
-            results[name] = {"skipped": str(error).splitlines()[0][:200]}
-            continue
-        ready[name] = call
-    for name, seconds in interleaved(ready, device, repeats).items():
-        results[name] |= summary(seconds)
+            ready[name] = call
+        except Exception as error:  # noqa: BLE001 - one that fails must not end the sweep
+            results[name] = {"skipped": reason_of(error)}
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    seconds = interleaved(ready, device, repeats)
+    for name in ready:
+        timed = summary(seconds[name]) if name in seconds else {"skipped": "does not fit"}
+        results[name] |= timed
     limits = {kind: 6e3 * n * columns(kind, n, m, v) * d / rate for kind in ("cwt", "paper", "ce")}
-    return {"n": n, "d": d, "v": v, "m": m, "limit_ms": limits, "results": results}
+    case = {"n": n, "d": d, "v": v, "m": m, "m_padded": len(x.unique.ids_M), "limit_ms": limits}
+    return {**case, "results": results, "ratios": ratios(results, limits)}
 
 
-def best(case: dict[str, Any], kind: str, key: str = "median_ms") -> float | None:
-    """The smallest figure of the implementations of a kind."""
-    values = [
-        result[key]
-        for name, result in case["results"].items()
-        if IMPLEMENTATIONS[name][0] == kind and key in result
-    ]
-    return min(values, default=None)
+def ratios(results: dict[str, Any], limits: dict[str, float]) -> dict[str, float | None]:
+    """The figures that matter; ours is compiled, where it was compiled."""
 
+    def best(key: str, *names: str) -> float | None:
+        return min((results[n][key] for n in names if key in results.get(n, {})), default=None)
 
-def ratios(case: dict[str, Any]) -> dict[str, float | None]:
-    """The figures that matter; a ratio above one says that CWT is faster or smaller."""
-
-    def of(name: str, key: str) -> float | None:
-        return case["results"].get(name, {}).get(key)
-
-    ours = best(case, "cwt")
+    ours = "cwt compiled" if "median_ms" in results.get("cwt compiled", {}) else "cwt"
+    eager_paper = ("paper N x N", "paper N x N, authors' form")
+    ce = [name for name in results if IMPLEMENTATIONS[name].kind == "ce"]
+    time_, memory = best("median_ms", ours), best("peak_mib", ours)
     return {
-        "paper_eager / cwt": ratio(of("paper N x N", "median_ms"), ours),
-        "best_cross_entropy / cwt": ratio(best(case, "ce"), ours),
-        "cwt / limit": ratio(ours, case["limit_ms"]["cwt"]),
-        "best_cross_entropy / limit": ratio(best(case, "ce"), case["limit_ms"]["ce"]),
-        "cwt memory / paper memory": ratio(
-            best(case, "cwt", "peak_mib"), of("paper N x N", "peak_mib")
-        ),
-        "cwt memory / best_cross_entropy memory": ratio(
-            best(case, "cwt", "peak_mib"), best(case, "ce", "peak_mib")
-        ),
+        "paper_eager / cwt": ratio(best("median_ms", *eager_paper), time_),
+        "paper_compiled / cwt": ratio(best("median_ms", "paper N x N compiled"), time_),
+        "best_cross_entropy / cwt": ratio(best("median_ms", *ce), time_),
+        "cwt / limit": ratio(time_, limits["cwt"]),
+        "best_cross_entropy / limit": ratio(best("median_ms", *ce), limits["ce"]),
+        "cwt memory / paper memory": ratio(memory, best("peak_mib", *eager_paper)),
+        "cwt memory / best_cross_entropy memory": ratio(memory, best("peak_mib", *ce)),
     }
 
 
-def graphs_of_a_training_loop(device: torch.device, dtype: torch.dtype, n: int = 4096) -> dict:
-    """Graph breaks and compiled graphs of our loss over eight batches with other M each."""
-    torch._dynamo.reset()
+def graphs_of_a_training_loop(device: torch.device, dtype: torch.dtype, n: int = 8192) -> dict:
+    """Graph breaks and compiled graphs of our objective over eight batches with other M each."""
+    release(device)
     torch._dynamo.utils.counters.clear()
-    loss = torch.compile(contrastive)
+    objective = ContrastiveWeightTying().to(device)
+    compiled = torch.compile(lambda x: objective(*x).loss)
     sizes = []
     for seed in range(8):
-        labels = zipf_labels(n * (1 + seed % 3) // 3, 32768, seed)
-        labels = labels[torch.randint(len(labels), (n,)).numpy()]  # the same N, another M
+        labels = zipf_labels(n, 32768, seed) % (400 * (1 + seed))
         x = make_inputs(labels, 64, 32768, device, dtype, seed)
         sizes.append(len(x.unique.ids_M))
-        step(loss, x)
-    counters = torch._dynamo.utils.counters
-    return {
-        "batches": len(sizes),
-        "distinct_sizes": len(set(sizes)),
-        "graphs": counters["stats"]["unique_graphs"],
-        "graph_breaks": sum(counters["graph_break"].values()),
+        step(lambda x: compiled((x.hidden_ND, x.targets_N, x.table_VD, x.unique)), x)
+    found = graph_counters()
+    # One function without a break is one graph, and each further one is a recompilation.
+    recompilations = found["graphs"] - found["graph_breaks"] - 1
+    return {"sizes": sizes, **found, "recompilations": recompilations}
+
+
+def show(case: dict[str, Any]) -> None:
+    """A table of a case."""
+    print("\n" + " ".join(f"{key.upper()}={case[key]}" for key in "ndvm"))
+    for name, result in case["results"].items():
+        figures = result.get("skipped", "")
+        if "median_ms" in result:
+            spread = f"{result['min_ms']:.2f}-{result['max_ms']:.2f}"
+            figures = f"{result['median_ms']:10.2f} ms {spread:>18s} {result['peak_mib']:10.0f} MiB"
+        print(f"  {name:32s}{figures}")
+    for name, value in case["ratios"].items():
+        print(f"  {name:40s}" + ("-" if value is None else f"{value:8.2f}"))
+
+
+def targets(case: dict[str, Any]) -> dict[str, dict]:
+    """What is aimed at on an H200 at the main sizes in bf16."""
+    aims = {
+        "paper_eager / cwt": (">=", 10.0),
+        "best_cross_entropy / cwt": (">=", 5.0),
+        "cwt / limit": ("<=", 1.5),
+        "cwt memory / paper memory": ("<=", 0.25),
     }
+    return check_targets({name: (case["ratios"][name], *aim) for name, aim in aims.items()})
 
 
-def main() -> None:
-    """Measure, print, write."""
+def parse() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     gpu = torch.cuda.is_available()
     parser.add_argument("--preset", choices=PRESETS, default="gpu" if gpu else "cpu")
     for name in ("n", "d", "v"):
-        parser.add_argument(f"--{name}", type=int, nargs="+", help="instead of the preset's")
+        parser.add_argument(
+            f"--{name}", type=int, nargs="+", help="all combinations, not the preset's"
+        )
     parser.add_argument("--implementations", nargs="+", default=list(IMPLEMENTATIONS))
-    parser.add_argument("--repeats", type=int, default=10 if gpu else 3)
+    parser.add_argument("--eager-only", action="store_true", help="without torch.compile")
+    parser.add_argument("--repeats", type=int, default=20 if gpu else 3)
     parser.add_argument("--data", type=Path, help="a prepared dataset to take the labels from")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/objectives.json"))
-    options = parser.parse_args()
-    device = torch.device("cuda" if gpu else "cpu")
-    dtype = torch.bfloat16 if gpu else torch.float32
-    torch._dynamo.config.cache_size_limit = 64
-    grid = {k: getattr(options, k) or PRESETS[options.preset][k] for k in ("n", "d", "v")}
-    usability = usable(device, dtype, options.implementations)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure, print, write."""
+    options = parse()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    preset = PRESETS[options.preset]
+    given = [getattr(options, name) or [preset[0][i]] for i, name in enumerate("ndv")]
+    sizes = itertools.product(*given) if options.n or options.d or options.v else iter(preset)
+    skip = options.eager_only
+    names = [n for n in options.implementations if not (skip and IMPLEMENTATIONS[n].compiled)]
+    usability = usable(device, dtype, names)
     for name, found in usability.items():
-        print(f"{name}: {found}", file=sys.stderr)
+        verdict = found.get("skipped") or ("right" if found["right"] else f"WRONG: {found}")
+        print(f"{name:32s}{verdict}")
     names = [name for name, found in usability.items() if found.get("right")]
     rate = matmul_rate(device, dtype)
-    cases = []
-    for n in grid["n"]:
-        for d in grid["d"]:
-            for v in grid["v"]:
-                torch._dynamo.reset()
-                if options.data:
-                    labels = text_labels(options.data, n, v)
-                else:
-                    labels = zipf_labels(n, v)
-                x = make_inputs(labels, d, v, device, dtype)
-                case = measure(x, v, names, options.repeats, rate)
-                case["ratios"] = ratios(case)
-                cases.append(case)
-                print(f"\nN={n} D={d} V={v} M={case['m']}")
-                for name, result in case["results"].items():
-                    if "median_ms" in result:
-                        figures = f"{result['median_ms']:10.2f} ms {result['peak_mib']:10.0f} MiB"
-                    else:
-                        figures = result["skipped"]
-                    print(f"  {name:32s}{figures}")
-                for name, value in case["ratios"].items():
-                    print(f"  {name:40s}" + ("-" if value is None else f"{value:8.2f}"))
-                del x
-    begin = time.perf_counter()
-    for _ in range(5):
-        unique_table(zipf_labels(32768, 50304), 50304)
+    cases: list[dict[str, Any]] = []
     result: dict[str, Any] = {
         "device": str(device),
         "dtype": str(dtype),
-        "labels": str(options.data) if options.data else "Zipf-Mandelbrot, exponent 1.15, shift 2",
+        "threads": torch.get_num_threads(),
+        "memory": memory_method(device),
         "matmul_tflops": rate / 1e12,
         "implementations": usability,
         "cases": cases,
-        "unique_table_32768_ms": (time.perf_counter() - begin) / 5 * 1e3,
-        "compiled": graphs_of_a_training_loop(device, dtype),
     }
-    main_case = [c for c in cases if all(c[k] == MAIN[k] for k in MAIN)]
-    if gpu and main_case:
-        found = main_case[0]["ratios"]
-        result["targets"] = check_targets(
-            {
-                "paper_eager / cwt": (found["paper_eager / cwt"], ">=", 10),
-                "best_cross_entropy / cwt": (found["best_cross_entropy / cwt"], ">=", 5),
-                "cwt / limit": (found["cwt / limit"], "<=", 1.5),
-                "cwt memory / paper memory": (found["cwt memory / paper memory"], "<=", 0.25),
-            }
-        )
-    write(options.output, result)
+    print(f"matrix products: {rate / 1e12:.2f} TFLOP/s")
+    if not options.eager_only:
+        result["compiled"] = graphs_of_a_training_loop(device, dtype)
+        print(f"compiled, batches of other M: {result['compiled']}")
+    for n, d, v in sizes:
+        release(device)
+        labels, source = make_labels(options.data, n, v)
+        make_table = functools.partial(unique_table, labels, v)
+        table = interleaved({"": make_table}, torch.device("cpu"), options.repeats)[""]
+        case = measure(make_inputs(labels, d, v, device, dtype), names, options.repeats, rate)
+        case |= {"labels": source, "unique_table_cpu": summary(table)}
+        cases.append(case)
+        show(case)
+        if device.type == "cuda" and (n, d, v) == MAIN:
+            result["targets"] = targets(case)
+        write(options.output, result)  # each time: a sweep that is stopped keeps what it has
 
 
 if __name__ == "__main__":

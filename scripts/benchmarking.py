@@ -1,8 +1,9 @@
-"""What the GPU benchmarks share: clocks, memory, labels, and where results go."""
+"""What the benchmarks share: labels, clocks, memory, kernels, and where results go."""
 
 import gc
 import json
 import math
+import re
 import statistics
 import sys
 import time
@@ -15,26 +16,46 @@ import torch
 
 from headless.runs.environment import describe_environment
 
-# Zipf-Mandelbrot, p(rank) ~ (rank + 2)^-1.15: gives the numbers of unique targets that were counted
-# in news and Wikipedia (2,048 rows: 0.8-0.9k; 8,192: 2.3-2.8k; 32,768: 5.6-7.7k; 131,072: 16-18k).
-EXPONENT, SHIFT = 1.15, 2.0
+# Zipf-Mandelbrot, p(rank) ~ (rank + 2)^-1.15 over at most 50,304 tokens: gives the numbers of
+# unique targets that were counted in news and Wikipedia (2,048 rows: 0.8-0.9k; 8,192: 2.3-2.8k;
+# 32,768: 5.6-7.7k; 131,072: 16-18k). Without the bound they would grow with the vocabulary.
+EXPONENT, SHIFT, RANKS = 1.15, 2.0, 50304
 
 
 def zipf_labels(rows: int, vocab_size: int, seed: int = 0) -> np.ndarray:
-    """Labels [rows] whose repetitions are those of English text in a BPE of 50k."""
-    weights = (np.arange(1, vocab_size + 1) + SHIFT) ** -EXPONENT
-    return np.random.default_rng(seed).choice(vocab_size, size=rows, p=weights / weights.sum())
+    """Labels [rows], int64, that repeat as English text does; frequent ids lie anywhere."""
+    weights = (np.arange(1, min(vocab_size, RANKS) + 1) + SHIFT) ** -EXPONENT
+    generator = np.random.default_rng(seed)
+    id_of_rank = generator.permutation(vocab_size)
+    return id_of_rank[generator.choice(len(weights), size=rows, p=weights / weights.sum())]
 
 
 def text_labels(data: Path, rows: int, vocab_size: int, seed: int = 0) -> np.ndarray:
-    """Labels [rows] from a prepared dataset: 1,024 tokens in a row from random places."""
+    """Labels [rows], int64, from a prepared dataset: pieces of 1,024 tokens in a random order.
+
+    Pieces come again where the text is too short, and ids beyond the vocabulary are folded into it.
+    """
     manifest = json.loads((data / "manifest.json").read_text())
-    if manifest["vocab_size"] > vocab_size:
-        raise SystemExit(f"{data} has {manifest['vocab_size']} token ids, more than {vocab_size}")
     tokens = np.memmap(data / "train.bin", dtype=manifest["dtype"], mode="r")
-    piece = min(1024, rows, len(tokens))
-    starts = np.random.default_rng(seed).integers(0, len(tokens) - piece + 1, -(-rows // piece))
-    return np.concatenate([tokens[s : s + piece] for s in starts])[:rows].astype(np.int64)
+    piece = min(1024, len(tokens))
+    order = np.random.default_rng(seed).permutation(len(tokens) // piece)
+    order = np.resize(order, -(-rows // piece))
+    labels = np.concatenate([tokens[i * piece : (i + 1) * piece] for i in order])[:rows]
+    return labels.astype(np.int64) % vocab_size
+
+
+def make_labels(data: Path | None, rows: int, vocab_size: int) -> tuple[np.ndarray, str]:
+    """Labels [rows] and where they come from."""
+    if data is None:
+        law = f"Zipf-Mandelbrot, exponent {EXPONENT}, shift {SHIFT}, {RANKS} ranks at most"
+        return zipf_labels(rows, vocab_size), law
+    manifest = json.loads((data / "manifest.json").read_text())
+    source = f"{data}, {manifest['vocab_size']} token ids"
+    if manifest["vocab_size"] > vocab_size:
+        source += f" folded into {vocab_size}"
+    if manifest["splits"]["train"]["tokens"] < rows:
+        source += ", text repeated"
+    return text_labels(data, rows, vocab_size), source
 
 
 def synchronize(device: torch.device) -> None:
@@ -44,32 +65,51 @@ def synchronize(device: torch.device) -> None:
 
 
 def seconds_of(function: Callable[[], Any], device: torch.device) -> float:
-    """Wall-clock seconds of one call, until the device is done."""
-    synchronize(device)
-    begin = time.perf_counter()
+    """Seconds of one call: CUDA events on a GPU, the wall clock on a CPU."""
+    if device.type != "cuda":
+        start = time.perf_counter()
+        function()
+        return time.perf_counter() - start
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize(device)
+    begin.record()
     function()
-    synchronize(device)
-    return time.perf_counter() - begin
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end) / 1e3
 
 
 def interleaved(
     functions: dict[str, Callable[[], Any]], device: torch.device, repeats: int, warmup: int = 2
 ) -> dict[str, list[float]]:
-    """Seconds of each function, which take turns, so that what disturbs one disturbs all."""
+    """Seconds of each function, which take turns, so that what disturbs one disturbs all.
+
+    One that runs out of a GPU's memory is left out.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for round_ in range(warmup + repeats):
-        for name, function in functions.items():
-            took = seconds_of(function, device)
+        for name in list(seconds):
+            try:
+                took = seconds_of(functions[name], device)
+            except torch.cuda.OutOfMemoryError:
+                del seconds[name]
+                continue
             if round_ >= warmup:
                 seconds[name].append(took)
     return seconds
 
 
+def memory_method(device: torch.device) -> str:
+    """How `peak_bytes` counts."""
+    if device.type == "cuda":
+        return "CUDA: max_memory_allocated of the call minus what was allocated before"
+    return "CPU: peak of the running sum of tensor allocations that torch's profiler records"
+
+
 def peak_bytes(function: Callable[[], Any], device: torch.device) -> int:
     """The most memory that tensors made by a call hold at once, beyond what was there before.
 
-    On CUDA the allocator's own count. On the CPU the running sum of the allocations and releases
-    that torch's profiler records.
+    Buffers inside a CPU library are in neither count; see `memory_method`.
     """
     gc.collect()
     if device.type == "cuda":
@@ -91,12 +131,74 @@ def peak_bytes(function: Callable[[], Any], device: torch.device) -> int:
     return peak
 
 
+def free_bytes(device: torch.device) -> int:
+    """Memory that may be used."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable"):
+            return int(line.split()[1]) * 1024
+    return 4 * 2**30
+
+
+def release(device: torch.device) -> None:
+    """Forget compiled graphs and give back what nobody holds any more."""
+    torch._dynamo.reset()
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def graph_counters() -> dict[str, int]:
+    """What torch.compile has done since its counters were cleared."""
+    counters = torch._dynamo.utils.counters
+    return {
+        "graphs": counters["stats"]["unique_graphs"],
+        "graph_breaks": sum(counters["graph_break"].values()),
+    }
+
+
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of a large square matrix product: what the limits are computed with."""
-    size = 8192 if device.type == "cuda" else 2048
+    """FLOP/s of a large square matrix product, the best of ten: what limits are computed with."""
+    size = 8192 if device.type == "cuda" else 1024
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     times = interleaved({"product": lambda: a @ b}, device, repeats=10)["product"]
     return 2.0 * size**3 / min(times)
+
+
+# The first that fits. Compiled kernels are named after all operators that they fuse, so that one
+# with the loss and something else in it counts as the loss.
+KERNELS = {
+    "loss": r"log_?softmax|nll_loss|prepare_softmax|cross_entropy",
+    "attention": r"^(?!.*_fused_).*(flash|fmha|attention|sdpa)",
+    "matmul": r"gemm|nvjet|xmma|cutlass|cublas|splitk|triton_tem|::(add|b|addb)?mm\b",
+    "optimizer": r"adam|multi_tensor|foreach|vector_norm|optimizer",
+}
+
+
+def kernel_class(name: str) -> str:
+    """What a kernel (on a CPU: an operator) is for, by its name."""
+    for kind, pattern in KERNELS.items():
+        if re.search(pattern, name, re.IGNORECASE):
+            return kind
+    return "other"
+
+
+def kernel_times(profile: Any, device: torch.device) -> dict[str, float]:
+    """Milliseconds of each kernel of a profile, the longest first; on a CPU, of each operator."""
+    times: dict[str, float] = {}
+    for entry in profile.key_averages():
+        if device.type == "cuda":
+            # Annotations are drawn on the device's time line too, over the kernels they contain.
+            on_cpu = entry.device_type == torch.autograd.DeviceType.CPU
+            if on_cpu or getattr(entry, "is_user_annotation", False):
+                continue
+            took = entry.self_device_time_total
+        else:
+            took = entry.self_cpu_time_total
+        if took > 0:
+            times[entry.key] = times.get(entry.key, 0.0) + took / 1e3
+    return dict(sorted(times.items(), key=lambda item: -item[1]))
 
 
 def summary(seconds: list[float]) -> dict[str, float]:
@@ -125,15 +227,13 @@ def check_targets(targets: dict[str, tuple[float | None, str, float]]) -> dict[s
             met = value >= target if relation == ">=" else value <= target
         found[name] = {"value": value, "target": f"{relation} {target:g}", "met": met}
         shown = "not measured" if value is None else f"{value:.2f}"
-        print(f"{name}: {shown} (target {relation} {target:g})", file=sys.stderr)
+        verdict = {None: "unknown", True: "met", False: "MISSED"}[met]
+        print(f"{name}: {shown} (target {relation} {target:g}: {verdict})")
     return found
 
 
 def write(path: Path, result: dict[str, Any]) -> None:
     """The result with machine, versions and commit."""
-    environment = describe_environment()
-    if torch.cuda.is_available():
-        environment["gpu"] = torch.cuda.get_device_name()
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({**result, "environment": environment}, indent=2) + "\n")
+    path.write_text(json.dumps({**result, "environment": describe_environment()}, indent=2) + "\n")
     print(f"wrote {path}", file=sys.stderr)

@@ -1,8 +1,10 @@
 """The benchmark scripts run, agree with themselves, and know a wrong loss from a right one."""
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,79 +22,160 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(SCRIPTS))
 
 
-def run(script: str, *arguments: str) -> str:
-    """A script as a command of its own, without the packages that it must not need."""
-    program = (
-        f"import runpy, sys; sys.modules.update(dict.fromkeys({BLOCKED!r}));"
-        f"sys.path.insert(0, {str(SCRIPTS)!r}); sys.argv = {[script, *arguments]!r};"
-        f"runpy.run_path({str(SCRIPTS / script)!r}, run_name='__main__')"
+@pytest.fixture
+def blocker(tmp_path: Path) -> Path:
+    """A directory that hides packages from a Python that has it on its path."""
+    directory = tmp_path / "blocker"
+    directory.mkdir()
+    (directory / "sitecustomize.py").write_text(
+        f"import sys\nsys.modules.update(dict.fromkeys({BLOCKED!r}))\n"
     )
+    return directory
+
+
+def run(blocker: Path, script: str, *arguments: str) -> str:
+    """A script as a command of its own, without the packages that it must not need."""
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=280
+        [sys.executable, str(SCRIPTS / script), *arguments],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": f"{blocker}{os.pathsep}{ROOT}"},
+        capture_output=True,
+        text=True,
+        timeout=280,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
 
-def test_objectives_are_measured(tmp_path: Path) -> None:
+def test_the_blocker_blocks(blocker: Path) -> None:
+    for name in BLOCKED:
+        done = subprocess.run(
+            [sys.executable, "-c", f"import {name}"],
+            env=os.environ | {"PYTHONPATH": str(blocker)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert "ModuleNotFoundError" in done.stderr
+
+
+def test_objectives_are_measured(blocker: Path, tmp_path: Path) -> None:
     output = tmp_path / "objectives.json"
-    names = ["cwt", "paper N x N", "cross-entropy", "cross-entropy chunked", "liger"]
+    names = ["cwt", "paper N x N", "paper N x N, authors' form", "cross-entropy"]
+    names += ["cross-entropy chunked", "liger"]
     sizes = ["--n", "256", "--d", "32", "--v", "1024", "--repeats", "2"]
-    shown = run("bench_objectives.py", *sizes, "--output", str(output), "--implementations", *names)
+    shown = run(
+        blocker,
+        "bench_objectives.py",
+        *sizes,
+        *("--output", str(output), "--implementations", *names),
+    )
     result = json.loads(output.read_text())
     (case,) = result["cases"]
     assert case["m"] < 256
+    assert case["m_padded"] == 512
     for name in names[:-1]:
         assert result["implementations"][name]["right"]
-        assert case["results"][name]["median_ms"] > 0
-        assert case["results"][name]["peak_mib"] > 0
+        assert max(result["implementations"][name]["errors"].values()) < 1e-4
+        measured = case["results"][name]
+        assert 0 < measured["min_ms"] <= measured["median_ms"] <= measured["max_ms"]
+        assert measured["peak_mib"] > 0
         assert name in shown
-    assert "skipped" in result["implementations"]["liger"]
+    assert "ModuleNotFoundError" in result["implementations"]["liger"]["skipped"]
     times = {name: case["results"][name]["median_ms"] for name in names[:-1]}
     best = min(times["cross-entropy"], times["cross-entropy chunked"])
+    eager = min(times["paper N x N"], times["paper N x N, authors' form"])
     assert case["ratios"]["best_cross_entropy / cwt"] == pytest.approx(best / times["cwt"])
-    assert case["ratios"]["paper_eager / cwt"] == pytest.approx(times["paper N x N"] / times["cwt"])
-    assert case["limit_ms"]["cwt"] == pytest.approx(
-        6e3 * 256 * case["m"] * 32 / (result["matmul_tflops"] * 1e12)
-    )
-    assert result["compiled"]["graph_breaks"] == 0
-    assert result["compiled"]["distinct_sizes"] > 1
-    assert result["compiled"]["graphs"] <= 2
-    assert result["environment"]["commit"]
+    assert case["ratios"]["paper_eager / cwt"] == pytest.approx(eager / times["cwt"])
+    rate = result["matmul_tflops"] * 1e12
+    assert case["limit_ms"]["cwt"] == pytest.approx(6e3 * 256 * case["m"] * 32 / rate)
+    assert case["ratios"]["cwt / limit"] == pytest.approx(times["cwt"] / case["limit_ms"]["cwt"])
+    compiled = result["compiled"]
+    assert compiled["graph_breaks"] == 0
+    assert len(set(compiled["sizes"])) > 3
+    assert compiled["recompilations"] <= 1
+    assert case["labels"].startswith("Zipf")
+    assert "profiler" in result["memory"]
+    assert result["environment"]["packages"]["torch"]
 
 
-def test_training_is_measured_without_the_trainers_dependencies(tmp_path: Path) -> None:
+def test_training_is_measured_without_the_trainers_dependencies(
+    blocker: Path, tmp_path: Path, dataset: Path
+) -> None:
     output = tmp_path / "training.json"
     run(
+        blocker,
         "bench_training.py",
-        *("--steps", "2", "--batch", "2", "--repeats", "1", "--eager-only"),
-        *("--output", str(output)),
+        *("--steps", "2", "--batch", "2", "--length", "32", "--repeats", "1", "--eager-only"),
+        *("--data", str(dataset), "--output", str(output)),
     )
-    tiny = json.loads(output.read_text())["models"]["tiny"]
+    result = json.loads(output.read_text())
+    tiny = result["models"]["tiny"]
     rates = tiny["tokens_per_second"]
     assert set(rates) == {"ContrastiveWeightTying eager", "CrossEntropy eager"}
     assert tiny["ratios"]["headless / own cross-entropy"] == pytest.approx(
         rates["ContrastiveWeightTying eager"] / rates["CrossEntropy eager"]
     )
-    assert any("accelerate" in reason for reason in tiny["skipped"].values())
-    for rows in tiny["rows"].values():
-        assert 0 <= rows[0]["data_wait_share"] < 1
+    assert "accelerate" in tiny["skipped"]["Hugging Face Trainer eager"]
+    for (row,) in tiny["rows"].values():
+        assert 0 <= row["data_wait_share"] < 1
+        assert row["tokens_per_second"] == pytest.approx(2 * 32 * 1e3 / row["step_ms"])
+        assert row["mfu"] is None
+    assert result["preset"]["data"] == str(dataset)
+    assert result["environment"]["packages"]["torch"]
 
 
 def test_a_wrong_loss_is_called_wrong(scripts: None) -> None:
-    import bench_objectives as bench
+    import loss_implementations as losses
+    from benchmarking import zipf_labels
 
-    x = bench.make_inputs(bench.zipf_labels(300, 500), 16, 500, torch.device("cpu"), torch.float32)
+    x = losses.make_inputs(zipf_labels(300, 500), 16, 500, torch.device("cpu"), torch.float32)
+    wanted = losses.exact_step("cwt", x)
+
+    def errors(loss: Callable[[Any], torch.Tensor]) -> dict[str, float]:
+        return losses.errors(losses.step(loss, x), wanted)
 
     def without_counts(x: Any) -> torch.Tensor:
-        return bench.contrastive_weight_tying_loss(
+        return losses.contrastive_weight_tying_loss(
             x.hidden_ND, x.targets_N, x.table_VD, duplicates="unique"
         )
 
-    assert bench.is_right(bench.errors("cwt", bench.contrastive, x), torch.float32)
-    assert not bench.is_right(bench.errors("cwt", without_counts, x), torch.float32)
-    half = bench.errors("cwt", lambda x: 0.5 * bench.contrastive(x), x)
-    assert half["loss"] == pytest.approx(0.5, rel=1e-4)
+    for right in (losses.contrastive, losses.paper, losses.paper_literal):
+        assert losses.is_right(errors(right), torch.float32)
+    for wrong in (
+        without_counts,
+        lambda x: 0.5 * losses.contrastive(x),
+        lambda x: torch.nan * losses.contrastive(x),
+        lambda x: losses.contrastive(x._replace(table_VD=1.01 * x.table_VD)),
+    ):
+        assert not losses.is_right(errors(wrong), torch.float32)
+    assert errors(lambda x: 0.5 * losses.contrastive(x))["loss"] == pytest.approx(0.5, rel=1e-4)
+
+
+def test_a_wrong_implementation_is_not_timed(
+    scripts: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import bench_objectives as bench
+    from loss_implementations import IMPLEMENTATIONS, Implementation, contrastive
+
+    def missing(x: Any) -> torch.Tensor:
+        raise ImportError("no such package")
+
+    wrong = Implementation("cwt", lambda x: 2.0 * contrastive(x))
+    monkeypatch.setitem(IMPLEMENTATIONS, "wrong", wrong)
+    monkeypatch.setitem(IMPLEMENTATIONS, "missing", Implementation("cwt", missing))
+    found = bench.usable(torch.device("cpu"), torch.float32, ["cwt", "wrong", "missing"])
+    assert [found[name].get("right") for name in found] == [True, False, None]
+    assert found["missing"]["skipped"] == "ImportError: no such package"
+
+
+def test_what_does_not_fit_is_not_tried(scripts: None) -> None:
+    import bench_objectives as bench
+
+    cpu = torch.device("cpu")
+    assert bench.fits("cwt", 64, 32, 128, cpu)
+    assert not bench.fits("paper N x N", 10**7, 10**5, 10**5, cpu)
+    assert bench.fits("cross-entropy chunked", 4096, 512, 512, cpu)
 
 
 def test_labels_repeat_as_text_does(scripts: None) -> None:
@@ -100,18 +183,42 @@ def test_labels_repeat_as_text_does(scripts: None) -> None:
     import benchmarking
     import numpy as np
 
-    for rows, low, high in ((2048, 750, 950), (8192, 2200, 2850), (32768, 5500, 7800)):
-        assert low < len(np.unique(benchmarking.zipf_labels(rows, 50304))) < high
+    measured = ((2048, 800, 900), (8192, 2300, 2800), (32768, 5600, 7700), (131072, 16000, 18000))
+    for vocab_size in (50304, 262144):
+        for rows, low, high in measured:
+            labels = benchmarking.zipf_labels(rows, vocab_size)
+            assert low <= len(np.unique(labels)) <= high
+            assert labels.max() < vocab_size
 
 
 def test_labels_of_a_prepared_dataset(scripts: None, dataset: Path) -> None:
     import benchmarking
 
-    labels = benchmarking.text_labels(dataset, 3000, 320)
+    labels, source = benchmarking.make_labels(dataset, 3000, 320)
     assert labels.shape == (3000,)
     assert labels.max() < 320
-    with pytest.raises(SystemExit, match="more than 100"):
-        benchmarking.text_labels(dataset, 3000, 100)
+    assert source == f"{dataset}, 320 token ids"
+    labels, source = benchmarking.make_labels(dataset, 10**6, 100)
+    assert len(labels) == 10**6
+    assert labels.max() < 100
+    assert source.endswith("folded into 100, text repeated")
+
+
+def test_kernels_are_known_by_their_names(scripts: None) -> None:
+    import benchmarking
+
+    kinds = {
+        "nvjet_tst_192x192_64x4_2x1_v_bz_coopB_TNN": "matmul",
+        "void cutlass::Kernel2<cutlass_80_wmma_tensorop_bf16_s161616gemm_bf16>": "matmul",
+        "triton_tem_fused_mm_4": "matmul",
+        "aten::addmm": "matmul",
+        "void pytorch_flash::flash_fwd_kernel<Flash_fwd_kernel_traits<64, 128>>": "attention",
+        "triton_red_fused__log_softmax_add_mul_7": "loss",
+        "cpp_fused__log_softmax_backward_data__scaled_dot_product_flash_attention_2": "loss",
+        "triton_poi_fused_gelu_view_3": "other",
+        "void at::native::multi_tensor_apply_kernel<FusedAdamMathFunctor>": "optimizer",
+    }
+    assert {name: benchmarking.kernel_class(name) for name in kinds} == kinds
 
 
 def test_peak_memory_counts_what_is_alive_at_once(scripts: None) -> None:
