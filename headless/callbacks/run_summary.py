@@ -67,6 +67,7 @@ class RunSummary(Callback):
                 "tags": self.tags,
                 "objective": pl_module.objective.describe(),
                 "objective_class": type(pl_module.objective).__name__,
+                "begins_from": getattr(pl_module, "begins_from", None),
                 "backbone": _describe_backbone(pl_module.backbone.config),
                 "parameters": pl_module.num_parameters(),
                 "vocab_size": pl_module.vocab_size,

@@ -15,6 +15,11 @@ COMMANDS = {
     "pretrain": "train a model from a config",
     "validate": "evaluate a checkpoint on its validation text",
     "compare": "run directories to a table and report.html",
+    "export": "a checkpoint to a Hugging Face directory",
+    "generate": "continue prompts with a model",
+    "finetune": "train an LM head, or classify labelled text",
+    "evaluate": "perplexity, last words, minimal pairs, multiple choice",
+    "neighbors": "nearest tokens and nearest contexts (faiss)",
 }
 FULL_DISK = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 USER_ERROR = 2

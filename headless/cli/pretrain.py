@@ -5,7 +5,6 @@ import os
 import shutil
 import sys
 import warnings
-import zipfile
 from pathlib import Path
 
 import yaml
@@ -16,6 +15,7 @@ from headless.cli.lightning import RunCLI
 from headless.errors import HeadlessError
 from headless.runs.directory import RunDirectory
 from headless.runs.environment import describe_environment
+from headless.training.checkpoint_io import check_checkpoint
 
 
 def quiet_lightning() -> None:
@@ -28,6 +28,7 @@ def quiet_lightning() -> None:
         "is smaller than the logging interval",
         "args parameter is intended to run from within Python",  # that is what it does here
         "when logging on epoch level in distributed setting",  # what is logged is reduced already
+        "in eval mode at the start of training",  # a frozen backbone is meant to be
         r"isinstance\(treespec, LeafSpec\)",  # Lightning's own call, of torch's older name
     ):
         warnings.filterwarnings("ignore", f".*{needless}.*")
@@ -49,8 +50,12 @@ def build(arguments: list[str]) -> RunCLI:
     return RunCLI(arguments, prog="headless pretrain")
 
 
-def pretrain(cli: RunCLI) -> Path:
+def pretrain(cli: RunCLI, *, validate_first: bool = False) -> Path:
     """Train what `build` made; returns the run directory.
+
+    Args:
+        cli: the run.
+        validate_first: log the validation scores before the first step, too.
 
     Raises:
         HeadlessError: the run directory exists and neither resume nor overwrite was asked for.
@@ -63,6 +68,9 @@ def pretrain(cli: RunCLI) -> Path:
             directory.metrics.unlink(missing_ok=True)
             directory.samples.unlink(missing_ok=True)
         _describe(cli, directory)
+    if validate_first and checkpoint is None:
+        cli.trainer.validate_loop.inference_mode = False  # its sums are updated in training too
+        cli.trainer.validate(cli.model, cli.datamodule, verbose=False)
     try:
         cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
     except SystemExit:
@@ -94,19 +102,6 @@ def _checkpoint_to_resume(directory: RunDirectory) -> Path | None:
         return None
     check_checkpoint(path)
     return path
-
-
-def check_checkpoint(path: Path) -> None:
-    """Refuse a file that is cut off or no checkpoint at all.
-
-    Raises:
-        HeadlessError: names the file.
-    """
-    if not zipfile.is_zipfile(path):  # looks at the end of the file only
-        raise HeadlessError(
-            f"{path} is damaged or no checkpoint: take another one, or start anew with "
-            "--run.overwrite true"
-        )
 
 
 def _describe(cli: RunCLI, directory: RunDirectory) -> None:

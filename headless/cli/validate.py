@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 from headless.cli.lightning import RunCLI
-from headless.cli.pretrain import check_checkpoint, quiet_lightning
+from headless.cli.pretrain import quiet_lightning
 from headless.errors import HeadlessError
 from headless.runs.directory import open_run
+from headless.training.checkpoint_io import check_checkpoint
 
 USAGE = """usage: headless validate RUN_OR_CHECKPOINT [--data.path DIR] [--trainer.accelerator cpu]
 

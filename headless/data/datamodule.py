@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -180,6 +181,13 @@ class TokenDataModule(LightningDataModule):
         blocks = self._blocks["validation"]
         indices = list(range(min(num_sequences, len(blocks))))
         return self.val_collator(blocks.__getitems__(BatchIndex(0, indices, [])))
+
+    def validation_batches(self) -> Iterator[dict[str, Any]]:
+        """The whole validation split in order, as batches: without a trainer."""
+        blocks = self._blocks["validation"]
+        for begin in range(0, len(blocks), self.val_batch_size):
+            indices = list(range(begin, min(begin + self.val_batch_size, len(blocks))))
+            yield self.val_collator(blocks.__getitems__(BatchIndex(0, indices, [])))
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled blocks, from the batch after the last one that the module has seen."""

@@ -77,17 +77,21 @@ class BackboneConfig:
     extra: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.preset is None and self.model_type is None:
-            raise HeadlessError(
-                "the backbone has neither a preset nor a model_type; presets: " + ", ".join(PRESETS)
-            )
         if self.preset is not None and self.preset not in PRESETS:
             raise HeadlessError(
                 f"there is no backbone preset {self.preset!r}; presets: {', '.join(PRESETS)}"
             )
 
     def fields(self) -> dict[str, Any]:
-        """The fields of the Hugging Face config that are set, the most specific value of each."""
+        """The fields of the Hugging Face config that are set, the most specific value of each.
+
+        Raises:
+            HeadlessError: no architecture is named.
+        """
+        if self.preset is None and self.model_type is None:
+            raise HeadlessError(
+                "the backbone has neither a preset nor a model_type; presets: " + ", ".join(PRESETS)
+            )
         chosen = dict(PRESETS[self.preset]) if self.preset else {}
         names = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads")
         for name in (*names, "intermediate_size", "max_position_embeddings"):

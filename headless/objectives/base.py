@@ -127,6 +127,14 @@ class Objective(nn.Module):
         """
         raise NotImplementedError
 
+    def take_head(self, head: LMHead) -> None:
+        """Begin with the weights of another head, where the objective has one of its own.
+
+        Raises:
+            ValueError: it has none, or cannot hold this one.
+        """
+        raise ValueError(f"{type(self).__name__} has no head of its own to begin with another's")
+
     def num_candidates(self, vocab_size: int, num_unique: int, num_rows: int) -> int:
         """How many vectors each row is scored against: the D-long dot products of the loss."""
         raise NotImplementedError

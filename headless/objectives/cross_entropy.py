@@ -294,6 +294,26 @@ class CrossEntropy(Objective):
         """What it was trained with."""
         return LMHead(self._weight(embedding_VD), self._bias(), self.transform)
 
+    def take_head(self, head: LMHead) -> None:
+        """See `Objective.take_head`.
+
+        Raises:
+            ValueError: a tied head, or one without a place for the other's bias or transform.
+        """
+        if self.weight_VD is None:
+            raise ValueError("the head is tied to the embeddings: set tied to false")
+        if head.own_excess_V is not None or (head.transform is not None) != self.with_transform:
+            raise ValueError("the other head is more than a matrix and a bias")
+        if head.bias_V is not None and self.bias_V is None:
+            raise ValueError("the other head has a bias: set unigram_bias to initial to hold it")
+        self.weight_VD.copy_(head.weight_VD)
+        if self.bias_V is not None:
+            bias_V = torch.zeros_like(self.bias_V) if head.bias_V is None else head.bias_V
+            fixed_V = 0.0 if self.log_unigram_V is None else self.log_unigram_V
+            self.bias_V.copy_(bias_V - fixed_V)
+        if self.transform is not None and isinstance(head.transform, nn.Module):
+            self.transform.load_state_dict(head.transform.state_dict())
+
     def num_candidates(self, vocab_size: int, num_unique: int, num_rows: int) -> int:
         """The whole vocabulary, and the rows of the transform's dense layer."""
         dense = 0 if self.transform is None else self.transform.dense.out_features

@@ -2,13 +2,28 @@
 
 import io
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from headless.errors import HeadlessError
 from headless.files import write_bytes
+
+
+def check_checkpoint(path: Path) -> None:
+    """Refuse a file that is cut off or no checkpoint at all.
+
+    Raises:
+        HeadlessError: names the file.
+    """
+    if not zipfile.is_zipfile(path):  # looks at the end of the file only
+        raise HeadlessError(
+            f"{path} is damaged or no checkpoint: take another one, or start anew with "
+            "--run.overwrite true"
+        )
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

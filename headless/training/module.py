@@ -5,6 +5,7 @@ Shapes: B batch, T time, N = B·T rows, D hidden size, V vocabulary, M unique ta
 
 import math
 import shutil
+from dataclasses import asdict
 from typing import Any, Literal
 
 import torch
@@ -27,6 +28,7 @@ from headless.models.heads import OutputHead
 from headless.models.sharding import gathered, is_sharded, shard
 from headless.objectives import LMHead, Negatives, Objective, ObjectiveOutput, UniqueTargets
 from headless.training.evaluation import LanguageModelScores, head_scores
+from headless.training.initial import Source, check_vocabulary, open_source
 from headless.training.optim import (
     AdamWConfig,
     ScheduleConfig,
@@ -37,6 +39,7 @@ from headless.training.optim import (
 from headless.training.random_state import get_random_state, set_random_state
 
 CHECKPOINT_KEY = "headless"
+InitHead = Literal["random", "embedding", "source"]
 
 
 class PretrainingModule(LightningModule):
@@ -59,16 +62,22 @@ class PretrainingModule(LightningModule):
         task: "causal" or "masked": what the backbone must be able to see; linked to the data.
         compile: compile the training step with torch.compile; None: on a GPU, where there is a C
             compiler for it to use.
+        init_from: begin from the weights and the architecture of a trained model: a run directory,
+            a checkpoint, a Hugging Face directory or a hub name. Data with its tokenizer.
+        init_head: where a cross-entropy head of its own begins: "random", "embedding" (a copy of
+            the input embeddings, as the paper fine-tunes, §3.3) or "source" (the LM head of
+            `init_from`, for a headless run the calibrated one).
+        freeze_backbone: train the objective's own parameters only.
 
     Raises:
         HeadlessError: a backbone that cannot be built, has too few positions, or sees too much or
-            too little for the task.
+            too little for the task; nothing to begin from; a head that cannot take another's place.
     """
 
     def __init__(
         self,
         objective: Objective,
-        backbone: BackboneConfig,
+        backbone: BackboneConfig = BackboneConfig(),  # noqa: B008 - frozen
         optimizer: AdamWConfig = AdamWConfig(),  # noqa: B008 - frozen
         schedule: ScheduleConfig = ScheduleConfig(),  # noqa: B008 - frozen
         vocab_size: int = 50304,
@@ -76,17 +85,45 @@ class PretrainingModule(LightningModule):
         eos_token_id: int = 0,
         task: Literal["causal", "masked"] = "causal",
         compile: bool | None = None,
+        init_from: str | None = None,
+        init_head: InitHead = "random",
+        freeze_backbone: bool = False,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
+        self._source: Source | None = None
+        self._source_place = init_from
+        self.begins_from: str | None = None
+        if init_from is not None:
+            if backbone.preset or backbone.model_type:
+                raise HeadlessError(
+                    f"{init_from} brings its architecture: leave out model.backbone.preset and "
+                    "model.backbone.model_type"
+                )
+            self._source = open_source(
+                init_from,
+                with_head=init_head == "source",
+                attn_implementation=backbone.attn_implementation,
+            )
+            self.begins_from = self._source.description
+            backbone = self._source.config
+            # A checkpoint needs no other file: it begins from its own weights.
+            self.hparams.update(backbone=asdict(backbone), init_from=None, init_head="random")
+        elif init_head == "source":
+            raise HeadlessError("model.init_head source needs model.init_from")
+        self.init_head = init_head
         self.backbone_config = backbone
         self.optimizer_config = optimizer
         self.schedule_config = schedule
         self.sequence_length = sequence_length
         # The backbone draws its weights first, so that one seed gives every objective the same.
-        self.backbone = build_backbone(
-            backbone, vocab_size, bos_token_id=eos_token_id, eos_token_id=eos_token_id
-        )
+        if self._source is None:
+            self.backbone = build_backbone(
+                backbone, vocab_size, bos_token_id=eos_token_id, eos_token_id=eos_token_id
+            )
+        else:
+            self.backbone = self._source.backbone
+            vocab_size = self._take_vocabulary(vocab_size)
         check_length(self.backbone, sequence_length)
         check_task(self.backbone, task)
         self.task = task
@@ -97,6 +134,10 @@ class PretrainingModule(LightningModule):
         self.objective.setup(vocab_size, self.hidden_size, hf_config.initializer_range)
         self.register_buffer("unigram_counts", torch.zeros(vocab_size, dtype=torch.long))
         self.unigram_counts: Tensor
+        self.freeze_backbone = freeze_backbone
+        if freeze_backbone:
+            self.backbone.requires_grad_(False).eval()
+        self.tokenizer_sha256: str | None = None
         self.batches_seen = 0  # micro-batches of this rank; the position in the data
         self._flops_per_token = backbone_flops_per_token(self.backbone, sequence_length)
         self._compile = compile
@@ -107,6 +148,17 @@ class PretrainingModule(LightningModule):
         self._restored: dict[str, Any] | None = None
         self._grad_norm: Tensor | None = None
         self._val_head: LMHead | None = None
+
+    def _take_vocabulary(self, vocab_size: int) -> int:
+        """The rows of a trained table, which may be padded beyond the tokenizer's ids."""
+        rows = len(self.embedding_VD)
+        if rows < vocab_size:
+            raise HeadlessError(
+                f"{self._source_place} has {rows} token embeddings, the data {vocab_size} token "
+                "ids: prepare the text with the model's tokenizer (headless prepare --tokenizer …)"
+            )
+        self.hparams["vocab_size"] = rows
+        return rows
 
     # -- what others read ---------------------------------------------------------------------
 
@@ -131,8 +183,11 @@ class PretrainingModule(LightningModule):
     def training_flops(self, batch: dict[str, Any]) -> float:
         """Forward and backward FLOPs of one micro-batch on this rank."""
         tokens, rows = batch["input_ids"].numel(), batch["targets"].numel()
+        passes = 1 / 3 if self.freeze_backbone else 1.0  # forward alone
         candidates = self.objective.num_candidates(self.vocab_size, batch["num_unique"], rows)
-        return tokens * self._flops_per_token + scoring_flops(rows, candidates, self.hidden_size)
+        return passes * tokens * self._flops_per_token + scoring_flops(
+            rows, candidates, self.hidden_size
+        )
 
     # -- steps --------------------------------------------------------------------------------
 
@@ -141,7 +196,8 @@ class PretrainingModule(LightningModule):
 
         To score 15 % of the positions costs 15 % of the scores.
         """
-        hidden_ND = hidden_states(self.backbone, input_ids_BT).flatten(0, 1)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_backbone):
+            hidden_ND = hidden_states(self.backbone, input_ids_BT).flatten(0, 1)
         return hidden_ND if rows_N is None else hidden_ND.index_select(0, rows_N)
 
     def score(
@@ -277,9 +333,29 @@ class PretrainingModule(LightningModule):
     def setup(self, stage: str) -> None:
         """Take the unigram counts of the training text; they travel in the state dict."""
         datamodule = getattr(self.trainer, "datamodule", None)
-        if datamodule is not None and not bool(self.unigram_counts.any()):
-            self.unigram_counts.copy_(datamodule.unigram_counts)
-            self.objective.set_unigram(self.unigram_counts)
+        if datamodule is None or bool(self.unigram_counts.any()):
+            return
+        self.tokenizer_sha256 = datamodule.tokenizer_sha256
+        self.unigram_counts[: len(datamodule.unigram_counts)] = datamodule.unigram_counts
+        self.objective.set_unigram(self.unigram_counts)
+        if self._source is not None:
+            check_vocabulary(self._source, datamodule, str(self._source_place))
+        if self.init_head != "random":
+            self._begin_head()
+        self._source = None
+
+    def _begin_head(self) -> None:
+        """Give the objective's own head its first weights."""
+        head = self._source.head if self._source is not None else None
+        if self.init_head == "embedding":
+            own = self.objective.lm_head(self.embedding_VD, self.unigram_counts)
+            head = own._replace(weight_VD=self.embedding_VD)
+        assert head is not None
+        try:
+            with torch.no_grad():
+                self.objective.take_head(head)
+        except ValueError as error:
+            raise HeadlessError(f"model.init_head {self.init_head}: {error}") from error
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Position in the data, random states of every rank, and whose tokens these are."""
@@ -306,6 +382,7 @@ class PretrainingModule(LightningModule):
                 "prepare this text with its tokenizer (headless prepare --tokenizer RUN/tokenizer)"
             )
         self.batches_seen = state["batches_seen"]
+        self.tokenizer_sha256 = theirs
         self._restored = state
 
     def on_fit_start(self) -> None:

@@ -1,0 +1,136 @@
+"""Post-hoc calibration of a head on held-out text: a scale of the scores and one of the bias.
+
+logits = scale · scores + bias_scale · bias: two numbers for the whole model, at the minimum of a
+convex function (log-sum-exps of affine functions, averaged). Temperature scaling (Guo et al. 2017,
+§4.2) is the case without a bias. With both at 1 it is the calibrated head as it is.
+
+Shapes: N rows, D hidden size, V vocabulary.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from headless.errors import HeadlessError
+from headless.models.backbone import hidden_states
+from headless.objectives import LMHead
+from headless.objectives.base import IGNORE_INDEX
+
+CHUNK_ROWS = 2048
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Two numbers and what they do, in nats a token.
+
+    Args:
+        scale: multiplies the scores: an inverse temperature.
+        bias_scale: multiplies the bias.
+        nll_before: on the text that was kept apart, with both at 1.
+        nll_after: on the same text.
+        fit_tokens: how many tokens they were fitted to.
+        report_tokens: how many tokens were kept apart.
+    """
+
+    scale: float
+    bias_scale: float
+    nll_before: float = float("nan")
+    nll_after: float = float("nan")
+    fit_tokens: int = 0
+    report_tokens: int = 0
+
+    def apply(self, head: LMHead) -> LMHead:
+        """The head with both numbers in it."""
+        bias_V = None if head.bias_V is None else head.bias_V * self.bias_scale
+        return head._replace(weight_VD=head.weight_VD * self.scale, bias_V=bias_V)
+
+
+@torch.no_grad()
+def collect(
+    backbone: Any, batches: Iterable[dict[str, Any]], device: str | torch.device = "cpu"
+) -> list[tuple[Tensor, Tensor]]:
+    """Hidden states [N, D] and targets [N] of each batch, rows without a target left out."""
+    found = []
+    for batch in batches:
+        hidden_ND = hidden_states(backbone, batch["input_ids"].to(device)).flatten(0, 1)
+        if (rows_N := batch.get("rows")) is not None:
+            hidden_ND = hidden_ND.index_select(0, rows_N.to(device))
+        targets_N = batch["targets"].flatten().to(device)
+        kept_N = targets_N != IGNORE_INDEX
+        found.append((hidden_ND[kept_N], targets_N[kept_N]))
+    return found
+
+
+def calibrate(head: LMHead, data: list[tuple[Tensor, Tensor]], max_steps: int = 30) -> Calibration:
+    """Fit on the batches with even numbers, report on those with odd ones.
+
+    Args:
+        head: of a matrix and a bias; what is more than that is refused.
+        data: see `collect`; at least two batches.
+        max_steps: of L-BFGS; two unknowns need few.
+
+    Raises:
+        HeadlessError: too little text, or a head that has no such two numbers.
+    """
+    if head.own_excess_V is not None:
+        raise HeadlessError(
+            "the head of duplicates=mask is no softmax of a sum: it cannot be fitted; export it "
+            "without --fit"
+        )
+    if len(data) < 2:
+        raise HeadlessError("fitting needs at least two batches of held-out text")
+    fit, report = data[::2], data[1::2]
+    start = torch.ones(2, dtype=torch.float64, device=data[0][0].device)
+    numbers = start.clone().requires_grad_(True)
+    optimizer = torch.optim.LBFGS(
+        [numbers], max_iter=max_steps, line_search_fn="strong_wolfe", tolerance_grad=1e-6
+    )
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss, gradient = _loss(head, fit, numbers.detach(), with_gradient=True)
+        numbers.grad = gradient
+        return loss
+
+    optimizer.step(closure)
+    best = numbers.detach()
+    if head.bias_V is None:
+        best[1] = 1.0
+    return replace(
+        Calibration(float(best[0]), float(best[1])),
+        nll_before=float(_loss(head, report, start)[0]),
+        nll_after=float(_loss(head, report, best)[0]),
+        fit_tokens=sum(len(targets) for _, targets in fit),
+        report_tokens=sum(len(targets) for _, targets in report),
+    )
+
+
+def _loss(
+    head: LMHead,
+    data: list[tuple[Tensor, Tensor]],
+    numbers: Tensor,
+    with_gradient: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Mean negative log-likelihood and, on request, its gradient by the two numbers."""
+    total, count = torch.zeros_like(numbers[0]), 0
+    gradient = torch.zeros_like(numbers)
+    for hidden_ND, targets_N in data:
+        for hidden_CD, targets_C in zip(
+            hidden_ND.split(CHUNK_ROWS), targets_N.split(CHUNK_ROWS), strict=True
+        ):
+            with torch.no_grad():
+                scores_CV = head.scores(hidden_CD)
+            both = numbers.to(scores_CV.dtype).requires_grad_(with_gradient)
+            logits_CV = scores_CV * both[0]
+            if head.bias_V is not None:
+                logits_CV = logits_CV + head.bias_V.detach() * both[1]
+            nll = F.cross_entropy(logits_CV, targets_C, reduction="sum")
+            if with_gradient:
+                gradient += torch.autograd.grad(nll, both)[0].double()
+            total += nll.detach().double()
+            count += len(targets_C)
+    return total / count, gradient / count

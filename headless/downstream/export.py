@@ -1,0 +1,194 @@
+"""A checkpoint as a Hugging Face directory that plain `from_pretrained` loads.
+
+config.json model.safetensors       the weights, with the head in them
+tokenizer.json tokenizer_config.json
+generation_config.json              where generation stops
+modeling_headless.py                only where the family's class cannot hold the head
+headless.json                       what this is, for our own commands
+unigram_counts.safetensors          how often each token occurs in the training text
+README.md                           the model card
+"""
+
+import json
+import os
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import GenerationConfig
+
+import headless
+from headless.downstream.calibration import Calibration
+from headless.downstream.hugging_face import Converted, largest_error, to_hugging_face
+from headless.downstream.loading import (
+    UNIGRAM_FILE,
+    HeadName,
+    choose_head,
+    complete_config,
+    load_tokenizer_of,
+)
+from headless.downstream.model_card import model_card
+from headless.errors import HeadlessError
+from headless.models import modeling_headless
+from headless.models.pretrained import without_bars
+from headless.objectives import LMHead
+from headless.runs.directory import RunDirectory
+from headless.training.loading import find_checkpoint, load_module, run_of
+from headless.training.module import PretrainingModule
+
+DESCRIPTION = "headless.json"
+CODE = "modeling_headless.py"
+
+
+def export(
+    place: str | Path,
+    output: str | Path,
+    *,
+    head: HeadName = "auto",
+    dtype: torch.dtype = torch.float32,
+    calibration: Calibration | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Write the directory.
+
+    Args:
+        place: a run directory (its last checkpoint) or a checkpoint in one.
+        output: the directory to make.
+        head: see `headless.downstream.loading.choose_head`.
+        dtype: of the weights on disk.
+        calibration: a temperature and a bias scale to apply to the calibrated head.
+        overwrite: move an existing directory aside.
+
+    Returns:
+        What `headless.json` holds.
+
+    Raises:
+        HeadlessError: no checkpoint, no such head, or an output that exists.
+    """
+    output = Path(output)
+    if output.exists() and not overwrite:
+        raise HeadlessError(
+            f"{output} exists: give another --output, or move it aside with --overwrite true"
+        )
+    checkpoint = find_checkpoint(place)
+    run = run_of(checkpoint)
+    module = load_module(checkpoint)
+    kind, lm_head = choose_head(module, head)
+    if calibration is not None:
+        kind, lm_head = "fitted", calibration.apply(lm_head)
+    converted = _convert(module, lm_head, dtype)
+    tokenizer = load_tokenizer_of(run.tokenizer)
+    tokenizer.model_max_length = module.sequence_length
+    complete_config(converted.model, tokenizer)
+    facts = _facts(run, checkpoint, module, kind, converted, dtype, calibration)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as temporary:
+        directory = Path(temporary) / "model"
+        _write(directory, converted, tokenizer, module, facts)
+        if output.exists():
+            os.replace(output, _aside(output))
+        os.replace(directory, output)
+    return facts
+
+
+def _convert(module: PretrainingModule, head: LMHead, dtype: torch.dtype) -> Converted:
+    converted = to_hugging_face(
+        module.backbone,
+        head,
+        embedding_VD=module.embedding_VD,
+    )
+    if dtype == torch.float32:
+        return converted
+    model: Any = converted.model
+    model.to(dtype)
+    return Converted(model, converted.form, largest_error(module.backbone, head, model))
+
+
+def _aside(path: Path) -> Path:
+    n = 1
+    while (old := path.with_name(f"{path.name}.old-{n}")).exists():
+        n += 1
+    return old
+
+
+def _facts(
+    run: RunDirectory,
+    checkpoint: Path,
+    module: PretrainingModule,
+    kind: str,
+    converted: Converted,
+    dtype: torch.dtype,
+    calibration: Calibration | None,
+) -> dict[str, Any]:
+    """What a reader of the model must know, as plain values."""
+    content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    summary, step = run.read_summary(), int(content["global_step"])
+    finished = summary.get("steps") == step
+    config: Any = converted.model.config
+    facts: dict[str, Any] = {
+        "format": 1,
+        "headless": headless.__version__,
+        "run": run.path.name,
+        "objective": module.objective.describe(),
+        "head": kind,
+        "head_form": converted.form,
+        "largest_relative_logit_error": converted.error,
+        "dtype": str(dtype).removeprefix("torch."),
+        "task": module.task,
+        "backbone": f"{config.model_type} {config.num_hidden_layers} x {module.hidden_size}",
+        "parameters": sum(p.numel() for p in converted.model.parameters()),
+        "step": step,
+        "sequence_length": module.sequence_length,
+        "tokenizer_sha256": module.tokenizer_sha256,
+        "data": Path(str(run.read_config().get("data", {}).get("path", "unknown"))).name,
+        "seed": summary.get("seed"),
+        "commit": run.read_environment().get("commit"),
+    }
+    if finished:  # a summary describes the end of the run and no other step
+        facts["tokens"] = summary.get("tokens")
+        if kind in ("calibrated", "trained"):  # nor any other head
+            last = summary.get("last", {})
+            facts["metrics"] = {k: v for k, v in last.items() if k.startswith("val/")}
+    if calibration is not None:
+        facts["calibration"] = asdict(calibration)
+    return facts
+
+
+def _write(
+    directory: Path, converted: Converted, tokenizer: Any, module: Any, facts: dict[str, Any]
+) -> None:
+    from safetensors.torch import save_file
+
+    model: Any = converted.model
+    if converted.form == "custom":
+        kind = "AutoModelForCausalLM" if facts["task"] == "causal" else "AutoModelForMaskedLM"
+        name = type(model).__name__
+        model.config.auto_map = {kind: f"{CODE.removesuffix('.py')}.{name}"}
+    if facts["task"] == "causal":
+        model.generation_config = GenerationConfig(
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=model.config.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    with without_bars():
+        model.save_pretrained(directory, safe_serialization=True)
+    if converted.form == "custom":
+        (directory / CODE).write_text(_code(type(model)), encoding="utf-8")
+    tokenizer.save_pretrained(directory)
+    save_file({"unigram_counts": module.unigram_counts.cpu()}, directory / UNIGRAM_FILE)
+    text = json.dumps(facts, indent=2, sort_keys=True) + "\n"
+    (directory / DESCRIPTION).write_text(text, encoding="utf-8")
+    (directory / "README.md").write_text(model_card(facts), encoding="utf-8")
+
+
+def _code(model_class: type) -> str:
+    """Our modelling file with the family's class bound, so that it stands alone."""
+    text = Path(str(modeling_headless.__file__)).read_text(encoding="utf-8")
+    family = model_class.__mro__[1]
+    maker = "causal_class" if model_class.__name__.endswith("CausalLM") else "masked_class"
+    return (
+        f"{text}\n\nfrom {family.__module__} import {family.__name__}  # noqa: E402\n\n"
+        f"{model_class.__name__} = {maker}({family.__name__})\n"
+    )

@@ -1,0 +1,235 @@
+"""A run's backbone and head as a Hugging Face model, whose logits are the same.
+
+Three ways, the plainest that is exact:
+
+* the family's own class, where the head is a matrix (and a bias that the class has, or the BERT
+  family's transform);
+* the family's own class with a bias folded into its weights, where a LayerNorm ends the backbone
+  (GPT-2, GPT-NeoX): its normalised vectors z sum to zero, so that for y = γ∘z + β and a = 1/γ the
+  number aᵀy = Σ β/γ is a constant. With the norm's bias shifted by δ = γ/2 it is s = Σ β'/γ, about
+  D/2 and well conditioned, and W' = W + (b - W·δ)·aᵀ/s gives W'(y + δ) = W·y + b for every y;
+* the family's class with our head (headless/models/modeling_headless.py) for everything else:
+  RMSNorm families, a calibrated masked-LM head, cosines, the head of `duplicates="mask"`.
+
+Shapes: D hidden size, V vocabulary.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
+)
+
+from headless.errors import HeadlessError
+from headless.models.backbone import is_causal
+from headless.models.modeling_headless import HeadlessHead, causal_class, masked_class
+from headless.objectives import LMHead
+from headless.objectives.cross_entropy import MaskedHeadTransform
+
+Form = Literal["native", "folded", "custom"]
+PROBE_TOKENS = 16  # of the sequence on which two models are compared
+TOLERANCE = 1e-4  # largest difference of logits, relative to the largest logit, in float32
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A Hugging Face model, and how its head came to be.
+
+    Args:
+        model: in evaluation mode, float32.
+        form: "native", "folded" or "custom" (needs trust_remote_code).
+        error: the largest difference of its logits from the run's, relative to the largest logit.
+    """
+
+    model: PreTrainedModel
+    form: Form
+    error: float
+
+
+def to_hugging_face(
+    backbone: PreTrainedModel, head: LMHead, *, embedding_VD: Tensor, fold: bool = True
+) -> Converted:
+    """A model whose logits are `head`'s of the backbone's last hidden states.
+
+    Args:
+        backbone: as `build_backbone` makes it; its tensors are copied.
+        head: what turns its hidden states into logits.
+        embedding_VD: the input embeddings: a head that is the same tensor stays tied to them.
+        fold: whether a bias may be folded into other weights, which shifts the hidden states.
+
+    Raises:
+        HeadlessError: no class of the family can hold the model.
+    """
+    forms: list[Form] = ["native", "folded", "custom"] if fold else ["native", "custom"]
+    for form in forms:
+        model = _MAKERS[form](backbone, head, embedding_VD)
+        if model is None:
+            continue
+        error = largest_error(backbone, head, model)
+        if error <= TOLERANCE:
+            return Converted(model, form, error)
+    raise HeadlessError(
+        f"the head cannot be carried over to a Hugging Face {backbone.config.model_type}: its own "
+        "class changes the logits of a matrix (e.g. scales them)"
+    )
+
+
+@torch.no_grad()
+def largest_error(backbone: Any, head: LMHead, model: Any) -> float:
+    """The largest difference of logits on a fixed sequence, relative to the largest logit.
+
+    Logits that say the same are equal up to a number a position, which is left out.
+    """
+    vocab, device = model.config.vocab_size, next(model.parameters()).device
+    ids_1T = (torch.arange(PROBE_TOKENS) * 7919 % vocab)[None].to(device)
+    training = backbone.training
+    backbone.eval()
+    wanted = head.logits(backbone(input_ids=ids_1T).last_hidden_state).log_softmax(-1)
+    backbone.train(training)
+    found = model(input_ids=ids_1T).logits.float().log_softmax(-1)
+    return float((found - wanted).abs().max() / wanted.abs().max())
+
+
+def lm_class(config: PretrainedConfig, causal: bool) -> type[PreTrainedModel]:
+    """The family's class with an LM head.
+
+    Raises:
+        HeadlessError: it has none.
+    """
+    mapping: Any = MODEL_FOR_CAUSAL_LM_MAPPING if causal else MODEL_FOR_MASKED_LM_MAPPING
+    if type(config) not in mapping:
+        kind = "causal" if causal else "masked"
+        raise HeadlessError(f"Transformers has no {kind} language model of {config.model_type}")
+    return mapping[type(config)]
+
+
+def _config(backbone: Any, tied: bool) -> Any:
+    config = type(backbone.config)(**backbone.config.to_dict())
+    config.tie_word_embeddings = tied
+    config._attn_implementation = backbone.config._attn_implementation
+    return config
+
+
+def _with_backbone(model: Any, backbone: nn.Module) -> Any:
+    """The model with a copy of the backbone's weights."""
+    missing, unexpected = model.base_model.load_state_dict(backbone.state_dict(), strict=False)
+    if unexpected or any("pooler" not in key for key in missing):
+        raise HeadlessError(f"a {type(model).__name__} has no place for {unexpected or missing}")
+    return model.eval()
+
+
+def _same(head: LMHead, embedding_VD: Tensor) -> bool:
+    return head.weight_VD.shape == embedding_VD.shape and torch.equal(head.weight_VD, embedding_VD)
+
+
+@torch.no_grad()
+def _native(backbone: Any, head: LMHead, embedding_VD: Tensor) -> Any:
+    """The family's own class, where it has a place for every part of the head; else None."""
+    if head.own_excess_V is not None:
+        return None
+    causal = is_causal(backbone)
+    transform = head.transform
+    if transform is not None and (causal or not isinstance(transform, MaskedHeadTransform)):
+        return None
+    if transform is None and not causal:
+        return None
+    config = _config(backbone, _same(head, embedding_VD))
+    model: Any = lm_class(config, causal)(config)
+    linear = model.get_output_embeddings()
+    if (linear.bias is None) != (head.bias_V is None):
+        return None
+    _with_backbone(model, backbone)
+    linear.weight.copy_(head.weight_VD)
+    if head.bias_V is not None:
+        linear.bias.copy_(head.bias_V)
+    if transform is not None:
+        parts = _transform_parts(model)
+        if parts is None:
+            return None
+        for part, ours in zip(parts, (transform.dense, transform.norm), strict=True):
+            part.load_state_dict(ours.state_dict())
+    return model
+
+
+def _transform_parts(model: Any) -> tuple[nn.Module, nn.Module] | None:
+    """Dense layer and LayerNorm of a family's masked-LM transform, where it is of that kind."""
+    outside = [m for n, m in model.named_children() if n != model.base_model_prefix]
+    decoder = model.get_output_embeddings()
+    modules = [m for part in outside for m in part.modules() if m is not decoder]
+    dense = [m for m in modules if isinstance(m, nn.Linear)]
+    norms = [m for m in modules if isinstance(m, nn.LayerNorm)]
+    return (dense[0], norms[0]) if len(dense) == len(norms) == 1 else None
+
+
+@torch.no_grad()
+def _folded(backbone: Any, head: LMHead, embedding_VD: Tensor) -> Any:
+    """The family's own class without a bias, with one in its weights; None without a LayerNorm."""
+    if head.bias_V is None or head.transform is not None or head.own_excess_V is not None:
+        return None
+    config = _config(backbone, tied=False)
+    if not is_causal(backbone):
+        return None
+    model: Any = lm_class(config, causal=True)(config)
+    if model.get_output_embeddings().bias is not None:
+        return None
+    _with_backbone(model, backbone)
+    norm = _last_norm(model.base_model)
+    if norm is None or norm.bias is None:
+        return None
+    gain_D, bias_D = norm.weight.double(), norm.bias.double()
+    weight_VD, bias_V = head.weight_VD.double(), head.bias_V.double()
+    shift_D = gain_D / 2
+    constant = ((bias_D + shift_D) / gain_D).sum()
+    folded_VD = weight_VD + torch.outer(bias_V - weight_VD @ shift_D, 1 / gain_D) / constant
+    if not bool(folded_VD.isfinite().all()):
+        return None
+    model.get_output_embeddings().weight.copy_(folded_VD)
+    norm.bias.copy_(bias_D + shift_D)
+    return model
+
+
+def _last_norm(backbone: Any) -> nn.LayerNorm | None:
+    """The LayerNorm whose output is the last hidden state."""
+    outputs: list[tuple[nn.LayerNorm, Tensor]] = []
+    norms = [m for m in backbone.modules() if isinstance(m, nn.LayerNorm) and m.weight is not None]
+    hooks = [m.register_forward_hook(lambda m, _, out: outputs.append((m, out))) for m in norms]
+    try:
+        last = backbone(input_ids=torch.zeros(1, 2, dtype=torch.long)).last_hidden_state
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return next((m for m, out in reversed(outputs) if torch.equal(out, last)), None)
+
+
+@torch.no_grad()
+def _custom(backbone: Any, head: LMHead, embedding_VD: Tensor) -> Any:
+    """The family's class with our head in the place of its own."""
+    causal = is_causal(backbone)
+    config = _config(backbone, tied=False)
+    learned = isinstance(head.transform, MaskedHeadTransform)
+    config.headless_head = {
+        "bias": head.bias_V is not None,
+        "transform": learned,
+        "normalize": head.transform is not None and not learned,
+        "own_excess": head.own_excess_V is not None,
+    }
+    family = lm_class(config, causal)
+    model: Any = (causal_class if causal else masked_class)(family)(config)
+    _with_backbone(model, backbone)
+    ours: Any = next(m for m in model.modules() if isinstance(m, HeadlessHead))
+    ours.linear.weight.copy_(head.weight_VD)
+    if head.bias_V is not None:
+        ours.linear.bias.copy_(head.bias_V)
+    if head.own_excess_V is not None:
+        ours.own_excess.copy_(head.own_excess_V)
+    if isinstance(head.transform, MaskedHeadTransform):
+        ours.transform.load_state_dict(head.transform.state_dict())
+    return model
+
+
+_MAKERS = {"native": _native, "folded": _folded, "custom": _custom}

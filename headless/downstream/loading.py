@@ -1,0 +1,255 @@
+"""One way to open a model: a run, a checkpoint, a Hugging Face directory or a hub name."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
+)
+
+from headless.data.tokenizer import end_of_document
+from headless.downstream.hugging_face import to_hugging_face
+from headless.errors import HeadlessError
+from headless.models.backbone import is_causal
+from headless.models.pretrained import as_backbone, load_config, load_pretrained
+from headless.objectives import LMHead
+from headless.training.loading import find_checkpoint, is_run, load_module, run_of
+from headless.training.module import PretrainingModule
+
+HeadName = Literal["auto", "calibrated", "tied", "trained"]
+UNIGRAM_FILE = "unigram_counts.safetensors"  # beside an export's weights
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A model with an LM head.
+
+    Args:
+        model: a Hugging Face `...ForCausalLM` or `...ForMaskedLM` in evaluation mode: its logits
+            are those of the head that `head` names; `get_output_embeddings()` is that head's
+            matrix and bias.
+        tokenizer: with a padding token; its eos token stands between the documents of the training
+            text.
+        task: "causal" or "masked".
+        name: a few words for tables.
+        head: "calibrated", "tied", "trained", or "own": a Hugging Face model's.
+        place: what the user named.
+        directory: the run's or the model's directory; None for a name on the hub.
+        unigram_count_V: how often each token occurs in the training text, where it is known.
+    """
+
+    model: PreTrainedModel
+    tokenizer: Any
+    task: Literal["causal", "masked"]
+    name: str
+    head: str
+    place: str
+    directory: Path | None
+    unigram_count_V: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A model without an LM head: hidden states of text; see `LanguageModel` for the fields."""
+
+    backbone: PreTrainedModel
+    tokenizer: Any
+    task: Literal["causal", "masked"]
+    name: str
+    place: str
+    directory: Path | None
+
+
+def load_language_model(
+    place: str | Path,
+    *,
+    head: HeadName = "auto",
+    device: str = "cpu",
+    dtype: torch.dtype | None = None,
+    trust_remote_code: bool = False,
+) -> LanguageModel:
+    """Open a model with its LM head.
+
+    Args:
+        place: a run directory (its last checkpoint), a checkpoint, a Hugging Face directory or a
+            hub name.
+        head: of a run: see `choose_head`; "auto" is the head under which it is a proper language
+            model. A Hugging Face model has its own only.
+        device: where it goes.
+        dtype: of the weights; None: float32.
+        trust_remote_code: run the Python file that comes with a Hugging Face directory.
+
+    Raises:
+        HeadlessError: nothing usable is there, or it has no such head.
+    """
+    dtype = dtype or torch.float32
+    if not is_run(place):
+        loaded = _open_hugging_face(str(place), head, dtype, trust_remote_code)
+    else:
+        checkpoint = find_checkpoint(place)
+        run = run_of(checkpoint)
+        module = load_module(checkpoint)
+        name, lm_head = choose_head(module, head)
+        converted = to_hugging_face(
+            module.backbone,
+            lm_head,
+            embedding_VD=module.embedding_VD,
+            fold=False,  # hidden states stay as they were trained
+        )
+        tokenizer = load_tokenizer_of(run.tokenizer)
+        complete_config(converted.model, tokenizer)
+        loaded = LanguageModel(
+            _cast(converted.model, dtype),
+            tokenizer,
+            module.task,
+            run.path.name,
+            name,
+            str(place),
+            run.path,
+            module.unigram_counts,
+        )
+    _to(loaded.model, device)
+    return loaded
+
+
+def load_encoder(
+    place: str | Path, *, device: str = "cpu", trust_remote_code: bool = False
+) -> Encoder:
+    """Open a model without its LM head: for fine-tuning and for its hidden states.
+
+    Raises:
+        HeadlessError: nothing usable is there.
+    """
+    if is_run(place):
+        checkpoint = find_checkpoint(place)
+        run = run_of(checkpoint)
+        module = load_module(checkpoint)
+        backbone: Any = module.backbone
+        name, tokenizer = run.path.name, load_tokenizer_of(run.tokenizer)
+        directory: Path | None = run.path
+    else:
+        backbone = load_pretrained(str(place), trust_remote_code=trust_remote_code)
+        backbone = as_backbone(backbone)
+        tokenizer = load_tokenizer_of(place, trust_remote_code=trust_remote_code)
+        path = Path(place)
+        name, directory = path.resolve().name, path if path.is_dir() else None
+    _to(backbone, device)
+    task: Literal["causal", "masked"] = "causal" if is_causal(backbone) else "masked"
+    return Encoder(backbone.eval(), tokenizer, task, name, str(place), directory)
+
+
+def choose_head(module: PretrainingModule, head: HeadName) -> tuple[str, LMHead]:
+    """The LM head of a run, and the name of its kind.
+
+    Args:
+        module: of the run.
+        head: "trained" is a cross-entropy head, "calibrated" the one that completes a contrastive
+            objective with the unigram distribution, "tied" the input embeddings alone (what a
+            reader who reuses the weights in the usual way sees), "auto" the first of the first two
+            that the run has.
+
+    Raises:
+        HeadlessError: the run has no such head.
+    """
+    implied = module.objective.lm_head(module.embedding_VD, module.unigram_counts)
+    kind = "calibrated" if implied.is_calibrated else "trained"
+    if head in ("auto", kind):
+        return kind, implied
+    if head == "tied":
+        transform = implied.transform if implied.is_calibrated else None
+        weight_VD = implied.weight_VD if implied.is_calibrated else module.embedding_VD
+        return "tied", LMHead(weight_VD, None, transform)
+    raise HeadlessError(
+        f"this run was trained with {module.objective.describe()}: its heads are {kind} and tied, "
+        f"not {head}"
+    )
+
+
+def _open_hugging_face(
+    place: str, head: HeadName, dtype: torch.dtype, trust_remote_code: bool
+) -> LanguageModel:
+    if head != "auto":
+        raise HeadlessError(
+            f"{place} is a Hugging Face model with one head: leave out --head, or name a run"
+        )
+    config = load_config(place, trust_remote_code=trust_remote_code)
+    masked = type(config) in MODEL_FOR_MASKED_LM_MAPPING and not config.is_decoder
+    if not masked and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise HeadlessError(f"{place} is a {config.model_type}, which has no LM head")
+    model = load_pretrained(
+        place,
+        AutoModelForMaskedLM if masked else AutoModelForCausalLM,
+        dtype=dtype,
+        trust_remote_code=trust_remote_code,
+    )
+    tokenizer = load_tokenizer_of(place, trust_remote_code=trust_remote_code)
+    path = Path(place)
+    return LanguageModel(
+        model,
+        tokenizer,
+        "masked" if masked else "causal",
+        path.resolve().name,
+        "own",
+        place,
+        path if path.is_dir() else None,
+        _unigram_counts(path / UNIGRAM_FILE),
+    )
+
+
+def _unigram_counts(path: Path) -> Tensor | None:
+    if not path.is_file():
+        return None
+    from safetensors.torch import load_file
+
+    return load_file(path)["unigram_counts"]
+
+
+def load_tokenizer_of(place: str | Path, *, trust_remote_code: bool = False) -> Any:
+    """A model's tokenizer, with a padding token.
+
+    Raises:
+        HeadlessError: there is none, or it has no token that ends a document.
+    """
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(
+            str(place), trust_remote_code=trust_remote_code
+        )
+    except Exception as error:  # noqa: BLE001 - the library raises anything, from anywhere
+        reason = " ".join(str(error).split())[:200]
+        raise HeadlessError(f"no tokenizer can be loaded from {place}: {reason}") from error
+    end = end_of_document(tokenizer)
+    if end is None:
+        raise HeadlessError(
+            f"the tokenizer in {place} has no eos_token: name the token that ends a document in "
+            "its tokenizer_config.json"
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(end)
+    tokenizer.padding_side = "right"
+    return tokenizer
+
+
+def complete_config(model: Any, tokenizer: Any) -> None:
+    """Tell a model its special tokens: what generation stops at, and what it pads with."""
+    end = end_of_document(tokenizer)
+    for config in (model.config, getattr(model, "generation_config", None)):
+        if config is not None:
+            config.eos_token_id = end
+            config.bos_token_id = tokenizer.bos_token_id
+            config.pad_token_id = tokenizer.pad_token_id
+
+
+def _cast(model: Any, dtype: torch.dtype) -> PreTrainedModel:
+    return model.to(dtype)
+
+
+def _to(model: Any, device: str) -> None:
+    try:
+        model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise HeadlessError(f"the device {device!r} cannot be used: {error}") from error

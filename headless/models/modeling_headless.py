@@ -1,0 +1,128 @@
+"""A Hugging Face model whose head the family's own class has no room for.
+
+This file needs torch and transformers alone: `headless export` copies it into a model's directory
+where the family's class cannot hold the head (a bias on logits that have none, a masked-LM head
+without its transform, cosines), so that `from_pretrained(…, trust_remote_code=True)` loads it.
+What the head is made of stands in the config's `headless_head`.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import MaskedLMOutput
+
+
+class MaskedTransform(nn.Module):
+    """What the BERT family does before the vocabulary: dense, GELU, LayerNorm."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(hidden_size, hidden_size)
+        self.norm = nn.LayerNorm(hidden_size, eps=1e-12)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """The same shape."""
+        return self.norm(F.gelu(self.dense(hidden)))
+
+
+class HeadlessHead(nn.Module):
+    """Hidden states [..., D] to logits [..., V], in at least float32.
+
+    scores = transform(hidden) · weightᵀ + bias. Where `own_excess` is, the model's distribution is
+    proportional to r · (1 + own_excess · r) with r = softmax(scores).
+    """
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        parts = config.headless_head
+        self.linear = nn.Linear(config.hidden_size, config.vocab_size, bias=parts["bias"])
+        self.transform = MaskedTransform(config.hidden_size) if parts["transform"] else None
+        self.normalize = bool(parts["normalize"])
+        excess = torch.zeros(config.vocab_size) if parts["own_excess"] else None
+        self.own_excess = None if excess is None else nn.Parameter(excess, requires_grad=False)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Logits: their softmax is the model's distribution."""
+        if self.transform is not None:
+            hidden = self.transform(hidden)
+        if self.normalize:
+            hidden = F.normalize(hidden.float(), dim=-1).to(hidden.dtype)
+        logits = hidden @ self.linear.weight.to(hidden.dtype).T
+        logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+        if self.linear.bias is not None:
+            logits = logits + self.linear.bias
+        if self.own_excess is not None:
+            logits = logits.log_softmax(dim=-1)
+            logits = logits + (self.own_excess * logits.exp()).log1p()
+        return logits
+
+
+def causal_class(family: type[PreTrainedModel]) -> type[PreTrainedModel]:
+    """A family's model for generation with our head in the place of its own."""
+
+    class HeadlessForCausalLM(family):  # type: ignore[misc,valid-type]
+        _tied_weights_keys: dict[str, str] = {}
+        _keys_to_ignore_on_load_missing: list[str] = []
+
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            self.set_output_embeddings(HeadlessHead(config))
+            self.post_init()
+
+        def get_output_embeddings(self) -> nn.Module:
+            return _linear(super().get_output_embeddings())
+
+    return HeadlessForCausalLM
+
+
+def masked_class(family: type[PreTrainedModel]) -> type[PreTrainedModel]:
+    """A family's model for masked tokens with our head in the place of its own."""
+
+    class HeadlessForMaskedLM(family):  # type: ignore[misc,valid-type]
+        _tied_weights_keys: dict[str, str] = {}
+        _keys_to_ignore_on_load_missing: list[str] = []
+
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            for name in [n for n, _ in self.named_children() if n != self.base_model_prefix]:
+                delattr(self, name)
+            self.headless_head = HeadlessHead(config)
+            self.post_init()
+
+        def get_output_embeddings(self) -> nn.Module | None:
+            head = getattr(self, "headless_head", None)  # the family asks while it is built
+            return None if head is None else _linear(head)
+
+        def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+            if hasattr(self, "headless_head"):
+                self.headless_head.linear = new_embeddings  # type: ignore[assignment]
+
+        def forward(
+            self,
+            input_ids: Tensor | None = None,
+            attention_mask: Tensor | None = None,
+            labels: Tensor | None = None,
+            **kwargs: Any,
+        ) -> MaskedLMOutput:
+            """Logits of every position; the mean loss over those whose label is not -100."""
+            kwargs["return_dict"] = True
+            output = self.base_model(input_ids, attention_mask=attention_mask, **kwargs)
+            logits = self.headless_head(output.last_hidden_state)
+            loss = None
+            if labels is not None:
+                loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten())
+            return MaskedLMOutput(
+                loss=loss,
+                logits=logits,
+                hidden_states=output.hidden_states,
+                attentions=output.attentions,
+            )
+
+    return HeadlessForMaskedLM
+
+
+def _linear(head: nn.Module) -> nn.Module:
+    return head.linear if isinstance(head, HeadlessHead) else head

@@ -1,0 +1,136 @@
+"""Hugging Face models from a directory or the hub: safetensors only, errors in one line."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+from transformers.utils import logging
+
+from headless.errors import HeadlessError
+from headless.models.backbone import BackboneConfig
+
+# Fields of a config that say what a call returns or which ids a tokenizer has.
+_NOT_ARCHITECTURE = {"model_type", "tie_word_embeddings", "vocab_size", "output_attentions"}
+
+
+def load_pretrained(
+    place: str,
+    auto_class: Any = AutoModel,
+    *,
+    dtype: torch.dtype = torch.float32,
+    trust_remote_code: bool = False,
+    attn_implementation: str = "sdpa",
+) -> PreTrainedModel:
+    """A Hugging Face model in evaluation mode.
+
+    Args:
+        place: a directory, or a name on the hub.
+        auto_class: `AutoModel`, `AutoModelForCausalLM`, ...
+        dtype: of the weights in memory.
+        trust_remote_code: run the Python file that lies in the directory, where it needs one.
+        attn_implementation: as in Transformers.
+
+    Raises:
+        HeadlessError: nothing is there, pickled weights, foreign code that was not allowed, or
+            weights that do not fit the class.
+    """
+    config = load_config(place, trust_remote_code=trust_remote_code)
+    classes = getattr(config, "auto_map", None) or {}
+    if auto_class.__name__ in classes and not trust_remote_code:
+        raise HeadlessError(
+            f"{place} comes with Python code of its own ({classes[auto_class.__name__]}), without "
+            "which its head is not what was trained: read it, then give --trust_remote_code true"
+        )
+    try:
+        with without_bars():
+            model, report = auto_class.from_pretrained(
+                place,
+                config=config,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=trust_remote_code,
+                attn_implementation=attn_implementation,
+                output_loading_info=True,
+            )
+    except Exception as error:  # noqa: BLE001 - the library raises anything, from anywhere
+        raise HeadlessError(f"no model can be loaded from {place!r}: {_line(error)}") from error
+    missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
+    if missing:
+        raise HeadlessError(
+            f"the weights in {place!r} are not a {type(model).__name__}'s: {len(missing)} are "
+            f"missing, e.g. {missing[0]}"
+        )
+    return model.eval()
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Transformers without its progress bars: they are for models of gigabytes."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def load_config(place: str, *, trust_remote_code: bool = False) -> PretrainedConfig:
+    """The config of a Hugging Face model.
+
+    Raises:
+        HeadlessError: nothing is there, or the weights are pickled.
+    """
+    path = Path(place)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise HeadlessError(
+                f"{place} is neither a run directory (no config.yaml) nor a Hugging Face model (no "
+                "config.json)"
+            )
+        if not any(path.glob("*.safetensors")) and (pickles := sorted(path.glob("*.bin"))):
+            raise HeadlessError(
+                f"{pickles[0]} is a pickle, which can run any code when it is loaded: refused; "
+                "save the model again as safetensors"
+            )
+    elif path.exists() or place.startswith((".", "/", "~")) or place.count("/") > 1:
+        raise HeadlessError(f"{place} is no model: name a run, a checkpoint or a directory")
+    try:
+        return AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code)
+    except Exception as error:  # noqa: BLE001 - the library raises anything, from anywhere
+        raise HeadlessError(f"there is no model {place!r}: {_line(error)}") from error
+
+
+def architecture(config: PretrainedConfig, attn_implementation: str = "sdpa") -> BackboneConfig:
+    """The same architecture as plain values, so that a checkpoint needs no other file."""
+    known = AutoConfig.for_model(config.model_type)
+    everywhere = set(PretrainedConfig().to_dict()) | _NOT_ARCHITECTURE
+    fields = {
+        name: value
+        for name, value in config.to_dict().items()
+        if hasattr(known, name) and name not in everywhere and not name.endswith("_token_id")
+    }
+    return BackboneConfig(
+        model_type=config.model_type, attn_implementation=attn_implementation, extra=fields
+    )
+
+
+def as_backbone(model: PreTrainedModel) -> PreTrainedModel:
+    """A pretrained `AutoModel` as `build_backbone` would have made it: no pooler, no padding id."""
+    if getattr(model, "pooler", None) is not None:
+        setattr(model, "pooler", None)  # noqa: B010 - a module's place, which may be empty
+    embedding = model.get_input_embeddings()
+    if isinstance(embedding, nn.Embedding):
+        embedding.padding_idx = None  # its row would get no gradient
+    model.config.pad_token_id = None
+    return model
+
+
+def _line(error: Exception) -> str:
+    """The first sentences of what a library said."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 300 else text[:297] + "..."

@@ -1,0 +1,88 @@
+"""A trained module from a run directory or a checkpoint."""
+
+import pickle
+import warnings
+from pathlib import Path
+
+import torch
+
+from headless.errors import HeadlessError
+from headless.runs.directory import RunDirectory, open_run
+from headless.training.checkpoint_io import check_checkpoint
+from headless.training.module import CHECKPOINT_KEY, PretrainingModule
+
+
+def is_run(place: Path | str) -> bool:
+    """Whether it is a run directory or a checkpoint file, and no Hugging Face model."""
+    path = Path(place)
+    return path.is_file() or (path.is_dir() and RunDirectory(path).config.is_file())
+
+
+def find_checkpoint(place: Path | str) -> Path:
+    """The checkpoint that is meant: a file itself, or the last one of a run directory.
+
+    Raises:
+        HeadlessError: there is none.
+    """
+    path = Path(place)
+    if path.is_file():
+        return path
+    if not path.exists():
+        raise HeadlessError(f"there is no {path}: name a run directory or a checkpoint")
+    last = open_run(path).last_checkpoint
+    if not last.is_file():
+        raise HeadlessError(f"{path} has no checkpoint yet: let it train longer")
+    return last
+
+
+def run_of(checkpoint: Path) -> RunDirectory:
+    """The run directory that a checkpoint lies in.
+
+    Raises:
+        HeadlessError: it lies in none.
+    """
+    run = RunDirectory(checkpoint.resolve().parent.parent)
+    if not run.config.is_file():
+        raise HeadlessError(
+            f"{checkpoint} is not in a run directory: it must lie in RUN/checkpoints, beside "
+            "RUN/config.yaml and RUN/tokenizer"
+        )
+    return run
+
+
+def load_module(place: Path | str) -> PretrainingModule:
+    """The module of a run directory's last checkpoint, or of a checkpoint, on the CPU.
+
+    It needs nothing but the checkpoint: neither the data nor, where the run began from another
+    model, that model.
+
+    Raises:
+        HeadlessError: no checkpoint, a damaged one, one with pickled objects, or another version's.
+    """
+    path = find_checkpoint(place)
+    check_checkpoint(path)
+    foreign = HeadlessError(
+        f"{path} is not a checkpoint of this version of headless: export it with the version that "
+        "wrote it (RUN/environment.json names it)"
+    )
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        raise HeadlessError(
+            f"{path} holds pickled objects, which could run any code when they are loaded: refused"
+        ) from error
+    except (RuntimeError, EOFError) as error:
+        raise HeadlessError(f"{path} is damaged: take another checkpoint") from error
+    if not isinstance(content, dict) or CHECKPOINT_KEY not in content:
+        raise foreign
+    try:
+        with warnings.catch_warnings():
+            # The objective is a plain description in the checkpoint: the advice does not apply.
+            warnings.filterwarnings("ignore", ".*is an instance of `nn.Module`.*")
+            return PretrainingModule.load_from_checkpoint(
+                path, map_location="cpu", weights_only=True, compile=False
+            ).eval()
+    except HeadlessError:
+        raise
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise foreign from error

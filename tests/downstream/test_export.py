@@ -1,0 +1,241 @@
+"""`headless export`: what it writes, what it refuses, and that nothing is lost."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
+
+from headless.cli.main import main
+from headless.downstream.loading import load_encoder, load_language_model
+from headless.errors import HeadlessError
+from headless.training.loading import load_module
+
+
+@pytest.fixture(scope="session")
+def exported(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("exports")
+    for name, run in runs.items():
+        assert main(["export", "--checkpoint", str(run), "--output", str(root / name)]) == 0
+    return {name: root / name for name in runs}
+
+
+def logits_of_run(run: Path, ids_BT: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return load_module(run)(ids_BT).double().log_softmax(-1)
+
+
+@pytest.mark.parametrize("name", ["headless", "vanilla", "llama"])
+def test_an_export_is_the_run(name: str, runs: dict[str, Path], exported: dict[str, Path]) -> None:
+    place, trust = exported[name], name == "llama"
+    model = AutoModelForCausalLM.from_pretrained(place, trust_remote_code=trust).eval()
+    ids_BT = torch.randint(0, model.config.vocab_size, (2, 16))
+    with torch.no_grad():
+        found = model(input_ids=ids_BT).logits.double().log_softmax(-1)
+    wanted = logits_of_run(runs[name], ids_BT)
+    assert float((found - wanted).abs().max() / wanted.abs().max()) <= 1e-4
+    for way in (
+        load_language_model(runs[name]),
+        load_language_model(place, trust_remote_code=trust),
+    ):
+        with torch.no_grad():
+            logits = way.model(input_ids=ids_BT).logits.double().log_softmax(-1)
+        assert float((logits - wanted).abs().max() / wanted.abs().max()) <= 1e-4
+    assert (
+        AutoModel.from_pretrained(place).config.model_type
+        == load_encoder(place).backbone.config.model_type
+    )
+    text = "the king loves a crown."
+    theirs = AutoTokenizer.from_pretrained(place)
+    assert theirs.encode(text) == AutoTokenizer.from_pretrained(runs[name] / "tokenizer").encode(
+        text
+    )
+
+
+def test_what_is_in_the_directory(runs: dict[str, Path], exported: dict[str, Path]) -> None:
+    files = {path.name for path in exported["headless"].iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "README.md"} <= files
+    assert "modeling_headless.py" not in files
+    assert not [name for name in files if name.endswith((".bin", ".pt", ".pkl"))]
+    assert "modeling_headless.py" in {path.name for path in exported["llama"].iterdir()}
+    facts = json.loads((exported["headless"] / "headless.json").read_text())
+    summary = json.loads((runs["headless"] / "summary.json").read_text())
+    assert (facts["head"], facts["head_form"]) == ("calibrated", "folded")
+    assert (facts["step"], facts["tokens"]) == (16, summary["tokens"])
+    assert facts["metrics"]["val/nll"] == summary["last"]["val/nll"]
+    _, front, card = (exported["headless"] / "README.md").read_text().split("---\n", 2)
+    assert yaml.safe_load(front)["pipeline_tag"] == "text-generation"
+    for said in ("headless (CWT)", "calibrated, without a training step", "2,048", "gpt_neox 2 x"):
+        assert said in card
+    assert "trust_remote_code=True" in (exported["llama"] / "README.md").read_text()
+    generation = json.loads((exported["headless"] / "generation_config.json").read_text())
+    tokenizer = AutoTokenizer.from_pretrained(exported["headless"])
+    assert generation["eos_token_id"] == tokenizer.eos_token_id
+
+
+def test_tied_is_the_bare_head(runs: dict[str, Path], tmp_path: Path) -> None:
+    output = tmp_path / "tied"
+    assert (
+        main(
+            [
+                "export",
+                "--checkpoint",
+                str(runs["headless"]),
+                "--output",
+                str(output),
+                "--head",
+                "tied",
+            ]
+        )
+        == 0
+    )
+    model: Any = AutoModelForCausalLM.from_pretrained(output)
+    module = load_module(runs["headless"])
+    torch.testing.assert_close(model.get_output_embeddings().weight, module.embedding_VD)
+    assert "metrics" not in json.loads((output / "headless.json").read_text())
+
+
+def test_a_checkpoint_file_and_bf16(runs: dict[str, Path], tmp_path: Path) -> None:
+    checkpoint, output = runs["headless"] / "checkpoints/last.ckpt", tmp_path / "half"
+    arguments = ["--checkpoint", str(checkpoint), "--output", str(output), "--dtype", "bfloat16"]
+    assert main(["export", *arguments]) == 0
+    model = AutoModelForCausalLM.from_pretrained(output)
+    assert model.dtype == torch.bfloat16
+    facts = json.loads((output / "headless.json").read_text())
+    assert 0 < facts["largest_relative_logit_error"] < 0.05
+
+
+def test_a_masked_model(masked_run: Path, tmp_path: Path) -> None:
+    output = tmp_path / "bert"
+    assert main(["export", "--checkpoint", str(masked_run), "--output", str(output)]) == 0
+    model = AutoModelForMaskedLM.from_pretrained(output, trust_remote_code=True).eval()
+    ids_BT = torch.randint(0, model.config.vocab_size, (2, 16))
+    with torch.no_grad():
+        found = model(input_ids=ids_BT).logits.double().log_softmax(-1)
+    wanted = logits_of_run(masked_run, ids_BT)
+    assert float((found - wanted).abs().max() / wanted.abs().max()) <= 1e-4
+    assert AutoTokenizer.from_pretrained(output).mask_token == "[MASK]"
+    assert load_language_model(output, trust_remote_code=True).task == "masked"
+    with pytest.raises(HeadlessError, match="Python code of its own"):
+        load_language_model(output)
+
+
+def test_nothing_is_overwritten_unasked(
+    runs: dict[str, Path], exported: dict[str, Path], tmp_path: Path, capsys: Any
+) -> None:
+    output = tmp_path / "model"
+    shutil.copytree(exported["vanilla"], output)
+    arguments = ["export", "--checkpoint", str(runs["headless"]), "--output", str(output)]
+    before = (output / "model.safetensors").read_bytes()
+    assert main(arguments) == 2
+    assert "--overwrite true" in capsys.readouterr().err
+    assert (output / "model.safetensors").read_bytes() == before
+    assert main([*arguments, "--overwrite", "true"]) == 0
+    assert (tmp_path / "model.old-1/model.safetensors").read_bytes() == before
+    assert json.loads((output / "headless.json").read_text())["run"] == "headless"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "model.old-1"]
+
+
+def test_fitting_two_numbers(
+    runs: dict[str, Path], dataset: Path, tmp_path: Path, capsys: Any
+) -> None:
+    output = tmp_path / "fitted"
+    arguments = ["--checkpoint", str(runs["headless"]), "--output", str(output)]
+    assert main(["export", *arguments, "--fit", str(dataset)]) == 0
+    assert "fitted: scores x" in capsys.readouterr().err
+    facts = json.loads((output / "headless.json").read_text())
+    assert facts["head"] == "fitted"
+    numbers = facts["calibration"]
+    module = load_module(runs["headless"])
+    ids_BT = torch.randint(0, module.vocab_size, (1, 16))
+    with torch.no_grad():
+        head = module.objective.lm_head(module.embedding_VD, module.unigram_counts)
+        hidden = module.backbone(input_ids=ids_BT).last_hidden_state
+        wanted = numbers["scale"] * head.scores(hidden) + numbers["bias_scale"] * head.bias_V
+        model = AutoModelForCausalLM.from_pretrained(output).eval()
+        found = model(input_ids=ids_BT).logits
+    torch.testing.assert_close(found.log_softmax(-1), wanted.log_softmax(-1), rtol=1e-3, atol=1e-3)
+
+
+def pickled(path: Path) -> Path:
+    torch.save({"headless": {}, "state_dict": {}, "extra": Path("/")}, path)
+    return path
+
+
+def test_what_is_no_checkpoint(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(runs["headless"], run)
+    last = run / "checkpoints/last.ckpt"
+    foreign = torch.load(last, weights_only=True)
+    older = {
+        **foreign,
+        "state_dict": {k: v for k, v in foreign["state_dict"].items() if "norm" not in k},
+    }
+
+    def said(place: Path, *more: str) -> str:
+        output = tmp_path / "output"
+        code = main(["export", "--checkpoint", str(place), "--output", str(output), *more])
+        assert code == 2
+        assert not output.exists()
+        (line,) = capsys.readouterr().err.splitlines()
+        return line
+
+    assert "has no checkpoint yet" in said(_without_checkpoint(runs["vanilla"], tmp_path))
+    assert "pickled objects" in said(_replaced(last, lambda p: pickled(p)))
+    assert "not a checkpoint of this version" in said(
+        _replaced(last, lambda p: torch.save(older, p))
+    )
+    assert "not a checkpoint of this version" in said(_replaced(last, lambda p: torch.save({}, p)))
+    assert "damaged" in said(_replaced(last, lambda p: p.write_bytes(b"PK but no more")))
+    assert "heads are trained and tied" in said(runs["vanilla"], "--head", "calibrated")
+    lonely = tmp_path / "lonely.ckpt"
+    torch.save(foreign, lonely)
+    assert "not in a run directory" in said(lonely)
+
+
+def _without_checkpoint(run: Path, tmp_path: Path) -> Path:
+    copy = tmp_path / "young"
+    shutil.copytree(run, copy)
+    (copy / "checkpoints/last.ckpt").unlink()
+    return copy
+
+
+def _replaced(path: Path, write: Any) -> Path:
+    path.unlink(missing_ok=True)
+    write(path)
+    return path
+
+
+def test_a_pickle_where_safetensors_are_expected(exported: dict[str, Path], tmp_path: Path) -> None:
+    model = tmp_path / "pickled"
+    shutil.copytree(exported["vanilla"], model)
+    weights = AutoModelForCausalLM.from_pretrained(exported["vanilla"]).state_dict()
+    (model / "model.safetensors").unlink()
+    (model / "unigram_counts.safetensors").unlink()
+    torch.save(weights, model / "pytorch_model.bin")
+    with pytest.raises(HeadlessError, match=r"pytorch_model\.bin is a pickle"):
+        load_language_model(model)
+
+
+def test_what_is_no_model(tmp_path: Path, exported: dict[str, Path]) -> None:
+    (tmp_path / "empty").mkdir()
+    cut = tmp_path / "cut"
+    shutil.copytree(exported["vanilla"], cut)
+    (cut / "model.safetensors").write_bytes(b"nothing")
+    for place, message in {
+        tmp_path / "empty": "neither a run directory",
+        tmp_path / "absent": "is no model",
+        cut: "no model can be loaded",
+    }.items():
+        with pytest.raises(HeadlessError, match=message):
+            load_language_model(place)
+    with pytest.raises(HeadlessError, match="one head"):
+        load_language_model(exported["vanilla"], head="tied")
+    with pytest.raises(HeadlessError, match="cannot be used"):
+        load_language_model(exported["vanilla"], device="cuda:99")
