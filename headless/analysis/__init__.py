@@ -1,0 +1,1 @@
+"""The laboratory: what is inside a language model, with numbers and null models."""

@@ -1,0 +1,287 @@
+"""One-pass statistics of the states at a point of a model: sums over batches and ranks.
+
+Position 0 is kept apart from the rest everywhere: its states are of another size in many models,
+and anything pooled over both would be about that one token. All sums are float64: fourth powers of
+states with a large mean have no digits left in float32.
+
+Shapes: B sequences, T positions, D hidden size, G = 2 groups of positions (0: the first, 1: all
+others), K reservoir places, N states.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+FIRST, REST = 0, 1
+OUTLIER = 6.0  # LLM.int8's threshold (Dettmers et al. 2022, §3)
+EDGES = 1000  # of the histogram on each side of zero
+LARGEST = 1e6  # end of the histogram
+CHUNK = 8192  # rows whose float64 copies exist at a time
+
+
+def histogram_edges() -> np.ndarray:
+    """2·EDGES + 1 edges, symmetric, evenly spaced in asinh: fine at zero, wide in the tails."""
+    end = np.arcsinh(LARGEST)
+    return np.sinh(np.linspace(-end, end, 2 * EDGES + 1))
+
+
+@dataclass  # torchmetrics looks into it, which it does not do with a frozen one
+class Statistics:
+    """What was accumulated at a point; see the functions of `headless.analysis.moments`.
+
+    Args:
+        count_G: states.
+        powers_G4D: sums of x, x², x³, x⁴.
+        largest_GD: of |x|.
+        outliers_GD: states with |x| of at least 6.
+        unit_GD: sums of x/|x|.
+        unit_squares_GD: sums of their squares.
+        norm_G: sums of |x|.
+        outer_DD: sum of x xᵀ over all but first positions; None where it was not asked for.
+        position_count_T: states.
+        position_sum_TD: sums of x by position; None where it was not asked for.
+        position_norm_T: sums of |x| by position.
+        position_unit_TD: sums of x/|x| by position; None as above.
+        sequence_square: sum over sequences of |mean of its states but the first|²; with
+            `sequences` of them and `sequence_sum_D`, what context explains.
+        sequence_sum_D: sum over sequences of that mean.
+        sequences: how many.
+        histogram: counts between `histogram_edges` over all entries but first positions'.
+        sample_KD: the reservoir: states but first positions', in order of the corpus.
+        sample_positions_K: their positions.
+        sample_sequences_K: their sequences.
+    """
+
+    count_G: Tensor
+    powers_G4D: Tensor
+    largest_GD: Tensor
+    outliers_GD: Tensor
+    unit_GD: Tensor
+    unit_squares_GD: Tensor
+    norm_G: Tensor
+    outer_DD: Tensor | None
+    position_count_T: Tensor
+    position_sum_TD: Tensor | None
+    position_norm_T: Tensor
+    position_unit_TD: Tensor | None
+    sequence_square: Tensor
+    sequence_sum_D: Tensor
+    sequences: Tensor
+    histogram: Tensor
+    sample_KD: Tensor
+    sample_positions_K: Tensor
+    sample_sequences_K: Tensor
+
+
+class StateStatistics(Metric):
+    """Accumulates the states at one point of a model.
+
+    Args:
+        hidden_size: D.
+        length: T; shorter sequences may come, longer ones not.
+        covariance: accumulate x xᵀ: D² numbers, 2·D² FLOPs a state.
+        by_position: accumulate sums by position: T·D numbers.
+        reservoir: K, how many states to keep: those whose index in the corpus hashes to the
+            smallest numbers, so that the sample does not depend on batches or ranks.
+    """
+
+    count: Tensor
+    powers: Tensor
+    largest: Tensor
+    outliers: Tensor
+    unit: Tensor
+    unit_squares: Tensor
+    norm: Tensor
+    outer: Tensor
+    position_count: Tensor
+    position_sum: Tensor
+    position_norm: Tensor
+    position_unit: Tensor
+    sequence_square: Tensor
+    sequence_sum: Tensor
+    sequences: Tensor
+    histogram: Tensor
+    keys: Tensor
+    kept: Tensor
+    full_state_update = False
+    higher_is_better = None
+
+    def __init__(
+        self,
+        hidden_size: int,
+        length: int,
+        *,
+        covariance: bool = True,
+        by_position: bool = True,
+        reservoir: int = 0,
+    ) -> None:
+        super().__init__()
+        self.length = length
+        self.covariance = covariance
+        self.by_position = by_position
+        self.reservoir = reservoir
+        shapes: dict[str, tuple[int, ...]] = {
+            "count": (2,),
+            "powers": (2, 4, hidden_size),
+            "outliers": (2, hidden_size),
+            "unit": (2, hidden_size),
+            "unit_squares": (2, hidden_size),
+            "norm": (2,),
+            "position_count": (length,),
+            "position_norm": (length,),
+            "sequence_square": (),
+            "sequence_sum": (hidden_size,),
+            "sequences": (),
+            "histogram": (2 * EDGES,),
+        }
+        if covariance:
+            shapes["outer"] = (hidden_size, hidden_size)
+        if by_position:
+            shapes |= {
+                "position_sum": (length, hidden_size),
+                "position_unit": (length, hidden_size),
+            }
+        for name, shape in shapes.items():
+            zeros = torch.zeros(shape, dtype=torch.float64)
+            self.add_state(name, default=zeros, dist_reduce_fx="sum")
+        largest = torch.zeros(2, hidden_size, dtype=torch.float64)
+        self.add_state("largest", default=largest, dist_reduce_fx="max")
+        # hash, sequence and position as whole numbers beside the state itself
+        empty = torch.full((reservoir, 3), torch.iinfo(torch.long).max)
+        self.add_state("keys", default=empty, dist_reduce_fx="cat")
+        kept = torch.zeros(reservoir, hidden_size)
+        self.add_state("kept", default=kept, dist_reduce_fx="cat")
+        edges = torch.from_numpy(histogram_edges())
+        self.register_buffer("edges", edges, persistent=False)
+        self.edges: Tensor
+
+    def update(self, state_BTD: Tensor, sequences_B: Tensor) -> None:
+        """Add the states of whole sequences.
+
+        Args:
+            state_BTD: as they come from `capture`.
+            sequences_B: the numbers of the sequences in the corpus, for the reservoir.
+        """
+        length = state_BTD.shape[1]
+        positions_BT = torch.arange(length, device=state_BTD.device).expand(state_BTD.shape[:2])
+        norm_BT = state_BTD.double().norm(dim=-1)
+        self.position_count[:length] += float(len(state_BTD))
+        self.position_norm[:length] += norm_BT.sum(dim=0)
+        rows_ND = state_BTD.flatten(0, 1)
+        for begin in range(0, len(rows_ND), CHUNK):
+            part = slice(begin, begin + CHUNK)
+            first_N = positions_BT.flatten()[part] == 0
+            self._add(FIRST, rows_ND[part][first_N])
+            self._add(REST, rows_ND[part][~first_N])
+        self._add_positions(state_BTD, norm_BT)
+        self._add_sequences(state_BTD)
+        if self.reservoir:
+            self._sample(state_BTD, sequences_B, positions_BT)
+
+    def _add(self, group: int, rows_ND: Tensor) -> None:
+        if not len(rows_ND):
+            return
+        x_ND = rows_ND.double()
+        square_ND = x_ND.square()
+        norm_N1 = square_ND.sum(dim=1, keepdim=True).sqrt()
+        unit_ND = x_ND / norm_N1.clamp(min=torch.finfo(torch.float64).tiny)
+        size_ND = x_ND.abs()
+        self.count[group] += len(x_ND)
+        self.norm[group] += norm_N1.sum()
+        powers = (x_ND, square_ND, square_ND * x_ND, square_ND.square())
+        self.powers[group] += torch.stack([power.sum(dim=0) for power in powers])
+        self.largest[group] = torch.maximum(self.largest[group], size_ND.amax(dim=0))
+        self.outliers[group] += (size_ND >= OUTLIER).sum(dim=0)
+        self.unit[group] += unit_ND.sum(dim=0)
+        self.unit_squares[group] += unit_ND.square().sum(dim=0)
+        if group == REST:
+            if self.covariance:
+                self.outer += x_ND.T @ x_ND
+            bins = torch.bucketize(x_ND.flatten(), self.edges, right=True) - 1
+            counts = torch.bincount(bins.clamp(0, 2 * EDGES - 1), minlength=2 * EDGES)
+            self.histogram += counts
+
+    def _add_positions(self, state_BTD: Tensor, norm_BT: Tensor) -> None:
+        if not self.by_position:
+            return
+        length = state_BTD.shape[1]
+        x_BTD = state_BTD.double()
+        self.position_sum[:length] += x_BTD.sum(dim=0)
+        small = torch.finfo(torch.float64).tiny
+        self.position_unit[:length] += (x_BTD / norm_BT.clamp(min=small)[..., None]).sum(dim=0)
+
+    def _add_sequences(self, state_BTD: Tensor) -> None:
+        if state_BTD.shape[1] < 2:
+            return
+        mean_BD = state_BTD[:, 1:].double().mean(dim=1)
+        self.sequence_sum += mean_BD.sum(dim=0)
+        self.sequence_square += mean_BD.square().sum()
+        self.sequences += float(len(mean_BD))
+
+    def _sample(self, state_BTD: Tensor, sequences_B: Tensor, positions_BT: Tensor) -> None:
+        sequences_BT = sequences_B.to(state_BTD.device)[:, None].expand(positions_BT.shape)
+        rest = positions_BT.flatten() > 0
+        sequences_N, positions_N = sequences_BT.flatten()[rest], positions_BT.flatten()[rest]
+        order_N = _hash(sequences_N * (1 << 20) + positions_N)
+        keys = torch.stack([order_N, sequences_N, positions_N], dim=1)
+        best = order_N.topk(min(self.reservoir, len(order_N)), largest=False).indices
+        rows = state_BTD.flatten(0, 1)[rest][best].to(self.kept.dtype)
+        self.keys, self.kept = _smallest(
+            torch.cat([self.keys, keys[best]]), torch.cat([self.kept, rows]), self.reservoir
+        )
+
+    def compute(self) -> Statistics:
+        """The statistics of all that came, on all ranks."""
+        keys, kept = _smallest(self.keys, self.kept, self.reservoir)
+        here = keys[:, 0] < torch.iinfo(torch.long).max
+        keys, kept = keys[here], kept[here]
+        order = torch.from_numpy(np.lexsort((keys[:, 2].cpu(), keys[:, 1].cpu())))
+        keys, kept = keys[order], kept[order]
+        state: Any = self
+        return Statistics(
+            count_G=state.count,
+            powers_G4D=state.powers,
+            largest_GD=state.largest,
+            outliers_GD=state.outliers,
+            unit_GD=state.unit,
+            unit_squares_GD=state.unit_squares,
+            norm_G=state.norm,
+            outer_DD=state.outer if self.covariance else None,
+            position_count_T=state.position_count,
+            position_sum_TD=state.position_sum if self.by_position else None,
+            position_norm_T=state.position_norm,
+            position_unit_TD=state.position_unit if self.by_position else None,
+            sequence_square=state.sequence_square,
+            sequence_sum_D=state.sequence_sum,
+            sequences=state.sequences,
+            histogram=state.histogram,
+            sample_KD=kept,
+            sample_positions_K=keys[:, 2],
+            sample_sequences_K=keys[:, 1],
+        )
+
+
+def _smallest(keys: Tensor, kept: Tensor, places: int) -> tuple[Tensor, Tensor]:
+    """The rows with the smallest hashes, which any split of the corpus agrees on."""
+    if len(keys) <= places:
+        return keys, kept
+    best = keys[:, 0].topk(places, largest=False).indices
+    return keys[best], kept[best]
+
+
+def _hash(x: Tensor) -> Tensor:
+    """Whole numbers to well mixed ones below 2⁶² (the finalizer of MurmurHash3, 31-bit twice)."""
+
+    def mix(value: Tensor) -> Tensor:
+        value = (value ^ (value >> 16)) * 0x45D9F3B & 0x7FFFFFFF
+        value = (value ^ (value >> 15)) * 0x45D9F3B & 0x7FFFFFFF
+        return value ^ (value >> 16)
+
+    low, high = x & 0x7FFFFFFF, x >> 31
+    first = mix(low ^ mix(high + 0x1E3779B9))
+    second = mix(first ^ mix(low + 0x3C6EF372))
+    return first * (1 << 31) + second

@@ -1,0 +1,196 @@
+"""Every intermediate state of a backbone while it runs, one at a time, nothing stored.
+
+Points, in the order of the computation (TransformerLens' names in brackets):
+
+    embed     the residual stream before the first block (resid_pre of block 0)
+    norm1     output of a block's first norm (ln1)
+    attn      what attention adds (attn_out)
+    mid       the stream after that (resid_mid); a parallel block has none
+    norm2     output of the second norm (ln2)
+    mlp       what the MLP adds (mlp_out)
+    post      the stream after the block (resid_post)
+    norm_f    output of the final norm (ln_final)
+
+In a pre-norm block embed or post of the block before + attn = mid, mid + mlp = post; in a parallel
+one the stream + attn + mlp = post. In a post-norm block (BERT) norm1(stream + attn) = mid and
+norm2(mid + mlp) = post: its norms' outputs are the stream, and are not captured twice.
+
+Shapes: B sequences, T positions, D hidden size.
+"""
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor, nn
+
+from headless.analysis.families import Family, backbone_of, family_of
+from headless.errors import HeadlessError
+from headless.models.sharding import blocks
+
+Component = Literal["embed", "norm1", "attn", "mid", "norm2", "mlp", "post", "norm_f"]
+COMPONENTS: tuple[Component, ...] = get_args(Component)
+
+
+class Point(NamedTuple):
+    """A place in the computation; `block` is −1 for `embed`, the number of blocks for `norm_f`."""
+
+    component: Component
+    block: int
+
+    @property
+    def name(self) -> str:
+        """For keys: `post/07`, `embed`."""
+        if self.component in ("embed", "norm_f"):
+            return self.component
+        return f"{self.component}/{self.block:02d}"
+
+
+Observe = Callable[[Point, Tensor], None]
+
+
+def points_of(model: nn.Module) -> list[Point]:
+    """The points that a model has, in the order in which it computes them.
+
+    Raises:
+        HeadlessError: an unknown family.
+    """
+    backbone = backbone_of(model)
+    family = family_of(backbone)
+    inside: list[Component] = ["norm1", "attn", "mid", "norm2", "mlp", "post"]
+    if family.post_norm:
+        inside = ["attn", "mid", "mlp", "post"]
+    elif family.parallel(backbone.config):
+        inside.remove("mid")
+    depth = len(blocks(backbone))
+    found = [Point("embed", -1)]
+    found += [Point(component, i) for i in range(depth) for component in inside]
+    return [*found, Point("norm_f", depth)] if family.final_norm else found
+
+
+@contextmanager
+def capture(
+    model: nn.Module, observe: Observe, points: Collection[Point] | None = None
+) -> Iterator[None]:
+    """Call `observe(point, state)` with states [B, T, D] while the model runs inside the context.
+
+    The states are detached views of what the model computes: who keeps one must copy it. Hooks
+    are removed whatever happens.
+
+    Args:
+        model: a backbone or a model with a head, in evaluation mode, called with
+            `use_cache=False` and without gradient checkpointing, which would run blocks twice.
+        observe: sees each state once.
+        points: which ones; None: all.
+
+    Raises:
+        HeadlessError: an unknown family, or a point that the model does not have.
+    """
+    backbone = backbone_of(model)
+    family, known = family_of(backbone), points_of(model)
+    wanted = set(known if points is None else points)
+    if unknown := wanted - set(known):
+        names = ", ".join(sorted(point.name for point in unknown))
+        raise HeadlessError(f"this model has no {names} (a parallel block has no mid)")
+    handles: list[Any] = []
+
+    def after(module: nn.Module, point: Point) -> None:
+        if point in wanted:
+            handles.append(
+                module.register_forward_hook(lambda m, i, out: observe(point, _state(out)))
+            )
+
+    def before(module: nn.Module, point: Point) -> None:
+        if point in wanted:
+            handles.append(
+                module.register_forward_pre_hook(
+                    lambda m, args, kwargs: observe(point, _input(args, kwargs)), with_kwargs=True
+                )
+            )
+
+    try:
+        layers = blocks(backbone)
+        before(layers[0], Point("embed", -1))
+        for i, block in enumerate(layers):
+            _hook_block(block, i, family, after, before)
+        if family.final_norm:
+            after(backbone.get_submodule(family.final_norm), Point("norm_f", len(layers)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _hook_block(
+    block: nn.Module,
+    i: int,
+    family: Family,
+    after: Callable[[nn.Module, Point], None],
+    before: Callable[[nn.Module, Point], None],
+) -> None:
+    part = block.get_submodule
+    after(part(family.attn), Point("attn", i))
+    after(part(family.mlp), Point("mlp", i))
+    if family.post_norm:
+        after(part(family.norm1), Point("mid", i))
+        after(part(family.norm2), Point("post", i))
+        return
+    after(part(family.norm1), Point("norm1", i))
+    after(part(family.norm2), Point("norm2", i))
+    before(part(family.norm2), Point("mid", i))  # a parallel block's is not asked for
+    after(block, Point("post", i))
+
+
+def _state(output: Any) -> Tensor:
+    """A module's output: attention gives a tuple, some blocks too."""
+    return (output[0] if isinstance(output, tuple) else output).detach()
+
+
+def _input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    return (args[0] if args else kwargs["hidden_states"]).detach()
+
+
+@torch.no_grad()
+def identity_errors(model: nn.Module, input_ids_BT: Tensor) -> dict[int, float]:
+    """How far each block is from what its kind says of it: the self-test of the hooks.
+
+    Returns:
+        For each block the largest absolute difference, relative to the largest state.
+
+    Raises:
+        HeadlessError: an unknown family.
+    """
+    backbone = backbone_of(model)
+    family, states = family_of(backbone), {}
+
+    def keep(point: Point, state: Tensor) -> None:
+        states[point] = state.double()
+
+    was_training = backbone.training
+    backbone.eval()
+    with capture(backbone, keep):
+        backbone(input_ids=input_ids_BT, **({} if family.post_norm else {"use_cache": False}))
+    backbone.train(was_training)
+    errors = {}
+    stream = states[Point("embed", -1)]
+    for i, block in enumerate(blocks(backbone)):
+        attn, mlp, post = (states[Point(c, i)] for c in ("attn", "mlp", "post"))
+        if family.post_norm:
+            norm1, norm2 = (_double(block.get_submodule(n)) for n in (family.norm1, family.norm2))
+            mid = states[Point("mid", i)]
+            gaps = [norm1(stream + attn) - mid, norm2(mid + mlp) - post]
+        elif family.parallel(backbone.config):
+            gaps = [stream + attn + mlp - post]
+        else:
+            mid = states[Point("mid", i)]
+            gaps = [stream + attn - mid, mid + mlp - post]
+        errors[i] = max(float(gap.abs().max()) for gap in gaps) / float(post.abs().max())
+        stream = post
+    return errors
+
+
+def _double(norm: Any) -> Callable[[Tensor], Tensor]:
+    """A LayerNorm in float64, apart from the model."""
+    weight, bias = norm.weight.double(), norm.bias.double()
+    return lambda x: nn.functional.layer_norm(x, norm.normalized_shape, weight, bias, norm.eps)
