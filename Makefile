@@ -54,4 +54,5 @@ setup-dev: ## the same with what the tests need
 	@sh scripts/setup.sh dev
 
 clean-demo: ## remove what the demo made, not your own runs beside it
-	rm -rf $(DEMO)/vanilla $(DEMO)/headless $(DEMO)/report data/demo data/demo-text
+	rm -rf $(DEMO)/vanilla $(DEMO)/headless $(DEMO)/headless-lm-head-* $(DEMO)/exported $(DEMO)/report
+	rm -rf data/demo data/demo-text data/demo-evaluation

@@ -1,5 +1,6 @@
 #!/bin/sh
-# From a corpus in a package to a page that compares two objectives. What is there is reused.
+# From a corpus in a package to a page that compares two objectives, and two models that anyone can
+# load. What is there is reused.
 #   scripts/demo.sh [directory of the runs]
 set -eu
 cd "$(dirname "$0")/.."
@@ -18,6 +19,22 @@ for objective in vanilla headless; do
             --run.root "$runs" --run.resume true
     fi
 done
+
+.venv/bin/python scripts/demo_evaluation.py data/demo-evaluation
+tasks=text:data/demo,lambada:data/demo-evaluation/last_words.jsonl
+tasks=$tasks,blimp:data/demo-evaluation/minimal_pairs.jsonl
+for objective in vanilla headless; do
+    [ -d "$runs/exported/$objective" ] ||
+        $headless export --checkpoint "$runs/$objective" --output "$runs/exported/$objective"
+    [ -f "$runs/$objective/evaluations.jsonl" ] ||
+        $headless evaluate --model "$runs/$objective" --tasks "$tasks"
+done
+# A softmax head for the headless model, from its calibrated head and from its embeddings.
+for start in calibrated embedding; do
+    grep -q '"finished": true' "$runs/headless-lm-head-$start/summary.json" 2>/dev/null ||
+        $headless finetune --task lm-head --model "$runs/headless" --start "$start" \
+            --run.resume true
+done
 # The two, and every run of your own beside them.
 set -- "$runs/vanilla" "$runs/headless"
 for summary in "$runs"/*/summary.json; do
@@ -25,6 +42,13 @@ for summary in "$runs"/*/summary.json; do
     case $run in "$runs/vanilla" | "$runs/headless") ;; *) set -- "$@" "$run" ;; esac
 done
 $headless compare "$@" --output "$runs/report" --overwrite true
+for objective in vanilla headless; do
+    echo
+    echo "$runs/exported/$objective, a Hugging Face model, continues a prompt:"
+    $headless generate --model "$runs/exported/$objective" --max_new_tokens 40 --seed 1 \
+        --prompt "HAMLET. To "
+done
+echo
 echo "$(($(date +%s) - start)) seconds"
 report=$runs/report/report.html
 if [ -t 1 ] && [ -n "${DISPLAY:-}${WAYLAND_DISPLAY:-}" ] && command -v xdg-open >/dev/null; then

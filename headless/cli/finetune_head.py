@@ -99,7 +99,7 @@ def tuning_config(tuning: HeadTuning) -> dict[str, Any]:
     }
     if tuning.data is not None:
         config["data"]["path"] = str(tuning.data)
-    every = max(1, steps // 8)
+    every = max(1, steps // 4)
     config["trainer"] |= {
         "max_steps": steps,
         "val_check_interval": every * int(config["trainer"].get("accumulate_grad_batches") or 1),

@@ -70,7 +70,7 @@ def generate(
         write_text(output, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
 
 
-def _continuer(lm: Any, sampling: Any, decoder: str, index: str) -> Any:
+def _continuer(lm: Any, sampling: Any, decoder: str, index: Any) -> Any:
     from transformers import TextStreamer
 
     from headless.downstream.generate import continue_prompt

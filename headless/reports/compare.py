@@ -2,14 +2,17 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from headless.errors import HeadlessError
 from headless.files import write_text
+from headless.reports.evaluations import evaluations_of
 from headless.reports.fairness import unfair
 from headless.reports.headline import QUANTITIES, baseline_of, share_to_reach
+from headless.reports.lm_heads import as_json as tuned_as_json
+from headless.reports.lm_heads import split
 from headless.reports.reading import Group, differing_settings, read_groups
 from headless.reports.sections import build_page
 from headless.reports.statistics import difference, estimate
@@ -19,11 +22,16 @@ REPORT, NUMBERS = "report.html", "compare.json"
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was compared: the groups of runs, what is unfair about it, and where the page is."""
+    """What was compared: the groups of runs, what is unfair about it, and where the page is.
+
+    `tuned` are the groups that began from a trained model, where others did not: they have a
+    section of their own.
+    """
 
     groups: list[Group]
     warnings: list[str]
     report: Path
+    tuned: list[Group] = field(default_factory=list)
 
 
 def compare(runs: Sequence[Path], output: Path, *, overwrite: bool = False) -> Comparison:
@@ -46,9 +54,9 @@ def compare(runs: Sequence[Path], output: Path, *, overwrite: bool = False) -> C
             f"{output} has a {there[0]} already: replace it with --overwrite true, or give another "
             "--output"
         )
-    groups = read_groups([Path(path) for path in runs])
-    comparison = Comparison(groups, unfair(groups), output / REPORT)
-    page = build_page(groups, comparison.warnings, output)
+    groups, tuned = split(read_groups([Path(path) for path in runs]))
+    comparison = Comparison(groups, unfair(groups), output / REPORT, tuned)
+    page = build_page(groups, comparison.warnings, output, tuned)
     numbers = json.dumps(as_json(comparison), indent=2, ensure_ascii=False, allow_nan=False)
     output.mkdir(parents=True, exist_ok=True)
     write_text(output / NUMBERS, numbers + "\n")
@@ -67,6 +75,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "warnings": comparison.warnings,
         "differing_settings": differing_settings(groups),
         "groups": [_group(group, baseline) for group in groups],
+        "fine_tuned": tuned_as_json(comparison.tuned),
     }
 
 
@@ -101,6 +110,7 @@ def _group(group: Group, baseline: Group) -> dict[str, Any]:
         ],
         "metrics": metrics,
         "relative_to_baseline": relative,
+        "evaluations": evaluations_of(group),
     }
 
 

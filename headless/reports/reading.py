@@ -17,6 +17,7 @@ import yaml
 from headless.errors import HeadlessError
 from headless.pages.numbers import MISSING
 from headless.runs.directory import RunDirectory, open_run
+from headless.runs.evaluations import Evaluation, read_evaluations
 from headless.runs.metrics import read_metrics
 
 # What may differ between two runs of one recipe: seeds, names, places, what is only shown.
@@ -26,6 +27,7 @@ NOT_THE_RECIPE = (
     "config",
     "ckpt_path",
     "data.seed",
+    "model.init_from",  # what it says of the source stands in `Run.begins_from`
     "data.path",
     "data.num_workers",
     "data.verify",
@@ -35,6 +37,7 @@ NOT_THE_RECIPE = (
     "trainer.logger",
 )
 AXES = ("tokens", "seconds", "flops")
+STARTS = {"source": "its own", "embedding": "the embeddings", "random": "random weights"}
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class Run:
     environment: dict[str, Any]
     points: list[dict[str, Any]]
     samples: list[dict[str, Any]]
+    evaluations: list[Evaluation]
 
     @property
     def name(self) -> str:
@@ -74,6 +78,21 @@ class Run:
         """The objective's class name."""
         path = self.flat_config.get("model.objective.class_path", "unknown objective")
         return str(self.summary.get("objective_class") or str(path).rsplit(".", 1)[-1])
+
+    @property
+    def init_from(self) -> str | None:
+        """The trained model that it began from; None for a run from nothing."""
+        return self.flat_config.get("model.init_from")
+
+    @property
+    def begins_from(self) -> str | None:
+        """A few words on that model: the same for all seeds."""
+        return self.summary.get("begins_from") or self.init_from
+
+    @property
+    def init_head(self) -> str:
+        """Where its LM head began: "source", "embedding" or "random"."""
+        return str(self.flat_config.get("model.init_head", "random"))
 
     @property
     def width(self) -> int | None:
@@ -151,7 +170,7 @@ class Run:
         return str(self.summary.get("memory_kind") or kind)
 
     def curve(self, key: str, axis: str) -> tuple[list[float], list[float]]:
-        """The points of a metric over "tokens", "seconds" or "flops", in the order of training."""
+        """The points of a metric over "tokens", "seconds", "flops" or "step", in their order."""
         pairs = [
             (float(point[f"progress/{axis}"]), float(point[key]))
             for point in self.points
@@ -201,6 +220,7 @@ def read_run(path: Path) -> Run:
             environment=directory.read_environment(),
             points=read_metrics(directory.metrics),
             samples=read_metrics(directory.samples),
+            evaluations=read_evaluations(directory.evaluations),
         )
     except (ValueError, yaml.YAMLError) as error:
         raise HeadlessError(f"{path} holds a damaged file, leave this run out: {error}") from error
@@ -229,7 +249,8 @@ def read_groups(paths: Sequence[Path]) -> list[Group]:
 def recipe(run: Run) -> str:
     """What makes two runs the same but for their seed: the resolved config and the data."""
     settings = {k: v for k, v in run.flat_config.items() if not k.startswith(NOT_THE_RECIPE)}
-    return json.dumps([settings, run.dataset, run.tokenizer], sort_keys=True, default=str)
+    parts = [settings, run.dataset, run.tokenizer, run.begins_from]
+    return json.dumps(parts, sort_keys=True, default=str)
 
 
 def differing_settings(groups: Sequence[Group]) -> dict[str, list[str]]:
@@ -265,11 +286,21 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
 
 
+def _subject(run: Run) -> str:
+    """What a run trained: its objective, or what was done to which model."""
+    if run.init_from is None:
+        return run.objective
+    frozen = ", head only" if run.flat_config.get("model.freeze_backbone") else ""
+    return f"{run.begins_from}, head from {STARTS[run.init_head]}{frozen}"
+
+
 def _label(groups: list[Group]) -> None:
     """Name groups by their objective; where two share it, add the settings in which they differ."""
     for group in groups:
-        same = [other for other in groups if other.first.objective == group.first.objective]
-        group.label = group.first.objective
+        group.label = _subject(group.first)
+    names = [group.label for group in groups]
+    for group in groups:
+        same = [g for g, name in zip(groups, names, strict=True) if name == group.label]
         if len(same) > 1:
             settings = differing_settings(same)
             texts = [f"{k.rsplit('.', 1)[-1]}={v[same.index(group)]}" for k, v in settings.items()]

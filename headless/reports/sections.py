@@ -8,8 +8,10 @@ from typing import Any
 import headless
 from headless.pages.numbers import MISSING, compact, decimals
 from headless.pages.page import Cell, Column, Page, TextCard
+from headless.reports.evaluations import add_zero_shot
 from headless.reports.fairness import remarks, same_budget
 from headless.reports.headline import baseline_of, headline, relative
+from headless.reports.lm_heads import add_lm_heads
 from headless.reports.plots import costs, geometry, learning_curves
 from headless.reports.reading import Group, Run, differing_settings
 from headless.reports.statistics import estimate
@@ -46,8 +48,17 @@ DEFINITIONS = (
 )  # fmt: skip
 
 
-def build_page(groups: Sequence[Group], warnings: Sequence[str], output: Path) -> Page:
-    """The page of a comparison; `output` is named in the command that makes it again."""
+def build_page(
+    groups: Sequence[Group], warnings: Sequence[str], output: Path, tuned: Sequence[Group] = ()
+) -> Page:
+    """The page of a comparison.
+
+    Args:
+        groups: what is compared.
+        warnings: what is unfair about it.
+        output: named in the command that makes it again.
+        tuned: fine-tunings, for a section of their own.
+    """
     runs = [run for group in groups for run in group.runs]
     labels = [group.label for group in groups]
     listed = " and ".join(filter(None, (", ".join(labels[:-1]), labels[-1])))
@@ -57,10 +68,12 @@ def build_page(groups: Sequence[Group], warnings: Sequence[str], output: Path) -
         page.notes(warnings, "warning", "Read this before comparing")
     _results(page, groups)
     _curves(page, groups)
+    add_zero_shot(page, groups)
+    add_lm_heads(page, tuned)
     _geometry(page, groups)
     _samples(page, groups)
     _settings(page, groups)
-    _method(page, groups, runs, output)
+    _method(page, [*groups, *tuned], output)
     return page
 
 
@@ -193,7 +206,8 @@ def _settings(page: Page, groups: Sequence[Group]) -> None:
     )
 
 
-def _method(page: Page, groups: Sequence[Group], runs: Sequence[Run], output: Path) -> None:
+def _method(page: Page, groups: Sequence[Group], output: Path) -> None:
+    runs = [run for group in groups for run in group.runs]
     page.heading("How this was made")
     columns = [
         Column("run", "", "left"),
@@ -207,12 +221,11 @@ def _method(page: Page, groups: Sequence[Group], runs: Sequence[Run], output: Pa
     for group in groups:
         for run in group.runs:
             state = "" if run.finished else "not finished"
-            steps = run.value("step")
             rows.append(
                 [
                     Cell(run.name, state, swatch=group.index),
                     MISSING if run.seed is None else str(run.seed),
-                    decimals(steps, 0),
+                    decimals(run.value("step"), 0),
                     decimals(run.summary.get("wall_seconds"), 0),
                     _hardware(run.environment),
                     _code(run.environment),

@@ -39,6 +39,11 @@ class RunDirectory:
         return self.path / "samples.jsonl"
 
     @property
+    def evaluations(self) -> Path:
+        """What the model scored on tasks, one result a line."""
+        return self.path / "evaluations.jsonl"
+
+    @property
     def summary(self) -> Path:
         """The headline numbers."""
         return self.path / "summary.json"

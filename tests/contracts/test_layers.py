@@ -14,7 +14,7 @@ LAYERS = [
     {"cli"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
-LAZY = {"wandb", "datasets", "faiss", "matplotlib", "umap", "lm_eval", "pyarrow"}
+LAZY = {"wandb", "datasets", "faiss", "matplotlib", "umap", "lm_eval", "pyarrow", "sklearn"}
 PURE = {"geometry", "objectives", "runs"}
 FILES = sorted(ROOT.rglob("*.py"))
 

@@ -1,0 +1,158 @@
+"""Text to rows that can be scored, with the boundaries and windows of lm-evaluation-harness.
+
+Everything here mirrors its version 0.4.13 (`lm_eval/api/model.py`,
+`lm_eval/models/huggingface.py` and `get_rolling_token_windows` in `lm_eval/utils.py`), so that
+scores agree; tests/downstream/test_harness.py compares them.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from headless.data.tokenizer import end_of_document
+from headless.downstream.evaluation.likelihood import Row
+from headless.errors import HeadlessError
+
+LENGTHS = ("n_positions", "max_position_embeddings", "n_ctx")
+DEFAULT_LENGTH = 2048
+NO_LIMIT = 10**9  # tokenizers that know no limit name a number beyond this one
+
+
+@dataclass(frozen=True)
+class Window:
+    """A stretch of [prefix, token 0, token 1, ...] that predicts some tokens.
+
+    Args:
+        start: the first token that is read, counted with the prefix.
+        end: one past the last that is read; it is one past the last predicted token, too, counted
+            without the prefix.
+        scored: how many tokens are predicted: those before `end`.
+    """
+
+    start: int
+    end: int
+    scored: int
+
+
+def rolling_windows(tokens: int, max_length: int, stride: int) -> Iterator[Window]:
+    """Windows that predict each of `tokens` tokens once.
+
+    The first predicts up to `max_length` tokens, each further one the next `stride`; all but the
+    first read `max_length` tokens where the text is long enough, so that the last one has its
+    context filled up from the left.
+    """
+    predicted = min(tokens, max_length)
+    if predicted:
+        yield Window(0, predicted, predicted)
+    while predicted < tokens:
+        scored = min(stride, tokens - predicted)
+        predicted += scored
+        yield Window(predicted - max_length, predicted, scored)
+
+
+def window_row(window: Window, tokens: Sequence[int], prefix: int) -> Row:
+    """The row of a window of a text's tokens."""
+    begin = max(0, window.start - 1)
+    read = list(tokens[begin : window.end - 1])
+    if window.start == 0:
+        read = [prefix, *read]
+    targets = tokens[window.end - window.scored : window.end]
+    return Row(read, range(len(read) - window.scored, len(read)), targets)
+
+
+def prefix_token(tokenizer: Any) -> int:
+    """What stands before a text that has no context: BOS, or EOS where there is none.
+
+    For runs of ours it is the token between documents.
+    """
+    first = tokenizer.bos_token_id
+    return int(end_of_document(tokenizer) if first is None else first)  # type: ignore[arg-type]
+
+
+def encode(tokenizer: Any, text: str) -> list[int]:
+    """Ids with the special tokens that the tokenizer adds by itself, if any."""
+    begins = text.startswith(tokenizer.decode(prefix_token(tokenizer)))
+    extra = {"add_special_tokens": False} if begins else {}
+    return tokenizer(text, verbose=False, **extra)["input_ids"]
+
+
+def encode_pair(tokenizer: Any, context: str, continuation: str) -> tuple[list[int], list[int]]:
+    """Ids of a context and of what follows.
+
+    Both are encoded together and cut after as many tokens as the context has alone; blanks at the
+    context's end go to the continuation, as they belong to its first token. An empty context is
+    the prefix token, and so is one of blanks alone (which the harness refuses).
+    """
+    bare = context.rstrip()
+    continuation = context[len(bare) :] + continuation
+    if not bare:
+        ids = tokenizer(continuation, verbose=False, add_special_tokens=False)["input_ids"]
+        prefix = prefix_token(tokenizer)
+        return (ids[:1], ids[1:]) if ids[:1] == [prefix] else ([prefix], ids)
+    context_ids = encode(tokenizer, bare)
+    return context_ids, encode(tokenizer, bare + continuation)[len(context_ids) :]
+
+
+def continuation_row(
+    context_ids: Sequence[int], continuation_ids: Sequence[int], max_length: int
+) -> tuple[Row, bool] | None:
+    """The row of a continuation, and whether its context was cut from the left to fit.
+
+    None where the continuation has no token or more than the model can read.
+    """
+    length = len(continuation_ids)
+    if not context_ids or not 0 < length <= max_length:
+        return None
+    whole = [*context_ids, *continuation_ids]
+    read = whole[-(max_length + 1) :][:-1]
+    row = Row(read, range(len(read) - length, len(read)), list(continuation_ids))
+    return row, len(whole) > max_length + 1
+
+
+def masked_rows(tokenizer: Any, text: str, max_length: int, *, framed: bool) -> list[Row] | None:
+    """A row for each token of a text, with that token masked (Salazar et al. 2020).
+
+    Args:
+        tokenizer: has a mask token.
+        text: one sentence.
+        max_length: of what the model reads.
+        framed: with the special tokens that the tokenizer adds by itself; otherwise, and where it
+            adds none, the text stands between two ends of documents, as in our training streams.
+
+    Returns:
+        None where the text has no token or more than the model can read.
+    """
+    ids = tokenizer(text, verbose=False, add_special_tokens=False)["input_ids"]
+    whole = tokenizer(text, verbose=False)["input_ids"] if framed else ids
+    if len(whole) == len(ids):
+        end = end_of_document(tokenizer)
+        whole, begin = [end, *ids, end], 1
+    else:
+        begin = next(i for i in range(len(whole)) if whole[i : i + len(ids)] == ids)
+    if not ids or len(whole) > max_length:
+        return None
+    mask = tokenizer.mask_token_id
+    return [
+        Row([*whole[: begin + i], mask, *whole[begin + i + 1 :]], [begin + i], [ids[i]])
+        for i in range(len(ids))
+    ]
+
+
+def longest_input(model: Any, tokenizer: Any, max_length: int | None) -> int:
+    """How many tokens the model reads at a time: the number asked for, or all it can.
+
+    Raises:
+        HeadlessError: more than the model has positions, or less than two.
+    """
+    known = [int(n) for name in LENGTHS if (n := getattr(model.config, name, None))]
+    if not known and tokenizer.model_max_length < NO_LIMIT:
+        known = [int(tokenizer.model_max_length)]
+    if max_length is None:
+        return known[0] if known else DEFAULT_LENGTH
+    if max_length < 2:
+        raise HeadlessError(f"max_length must be at least 2, got {max_length}")
+    if known and max_length > known[0]:
+        raise HeadlessError(
+            f"max_length {max_length} is more than the {known[0]} positions of the model: lower it"
+        )
+    return max_length

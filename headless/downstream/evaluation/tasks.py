@@ -1,0 +1,217 @@
+"""What a task is made of: `kind:source` to texts, last words, minimal pairs or questions."""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, is_dataclass
+from difflib import get_close_matches
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from headless.data.documents import Documents
+from headless.data.stream import MANIFEST, open_dataset
+from headless.data.tokenizer import load_tokenizer
+from headless.downstream.evaluation.records import Record, read_records
+from headless.errors import HeadlessError
+
+KINDS = {
+    "text": "perplexity and bits per byte of a text",
+    "lambada": "the last word of a passage",
+    "blimp": "which sentence of a minimal pair is likelier",
+    "choice": "which of several answers is likelier",
+    "harness": "a task of lm-evaluation-harness",
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """A kind and where its items are."""
+
+    kind: str
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.source}"
+
+    @property
+    def name(self) -> str:
+        """The source without its directories: a few words for tables."""
+        return Path(self.source).name or self.source
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text to predict from its beginning."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class LastWord:
+    """A passage without its last word, and that word."""
+
+    context: str
+    word: str
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An acceptable sentence and one that is not, of a subset of the pairs."""
+
+    good: str
+    bad: str
+    subset: str
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question, its answers, and which of them is right."""
+
+    query: str
+    choices: list[str]
+    gold: int
+
+
+Item = Document | LastWord | Pair | Question
+
+
+@dataclass(frozen=True)
+class Items:
+    """The items of a task; `skipped` are those that are none of their kind."""
+
+    task: Task
+    items: list[Item]
+    skipped: int
+    sha256: str
+
+
+def parse_tasks(tasks: str | list[str]) -> list[Task]:
+    """Tasks as they are written: "kind:source", several with commas between or as a list.
+
+    Raises:
+        HeadlessError: no task, an unknown kind, or a kind without a source.
+    """
+    written = [tasks] if isinstance(tasks, str) else tasks
+    # A comma ends a task only where another kind follows: paths may hold commas.
+    parts = [part for text in written for part in re.split(r",\s*(?=[A-Za-z_]+:)", text)]
+    found = [_parse(part.strip()) for part in parts if part.strip()]
+    if not found:
+        raise HeadlessError(f"name a task: --tasks KIND:SOURCE, kinds: {', '.join(KINDS)}")
+    return list(dict.fromkeys(found))
+
+
+def _parse(text: str) -> Task:
+    kind, colon, source = text.partition(":")
+    if kind not in KINDS:
+        near = get_close_matches(kind, KINDS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"kinds: {', '.join(KINDS)}"
+        raise HeadlessError(f"a task is written kind:source and {kind!r} is no kind; {hint}")
+    if not colon or not source.strip():
+        raise HeadlessError(f"the task {text!r} names no source: write {kind}:FILE")
+    return Task(kind, source.strip())
+
+
+def read_items(
+    task: Task, *, limit: int | None = None, split: str | None = None, text_field: str = "text"
+) -> Items:
+    """Read the items of a task of ours (not of the harness).
+
+    Args:
+        task: which.
+        limit: only so many of them.
+        split: of a data set by name, and of a prepared data set ("validation" by default).
+        text_field: the field of a text's records.
+
+    Raises:
+        HeadlessError: no such source, nothing in it, or an item that is not what its kind needs.
+    """
+    if limit is not None and limit < 1:
+        raise HeadlessError(f"limit must be at least 1, got {limit}")
+    if task.kind == "text":
+        found: Iterator[Item | None] = map(Document, _texts(task.source, split, text_field))
+    else:
+        found = map(READERS[task.kind], read_records(task.source, split))
+    read = list(islice(found, limit))
+    items = [item for item in read if item is not None]
+    if not items:
+        raise HeadlessError(f"{task.source} is empty: there is nothing to evaluate for {task}")
+    return Items(task, items, len(read) - len(items), digest(items))
+
+
+def digest(values: Any) -> str:
+    """sha256 of the items as they are scored: two results with the same one saw the same data."""
+    plain = [asdict(value) if is_dataclass(value) else value for value in values]  # type: ignore[arg-type]
+    text = json.dumps(plain, sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _texts(source: str, split: str | None, text_field: str) -> Iterator[str]:
+    if (Path(source) / MANIFEST).is_file():
+        return _prepared_texts(Path(source), split or "validation")
+    return iter(Documents([source], text_field, split=split or "test"))
+
+
+def _prepared_texts(path: Path, split: str) -> Iterator[str]:
+    """The documents of a prepared data set as text again.
+
+    Raises:
+        HeadlessError: no such split, a damaged file, or tokens that do not give their text back.
+    """
+    dataset = open_dataset(path)
+    if split not in dataset.manifest.splits:
+        raise HeadlessError(
+            f"{path} has no split {split!r}: --split {', '.join(dataset.manifest.splits)}"
+        )
+    tokenizer = load_tokenizer(str(dataset.tokenizer_path))
+    tokens = dataset.split(split)
+    begins = [*dataset.documents(split).tolist(), len(tokens)]
+    size = 0
+    for begin, end in zip(begins, begins[1:], strict=False):
+        ids = tokens[begin : end - 1].tolist()  # without the end of the document
+        text = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+        size += len(text.encode("utf-8"))
+        yield text
+    if size != dataset.manifest.splits[split]["bytes"]:
+        raise HeadlessError(
+            f"the tokenizer of {path} does not give its text back: name the text itself, text:FILE"
+        )
+
+
+def _last_word(record: Record) -> LastWord | None:
+    """As lambada_openai cuts it: at the last blank. None where no word follows it."""
+    *before, word = record.text("text").split(" ")
+    return LastWord(" ".join(before), word) if word.strip() else None
+
+
+def _pair(record: Record) -> Pair:
+    subset = record.fields.get("UID") or record.fields.get("field") or record.stem
+    return Pair(record.text("sentence_good"), record.text("sentence_bad"), str(subset))
+
+
+def _question(record: Record) -> Question:
+    query = record.text("query", "question")
+    choices = record.field("choices")
+    if isinstance(choices, dict):  # ARC writes {"text": […], "label": […]}
+        choices = choices.get("text")
+    if not isinstance(choices, list) or len(choices) < 2:
+        raise HeadlessError(f"{record.place}: choices must be a list of at least two texts")
+    if not all(isinstance(choice, str) and choice.strip() for choice in choices):
+        raise HeadlessError(f"{record.place}: each of the choices must be a text that is not blank")
+    gold = record.field("gold", "answer")
+    if isinstance(gold, str) and gold in choices:
+        gold = choices.index(gold)
+    if not isinstance(gold, int) or isinstance(gold, bool) or not 0 <= gold < len(choices):
+        raise HeadlessError(
+            f"{record.place}: the right answer {gold!r} is out of range: give its place, 0 to "
+            f"{len(choices) - 1}, or its text"
+        )
+    return Question(query, choices, gold)
+
+
+READERS: dict[str, Callable[[Record], Item | None]] = {
+    "lambada": _last_word,
+    "blimp": _pair,
+    "choice": _question,
+}

@@ -1,0 +1,260 @@
+"""Zero-shot results of the runs: one table a task, one row a recipe group and LM head."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from headless.pages.page import Cell, Column, Page
+from headless.reports.fairness import same_budget, same_tokenizer
+from headless.reports.headline import Quantity
+from headless.reports.reading import Group, Run
+from headless.reports.statistics import LEVEL, Estimate, estimate, student_t_quantile
+from headless.runs.evaluations import Evaluation, latest
+
+SETTINGS = ("max_length", "stride", "num_fewshot")  # what else a score depends on
+MAX_SUBSETS = 8  # columns; compare.json has all
+
+
+def percent(key: str, name: str, unit: str = "%", group: str = "") -> Quantity:
+    """A share as a column."""
+    return Quantity(key, name, unit, group, 1, "higher", 100.0)
+
+
+ACCURACY = percent("accuracy", "accuracy")
+QUANTITIES = {
+    "text": (
+        Quantity("nll", "nll", "nats/token", "", 3, "lower"),
+        Quantity("perplexity", "perplexity", "", "", 2, "lower"),
+        Quantity("bits_per_byte", "bits/byte", "", "", 3, "lower"),
+        Quantity("word_perplexity", "perplexity", "a word", "", "compact", "lower"),
+    ),
+    "lambada": (ACCURACY, Quantity("perplexity", "perplexity", "a last word", "", 1, "lower")),
+    "blimp": (ACCURACY,),
+    "choice": (
+        ACCURACY,
+        percent("accuracy_norm", "accuracy", "%, per character"),
+        percent("accuracy_bytes", "accuracy", "%, per byte"),
+    ),
+}
+ABOUT = {
+    "text": "Each document is predicted by itself, every token once, in windows of the model's "
+    "length; ends of documents are not scored.",
+    "lambada": "The last word of a passage, in LAMBADA's format: accuracy is the share of words "
+    "whose tokens are all the likeliest, perplexity exp of a word's mean negative log-likelihood.",
+    "blimp": "Minimal pairs in BLiMP's format: share of pairs whose acceptable sentence is "
+    "the likelier one (chance: 50 %).",
+    "choice": "Share of questions whose right answer is the likeliest: by its log-likelihood, and "
+    "by the same per character and per byte.",
+    "harness": "A task of lm-evaluation-harness, with its own metrics.",
+}
+TOKEN_SCORES = {"nll", "perplexity"}  # of a text: they count tokens
+
+
+@dataclass(frozen=True)
+class Row:
+    """A group under one LM head; the last result of each of its runs that has one."""
+
+    group: Group
+    head: str
+    results: dict[str, Evaluation]  # by the run's directory
+
+    def values(self, metric: str) -> list[float | None]:
+        """A metric of every run of the group; "subset/name" is the accuracy of a subset."""
+        found = [self.results.get(str(run.directory.path)) for run in self.group.runs]
+        return [None if one is None else value_of(one, metric) for one in found]
+
+
+@dataclass(frozen=True)
+class TaskTable:
+    """A task that some groups were evaluated on: the same kind, the same items."""
+
+    kind: str
+    data_sha256: str
+    rows: list[Row]
+
+    @property
+    def first(self) -> Evaluation:
+        """A result that stands for all in what the data are."""
+        return next(iter(self.rows[0].results.values()))
+
+    @property
+    def title(self) -> str:
+        """Kind, data and how much of it."""
+        noun = "document" if self.kind == "text" else "item"
+        items = f"{self.first.items:,} {noun}{'s' * (self.first.items != 1)}"
+        return f"{self.kind}: {self.first.source}, {items}"
+
+    def special(self, row: Row) -> list[str]:
+        """In words, the settings of a row that are not the same in all rows of the table."""
+        every = [result for one in self.rows for result in one.results.values()]
+        return [
+            f"{name} {value}"
+            for name in SETTINGS
+            if len({str(result.settings.get(name)) for result in every}) > 1
+            for value in sorted({str(r.settings.get(name)) for r in row.results.values()})
+        ]
+
+    @property
+    def quantities(self) -> list[Quantity]:
+        """The numbers to show, subsets last."""
+        known = QUANTITIES.get(self.kind) or tuple(
+            ACCURACY if name == "accuracy" else Quantity(name, name, "", "", 4)
+            for name in self.first.metrics
+        )
+        subsets = list(self.first.subsets) if len(self.first.subsets) <= MAX_SUBSETS else []
+        parts = [percent(f"subset/{name}", name, group="by subset") for name in subsets]
+        return [*known, *parts]
+
+
+def value_of(result: Evaluation, metric: str) -> float | None:
+    """A metric of a result, or the accuracy of a subset: "subset/name"."""
+    if metric.startswith("subset/"):
+        return result.subsets.get(metric.removeprefix("subset/"), {}).get("accuracy")
+    return result.metrics.get(metric)
+
+
+def task_tables(groups: Sequence[Group]) -> list[TaskTable]:
+    """The tasks in the order in which they were first found; rows in the order of the groups."""
+    tables: dict[tuple[str, str], dict[tuple[int, str], Row]] = {}
+    for group in groups:
+        for run in group.runs:
+            for result in latest(run.evaluations):
+                rows = tables.setdefault((result.kind, result.data_sha256), {})
+                row = rows.setdefault((group.index, result.head), Row(group, result.head, {}))
+                row.results[str(run.directory.path)] = result
+    return [
+        TaskTable(kind, sha256, [rows[key] for key in sorted(rows, key=lambda key: key[0])])
+        for (kind, sha256), rows in tables.items()
+    ]
+
+
+def add_zero_shot(page: Page, groups: Sequence[Group]) -> None:
+    """The section of the page; nothing where no run was evaluated."""
+    tables = task_tables(groups)
+    if not tables:
+        return
+    page.heading("Zero-shot")
+    page.paragraph(
+        "What `headless evaluate` found: the last result of each run, task and LM head. With "
+        "several seeds ± is the 95 % interval of the mean over them; with one, s.e. is the "
+        "standard error over the items of the task. Bold: the best, where the budget is the same "
+        "and its lead over the next is more than two standard errors of their difference."
+    )
+    fair = same_budget(groups)
+    for table in tables:
+        columns, rows = table_cells(table, fair=fair, one_tokenizer=same_tokenizer(groups))
+        page.table(columns, rows, f"{table.title}. {ABOUT[table.kind]}", wide=True)
+
+
+def table_cells(
+    table: TaskTable, *, fair: bool, one_tokenizer: bool
+) -> tuple[list[Column], list[list[Cell]]]:
+    """A task's table: one row a group and head; the best mean of a column is strong."""
+    quantities = table.quantities
+    columns = [Column("objective", "head, runs", "left")]
+    columns += [Column(q.name, q.unit, "right", q.group) for q in quantities]
+    means = {q.key: [estimate(row.values(q.key)) for row in table.rows] for q in quantities}
+    best = {q.key: _best(q, table.rows, means[q.key]) if fair else None for q in quantities}
+    rows = []
+    for number, row in enumerate(table.rows):
+        about = ", ".join([*_about(row), *table.special(row)])
+        cells = [Cell(row.group.label, about, swatch=row.group.index)]
+        for q in quantities:
+            found = means[q.key][number]
+            comparable = one_tokenizer or table.kind != "text" or q.key not in TOKEN_SCORES
+            strong = comparable and best[q.key] == number
+            text = q.text(found.mean if found else None)
+            cells.append(Cell(text, _detail(q, row, found), strong=strong))
+        rows.append(cells)
+    return columns, rows
+
+
+def evaluations_of(group: Group) -> list[dict[str, Any]]:
+    """The results of a group as plain values, for `compare.json`."""
+    found = []
+    for table in task_tables([group]):
+        for row in table.rows:
+            one = next(iter(row.results.values()))
+            names = [*one.metrics, *(f"subset/{name}" for name in one.subsets)]
+            known = [(name, row.values(name), estimate(row.values(name))) for name in names]
+            found.append(
+                {
+                    "kind": table.kind,
+                    "source": one.source,
+                    "data_sha256": table.data_sha256,
+                    "head": row.head,
+                    "items": one.items,
+                    "metrics": {
+                        name: {
+                            "mean": e.mean,
+                            "half_width": e.half_width,
+                            "n": e.n,
+                            "values": values,
+                            "errors": [
+                                _error(row.results.get(str(run.directory.path)), name)
+                                for run in group.runs
+                            ],
+                        }
+                        for name, values, e in known
+                        if e is not None
+                    },
+                }
+            )
+    return found
+
+
+def _about(row: Row) -> list[str]:
+    count = len(row.results)
+    parts = [f"{row.head} head", f"{count} run{'s' * (count > 1)}"]
+    steps = {_step(run, row) for run in row.group.runs} - {None}
+    parts += [f"step {step:,}" for step in sorted(step for step in steps if step is not None)]
+    return parts
+
+
+def _step(run: Run, row: Row) -> int | None:
+    """The checkpoint's step, where it is not the last one of the run."""
+    result = row.results.get(str(run.directory.path))
+    step = result.step if result else None
+    return step if step is not None and step != run.value("step") else None
+
+
+def _detail(quantity: Quantity, row: Row, found: Estimate | None) -> str:
+    if found is None:
+        return ""
+    if found.n > 1:
+        return quantity.interval(found)
+    error = _standard_error(quantity, row, found)
+    return f"s.e. {quantity.text(error)}" if error else ""
+
+
+def _standard_error(quantity: Quantity, row: Row, found: Estimate) -> float:
+    """Of a row's mean: over its runs, or over the items where there is one run; 0 if not known."""
+    if found.n > 1:
+        quantile = student_t_quantile((1 + LEVEL) / 2, found.n - 1)
+        return (found.half_width or 0.0) / quantile
+    errors = [_error(result, quantity.key) for result in row.results.values()]
+    return next((error for error in errors if error), 0.0)
+
+
+def _error(result: Evaluation | None, metric: str) -> float | None:
+    if result is None:
+        return None
+    if metric.startswith("subset/"):
+        return result.subsets.get(metric.removeprefix("subset/"), {}).get("accuracy_error")
+    return result.errors.get(metric)
+
+
+def _best(quantity: Quantity, rows: Sequence[Row], means: Sequence[Estimate | None]) -> int | None:
+    """The place of the row that leads by more than two standard errors of the difference."""
+    if quantity.better is None or len(rows) < 2:
+        return None
+    sign = 1 if quantity.better == "lower" else -1
+    known = [
+        (sign * one.mean, _standard_error(quantity, row, one) ** 2, place)
+        for place, (row, one) in enumerate(zip(rows, means, strict=True))
+        if one is not None
+    ]
+    if len(known) < len(rows):
+        return None
+    (first, own, place), (second, other, _), *_ = sorted(known)
+    return place if second - first > 2 * (own + other) ** 0.5 else None

@@ -1,0 +1,101 @@
+"""How many steps of fine-tuning is the free calibrated head worth? Several seeds, at the demo's size.
+
+    scripts/free_head.py [--seeds 1 2 3] [--runs runs/free_head] [--output benchmarks/free_head]
+
+For each seed the demo's two models are trained, and the headless one gets a softmax head in several
+ways (`headless finetune --task lm-head`): from its calibrated head, from a copy of the input
+embeddings as in the paper (§3.3), with all weights and with a frozen backbone. The vanilla model
+goes on for as many steps with its own head: what more training alone gives. Runs that are finished
+are reused. Writes OUTPUT.json and a report beside the runs.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarking import write
+
+from headless.cli.finetune_head import HeadTuning, tune_head
+from headless.reports.compare import compare
+from headless.reports.lm_heads import as_json
+from headless.reports.statistics import estimate
+from headless.runs.directory import RunDirectory
+
+STEPS = 64  # a fifth of the demo's 320
+# name, source, start, learning rate, frozen backbone. The sources end at 4e-4.
+TUNINGS = (
+    ("calibrated", "headless", "calibrated", 4e-4, False),
+    ("calibrated-slow", "headless", "calibrated", 1e-4, False),
+    ("embedding", "headless", "embedding", 1e-3, False),
+    ("embedding-slow", "headless", "embedding", 4e-4, False),
+    ("embedding-probe", "headless", "embedding", 4e-3, True),
+    ("continued", "vanilla", "calibrated", 4e-4, False),
+    ("continued-slow", "vanilla", "calibrated", 1e-4, False),
+)
+
+
+def finished(path: Path) -> bool:
+    """Whether a run came to its end."""
+    return bool(RunDirectory(path).read_summary().get("finished"))
+
+
+def headless(*arguments: object) -> None:
+    """Run a command; its output goes where ours goes."""
+    subprocess.run([sys.executable, "-m", "headless", *map(str, arguments)], check=True)
+
+
+def train(runs: Path, name: str, seed: int) -> Path:
+    """One of the demo's models with a seed."""
+    path = runs / f"{name}-{seed}"
+    if not finished(path):
+        headless(
+            *("pretrain", "--config", f"configs/demo/{name}.yaml", "--seed_everything", seed),
+            *("--run.root", runs, "--run.name", path.name, "--run.wandb", "disabled"),
+            *("--run.resume", "true", "--trainer.enable_progress_bar", "false"),
+        )
+    return path
+
+
+def tune(source: Path, name: str, start: str, rate: float, probe: bool) -> Path:
+    """One fine-tuning of a run."""
+    path = source.with_name(f"{source.name}-{name}")
+    if not finished(path):
+        quiet = ("--run.wandb", "disabled", "--trainer.enable_progress_bar", "false")
+        tuning = HeadTuning(str(source), start, probe, STEPS, rate, name=path.name)
+        tune_head(tuning, ["--run.overwrite", "true", *quiet])
+    return path
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--runs", type=Path, default=Path("runs/free_head"))
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/free_head"))
+    options = parser.parse_args()
+    paths = []
+    for seed in options.seeds:
+        sources = {name: train(options.runs, name, seed) for name in ("vanilla", "headless")}
+        paths += sources.values()
+        paths += [tune(sources[source], name, *rest) for name, source, *rest in TUNINGS]
+    comparison = compare(paths, options.runs / "report", overwrite=True)
+    result: dict[str, Any] = {"steps": STEPS, "seeds": options.seeds, "pretrained": []}
+    for group in comparison.groups:
+        row: dict[str, Any] = {"label": group.label}
+        for key in ("val/nll", "val/nll_uncalibrated", "val/accuracy", "val/bits_per_byte"):
+            found = estimate(group.values(key))
+            if found is not None:
+                row[key] = {"mean": found.mean, "half_width": found.half_width, "n": found.n}
+        result["pretrained"].append(row)
+    result["fine_tuned"] = as_json(comparison.tuned)
+    write(options.output.with_suffix(".json"), result)
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
