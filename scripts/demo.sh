@@ -21,13 +21,11 @@ for objective in vanilla headless; do
 done
 
 .venv/bin/python scripts/demo_evaluation.py data/demo-evaluation
-tasks=text:data/demo,lambada:data/demo-evaluation/last_words.jsonl
-tasks=$tasks,blimp:data/demo-evaluation/minimal_pairs.jsonl
 for objective in vanilla headless; do
     [ -d "$runs/exported/$objective" ] ||
         $headless export --checkpoint "$runs/$objective" --output "$runs/exported/$objective"
     [ -f "$runs/$objective/evaluations.jsonl" ] ||
-        $headless evaluate --model "$runs/$objective" --tasks "$tasks"
+        $headless evaluate --config configs/evaluate/demo.yaml --model "$runs/$objective"
 done
 # A softmax head for the headless model, from its calibrated head and from its embeddings.
 for start in calibrated embedding; do

@@ -20,6 +20,7 @@ from transformers import (
 
 from headless.data.stream import open_dataset
 from headless.data.tokenizer import add_mask_token, as_fast_tokenizer, train_tokenizer
+from headless.downstream.evaluation import likelihood
 from headless.downstream.evaluation.encoding import (
     continuation_row,
     encode_pair,
