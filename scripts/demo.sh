@@ -24,8 +24,12 @@ done
 for objective in vanilla headless; do
     [ -d "$runs/exported/$objective" ] ||
         $headless export --checkpoint "$runs/$objective" --output "$runs/exported/$objective"
-    [ -f "$runs/$objective/evaluations.jsonl" ] ||
+    if [ ! -f "$runs/$objective/evaluations.jsonl" ]; then
         $headless evaluate --config configs/evaluate/demo.yaml --model "$runs/$objective"
+        # The headless model as the paper decodes, too: the input embeddings alone.
+        [ $objective = vanilla ] || $headless evaluate --config configs/evaluate/demo.yaml \
+            --model "$runs/$objective" --head tied
+    fi
 done
 # A softmax head for the headless model, from its calibrated head and from its embeddings.
 for start in calibrated embedding; do

@@ -1,4 +1,4 @@
-"""How many steps of fine-tuning is the free calibrated head worth? Several seeds, at the demo's size.
+"""How many steps of fine-tuning is the free calibrated head worth? Several seeds, demo size.
 
     scripts/free_head.py [--seeds 1 2 3] [--runs runs/free_head] [--output benchmarks/free_head]
 

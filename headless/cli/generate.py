@@ -76,7 +76,7 @@ def _continuer(lm: Any, sampling: Any, decoder: str, index: Any) -> Any:
     from headless.downstream.generate import continue_prompt
 
     if decoder == "faiss":
-        from headless.downstream.faiss_decoder import FaissHead, continue_with_index
+        from headless.downstream.retrieval.decoder import FaissHead, continue_with_index
 
         head = FaissHead.from_linear(
             lm.model.get_output_embeddings(), kind=index, k=sampling.top_k or 64

@@ -1,0 +1,302 @@
+"""`headless finetune`: a classifier on labelled text, or (`--task lm-head`) a softmax head."""
+
+import json
+import math
+import os
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+
+from headless.cli.parsing import run
+from headless.errors import HeadlessError
+from headless.files import write_text
+
+if TYPE_CHECKING:
+    from headless.downstream.classification.run import Finetuning, SeedResult
+    from headless.downstream.classification.tasks import TextTask
+
+HEAD_TASK = "lm-head"
+
+
+def finetune(
+    model: str,
+    task: str,
+    output: Path,
+    data: str | None = None,
+    text_column: str | None = None,
+    text_pair_column: str | None = None,
+    label_column: str | None = None,
+    group_column: str | None = None,
+    regression: bool = False,
+    metrics: list[str] | None = None,
+    validation: Path | None = None,
+    test: Path | None = None,
+    validation_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    split_seed: int = 0,
+    mode: Literal["full", "probe"] = "full",
+    seeds: list[int] = [0],  # noqa: B006 - jsonargparse copies it
+    epochs: int = 3,
+    batch_size: int = 32,
+    lr: float = 2e-5,
+    weight_decay: float = 0.01,
+    warmup: float = 0.1,
+    schedule: Literal["constant", "linear", "cosine"] = "linear",
+    balanced: Literal["none", "train", "batch"] = "none",
+    max_length: int | None = None,
+    pooling: Literal["auto", "first", "mean", "last"] = "auto",
+    dropout: float = 0.1,
+    gradient_clip: float = 1.0,
+    precision: str = "32-true",
+    accelerator: str = "auto",
+    trust_remote_code: bool = False,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Fine-tune a model to classify, or to score, sentences or pairs (or --task lm-head).
+
+    Args:
+        model: a run, a checkpoint, a Hugging Face directory or a hub name.
+        task: a GLUE or SuperGLUE task, xnli ("xnli:fr" for a language), a csv, tsv, jsonl or
+            parquet file, the directory of a saved dataset, a datasets name ("name:config"); or
+            lm-head, which has options of its own: headless finetune --task lm-head --help.
+        output: the directory to make.
+        data: where a named task's data is, instead of the hub: as for `task`.
+        text_column: the text; "text" by default.
+        text_pair_column: the second text of a pair.
+        label_column: the class, or the number; "label" by default.
+        group_column: examples with the same value there go to the same split.
+        regression: labels are numbers to be predicted.
+        metrics: accuracy, f1 (of the second class), macro_f1, matthews; spearman, pearson, rmse.
+            The first one chooses the epoch; every other one that fits is scored, too.
+        validation: a file with the validation split.
+        test: a file with the test split.
+        validation_fraction: cut from the training text where there is no validation split.
+        test_fraction: cut, too, where there is neither a validation nor a test split.
+        split_seed: decides what goes where: the same for every seed and model.
+        mode: train every weight ("full") or a linear layer on the frozen backbone ("probe").
+        seeds: train once with each, e.g. [1,2,3].
+        epochs: the best one on the validation split is kept.
+        batch_size: examples.
+        lr: peak learning rate of AdamW.
+        weight_decay: of matrices and embeddings.
+        warmup: share of the steps in which the rate rises.
+        schedule: of the rate after that.
+        balanced: give every class the same weight: by its frequency in the training text
+            ("train") or in the batch ("batch": the paper).
+        max_length: the most tokens of an example; by default the model's positions.
+        pooling: "auto": the last token of decoders, the mean over the tokens of encoders.
+        dropout: before the linear layer.
+        gradient_clip: largest norm of a gradient.
+        precision: 32-true, bf16-mixed, ...
+        accelerator: auto, cpu, gpu, ...
+        trust_remote_code: run the Python file that comes with a Hugging Face directory.
+        overwrite: make the output anew although it exists; the old one is moved aside.
+
+    Returns:
+        What results.json holds.
+
+    Raises:
+        HeadlessError: anything that a user can mend.
+    """
+    options = dict(locals())
+    from headless.cli.pretrain import quiet_lightning
+    from headless.downstream.classification.model import save_classifier
+
+    quiet_lightning()
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise HeadlessError(f"seeds must be different numbers, at least one, got {seeds}")
+    if output.exists() and not overwrite:
+        raise HeadlessError(
+            f"{output} exists: name another --output, or start anew with --overwrite true (the old "
+            "one is moved aside)"
+        )
+    finetuning = prepare(options)
+    _make_directory(output)
+    text = yaml.safe_dump(
+        {k: str(v) if isinstance(v, Path) else v for k, v in options.items()}, sort_keys=False
+    )
+    write_text(output / "config.yaml", text)
+    records, best = [], None
+    for seed in seeds:
+        result = _run_seed(finetuning, seed, output)
+        records.append(
+            {"seed": seed, "best_epoch": result.best_epoch, "scores": _finite(result.scores)}
+        )
+        if best is None or _quality(finetuning, result) > _quality(finetuning, best):
+            best = result
+    assert best is not None
+    save_classifier(best.trained, output / "model")
+    found = _results(finetuning, records, options) | {"model_seed": best.seed}
+    write_text(output / "results.json", json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+    _show(found, output)
+    return found
+
+
+def prepare(options: dict[str, Any]) -> "Finetuning":
+    """The fine-tuning that the options of `finetune` describe: data read, model loaded.
+
+    Raises:
+        HeadlessError: see `finetune`.
+    """
+    from headless.downstream.classification.data import Source, read_task
+    from headless.downstream.classification.module import Recipe
+    from headless.downstream.classification.run import Finetuning
+    from headless.downstream.loading import load_encoder
+
+    recipe = Recipe(**{f.name: options[f.name] for f in fields(Recipe)})
+    task = task_of(options)
+    place = options["data"] or (options["task"] if task.dataset is None else None)
+    if place is None:
+        place = f"{task.dataset}:{task.config}" if task.config else str(task.dataset)
+    chosen = {f.name: options[f.name] for f in fields(Source) if f.name != "data"}
+    text = read_task(task, Source(place, **chosen))
+    encoder = load_encoder(options["model"], trust_remote_code=options["trust_remote_code"])
+    return Finetuning(encoder, task, text, recipe, options["max_length"])
+
+
+def task_of(options: dict[str, Any]) -> "TextTask":
+    """The named task, or one of the columns that are given.
+
+    Raises:
+        HeadlessError: a benchmark's task that fits no classifier.
+    """
+    from headless.downstream.classification.tasks import TextTask, find_task
+
+    known = find_task(options["task"])
+    task = known or TextTask(Path(options["task"]).stem, regression=options["regression"])
+    given = {
+        "text_column": options["text_column"],
+        "pair_column": options["text_pair_column"],
+        "label_column": options["label_column"],
+        "metrics": tuple(options["metrics"] or ()),
+    }
+    return replace(task, **{name: value for name, value in given.items() if value})
+
+
+def _make_directory(output: Path) -> None:
+    if output.exists():
+        n = 1
+        while (old := output.with_name(f"{output.name}.old-{n}")).exists():
+            n += 1
+        os.replace(output, old)
+    output.mkdir(parents=True)
+
+
+def _run_seed(finetuning: "Finetuning", seed: int, output: Path) -> "SeedResult":
+    from headless.runs.metrics import append_point
+
+    directory = output / f"seed-{seed}"
+    directory.mkdir()
+    live = sys.stderr.isatty()
+
+    def report(epoch: int, step: int, values: dict[str, float]) -> None:
+        append_point(directory / "metrics.jsonl", {"epoch": epoch, "step": step, **values})
+        if not live:
+            shown = " ".join(f"{name} {value:.4f}" for name, value in values.items())
+            print(f"seed {seed} epoch {epoch}: {shown}", file=sys.stderr, flush=True)
+
+    result = finetuning.run(seed, directory, report, bar=live)
+    lines = "".join(
+        json.dumps(_finite(line), ensure_ascii=False) + "\n"
+        for line in _predictions(finetuning, result)
+    )
+    write_text(directory / "predictions.jsonl", lines)
+    return result
+
+
+def _quality(finetuning: "Finetuning", result: "SeedResult") -> float:
+    """How good a seed is on validation: the higher the better."""
+    main = finetuning.metrics[0]
+    value = result.scores["validation"][main] * (-1 if main == "rmse" else 1)
+    return -math.inf if math.isnan(value) else value
+
+
+def _predictions(finetuning: "Finetuning", result: "SeedResult") -> list[dict[str, Any]]:
+    """One object an example of the reported split."""
+    examples, classes = finetuning.text.splits[finetuning.text.reported], finetuning.text.classes
+    lines = []
+    for i, outputs in enumerate(result.outputs):
+        line = {"text": examples.texts[i], "label": examples.labels[i]}
+        if examples.pairs is not None:
+            line["pair"] = examples.pairs[i]
+        if classes:
+            shares = outputs.softmax(0).tolist()
+            line["prediction"] = classes[int(outputs.argmax())]
+            line["probabilities"] = dict(zip(classes, shares, strict=True))
+        else:
+            line["prediction"] = float(outputs[0])
+        lines.append(line)
+    return lines
+
+
+def _finite(value: Any) -> Any:
+    """NaN becomes null, which JSON knows."""
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _results(
+    finetuning: "Finetuning", records: list[dict[str, Any]], options: dict[str, Any]
+) -> dict[str, Any]:
+    from headless.reports.statistics import estimate
+    from headless.runs.environment import describe_environment
+
+    summary: dict[str, Any] = {}
+    for split in records[0]["scores"]:
+        for metric in finetuning.metrics:
+            found = estimate(record["scores"][split][metric] for record in records)
+            summary.setdefault(split, {})[metric] = found and {
+                "mean": found.mean,
+                "interval_95": found.half_width,
+                "n": found.n,
+            }
+    return {
+        "model": finetuning.encoder.name,
+        "task": finetuning.task.name,
+        "mode": options["mode"],
+        **finetuning.facts(),
+        "seeds": records,
+        "summary": summary,
+        "environment": describe_environment(),
+    }
+
+
+def _show(found: dict[str, Any], output: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    title = f"{found['model']}, {found['task']}, {found['mode']}, {len(found['seeds'])} seed(s)"
+    table = Table("split", "examples", *found["metrics"], title=title)
+    rows = {**found["summary"], "baseline": {k: {"mean": v} for k, v in found["baseline"].items()}}
+    for split, values in rows.items():
+        count = found["splits"].get(split, {}).get("examples")
+        cells = []
+        for metric in found["metrics"]:
+            value = values.get(metric)
+            half = value and value.get("interval_95")
+            shown = "" if value is None else f"{value['mean']:.4f}"
+            cells.append(shown if half is None else f"{shown} ± {half:.4f}")
+        table.add_row(split, "" if count is None else f"{count:,}", *cells)
+    console = Console()
+    console.print(table)
+    if any(found["truncated"].values()):
+        shares = ", ".join(f"{name} {share:.1%}" for name, share in found["truncated"].items())
+        print(f"cut to {found['max_length']} tokens: {shares}")
+    for note in found["notes"]:
+        print(f"note: {note}")
+    print(f"output directory: {output}")
+
+
+def main(arguments: list[str]) -> None:
+    """The command."""
+    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
+    if f"--task={HEAD_TASK}" in arguments or ("--task", HEAD_TASK) in pairs:
+        from headless.cli import finetune_head
+
+        finetune_head.main(arguments)
+        return
+    run(finetune, arguments, "finetune")

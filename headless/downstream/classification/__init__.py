@@ -1,0 +1,1 @@
+"""Fine-tuning on labelled text: sentences, pairs of sentences, regression."""

@@ -1,0 +1,182 @@
+"""A backbone with a linear classifier, and its directory.
+
+Shapes: B batch, T time, D hidden size, C classes (1: regression).
+"""
+
+import inspect
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel
+
+from headless.downstream.classification.encoding import Batch, TextEncoder, collate
+from headless.downstream.loading import load_tokenizer_of
+from headless.errors import HeadlessError
+from headless.files import write_text
+from headless.models.pretrained import as_backbone
+
+Pooling = Literal["first", "mean", "last"]
+WEIGHTS, DESCRIPTION = "model.safetensors", "classifier.json"
+
+
+def pool(hidden_BTD: Tensor, attention_mask_BT: Tensor, pooling: Pooling) -> Tensor:
+    """One vector [B, D] a text from its real tokens; padding stands at the right."""
+    if pooling == "first":
+        return hidden_BTD[:, 0]
+    if pooling == "last":
+        last_B = attention_mask_BT.sum(1) - 1
+        return hidden_BTD[torch.arange(len(last_B), device=last_B.device), last_B]
+    mask_BT1 = attention_mask_BT.unsqueeze(-1).to(hidden_BTD.dtype)
+    return (hidden_BTD * mask_BT1).sum(1) / mask_BT1.sum(1)
+
+
+class TextClassifier(nn.Module):
+    """Hidden states, pooled, through dropout and a linear layer.
+
+    Args:
+        backbone: `backbone(input_ids=, attention_mask=).last_hidden_state` is [B, T, D].
+        num_outputs: C.
+        pooling: which tokens speak for the text.
+        dropout: before the linear layer.
+        frozen: the backbone is not trained, and never drops out.
+        center: regression: the training labels' mean and deviation, in whose units the linear
+            layer speaks.
+    """
+
+    def __init__(
+        self,
+        backbone: Any,
+        num_outputs: int,
+        pooling: Pooling,
+        *,
+        dropout: float = 0.0,
+        frozen: bool = False,
+        center: tuple[float, float] = (0.0, 1.0),
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.pooling = pooling
+        self.frozen = frozen
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(backbone.config.hidden_size, num_outputs)
+        nn.init.normal_(self.classifier.weight, std=0.02)
+        nn.init.zeros_(self.classifier.bias)
+        self.register_buffer("center", torch.tensor(center))
+        if frozen:
+            self.backbone.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "TextClassifier":
+        """A frozen backbone stays in evaluation mode."""
+        super().train(mode)
+        if self.frozen:
+            self.backbone.eval()
+        return self
+
+    def pooled(self, batch: Batch) -> Tensor:
+        """What the classifier sees [B, D]."""
+        inputs = {key: value for key, value in batch.items() if key != "labels"}
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            hidden_BTD = self.backbone(**inputs).last_hidden_state
+        return pool(hidden_BTD, batch["attention_mask"], self.pooling)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits [B, C]; numbers [B, 1], in standard deviations from the mean, for regression."""
+        pooled_BD = batch["pooled"] if "pooled" in batch else self.pooled(batch)
+        return self.classifier(self.dropout(pooled_BD)).float()
+
+
+def wants_segments(backbone: Any) -> bool:
+    """Whether a model tells texts apart by `token_type_ids`."""
+    return "token_type_ids" in inspect.signature(backbone.forward).parameters
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a saved classifier is, besides its weights; see `TextClassifier` and `TextTask`."""
+
+    classes: tuple[str, ...]
+    pooling: Pooling
+    max_length: int
+    task: str
+
+
+class TrainedClassifier:
+    """A fine-tuned classifier that answers: see `load_classifier`."""
+
+    def __init__(self, model: TextClassifier, tokenizer: Any, description: Description) -> None:
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.description = description
+        self.encoder = TextEncoder(
+            tokenizer, description.max_length, wants_segments(model.backbone)
+        )
+
+    @torch.no_grad()
+    def logits(
+        self, texts: list[str], pairs: list[str] | None = None, batch_size: int = 32
+    ) -> Tensor:
+        """Logits [N, C], float32; for regression the numbers [N, 1], in the labels' own units."""
+        encoded, _ = self.encoder(texts, pairs)
+        device = self.model.classifier.weight.device
+        rows = []
+        for start in range(0, len(encoded), batch_size):
+            part = [{**example, "label": 0} for example in encoded[start : start + batch_size]]
+            batch = collate(part, self.tokenizer.pad_token_id)
+            rows.append(self.model({key: value.to(device) for key, value in batch.items()}))
+        logits_NC = torch.cat(rows)
+        if self.description.classes:
+            return logits_NC
+        mean, deviation = self.model.get_buffer("center")
+        return logits_NC * deviation + mean
+
+    def predict(self, texts: list[str], pairs: list[str] | None = None) -> list[Any]:
+        """The likeliest class's name, or the number, for each text or pair."""
+        logits_NC = self.logits(texts, pairs)
+        if not self.description.classes:
+            return logits_NC[:, 0].tolist()
+        return [self.description.classes[i] for i in logits_NC.argmax(1).tolist()]
+
+
+def save_classifier(trained: TrainedClassifier, directory: Path) -> None:
+    """Weights (safetensors), the backbone's config, the tokenizer and `classifier.json`.
+
+    The directory is made beside and renamed.
+    """
+    beside = directory.with_name(f".{directory.name}.partial")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    trained.model.backbone.config.save_pretrained(beside)
+    trained.tokenizer.save_pretrained(beside)
+    state = {k: v.detach().cpu().contiguous() for k, v in trained.model.state_dict().items()}
+    save_file(state, beside / WEIGHTS, metadata={"format": "pt"})
+    text = json.dumps(asdict(trained.description), indent=2, ensure_ascii=False)
+    write_text(beside / DESCRIPTION, text + "\n")
+    beside.rename(directory)
+
+
+def load_classifier(directory: str | Path, *, device: str = "cpu") -> TrainedClassifier:
+    """A classifier that `headless finetune` saved: its output directory, or `model` in it.
+
+    Raises:
+        HeadlessError: none is there, or its files do not fit together.
+    """
+    place = Path(directory)
+    place = place / "model" if (place / "model" / DESCRIPTION).is_file() else place
+    if not (place / DESCRIPTION).is_file():
+        raise HeadlessError(f"{place} holds no classifier: headless finetune makes one")
+    try:
+        values = json.loads((place / DESCRIPTION).read_text(encoding="utf-8"))
+        description = Description(**{**values, "classes": tuple(values["classes"])})
+        backbone = as_backbone(AutoModel.from_config(AutoConfig.from_pretrained(place)))
+        model = TextClassifier(backbone, len(description.classes) or 1, description.pooling)
+        model.load_state_dict(load_file(place / WEIGHTS))
+    except Exception as error:  # noqa: BLE001 - the libraries raise anything
+        line = " ".join(str(error).split())[:200]
+        raise HeadlessError(f"the classifier in {place} cannot be loaded: {line}") from error
+    return TrainedClassifier(model.to(device), load_tokenizer_of(place), description)

@@ -1,0 +1,242 @@
+"""`headless finetune`: from labelled files to a directory of results, and what users get wrong."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from headless.cli import finetune as command
+from headless.cli.main import main
+from headless.cli.parsing import CommandParser
+
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted(ROOT.glob("configs/finetune/*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def model(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Hugging Face decoder with a tokenizer of ours."""
+    from transformers import AutoConfig, AutoModel
+
+    from headless.data.stream import open_dataset
+    from headless.data.tokenizer import load_tokenizer
+
+    directory = tmp_path_factory.mktemp("models") / "tiny"
+    tokenizer = load_tokenizer(str(open_dataset(dataset).tokenizer_path))
+    config = AutoConfig.for_model(
+        "gpt_neox",
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=32,
+        initializer_range=0.3,
+    )
+    AutoModel.from_config(config).save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Path:
+    """Sentences about the sea and about a crown, in pairs with their numbers."""
+    path = tmp_path / "labelled.jsonl"
+    words = ["the sea", "a crown"]
+    rows = [
+        {
+            "text": f"my lord {i} loves {words[i % 2]}",
+            "label": words[i % 2],
+            "other": f"{words[i % 2]} {i}",
+            "number": float(i % 2),
+        }
+        for i in range(80)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def arguments(model: Path, labelled: Path, tmp_path: Path) -> Callable[..., list[str]]:
+    """Arguments of a small fine-tuning into tmp_path/out, with more after them."""
+
+    def make(*more: str) -> list[str]:
+        return [
+            *("finetune", "--model", str(model), "--task", str(labelled)),
+            *("--output", str(tmp_path / "out"), "--accelerator", "cpu", "--lr", "1e-2"),
+            *("--batch_size", "8", "--epochs", "2", *more),
+        ]
+
+    return make
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def test_a_directory_of_results_that_can_be_made_again(
+    arguments: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from headless.downstream.classification.model import load_classifier
+
+    out = tmp_path / "out"
+    assert main(arguments("--seeds", "[1,2]")) == 0
+    assert "output directory" in capsys.readouterr().out
+    found = read(out / "results.json")
+    assert [record["seed"] for record in found["seeds"]] == [1, 2]
+    assert {n: s["examples"] for n, s in found["splits"].items()} == {
+        "train": 64,
+        "validation": 8,
+        "test": 8,
+    }
+    assert found["splits"]["train"]["classes"] == {"a crown": 32, "the sea": 32}
+    values = [record["scores"]["test"]["accuracy"] for record in found["seeds"]]
+    summary = found["summary"]["test"]["accuracy"]
+    assert summary["mean"] == pytest.approx(sum(values) / 2)
+    # Student's t with one degree of freedom: 12.706 standard errors
+    assert summary["interval_95"] == pytest.approx(
+        12.7062 * abs(values[0] - values[1]) / 2, rel=1e-4
+    )
+    assert found["baseline"]["accuracy"] == 0.5
+    for record in found["seeds"]:
+        directory = out / f"seed-{record['seed']}"
+        assert len((directory / "metrics.jsonl").read_text().splitlines()) == 2
+        lines = [json.loads(x) for x in (directory / "predictions.jsonl").read_text().splitlines()]
+        right = [line["label"] == line["prediction"] for line in lines]
+        assert sum(right) / len(right) == pytest.approx(record["scores"]["test"]["accuracy"])
+    best = [
+        json.loads(line)
+        for line in (out / f"seed-{found['model_seed']}" / "predictions.jsonl").open()
+    ]
+    loaded = load_classifier(out)
+    assert loaded.predict([x["text"] for x in best]) == [x["prediction"] for x in best]
+    again = tmp_path / "again"
+    assert main(["finetune", "--config", str(out / "config.yaml"), "--output", str(again)]) == 0
+    assert read(again / "results.json")["seeds"] == found["seeds"]
+
+
+def test_pairs_regression_and_a_probe(arguments: Callable[..., list[str]], tmp_path: Path) -> None:
+    more = ("--text_pair_column", "other", "--label_column", "number", "--regression", "true")
+    assert main(arguments(*more, "--mode", "probe")) == 0
+    found = read(tmp_path / "out" / "results.json")
+    assert found["metrics"] == ["spearman", "pearson", "rmse"]
+    line = json.loads((tmp_path / "out/seed-0/predictions.jsonl").read_text().splitlines()[0])
+    assert {"text", "pair", "label", "prediction"} == set(line)
+
+
+def test_an_output_is_only_moved_aside_when_asked(
+    arguments: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine.txt").write_text("mine")
+    assert main(arguments("--epochs", "1")) == 2
+    assert "exists: name another --output" in capsys.readouterr().err
+    assert main(arguments("--epochs", "1", "--overwrite", "true")) == 0
+    assert (tmp_path / "out.old-1" / "mine.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--text_column", "txet"], "no column 'txet' (--text_column); did you mean 'text'?"),
+        (["--label_column", "labels"], "(--label_column); did you mean 'label'?"),
+        (["--regression", "true"], "'the sea' is no number"),
+        (["--task", "colla"], "did you mean 'cola'?"),
+        (["--task", "copa"], "does not fit a classifier"),
+        (["--task", "nowhere.csv"], "there is no nowhere.csv"),
+        (["--max_length", "64"], "max_length 64 is more than the model's 32 positions"),
+        (["--metrics", "[acuracy]"], "did you mean 'accuracy'?"),
+        (["--seeds", "[1,1]"], "seeds must be different"),
+        (["--lr", "-1"], "lr must be positive"),
+        (["--epoch", "3"], "did you mean 'epochs'?"),
+        (["--precision", "7-bit"], "7-bit"),
+        (["--model", "nowhere/at/all"], "nowhere/at/all"),
+        (["--validation_fraction", "0.6", "--test_fraction", "0.5"], "nothing to train on"),
+    ],
+)
+def test_one_line_says_what_is_wrong(
+    more: list[str],
+    message: str,
+    arguments: Callable[..., list[str]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(arguments(*more)) == 2
+    errors = capsys.readouterr().err.splitlines()
+    lines = [line for line in errors if line.startswith("headless: error:")]
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert not tmp_path.joinpath("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"text": f"a {i}", "label": "x"} for i in range(20)], "a single class, 'x'"),
+        ([{"text": " ", "label": "x"}], "row 1: an empty text"),
+        ([{"text": "a", "label": None}], "row 1: no label"),
+        ([], "holds no rows"),
+        ("{", "cannot be read"),
+    ],
+)
+def test_bad_files_are_named(
+    rows: Any,
+    message: str,
+    arguments: Callable[..., list[str]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "bad.jsonl"
+    text = rows if isinstance(rows, str) else "".join(json.dumps(row) + "\n" for row in rows)
+    path.write_text(text)
+    assert main(arguments("--task", str(path))) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "bad.jsonl" in error or "single class" in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_class_that_training_does_not_know(
+    arguments: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "new.csv"
+    path.write_text("text,label\nmy lord,the storm\n")
+    assert main(arguments("--validation", str(path))) == 2
+    error = capsys.readouterr().err
+    assert "the label 'the storm' of validation does not occur in the training text" in error
+
+
+@pytest.mark.parametrize("words", [["--task", "lm-head"], ["--task=lm-head"]])
+def test_the_head_has_a_command_of_its_own(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["finetune", *words]) == 2
+    assert "--model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_every_recipe_builds(path: Path) -> None:
+    from dataclasses import fields
+
+    from headless.downstream.classification.module import Recipe
+
+    relative = path.relative_to(ROOT)
+    assert path.read_text().startswith(f"# headless finetune --config {relative} ")
+    parser = CommandParser(allow_abbrev=False)
+    parser.add_argument("--config", action="config")
+    parser.add_function_arguments(command.finetune, as_group=False)
+    found = parser.parse_args(["--config", str(path), "--model", "m", "--output", "o"])
+    options = parser.instantiate_classes(found).as_dict()
+    recipe = Recipe(**{f.name: options[f.name] for f in fields(Recipe)})
+    written = yaml.safe_load(path.read_text())
+    assert recipe.lr == written["lr"]
+    task = command.task_of(options)
+    assert (task.dataset is None) == written["task"].endswith(".jsonl")
+
+
+def test_recipes_are_there() -> None:
+    assert {"glue-balanced", "glue-regular", "xnli"} <= {path.stem for path in RECIPES}

@@ -1,0 +1,327 @@
+"""Losses, metrics, pooling, batches and training, against formulas and scikit-learn."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import sklearn.metrics
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from transformers import AutoConfig, AutoModel, BertTokenizer
+
+from headless.data.stream import open_dataset
+from headless.data.tokenizer import load_tokenizer
+from headless.downstream.classification.data import Examples, LabelledText
+from headless.downstream.classification.encoding import (
+    LengthBatches,
+    TextEncoder,
+    collate,
+    text_length,
+)
+from headless.downstream.classification.model import (
+    Description,
+    TextClassifier,
+    TrainedClassifier,
+    load_classifier,
+    pool,
+    save_classifier,
+)
+from headless.downstream.classification.module import ClassificationModule, Recipe
+from headless.downstream.classification.run import Finetuning
+from headless.downstream.classification.scores import (
+    CLASS_METRICS,
+    NUMBER_METRICS,
+    class_weights,
+    classification_loss,
+    score,
+)
+from headless.downstream.classification.tasks import TextTask
+from headless.downstream.loading import Encoder
+from headless.errors import HeadlessError
+
+WORDS = ["the king loves", "a crown", "the sea fears", "no man", "sweet love sees"]
+
+
+def tokenizer_of(kind: str, data: Path, directory: Path) -> Any:
+    """Ours, without a template, or BERT's."""
+    if kind == "gpt_neox":
+        return load_tokenizer(str(open_dataset(data).tokenizer_path))
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *" ".join(WORDS).split(), "b"]
+    directory.mkdir(exist_ok=True)
+    (directory / "vocab.txt").write_text("\n".join(dict.fromkeys(vocabulary)) + "\n")
+    return BertTokenizer.from_pretrained(directory)
+
+
+def encoder_of(kind: str, data: Path, directory: Path) -> Encoder:
+    """A model of a few thousand weights."""
+    tokenizer = tokenizer_of(kind, data, directory)
+    torch.manual_seed(1)
+    config = AutoConfig.for_model(
+        kind,
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=32,
+        initializer_range=0.3,
+    )
+    more = {"add_pooling_layer": False} if kind == "bert" else {}
+    backbone = AutoModel.from_config(config, **more).eval()
+    task: Any = "causal" if kind == "gpt_neox" else "masked"
+    return Encoder(backbone, tokenizer, task, kind, kind, None)
+
+
+@pytest.mark.parametrize("kind", ["gpt_neox", "bert"])
+@pytest.mark.parametrize("pooling", ["first", "mean", "last"])
+def test_padding_changes_nothing(kind: str, pooling: Any, dataset: Path, tmp_path: Path) -> None:
+    encoder = encoder_of(kind, dataset, tmp_path / "v")
+    model = TextClassifier(encoder.backbone, 3, pooling)
+    description = Description(("a", "b", "c"), pooling, 32, "t")
+    trained = TrainedClassifier(model, encoder.tokenizer, description)
+    together = trained.logits(WORDS)
+    alone = torch.cat([trained.logits([text]) for text in WORDS])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+    assert len({round(float(x), 4) for x in together[:, 0]}) > 1 or pooling == "first"
+
+
+def test_pooling_takes_the_right_tokens() -> None:
+    hidden_BTD = torch.randn(2, 4, 3, dtype=torch.float64)
+    mask_BT = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
+    assert torch.equal(pool(hidden_BTD, mask_BT, "first"), hidden_BTD[:, 0])
+    last = pool(hidden_BTD, mask_BT, "last")
+    assert torch.equal(last, torch.stack([hidden_BTD[0, 3], hidden_BTD[1, 1]]))
+    mean = pool(hidden_BTD, mask_BT, "mean")
+    torch.testing.assert_close(mean[1], (hidden_BTD[1, 0] + hidden_BTD[1, 1]) / 2)
+
+
+def test_ours_begin_with_the_end_of_a_document_and_bert_uses_its_template(
+    dataset: Path, tmp_path: Path
+) -> None:
+    ours = tokenizer_of("gpt_neox", dataset, tmp_path)
+    end = ours.eos_token_id
+
+    def plain(text: str) -> list[int]:
+        return ours(text, add_special_tokens=False).input_ids
+
+    (found, *_), cut = TextEncoder(ours, 32)(["my lord"], None)
+    assert found["input_ids"] == [end, *plain("my lord")]
+    (found, *_), _ = TextEncoder(ours, 32)(["my lord"], ["the sea"])
+    assert found["input_ids"] == [end, *plain("my lord"), end, *plain("the sea")]
+    assert cut == 0
+    bert = tokenizer_of("bert", dataset, tmp_path / "v")
+    (found, *_), _ = TextEncoder(bert, 32, segments=True)(["the king"], ["a crown"])
+    assert bert.decode(found["input_ids"]) == "[CLS] the king [SEP] a crown [SEP]"
+    assert found["token_type_ids"] == [0, 0, 0, 0, 1, 1, 1]
+
+
+@given(a=st.integers(1, 60), b=st.integers(0, 60), limit=st.integers(4, 40))
+@settings(max_examples=60, deadline=None)
+def test_what_is_cut_fits_and_fills(a: int, b: int, limit: int) -> None:
+    class Letters:
+        """A token a letter."""
+
+        eos_token_id = 0
+
+        def __call__(self, texts: Any, **_: Any) -> Any:
+            one = isinstance(texts, str)
+            ids = [list(range(1, len(t) + 1)) for t in ([texts] if one else texts)]
+            return type("Ids", (), {"input_ids": ids[0] if one else ids})
+
+    encoder = TextEncoder(Letters(), limit)
+    (found,), cut = encoder(["x" * a], ["y" * b] if b else None)
+    whole = a + 1 + (b + 1 if b else 0)
+    assert len(found["input_ids"]) == min(whole, limit)
+    assert cut == (whole > limit)
+    assert not b or found["input_ids"].count(0) == 2
+    if b and whole > limit:  # the longer one lost more
+        second = found["input_ids"].index(0, 1)
+        kept = second - 1, len(found["input_ids"]) - second - 1
+        assert min(kept) >= min(a, b, (limit - 2) // 2)
+
+
+def test_lengths_beyond_the_positions_are_refused(dataset: Path, tmp_path: Path) -> None:
+    encoder = encoder_of("gpt_neox", dataset, tmp_path)
+    assert text_length(encoder.backbone, encoder.tokenizer, None) == 32
+    with pytest.raises(HeadlessError, match="more than the model's 32 positions"):
+        text_length(encoder.backbone, encoder.tokenizer, 33)
+
+
+def test_losses_against_the_formula_in_float64() -> None:
+    logits_BC = torch.randn(12, 3, dtype=torch.float64)
+    labels_B = torch.tensor([0] * 8 + [2] * 4)
+    p = np.exp(logits_BC.numpy())
+    each = -np.log(p[np.arange(12), labels_B] / p.sum(1))
+    assert classification_loss(logits_BC, labels_B, "none").item() == pytest.approx(each.mean())
+    wanted = (each[:8].mean() + each[8:].mean()) / 2
+    assert classification_loss(logits_BC, labels_B, "batch").item() == pytest.approx(wanted)
+    weight_C = class_weights(labels_B, 3).double()
+    assert weight_C.tolist() == pytest.approx([12 / 2 / 8, 0, 12 / 2 / 4])
+    found = classification_loss(logits_BC, labels_B, "train", weight_C)
+    assert found.item() == pytest.approx(wanted)  # the training text is this batch
+
+
+@given(seed=st.integers(0, 1000), classes=st.integers(2, 4), n=st.integers(3, 40))
+@settings(max_examples=40, deadline=None)
+def test_class_metrics_against_scikit_learn(seed: int, classes: int, n: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    outputs_NC = torch.randn(n, classes, generator=generator)
+    labels_N = torch.randint(classes, (n,), generator=generator)
+    names = [m for m in CLASS_METRICS if m != "f1" or classes == 2]
+    found = score(outputs_NC, labels_N, names)
+    guess, labels = outputs_NC.argmax(1).numpy(), labels_N.numpy()
+    metrics = sklearn.metrics
+    wanted = {
+        "accuracy": metrics.accuracy_score(labels, guess),
+        "macro_f1": metrics.f1_score(labels, guess, average="macro", zero_division=0),
+        "matthews": metrics.matthews_corrcoef(labels, guess),
+    }
+    if classes == 2:
+        wanted["f1"] = metrics.f1_score(labels, guess, zero_division=0)
+    assert found == pytest.approx(wanted, abs=1e-5)
+
+
+def test_always_the_same_class_has_no_correlation() -> None:
+    outputs_NC = torch.tensor([[0.0, 1.0]] * 20)
+    labels_N = torch.tensor([1] * 19 + [0])
+    assert score(outputs_NC, labels_N, ["matthews"]) == {"matthews": 0.0}
+
+
+def test_number_metrics_against_scipy() -> None:
+    outputs_N1, labels_N = torch.randn(30, 1), torch.randn(30)
+    labels_N[3] = labels_N[4]  # a tie
+    found = score(outputs_N1, labels_N, NUMBER_METRICS, (5.0, 2.0))
+    a, b = outputs_N1[:, 0].double().numpy(), labels_N.double().numpy()
+    assert found["spearman"] == pytest.approx(stats.spearmanr(a, b).statistic, abs=1e-6)
+    assert found["pearson"] == pytest.approx(stats.pearsonr(a, b).statistic, abs=1e-6)
+    assert found["rmse"] == pytest.approx(2 * np.sqrt(((a - b) ** 2).mean()))
+    assert np.isnan(score(torch.ones(30, 1), labels_N, NUMBER_METRICS)["pearson"])
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=80), st.integers(1, 9))
+@settings(deadline=None)
+def test_batches_hold_every_example_once(lengths: list[int], size: int) -> None:
+    for seed in (None, 0):
+        batches = LengthBatches(lengths, size, seed)
+        first = list(batches)
+        assert sorted(i for batch in first for i in batch) == list(range(len(lengths)))
+        assert len(first) == len(batches)
+        assert list(LengthBatches(lengths, size, seed)) == first
+    assert LengthBatches(lengths, size, 1) is not None
+
+
+def test_collate_pads_at_the_right() -> None:
+    batch = collate(
+        [{"input_ids": [5, 6, 7], "label": 1}, {"input_ids": [8], "label": 0}], pad_token_id=9
+    )
+    assert batch["input_ids"].tolist() == [[5, 6, 7], [8, 9, 9]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
+    assert batch["labels"].tolist() == [1, 0]
+
+
+def test_only_matrices_decay(dataset: Path, tmp_path: Path) -> None:
+    encoder = encoder_of("gpt_neox", dataset, tmp_path)
+    model = TextClassifier(encoder.backbone, 2, "last")
+    module = ClassificationModule(
+        model, Recipe(weight_decay=0.3), ("accuracy",), torch.tensor([0, 1])
+    )
+    module._trainer = type("T", (), {"estimated_stepping_batches": 10})()  # type: ignore[assignment]
+    optimizer = module.configure_optimizers()["optimizer"]
+    decays = {id(p): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
+    assert len(decays) == len(list(model.parameters()))
+    for name, parameter in model.named_parameters():
+        assert decays[id(parameter)] == (0.3 if parameter.ndim > 1 else 0.0), name
+
+
+def separable(num: int, start: int) -> Examples:
+    """Two classes that one word tells apart."""
+    texts = [
+        f"{WORDS[i % 5]} {'a crown' if i % 2 else 'the sea'}" for i in range(start, start + num)
+    ]
+    return Examples(
+        texts, None, ["odd" if i % 2 else "even" for i in range(start, start + num)], texts
+    )
+
+
+def finetuning(
+    kind: str, mode: Any, dataset: Path, directory: Path, *, regression: bool = False
+) -> Finetuning:
+    splits = {"train": separable(64, 0), "validation": separable(16, 3), "test": separable(20, 7)}
+    if regression:
+        splits = {
+            name: Examples(e.texts, None, [100.0 + (x == "odd") for x in e.labels], e.groups)
+            for name, e in splits.items()
+        }
+    recipe = Recipe(mode=mode, epochs=4, batch_size=8, lr=1e-2, accelerator="cpu", dropout=0.1)
+    text = LabelledText(splits, () if regression else ("even", "odd"))
+    task = TextTask("t", regression=regression)
+    return Finetuning(encoder_of(kind, dataset, directory), task, text, recipe)
+
+
+@pytest.mark.parametrize(("kind", "mode"), [("gpt_neox", "full"), ("bert", "probe")])
+def test_it_learns_the_same_again_and_is_saved_whole(
+    kind: str, mode: Any, dataset: Path, tmp_path: Path
+) -> None:
+    points: list[Any] = []
+    first = finetuning(kind, mode, dataset, tmp_path / "v")
+    before = copy.deepcopy(first.encoder.backbone.state_dict())
+    result = first.run(1, tmp_path, lambda *point: points.append(point))
+    # A frozen random encoder averages what tells the classes apart: it cannot tell all.
+    assert result.scores["test"]["accuracy"] > (0.9 if mode == "full" else 0.6)
+    assert [epoch for epoch, *_ in points] == [1, 2, 3, 4]
+    best = max(values["val/accuracy"] for *_, values in points)
+    assert points[result.best_epoch - 1][2]["val/accuracy"] == best
+    assert result.scores["validation"]["accuracy"] == best
+    # the encoder stays as it was, so that the next seed begins where this one did
+    for name, value in first.encoder.backbone.state_dict().items():
+        assert torch.equal(value, before[name])
+    again = finetuning(kind, mode, dataset, tmp_path / "v").run(1, tmp_path, lambda *_: None)
+    assert torch.equal(result.outputs, again.outputs)
+    other = first.run(2, tmp_path, lambda *_: None)
+    assert not torch.equal(result.outputs, other.outputs)
+    test = first.text.splits["test"]
+    save_classifier(result.trained, tmp_path / "out" / "model")
+    loaded = load_classifier(tmp_path / "out")
+    torch.testing.assert_close(loaded.logits(test.texts), result.outputs, rtol=1e-4, atol=1e-5)
+    guesses = loaded.predict(test.texts)
+    right = sum(a == b for a, b in zip(guesses, test.labels, strict=True)) / len(test)
+    assert right == pytest.approx(result.scores["test"]["accuracy"])
+
+
+def test_a_probe_on_cached_vectors_is_the_model_itself(dataset: Path, tmp_path: Path) -> None:
+    probe = finetuning("bert", "probe", dataset, tmp_path / "v")
+    result = probe.run(1, tmp_path, lambda *_: None)
+    texts = probe.text.splits["test"].texts
+    torch.testing.assert_close(result.trained.logits(texts), result.outputs, rtol=1e-4, atol=1e-5)
+
+
+def test_regression_predicts_in_the_labels_units(dataset: Path, tmp_path: Path) -> None:
+    numbers = finetuning("gpt_neox", "full", dataset, tmp_path, regression=True)
+    result = numbers.run(1, tmp_path, lambda *_: None)
+    assert result.scores["test"]["pearson"] > 0.9
+    labels_N = torch.tensor(numbers.text.splits["test"].labels)
+    rmse = float((result.outputs[:, 0] - labels_N).square().mean().sqrt())
+    assert result.scores["test"]["rmse"] == pytest.approx(rmse, rel=1e-3)
+    assert rmse < 0.4 < numbers.facts()["baseline"]["rmse"]
+    texts = numbers.text.splits["test"].texts
+    assert result.trained.predict(texts) == pytest.approx(result.outputs[:, 0].tolist(), abs=1e-3)
+
+
+def test_the_epoch_is_chosen_by_the_first_metric(dataset: Path, tmp_path: Path) -> None:
+    model = TextClassifier(encoder_of("gpt_neox", dataset, tmp_path).backbone, 2, "last")
+    module = ClassificationModule(model, Recipe(), ("matthews", "accuracy"), torch.tensor([0, 1]))
+    assert module.best is None
+    from headless.downstream.classification.module import _rank
+
+    nan = {"matthews": float("nan"), "loss": 0.1}
+    assert _rank("matthews", {"matthews": -0.5, "loss": 9.0}) > _rank("matthews", nan)
+    assert _rank("rmse", {"rmse": 0.1, "loss": 1.0}) > _rank("rmse", {"rmse": 0.2, "loss": 0.5})
+
+
+def test_a_directory_without_a_classifier_is_named(tmp_path: Path) -> None:
+    with pytest.raises(HeadlessError, match="holds no classifier: headless finetune makes one"):
+        load_classifier(tmp_path)
