@@ -1,5 +1,6 @@
 """`headless finetune`: a classifier on labelled text, or (`--task lm-head`) a softmax head."""
 
+import itertools
 import json
 import math
 import os
@@ -293,7 +294,7 @@ def _show(found: dict[str, Any], output: Path) -> None:
 
 def main(arguments: list[str]) -> None:
     """The command."""
-    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
+    pairs = itertools.pairwise(arguments)
     if f"--task={HEAD_TASK}" in arguments or ("--task", HEAD_TASK) in pairs:
         from headless.cli import finetune_head
 
