@@ -5,7 +5,7 @@ and anything pooled over both would be about that one token. All sums are float6
 states with a large mean have no digits left in float32.
 
 Shapes: B sequences, T positions, D hidden size, G = 2 groups of positions (0: the first, 1: all
-others), K reservoir places, N states.
+others), K reservoir places, N states, E positions of the example.
 """
 
 from dataclasses import dataclass
@@ -20,13 +20,15 @@ FIRST, REST = 0, 1
 OUTLIER = 6.0  # LLM.int8's threshold (Dettmers et al. 2022, §3)
 EDGES = 1000  # of the histogram on each side of zero
 LARGEST = 1e6  # end of the histogram
+FINEST = 1e-3  # where its bins stop narrowing towards zero; above it they are 2 % wide
+EXAMPLE = 64  # positions of the corpus's first sequence that are kept as they are
 CHUNK = 8192  # rows whose float64 copies exist at a time
 
 
 def histogram_edges() -> np.ndarray:
     """2·EDGES + 1 edges, symmetric, evenly spaced in asinh: fine at zero, wide in the tails."""
-    end = np.arcsinh(LARGEST)
-    return np.sinh(np.linspace(-end, end, 2 * EDGES + 1))
+    end = np.arcsinh(LARGEST / FINEST)
+    return FINEST * np.sinh(np.linspace(-end, end, 2 * EDGES + 1))
 
 
 @dataclass  # torchmetrics looks into it, which it does not do with a frozen one
@@ -50,10 +52,13 @@ class Statistics:
             `sequences` of them and `sequence_sum_D`, what context explains.
         sequence_sum_D: sum over sequences of that mean.
         sequences: how many.
+        within_square: sum over sequences of |sum of x/|x| over all but its first state|².
+        within_pairs: pairs of different states of one sequence, each in both orders.
         histogram: counts between `histogram_edges` over all entries but first positions'.
         sample_KD: the reservoir: states but first positions', in order of the corpus.
         sample_positions_K: their positions.
         sample_sequences_K: their sequences.
+        example_ED: the first states of the corpus's sequence 0, position 0 among them; float32.
     """
 
     count_G: Tensor
@@ -71,10 +76,13 @@ class Statistics:
     sequence_square: Tensor
     sequence_sum_D: Tensor
     sequences: Tensor
+    within_square: Tensor
+    within_pairs: Tensor
     histogram: Tensor
     sample_KD: Tensor
     sample_positions_K: Tensor
     sample_sequences_K: Tensor
+    example_ED: Tensor
 
 
 class StateStatistics(Metric):
@@ -104,6 +112,9 @@ class StateStatistics(Metric):
     sequence_square: Tensor
     sequence_sum: Tensor
     sequences: Tensor
+    within_square: Tensor
+    within_pairs: Tensor
+    example: Tensor
     histogram: Tensor
     keys: Tensor
     kept: Tensor
@@ -136,6 +147,8 @@ class StateStatistics(Metric):
             "sequence_square": (),
             "sequence_sum": (hidden_size,),
             "sequences": (),
+            "within_square": (),
+            "within_pairs": (),
             "histogram": (2 * EDGES,),
         }
         if covariance:
@@ -152,9 +165,12 @@ class StateStatistics(Metric):
         self.add_state("largest", default=largest, dist_reduce_fx="max")
         # hash, sequence and position as whole numbers beside the state itself
         empty = torch.full((reservoir, 3), torch.iinfo(torch.long).max)
-        self.add_state("keys", default=empty, dist_reduce_fx="cat")
+        self.add_state("keys", default=empty, dist_reduce_fx=_rows)
         kept = torch.zeros(reservoir, hidden_size)
-        self.add_state("kept", default=kept, dist_reduce_fx="cat")
+        self.add_state("kept", default=kept, dist_reduce_fx=_rows)
+        # only one rank sees sequence 0: the others add zeros
+        example = torch.zeros(min(length, EXAMPLE), hidden_size)
+        self.add_state("example", default=example, dist_reduce_fx="sum")
         edges = torch.from_numpy(histogram_edges())
         self.register_buffer("edges", edges, persistent=False)
         self.edges: Tensor
@@ -178,7 +194,10 @@ class StateStatistics(Metric):
             self._add(FIRST, rows_ND[part][first_N])
             self._add(REST, rows_ND[part][~first_N])
         self._add_positions(state_BTD, norm_BT)
-        self._add_sequences(state_BTD)
+        self._add_sequences(state_BTD, norm_BT)
+        for row in (sequences_B == 0).nonzero().flatten().tolist():
+            kept = min(length, len(self.example))
+            self.example[:kept] = state_BTD[row, :kept].to(self.example.dtype)
         if self.reservoir:
             self._sample(state_BTD, sequences_B, positions_BT)
 
@@ -214,10 +233,16 @@ class StateStatistics(Metric):
         small = torch.finfo(torch.float64).tiny
         self.position_unit[:length] += (x_BTD / norm_BT.clamp(min=small)[..., None]).sum(dim=0)
 
-    def _add_sequences(self, state_BTD: Tensor) -> None:
-        if state_BTD.shape[1] < 2:
+    def _add_sequences(self, state_BTD: Tensor, norm_BT: Tensor) -> None:
+        pairs = state_BTD.shape[1] - 1
+        if pairs < 1:
             return
-        mean_BD = state_BTD[:, 1:].double().mean(dim=1)
+        x_BTD = state_BTD[:, 1:].double()
+        small = torch.finfo(torch.float64).tiny
+        unit_BD = (x_BTD / norm_BT[:, 1:, None].clamp(min=small)).sum(dim=1)
+        self.within_square += unit_BD.square().sum()
+        self.within_pairs += float(len(x_BTD) * pairs * (pairs - 1))
+        mean_BD = x_BTD.mean(dim=1)
         self.sequence_sum += mean_BD.sum(dim=0)
         self.sequence_square += mean_BD.square().sum()
         self.sequences += float(len(mean_BD))
@@ -258,11 +283,19 @@ class StateStatistics(Metric):
             sequence_square=state.sequence_square,
             sequence_sum_D=state.sequence_sum,
             sequences=state.sequences,
+            within_square=state.within_square,
+            within_pairs=state.within_pairs,
             histogram=state.histogram,
             sample_KD=kept,
             sample_positions_K=keys[:, 2],
             sample_sequences_K=keys[:, 1],
+            example_ED=state.example,
         )
+
+
+def _rows(ranks: Tensor) -> Tensor:
+    """The reservoirs of all ranks, one below the other [ranks, K, …]."""
+    return ranks.flatten(0, 1)
 
 
 def _smallest(keys: Tensor, kept: Tensor, places: int) -> tuple[Tensor, Tensor]:

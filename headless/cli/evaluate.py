@@ -85,8 +85,6 @@ def evaluate(
     from headless.downstream.evaluation.scorer import Options
     from headless.downstream.loading import load_language_model
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     loaded = load_language_model(
         model,
         head=head,

@@ -20,7 +20,7 @@ def generate(
     head: Literal["auto", "calibrated", "tied", "trained"] = "auto",
     decoder: Literal["model", "faiss"] = "model",
     index: Literal["exact", "ivf", "hnsw", "ivfpq"] = "exact",
-    device: str = "cpu",
+    device: str = "auto",
     trust_remote_code: bool = False,
     output: Path | None = None,
     overwrite: bool = False,
@@ -41,7 +41,7 @@ def generate(
         decoder: "faiss" finds the likeliest tokens by maximum-inner-product search instead of
             scoring the whole vocabulary, and draws among top_k of them.
         index: of the faiss decoder: exact, or approximate.
-        device: "cpu", "cuda", ...
+        device: "auto" (a GPU where there is one), "cpu", "cuda", ...
         trust_remote_code: run the Python file that comes with a Hugging Face directory.
         output: also write one JSON line a prompt to this file.
         overwrite: replace an existing output.

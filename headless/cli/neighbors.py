@@ -37,7 +37,7 @@ def neighbors(
     ef: int | None = None,
     index_device: Literal["auto", "cpu", "gpu"] = "auto",
     head: Literal["auto", "calibrated", "tied", "trained"] = "auto",
-    device: str = "cpu",
+    device: str = "auto",
     trust_remote_code: bool = False,
     output: Path | None = None,
     overwrite: bool = False,
@@ -74,7 +74,7 @@ def neighbors(
         ef: candidates that a search of hnsw keeps.
         index_device: auto is the GPU where faiss has one.
         head: of a run; auto is the one under which it is a proper language model.
-        device: of the model: cpu, cuda, ...
+        device: of the model: auto (a GPU where there is one), cpu, cuda, ...
         trust_remote_code: run the Python file that comes with a Hugging Face directory.
         output: also write what is shown to this JSON file.
         overwrite: replace that file; move an existing store aside.

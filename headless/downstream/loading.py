@@ -80,7 +80,7 @@ def load_language_model(
             hub name.
         head: of a run: see `choose_head`; "auto" is the head under which it is a proper language
             model. A Hugging Face model has its own only.
-        device: where it goes.
+        device: where it goes; "auto": a GPU where there is one.
         dtype: of the weights; None: float32.
         trust_remote_code: run the Python file that comes with a Hugging Face directory.
 
@@ -249,6 +249,8 @@ def _cast(model: Any, dtype: torch.dtype) -> PreTrainedModel:
 
 
 def _to(model: Any, device: str) -> None:
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         model.to(device)
     except (RuntimeError, AssertionError) as error:

@@ -5,6 +5,19 @@ Shapes: N vectors of width D, one a row.
 
 from headless.geometry.anisotropy import anisotropy
 from headless.geometry.effective_rank import effective_rank, participation_ratio, stable_rank
+from headless.geometry.gaussianity import (
+    best_fit,
+    fit_distributions,
+    gaussian_distance,
+    moments,
+)
+from headless.geometry.marchenko_pastur import (
+    MarchenkoPastur,
+    bulk_std,
+    compare_with_noise,
+    log_distance,
+)
+from headless.geometry.power_law import rank_law, tail_law
 from headless.geometry.spectrum import singular_spectrum
 
 __all__ = [
@@ -13,4 +26,14 @@ __all__ = [
     "participation_ratio",
     "singular_spectrum",
     "stable_rank",
+    "MarchenkoPastur",
+    "best_fit",
+    "bulk_std",
+    "compare_with_noise",
+    "fit_distributions",
+    "gaussian_distance",
+    "log_distance",
+    "moments",
+    "rank_law",
+    "tail_law",
 ]
