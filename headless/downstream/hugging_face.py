@@ -139,10 +139,10 @@ def _native(backbone: Any, head: LMHead, embedding_VD: Tensor) -> Any:
     if transform is None and not causal:
         return None
     config = _config(backbone, _same(head, embedding_VD))
+    if _has_bias(config, causal) != (head.bias_V is not None):
+        return None
     model: Any = lm_class(config, causal)(config)
     linear = model.get_output_embeddings()
-    if (linear.bias is None) != (head.bias_V is None):
-        return None
     _with_backbone(model, backbone)
     linear.weight.copy_(head.weight_VD)
     if head.bias_V is not None:
@@ -172,15 +172,13 @@ def _folded(backbone: Any, head: LMHead, embedding_VD: Tensor) -> Any:
     if head.bias_V is None or head.transform is not None or head.own_excess_V is not None:
         return None
     config = _config(backbone, tied=False)
-    if not is_causal(backbone):
+    if not is_causal(backbone) or _has_bias(config, causal=True):
+        return None
+    if (last := _last_norm(backbone)) is None:
         return None
     model: Any = lm_class(config, causal=True)(config)
-    if model.get_output_embeddings().bias is not None:
-        return None
     _with_backbone(model, backbone)
-    norm = _last_norm(model.base_model)
-    if norm is None or norm.bias is None:
-        return None
+    norm: Any = model.base_model.get_submodule(last)
     gain_D, bias_D = norm.weight.double(), norm.bias.double()
     weight_VD, bias_V = head.weight_VD.double(), head.bias_V.double()
     shift_D = gain_D / 2
@@ -193,17 +191,32 @@ def _folded(backbone: Any, head: LMHead, embedding_VD: Tensor) -> Any:
     return model
 
 
-def _last_norm(backbone: Any) -> nn.LayerNorm | None:
-    """The LayerNorm whose output is the last hidden state."""
-    outputs: list[tuple[nn.LayerNorm, Tensor]] = []
-    norms = [m for m in backbone.modules() if isinstance(m, nn.LayerNorm) and m.weight is not None]
-    hooks = [m.register_forward_hook(lambda m, _, out: outputs.append((m, out))) for m in norms]
+def _has_bias(config: Any, causal: bool) -> bool:
+    """Whether the family's output layer has one: asked of a model without any memory."""
+    with torch.device("meta"):
+        model: Any = lm_class(config, causal)(config)
+    return model.get_output_embeddings().bias is not None
+
+
+def _last_norm(backbone: Any) -> str | None:
+    """The name of the LayerNorm with gain and bias whose output is the last hidden state."""
+    outputs: list[tuple[str, Tensor]] = []
+    norms = {
+        name: module
+        for name, module in backbone.named_modules()
+        if isinstance(module, nn.LayerNorm) and module.elementwise_affine
+    }
+    hooks = [
+        module.register_forward_hook(lambda _, __, out, name=name: outputs.append((name, out)))
+        for name, module in norms.items()
+        if module.bias is not None
+    ]
     try:
         last = backbone(input_ids=torch.zeros(1, 2, dtype=torch.long)).last_hidden_state
     finally:
         for hook in hooks:
             hook.remove()
-    return next((m for m, out in reversed(outputs) if torch.equal(out, last)), None)
+    return next((name for name, out in reversed(outputs) if torch.equal(out, last)), None)
 
 
 @torch.no_grad()

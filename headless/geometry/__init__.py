@@ -18,6 +18,7 @@ from headless.geometry.marchenko_pastur import (
     log_distance,
 )
 from headless.geometry.power_law import rank_law, tail_law
+from headless.geometry.ranks import ranks_of
 from headless.geometry.spectrum import singular_spectrum
 
 __all__ = [
@@ -36,4 +37,5 @@ __all__ = [
     "moments",
     "rank_law",
     "tail_law",
+    "ranks_of",
 ]
