@@ -64,6 +64,26 @@ def free_level(group: Group, tuned: Sequence[Group]) -> Estimate | None:
     return estimate(value for g in same if g.first.init_head == "source" for value in first(g))
 
 
+def steps_to_free_head(group: Group, tuned: Sequence[Group]) -> list[float | None]:
+    """For each run the steps until it is as good as its own model's untrained head.
+
+    The level is that of the run with the same seed that began with the model's own head, or the
+    mean over all of these; None where there is none, or it was never reached.
+    """
+    level = free_level(group, tuned)
+    if level is None or group.first.init_head == "source":
+        return [None] * len(group.runs)
+    same = [g for g in tuned if g.first.begins_from == group.first.begins_from]
+    levels = {
+        run.seed: value
+        for g in same
+        if g.first.init_head == "source"
+        for run, value in zip(g.runs, first(g), strict=True)
+        if value is not None
+    }
+    return [steps_to_reach(run, levels.get(run.seed, level.mean)) for run in group.runs]
+
+
 def add_lm_heads(page: Page, tuned: Sequence[Group]) -> None:
     """The section, where there is anything to say."""
     if not tuned:
@@ -109,7 +129,7 @@ def _row(group: Group, tuned: Sequence[Group]) -> list[Cell | str]:
     level = free_level(group, tuned)
     reached: Cell | str = MISSING
     if level is not None and group.first.init_head != "source":
-        found = [steps_to_reach(run, level.mean) for run in group.runs]
+        found = steps_to_free_head(group, tuned)
         late = sum(value is None for value in found)
         mean = estimate(found)
         reached = Cell(
@@ -191,9 +211,7 @@ def as_json(tuned: Sequence[Group]) -> list[dict[str, Any]]:
                 "nll_before": first(group),
                 "nll_after": group.values("val/nll"),
                 "free_head_nll": level.mean if level else None,
-                "steps_to_reach_free_head": [
-                    steps_to_reach(run, level.mean) if level else None for run in group.runs
-                ],
+                "steps_to_reach_free_head": steps_to_free_head(group, tuned),
                 "runs": [{"name": run.name, "seed": run.seed} for run in group.runs],
             }
         )
