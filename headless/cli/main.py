@@ -20,6 +20,7 @@ COMMANDS = {
     "finetune": "train an LM head, or classify labelled text",
     "evaluate": "perplexity, last words, minimal pairs, multiple choice",
     "neighbors": "nearest tokens and nearest contexts (faiss)",
+    "analyze": "the inside of any model, as a page",
 }
 FULL_DISK = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 USER_ERROR = 2

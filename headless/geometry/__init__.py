@@ -11,6 +11,7 @@ from headless.geometry.gaussianity import (
     gaussian_distance,
     moments,
 )
+from headless.geometry.helix import Helix, helix, path_steps, random_walks
 from headless.geometry.marchenko_pastur import (
     MarchenkoPastur,
     bulk_std,
@@ -18,6 +19,15 @@ from headless.geometry.marchenko_pastur import (
     log_distance,
 )
 from headless.geometry.power_law import rank_law, tail_law
+from headless.geometry.projection import (
+    Projection,
+    Separation,
+    explained,
+    principal_axes,
+    separation,
+    shares_of_independent,
+    unit,
+)
 from headless.geometry.ranks import ranks_of
 from headless.geometry.spectrum import singular_spectrum
 
@@ -38,4 +48,15 @@ __all__ = [
     "rank_law",
     "tail_law",
     "ranks_of",
+    "Helix",
+    "Projection",
+    "Separation",
+    "explained",
+    "helix",
+    "path_steps",
+    "principal_axes",
+    "random_walks",
+    "separation",
+    "shares_of_independent",
+    "unit",
 ]

@@ -1,0 +1,71 @@
+"""What an analysis gives back: numbers, the arrays behind its pictures, pictures, and its answer.
+
+An analysis is a pure function of what was measured (weights, `Statistics`, a corpus) and returns a
+`Finding`; the laboratory runs those that were asked for, and the page, `analysis.json`, figures for
+papers and W&B are all made from findings alone.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure that is drawn when somebody looks.
+
+    Args:
+        name: of its file, without a suffix.
+        caption: what is drawn, with the null model that stands beside it.
+        draw: makes a matplotlib figure in the style of `headless.pages.figures`.
+        wide: needs the page's whole width.
+    """
+
+    name: str
+    caption: str
+    draw: Callable[[], Any]
+    wide: bool = True
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a source says, and what this model does.
+
+    Args:
+        source: who says it.
+        text: what.
+        agrees: whether this model does so by the stated criterion; None: it cannot be asked.
+        criterion: in numbers, e.g. "largest Jaccard of adjacent blocks 0.92, at least 0.6".
+    """
+
+    source: str
+    text: str
+    agrees: bool | None
+    criterion: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result of one analysis on one model.
+
+    Args:
+        name: its key, e.g. "anisotropy"; the scalars' names begin with it.
+        title: for a heading.
+        about: what is measured and how, in a paragraph that a reader new to it understands.
+        answer: what this model does, in a sentence or two with its numbers.
+        scalars: the numbers, e.g. {"anisotropy/post/03": 0.41, "anisotropy/post/03/centred": 0.0}.
+        arrays: what the pictures are drawn from, by name.
+        pictures: in the order in which they are looked at.
+        claims: what the sources report, and whether this model agrees.
+    """
+
+    name: str
+    title: str
+    about: str
+    answer: str
+    scalars: Mapping[str, float]
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    pictures: tuple[Picture, ...] = ()
+    claims: tuple[Claim, ...] = ()

@@ -1,0 +1,173 @@
+"""`headless analyze`: the inside of a language model as a page."""
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from headless.cli.parsing import run
+from headless.errors import HeadlessError
+
+
+def analyze(
+    model: str,
+    output: Path,
+    data: Path | None = None,
+    analyses: str | list[str] | None = None,
+    tokens: int = 65_536,
+    length: int | None = None,
+    split: Literal["train", "validation"] = "validation",
+    seed: int = 0,
+    device: str = "auto",
+    trust_remote_code: bool = False,
+    formats: list[Literal["svg", "png", "pdf"]] = ["svg", "png"],  # noqa: B006 - read only
+    overwrite: bool = False,
+) -> None:
+    """Look inside any model: cones, spectra, outliers, helices, each with its number and null.
+
+    Writes analysis.html, analysis.json and figures/ into a directory.
+
+    Args:
+        model: a run directory, a checkpoint, a Hugging Face directory or a hub name.
+        output: the directory to write to.
+        data: a prepared dataset with the model's tokenizer; a run's own where it is there. Without
+            any, the weights alone are looked at.
+        analyses: some of them by name, as [cone, norms]; all by default.
+        tokens: how many of the text are read.
+        length: of the sequences; as long as the model was trained with, 512 at the most.
+        split: of the dataset.
+        seed: of the null models.
+        device: "auto" (a GPU where there is one), "cpu", "cuda", ...
+        trust_remote_code: run the Python file that comes with a Hugging Face directory.
+        formats: of the figures beside the page.
+        overwrite: replace an analysis that is there already.
+
+    Raises:
+        HeadlessError: no such model or analysis, data of another tokenizer, or an output that
+            exists.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from headless.analysis.laboratory import Session, select
+    from headless.analysis.laboratory import analyze as run_analyses
+    from headless.analysis.report import check_output, write_report
+
+    names = [analyses] if isinstance(analyses, str) else analyses
+    chosen = select(names)
+    check_output(output, overwrite)
+    subject = open_subject(model, data, tokens, length, split, device, trust_remote_code)
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description:<24}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+        tasks: dict[bool, Any] = {}
+
+        def report(what: str, done: int, total: int) -> None:
+            inner = what == "states"
+            if inner not in tasks:
+                tasks[inner] = bars.add_task(what, total=total)
+            bars.update(tasks[inner], description=what, completed=done, total=total)
+
+        session = Session(subject, seed, report)
+        findings, left_out = run_analyses(session, chosen)
+        if not findings:
+            reason = next(iter(left_out.values()), "nothing was asked for")
+            raise HeadlessError(f"nothing could be analysed: {reason}")
+        page = write_report(
+            f"Inside {subject.name}",
+            findings,
+            output,
+            about=[*_about(model, subject), *((n, f"left out: {r}") for n, r in left_out.items())],
+            formats=formats,
+            report=report,
+        )
+    for finding in findings:
+        print(f"{finding.title}: {finding.answer}")
+    for name, reason in left_out.items():
+        print(f"left out: {name}: {reason}")
+    print(f"page: {page}")
+
+
+def open_subject(
+    model: str,
+    data: Path | None,
+    tokens: int,
+    length: int | None,
+    split: str,
+    device: str,
+    trust_remote_code: bool,
+) -> Any:
+    """A model with its text.
+
+    Raises:
+        HeadlessError: no such model, or data of another tokenizer.
+    """
+    import numpy as np
+    import torch
+
+    from headless.analysis.laboratory import Subject
+    from headless.data.stream import open_dataset
+    from headless.downstream.loading import load_language_model
+    from headless.runs.directory import RunDirectory
+
+    lm = load_language_model(model, device=device, trust_remote_code=trust_remote_code)
+    trained = 512
+    if lm.directory is not None and RunDirectory(lm.directory).config.is_file():
+        config = RunDirectory(lm.directory).read_config()["data"]
+        trained = int(config.get("sequence_length", trained))
+        if data is None and os.path.isdir(config["path"]):
+            data = Path(config["path"])
+    positions = getattr(lm.model.config, "max_position_embeddings", None) or trained
+    length = length or min(trained, positions, 512)
+    if length > positions:
+        raise HeadlessError(f"--length {length} is more than the model's {positions} positions")
+    subject = Subject(
+        lm.name,
+        lm.model,
+        counts_V=lm.unigram_count_V,
+        mask_token=lm.tokenizer.mask_token_id if lm.task == "masked" else None,
+        bos=lm.tokenizer.eos_token_id,
+        data=data,
+    )
+    if data is None:
+        return subject
+    dataset = open_dataset(data)
+    if dataset.manifest.vocab_size > len(lm.model.get_input_embeddings().weight):
+        raise HeadlessError(f"{data} has more token ids than {model} has embeddings")
+    from headless.data.tokenizer import load_tokenizer
+
+    if load_tokenizer(str(dataset.tokenizer_path)).get_vocab() != lm.tokenizer.get_vocab():
+        raise HeadlessError(
+            f"{data} was made with another tokenizer than {model}: prepare the text with the "
+            "model's own (headless prepare --tokenizer …)"
+        )
+    stream = np.asarray(dataset.split(split).tokens)
+    number = min(len(stream), tokens) // length
+    if number < 2:
+        raise HeadlessError(
+            f"the {split} split of {data} holds no two sequences of {length} tokens"
+        )
+    # Evenly over the text, so that a short look sees all of it.
+    starts = np.linspace(0, len(stream) - length, number).astype(int)
+    rows = np.stack([stream[begin : begin + length] for begin in starts])
+    subject.sequences_NT = torch.from_numpy(rows.astype(np.int64))
+    subject.tokens = np.asarray(dataset.split("train").tokens)
+    if subject.counts_V is None:
+        subject.counts_V = dataset.unigram_counts
+    return subject
+
+
+def _about(model: str, subject: Any) -> list[tuple[str, str]]:
+    config = subject.backbone.config
+    found = [
+        ("model", model),
+        ("backbone", f"{config.model_type} {config.num_hidden_layers} x {config.hidden_size}"),
+    ]
+    if subject.sequences_NT is not None:
+        number, length = subject.sequences_NT.shape
+        found.append(("text", f"{subject.data}, {number:,} sequences of {length} tokens"))
+    return found
+
+
+def main(arguments: list[str]) -> None:
+    """The command."""
+    run(analyze, arguments, "analyze")

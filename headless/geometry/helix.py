@@ -1,0 +1,206 @@
+"""Is a path through space a helix? A score that smooth random paths do not reach.
+
+The principal components of any smooth path are close to cosines: a random walk gives variances
+∝ 1/k² at k/2 turns, and so a curve that looks like a spiral, whose phase is nearly linear. What it
+does not give is a *circle*: two components of nearly equal variance that turn at the same
+frequency, a quarter of a turn apart. The score measures just that, after the straight line through
+the path was taken out: over a few turns a sine is correlated with it, and the components of a
+helix would mix its axis and its circle.
+
+Shapes: T positions along the path, D dimensions, K components, F frequencies.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from headless.geometry.projection import principal_axes
+
+COMPONENTS = 6
+LEAST_TURNS = 1.5  # less is an arc or a loop, which random paths make, too
+SLOWEST, MOST_TURNS = 0.25, 64.0
+STEP = 0.05  # between frequencies that are tried, in turns over the whole path
+SHARE = 0.1  # of the variance about the axis that a circle must have to be one
+RATIO = 1.5  # of the two variances of a circle, at most
+SAME = 0.2  # difference of two frequencies that count as one, in turns; a walk's are 0.5 apart
+ROTATION = 0.75
+LINEAR = 0.9  # phase R² of the circle, |ρ| of the axis
+
+
+@dataclass(frozen=True)
+class Helix:
+    """What is found in a path.
+
+    Args:
+        axis_share: of the path's variance that lies on the straight line through it.
+        axis_rho: |Spearman correlation| of the coordinate along that line with position.
+        shares: variance shares of the first components of what is left.
+        pair: the two of them (from 0) that come closest to a circle.
+        pair_share: their share together.
+        ratio: the larger of their variances over the smaller.
+        frequencies: of a sinusoid fitted to each, in turns over the path.
+        rotation: the largest share of the pair's variance that one steady rotation has; 1 for a
+            circle, about 0.5 for two unrelated sinusoids.
+        turns: of that rotation.
+        phase_r2: R² of the pair's unwrapped angle over position.
+        score: rotation / ratio: 1 for a perfect circle.
+    """
+
+    axis_share: float
+    axis_rho: float
+    shares: tuple[float, ...]
+    pair: tuple[int, int]
+    pair_share: float
+    ratio: float
+    frequencies: tuple[float, float]
+    rotation: float
+    turns: float
+    phase_r2: float
+    score: float
+
+    @property
+    def circle(self) -> bool:
+        """Two components form a circle, and go round it more than once."""
+        return (
+            self.pair_share >= SHARE
+            and self.ratio <= RATIO
+            and abs(self.frequencies[0] - self.frequencies[1]) <= SAME
+            and self.rotation >= ROTATION
+            and self.phase_r2 >= LINEAR
+            and self.turns >= LEAST_TURNS
+        )
+
+    @property
+    def found(self) -> bool:
+        """A circle, and an axis along which the path goes steadily: a helix."""
+        return self.circle and self.axis_rho >= LINEAR
+
+
+def helix(path_TD: Tensor) -> Helix:
+    """Look for a helix in a path.
+
+    Args:
+        path_TD: any floating type, at least 8 positions and 3 dimensions, in order.
+
+    Raises:
+        ValueError: a shorter or narrower path.
+    """
+    if len(path_TD) < 8 or path_TD.shape[1] < 3:
+        raise ValueError("a path needs at least 8 positions and 3 dimensions")
+    centred_TD = path_TD.double() - path_TD.double().mean(dim=0)
+    t_T = torch.linspace(-1, 1, len(centred_TD), dtype=torch.float64, device=centred_TD.device)
+    slope_D = t_T @ centred_TD / t_T.square().sum()
+    about_TD = centred_TD - torch.outer(t_T, slope_D)
+    total = float(centred_TD.square().sum())
+    axis_share = 1 - float(about_TD.square().sum()) / total if total else 0.0
+    axis_rho = abs(_spearman(centred_TD @ slope_D))
+    axes = principal_axes(about_TD, COMPONENTS)
+    scores_TK = axes(about_TD).cpu()
+    variance_K = scores_TK.square().mean(dim=0)
+    shares = tuple(axes.shares_K.tolist())
+    k = int((variance_K > 1e-12 * total / len(about_TD)).sum())
+    if k < 2:
+        nan = float("nan")
+        return Helix(axis_share, axis_rho, shares, (0, 1), 0.0, nan, (nan, nan), 0.0, nan, nan, 0.0)
+    waves_FT = _waves(len(about_TD))
+    spectra_FK = waves_FT @ scores_TK[:, :k].to(waves_FT.dtype)
+    pairs = list(combinations(range(k), 2))
+    strong = [p for p in pairs if sum(shares[i] for i in p) >= SHARE] or pairs
+    measured = []
+    for a, b in strong:
+        rotation, turns = _rotation(scores_TK, spectra_FK, a, b)
+        ratio = float(variance_K[a] / variance_K[b])
+        measured.append((rotation / ratio, rotation, turns, ratio, a, b))
+    score, rotation, turns, ratio, a, b = max(measured)
+    return Helix(
+        axis_share=axis_share,
+        axis_rho=axis_rho,
+        shares=shares,
+        pair=(a, b),
+        pair_share=shares[a] + shares[b],
+        ratio=ratio,
+        frequencies=(
+            _frequency(spectra_FK[:, a], waves_FT),
+            _frequency(spectra_FK[:, b], waves_FT),
+        ),
+        rotation=rotation,
+        turns=turns,
+        phase_r2=_phase_r2(scores_TK[:, a], scores_TK[:, b]),
+        score=score,
+    )
+
+
+def random_walks(steps_TD: Tensor, walks: int, seed: int = 0, longest: int = 256) -> list[Tensor]:
+    """Random walks to compare a path with: the null model of `helix`.
+
+    Gaussian steps in as many dimensions as the path's own steps effectively have (participation
+    ratio, at least 3), since walks in few dimensions are less regular.
+
+    Args:
+        steps_TD: the path.
+        walks: how many.
+        seed: of the steps.
+        longest: walks have this many positions at most; longer ones look the same.
+    """
+    difference_TD = path_steps(steps_TD)
+    squares = torch.linalg.svdvals(difference_TD).square()
+    effective = float(squares.sum().square() / squares.square().sum().clamp(min=1e-300))
+    width = max(3, min(round(effective), longest))
+    generator = torch.Generator().manual_seed(seed)
+    shape = (walks, min(len(steps_TD), longest), width)
+    return list(torch.randn(shape, generator=generator, dtype=torch.float64).cumsum(dim=1))
+
+
+def path_steps(path_TD: Tensor) -> Tensor:
+    """Differences of neighbouring positions [T − 1, D], float64."""
+    return path_TD.double().diff(dim=0)
+
+
+@lru_cache(maxsize=2)
+def _waves(length: int) -> Tensor:
+    """e^(i 2π f t / T) for all frequencies that are tried, complex [F, T]."""
+    most = min(MOST_TURNS, length / 4)
+    f_F = torch.arange(SLOWEST, most + STEP, STEP, dtype=torch.float64)
+    t_T = (torch.arange(length, dtype=torch.float64) + 0.5) / length
+    return torch.polar(torch.ones(len(f_F), length).double(), 2 * torch.pi * f_F[:, None] * t_T)
+
+
+def _turns(index: int) -> float:
+    return SLOWEST + STEP * index
+
+
+def _rotation(scores_TK: Tensor, spectra_FK: Tensor, a: int, b: int) -> tuple[float, float]:
+    """The largest share of the variance that one rotation, either way, has, and its turns."""
+    total = len(scores_TK) * scores_TK[:, [a, b]].square().sum()
+    one_F, other_F = spectra_FK[:, a], spectra_FK[:, b]
+    ways_2F = torch.stack([one_F + 1j * other_F, one_F - 1j * other_F]).abs().square() / total
+    return float(ways_2F.max()), _turns(int(ways_2F.amax(dim=0).argmax()))
+
+
+def _frequency(spectrum_F: Tensor, waves_FT: Tensor) -> float:
+    """Of the sinusoid that fits centred scores best by least squares, with any phase and offset."""
+    length = waves_FT.shape[1]
+    mean_F, square_F = waves_FT.mean(dim=1), waves_FT.square().sum(dim=1)
+    cc = (length + square_F.real) / 2 - length * mean_F.real.square()
+    ss = (length - square_F.real) / 2 - length * mean_F.imag.square()
+    cs = square_F.imag / 2 - length * mean_F.real * mean_F.imag
+    cy, sy = spectrum_F.real, spectrum_F.imag
+    fitted_F = (ss * cy.square() - 2 * cs * cy * sy + cc * sy.square()) / (cc * ss - cs.square())
+    return _turns(int(fitted_F.argmax()))
+
+
+def _phase_r2(a_T: Tensor, b_T: Tensor) -> float:
+    jumps = torch.atan2(b_T / b_T.std(), a_T / a_T.std()).diff()
+    jumps = jumps - 2 * torch.pi * (jumps / (2 * torch.pi)).round()
+    unwrapped_T = jumps.cumsum(dim=0)
+    t_T = torch.arange(len(unwrapped_T), dtype=torch.float64)
+    return float(torch.corrcoef(torch.stack([unwrapped_T, t_T]))[0, 1].square())
+
+
+def _spearman(y_T: Tensor) -> float:
+    """Rank correlation with position."""
+    ranks_T = y_T.argsort().argsort().double().cpu()
+    return float(torch.corrcoef(torch.stack([ranks_T, torch.arange(len(y_T)).double()]))[0, 1])

@@ -1,0 +1,171 @@
+"""What the singular values of pure noise would be (Marchenko and Pastur 1967), and what differs.
+
+For a matrix of independent entries with mean 0 and standard deviation s, N values in its longer
+and M in its shorter dimension. Everything is in singular values σ, not in eigenvalues λ = σ².
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from headless.geometry.effective_rank import NOISE
+
+# 99 % point of Tracy and Widom's law for real matrices: how far the largest eigenvalue of noise
+# strays beyond the edge, in units of its scale.
+TRACY_WIDOM_99 = 2.0234
+_GRID = 4096
+
+
+@dataclass(frozen=True)
+class MarchenkoPastur:
+    """The law for one shape.
+
+    Args:
+        rows: N, the longer dimension.
+        columns: M, the shorter one.
+        std: of the entries.
+    """
+
+    rows: int
+    columns: int
+    std: float
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...] | torch.Size, std: float) -> "MarchenkoPastur":
+        """For a matrix's shape in either order."""
+        return cls(max(shape), min(shape), std)
+
+    def edges(self, slack: bool = False) -> tuple[float, float]:
+        """The smallest and the largest singular value of a large matrix: s(√N ± √M).
+
+        Args:
+            slack: widen both by what a matrix of this size strays (Tracy and Widom, 99 %). For
+                square matrices the lower one is 0 in any case.
+        """
+        n, m = math.sqrt(self.rows), math.sqrt(self.columns)
+        low, high = (n - m) ** 2, (n + m) ** 2
+        if slack:
+            high += TRACY_WIDOM_99 * (n + m) * (1 / n + 1 / m) ** (1 / 3)
+            if self.rows > self.columns:
+                low -= TRACY_WIDOM_99 * (n - m) * (1 / m - 1 / n) ** (1 / 3)
+        return self.std * math.sqrt(max(low, 0.0)), self.std * math.sqrt(high)
+
+    def density(self, values_K: Tensor) -> Tensor:
+        """Of singular values [K]; 0 outside the edges; a quarter circle for square matrices."""
+        low, high = self.edges()
+        values_K = values_K.double()
+        inside_K = (values_K > low) & (values_K < high)
+        v_K = values_K.where(inside_K, torch.full_like(values_K, (low + high) / 2))
+        squares_K = v_K.square()
+        root_K = ((high**2 - squares_K) * (squares_K - low**2)).sqrt()
+        density_K = root_K / (math.pi * self.std**2 * self.columns * v_K)
+        return density_K.where(inside_K, 0.0)
+
+    def _table(self) -> tuple[Tensor, Tensor]:
+        """Singular values between the edges, and the share that lies below each."""
+        low, high = self.edges()
+        # Points are dense at both edges, where the density has the slope of a root.
+        angle = torch.linspace(0, math.pi, _GRID, dtype=torch.float64)
+        values_G = low + (high - low) * (1 - angle.cos()) / 2
+        density_G = self.density(values_G)
+        if low == 0:  # a quarter circle, highest at 0
+            density_G[0] = high / (math.pi * self.std**2 * self.columns)
+        steps = values_G.diff() * (density_G[1:] + density_G[:-1]) / 2
+        below_G = torch.cat([steps.new_zeros(1), steps.cumsum(0)])
+        return values_G, below_G / below_G[-1]
+
+    def below(self, values_K: Tensor) -> Tensor:
+        """The share of noise's singular values that are smaller [K]: the distribution function."""
+        grid_G, below_G = self._table()
+        return _interpolate(values_K.double().cpu(), grid_G, below_G)
+
+    def expected(self) -> Tensor:
+        """The M singular values of a typical noise matrix, descending: the law's quantiles."""
+        grid_G, below_G = self._table()
+        shares_M = (torch.arange(self.columns, dtype=torch.float64) + 0.5) / self.columns
+        return _interpolate(shares_M, below_G, grid_G).flip(0)
+
+
+def bulk_std(values_R: Tensor, rows: int, columns: int) -> float:
+    """The entries' standard deviation that gives the median singular value (Gavish and Donoho).
+
+    A few large singular values raise the entries' variance and with it both edges; they leave the
+    median as it is.
+
+    Args:
+        values_R: all min(N, M) singular values.
+        rows: N.
+        columns: M; the order is of no matter.
+    """
+    law = MarchenkoPastur.of((rows, columns), 1.0)
+    grid_G, below_G = law._table()
+    middle = _interpolate(torch.tensor([0.5], dtype=torch.float64), below_G, grid_G)
+    return float(values_R.double().cpu().quantile(0.5) / middle)
+
+
+@dataclass(frozen=True)
+class NoiseComparison:
+    """A spectrum beside the law.
+
+    Args:
+        above: singular values above the upper edge and its slack: structure.
+        below: below the lower edge and its slack; 0 for square matrices, which have none.
+        soft_rank: the upper edge's eigenvalue over the largest one; 1 or more for noise.
+        distance: Kolmogorov and Smirnov's, between the singular values and the law.
+        log_distance: mean difference of log λ from the law's quantiles, in nats (Wasserstein-1).
+    """
+
+    above: int
+    below: int
+    soft_rank: float
+    distance: float
+    log_distance: float
+
+
+def compare_with_noise(values_R: Tensor, law: MarchenkoPastur) -> NoiseComparison:
+    """How far a matrix's singular values are from those of noise.
+
+    Args:
+        values_R: all of them, descending: as many as `law.columns`.
+        law: its shape, and the entries' standard deviation as it is, as it was at the beginning
+            of training, or as the bulk has it (`bulk_std`).
+    """
+    values_R = values_R.double().cpu()
+    low, high = law.edges(slack=True)
+    below_R = law.below(values_R.flip(0))
+    place_R = torch.arange(len(values_R), dtype=torch.float64)
+    count = len(values_R)
+    steps = torch.maximum((place_R + 1) / count - below_R, below_R - place_R / count)
+    largest = float(values_R[0])
+    return NoiseComparison(
+        above=int((values_R > high).sum()),
+        below=int((values_R < low).sum()),
+        soft_rank=(law.edges()[1] / largest) ** 2 if largest > 0 else math.nan,
+        distance=float(steps.max()),
+        log_distance=log_distance(values_R, law.expected()),
+    )
+
+
+def log_distance(first_R: Tensor, second_R: Tensor) -> float:
+    """Wasserstein-1 between two spectra's log λ = 2 log σ, in nats.
+
+    Args:
+        first_R: singular values, descending.
+        second_R: as many. Of both, what is below `NOISE` of the largest counts as that.
+    """
+    logs = []
+    for values_R in (first_R, second_R):
+        values_R = values_R.double().cpu()
+        logs.append(2 * values_R.clamp(min=NOISE * float(values_R[0])).log())
+    return float((logs[0] - logs[1]).abs().mean())
+
+
+def _interpolate(x_K: Tensor, grid_G: Tensor, values_G: Tensor) -> Tensor:
+    """Linear between the points of an ascending grid, constant outside."""
+    right_K = torch.searchsorted(grid_G, x_K.contiguous()).clamp(1, len(grid_G) - 1)
+    left_K = right_K - 1
+    width_K = grid_G[right_K] - grid_G[left_K]
+    share_K = ((x_K - grid_G[left_K]) / width_K.where(width_K > 0, 1.0)).clamp(0, 1)
+    return values_G[left_K] + share_K * (values_G[right_K] - values_G[left_K])

@@ -1,0 +1,201 @@
+"""Linear pictures of many vectors, and how well two kinds of vectors separate in them.
+
+Shapes: N vectors of width D, K axes.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Center = Literal["fit", "both", "none"]
+PLANE, SPACE = 2, 6  # axes of the picture, and of the space in which kinds are told apart
+
+
+def unit(x_ND: Tensor) -> Tensor:
+    """Rows of length 1 in float64; zero rows stay."""
+    x_ND = x_ND.double()
+    length_N1 = x_ND.norm(dim=1, keepdim=True)
+    return x_ND / length_N1.where(length_N1 > 0, 1.0)
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Axes that were fitted to some vectors and can be used for others.
+
+    Args:
+        mean_D: what is subtracted before projecting: zeros where the origin stays visible.
+        axes_KD: orthonormal; each one's largest entry is positive.
+        shares_K: each axis' share of the fitted variance.
+    """
+
+    mean_D: Tensor
+    axes_KD: Tensor
+    shares_K: Tensor
+
+    def __call__(self, x_ND: Tensor) -> Tensor:
+        """Coordinates [N, K], float64."""
+        return (x_ND.double() - self.mean_D) @ self.axes_KD.T
+
+
+def principal_axes(x_ND: Tensor, k: int = SPACE, center: Center = "both") -> Projection:
+    """Principal axes of a set of vectors, in float64.
+
+    Args:
+        x_ND: any floating type, at least one row.
+        k: how many; fewer come back where there are fewer rows or dimensions.
+        center: "both": of the covariance, and coordinates are relative to the mean. "fit": of the
+            covariance, but coordinates keep the origin, so that a cone looks like one (Ning and
+            Rangaraju 2025). "none": of the second moments about the origin.
+    """
+    x_ND = x_ND.double()
+    mean_D = x_ND.mean(dim=0)
+    centred_ND = x_ND if center == "none" else x_ND - mean_D
+    rows, width = centred_ND.shape
+    k = min(k, rows, width)
+    if rows >= width:
+        squares, vectors = torch.linalg.eigh(centred_ND.T @ centred_ND)
+        axes_KD = vectors.flip(1)[:, :k].T
+    else:
+        squares, vectors = torch.linalg.eigh(centred_ND @ centred_ND.T)
+        axes_KD = vectors.flip(1)[:, :k].T @ centred_ND
+        # Through QR, so that axes without variance are orthonormal, too.
+        axes_KD = torch.linalg.qr(axes_KD.T).Q.T
+    largest_K = axes_KD.abs().argmax(dim=1, keepdim=True)
+    axes_KD = axes_KD * torch.sign(axes_KD.gather(1, largest_K))
+    squares = squares.clamp(min=0).flip(0)
+    shares_K = squares[:k] / squares.sum().clamp(min=torch.finfo(torch.float64).tiny)
+    return Projection(mean_D if center == "both" else torch.zeros_like(mean_D), axes_KD, shares_K)
+
+
+def shares_of_independent(x_ND: Tensor, k: int = SPACE, seed: int = 0) -> Tensor:
+    """Variance shares [K] after each dimension's values were shuffled by themselves.
+
+    The null model of `principal_axes` (Horn's parallel analysis): the same variances without any
+    correlation.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    order_ND = torch.rand(x_ND.shape, generator=generator).argsort(dim=0).to(x_ND.device)
+    return principal_axes(x_ND.gather(0, order_ND), k).shares_K
+
+
+def explained(x_NK: Tensor, value_N: Tensor) -> float:
+    """R² of a linear regression of a number on coordinates, adjusted for their number.
+
+    0 in expectation where they have nothing to do with each other.
+    """
+    rows, k = x_NK.shape
+    value_N = value_N.double() - value_N.double().mean()
+    centred_NK = x_NK.double() - x_NK.double().mean(dim=0)
+    total = float(value_N.square().sum())
+    if total == 0 or rows <= k + 1:
+        return float("nan")
+    # gelsd copes with axes that have no variance.
+    fit = torch.linalg.lstsq(centred_NK, value_N[:, None], driver="gelsd").solution
+    rest = float((value_N - (centred_NK @ fit)[:, 0]).square().sum())
+    return 1 - rest / total * (rows - 1) / (rows - k - 1)
+
+
+@dataclass(frozen=True)
+class Separation:
+    """How far apart two kinds of vectors lie; accuracies are balanced: chance is 0.5.
+
+    Args:
+        plane: accuracy of a logistic regression on the first two principal axes, on what it saw.
+        held_out: accuracy on six axes, trained on every second group, tested on the others, and
+            the other way round, averaged.
+        silhouette: on six axes, −1 … 1 (Rousseeuw 1987).
+        angle: between the two mean vectors about the origin, degrees.
+        null_plane: `plane` after kinds were shuffled within each group, several times.
+        null_held_out: `held_out` after the same.
+        null_swapped: `held_out` after the kinds of whole groups were swapped at random: what two
+            clusters a group give without any direction that the groups share.
+        shares_K: variance shares of the axes.
+    """
+
+    plane: float
+    held_out: float
+    silhouette: float
+    angle: float
+    null_plane: np.ndarray
+    null_held_out: np.ndarray
+    null_swapped: np.ndarray
+    shares_K: Tensor
+
+
+def separation(
+    x_ND: Tensor, kind_N: Tensor, group_N: Tensor, *, shuffles: int = 19, seed: int = 0
+) -> Separation:
+    """Scores for a picture in which two kinds of vectors seem to be apart.
+
+    Axes are fitted to all vectors without their kinds.
+
+    Args:
+        x_ND: the vectors.
+        kind_N: 0 or 1.
+        group_N: what to hold out, e.g. the block that a vector is from; each has both kinds.
+        shuffles: of each null model.
+        seed: of the shuffles.
+
+    Raises:
+        ValueError: fewer than two groups, or one without both kinds.
+    """
+    from sklearn.metrics import silhouette_score
+
+    kinds, groups = kind_N.cpu().numpy().astype(int), group_N.cpu().numpy()
+    names = np.unique(groups)
+    if len(names) < 2 or any(len(np.unique(kinds[groups == g])) < 2 for g in names):
+        raise ValueError("separation needs two groups or more, each with both kinds")
+    axes = principal_axes(x_ND, SPACE)
+    coordinates = axes(x_ND).cpu().numpy()
+    coordinates /= np.maximum(coordinates.std(axis=0), 1e-12)  # one strength for all axes
+    scaled = axes(x_ND).cpu().numpy()
+    even = np.isin(groups, names[::2])
+    draw = np.random.default_rng(seed)
+
+    def held_out(labels: np.ndarray) -> float:
+        first = _accuracy(coordinates, labels, even, ~even)
+        return (first + _accuracy(coordinates, labels, ~even, even)) / 2
+
+    def plane(labels: np.ndarray) -> float:
+        everything = np.ones(len(labels), dtype=bool)
+        return _accuracy(coordinates[:, :PLANE], labels, everything, everything)
+
+    def shuffled() -> np.ndarray:
+        labels = kinds.copy()
+        for name in names:
+            labels[groups == name] = draw.permutation(labels[groups == name])
+        return labels
+
+    def swapped() -> np.ndarray:
+        # None and all swapped are the labels themselves: neither is drawn.
+        flips = np.zeros(len(names), dtype=int)
+        while flips.min() == flips.max():
+            flips = draw.integers(0, 2, len(names))
+        return kinds ^ flips[np.searchsorted(names, groups)]
+
+    first_D, second_D = (x_ND.double()[kind_N == k].mean(dim=0) for k in (0, 1))
+    cosine = torch.nn.functional.cosine_similarity(first_D, second_D, dim=0).clamp(-1, 1)
+    nulls = [shuffled() for _ in range(shuffles)]
+    return Separation(
+        plane=plane(kinds),
+        held_out=held_out(kinds),
+        silhouette=float(silhouette_score(scaled, kinds, sample_size=2000, random_state=seed))
+        if len(kinds) > 2000
+        else float(silhouette_score(scaled, kinds)),
+        angle=float(torch.rad2deg(cosine.arccos())),
+        null_plane=np.array([plane(labels) for labels in nulls]),
+        null_held_out=np.array([held_out(labels) for labels in nulls]),
+        null_swapped=np.array([held_out(swapped()) for _ in range(shuffles)]),
+        shares_K=axes.shares_K,
+    )
+
+
+def _accuracy(x: np.ndarray, labels: np.ndarray, train: np.ndarray, test: np.ndarray) -> float:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import balanced_accuracy_score
+
+    model = LogisticRegression(class_weight="balanced").fit(x[train], labels[train])
+    return float(balanced_accuracy_score(labels[test], model.predict(x[test])))

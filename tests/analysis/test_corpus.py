@@ -1,0 +1,113 @@
+"""Spectra of corpora: against dense float64 formulas, and texts of which the truth is known."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+
+from headless.analysis import corpus as module
+from headless.analysis.corpus import (
+    cooccurrences,
+    corpus,
+    covariance_spectrum,
+    log_slope,
+    pmi_spectrum,
+    token_counts,
+)
+from headless.errors import HeadlessError
+
+V = 150
+
+
+def zipf_text(number: int, seed: int = 0) -> np.ndarray:
+    weights = 1 / np.arange(1, V + 1)
+    return np.random.default_rng(seed).choice(V, size=number, p=weights / weights.sum())
+
+
+def topic_text(sequences: int, length: int) -> np.ndarray:
+    """Each sequence speaks of one of five topics, each with its own tokens."""
+    draw = np.random.default_rng(1)
+    text = zipf_text(sequences * length, 1).reshape(sequences, length)
+    for row in text:
+        topic = draw.integers(5)
+        own = draw.random(length) < 0.5
+        row[own] = 20 + 10 * topic + draw.integers(10, size=own.sum())
+    return text.ravel()
+
+
+@pytest.mark.parametrize(("number", "length"), [(300, 16), (60, 40)])
+@pytest.mark.parametrize("scale", [False, True])
+def test_the_covariance_is_the_dense_one(
+    number: int, length: int, scale: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = token_counts(zipf_text(number * length), length, V)
+    dense = counts.toarray()
+    assert dense.sum() == number * length
+    dense = dense[:, dense.std(axis=0) > 0]
+    if scale:
+        dense = dense / dense.std(axis=0)
+    wanted = np.linalg.eigvalsh(np.cov(dense.T, bias=True))[::-1]
+    found = covariance_spectrum(counts, scale=scale)
+    np.testing.assert_allclose(found, wanted[: len(found)], atol=1e-9)
+    assert np.all(wanted[len(found) :] < 1e-9)  # none is left out
+    monkeypatch.setattr(module, "GRAM", 10)
+    np.testing.assert_allclose(
+        covariance_spectrum(counts, scale=scale, top=12), wanted[:12], rtol=1e-7
+    )
+
+
+def test_cooccurrences_and_pmi() -> None:
+    text = zipf_text(400)
+    pairs = cooccurrences(text, V, 3).toarray()
+    wanted = np.zeros((V, V))
+    for i, a in enumerate(text):
+        for j, b in enumerate(text):
+            wanted[a, b] += 0 < abs(i - j) <= 3
+    np.testing.assert_array_equal(pairs, wanted)
+    total, count = wanted.sum(), wanted.sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        pmi = np.log(wanted * total / np.outer(count, count))
+    pmi = np.where(np.isfinite(pmi), np.maximum(pmi, 0), 0)
+    values = np.linalg.svd(pmi, compute_uv=False)
+    found = pmi_spectrum(cooccurrences(text, V, 3), 20)
+    np.testing.assert_allclose(found, values[:20], atol=1e-8)
+
+
+def test_log_slope() -> None:
+    slope, r2 = log_slope(5 * np.arange(1, 200) ** -0.7, 3, 100)
+    assert (slope, r2) == pytest.approx((-0.7, 1))
+
+
+def test_independent_tokens_are_their_own_null() -> None:
+    found = corpus(zipf_text(600 * 32), V, length=32)
+    s = found.scalars
+    for variant in ("covariance", "correlation", "pmi"):
+        real, null = (s[f"corpus/{variant}{k}/slope_head"] for k in ("", "/null"))
+        assert real == pytest.approx(null, abs=0.04)
+        assert abs(s[f"corpus/{variant}/excess_50"]) < 0.03
+    assert not found.claims[1].agrees
+
+
+def test_topics_are_above_the_null_and_drawn() -> None:
+    compare = {"weights": np.arange(1, 100) ** -0.5}
+    found = corpus(topic_text(500, 32), V, length=32, compare=compare)
+    s = found.scalars
+    # Five topics are four directions.
+    assert 4 <= s["corpus/correlation/ranks_above_null"] <= 5
+    assert s["corpus/covariance/excess_50"] > 0.2
+    assert s["corpus/compare/weights/slope"] == pytest.approx(-0.5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for picture in found.pictures:
+            draw_whole(picture.draw())
+
+
+def test_a_short_text() -> None:
+    with pytest.raises(HeadlessError, match="sequences of 128"):
+        corpus(zipf_text(1000), V)
+
+
+def draw_whole(figure: Any) -> None:
+    figure.draw_without_rendering()
+    assert figure.axes

@@ -1,0 +1,150 @@
+"""One streaming pass: the same statistics as the states themselves, on one process and on two."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor
+
+from headless.analysis.accumulators import StateStatistics
+from headless.analysis.capture import Point, capture, points_of
+from headless.analysis.measure import measure, sample_tokens, statistics_bytes
+from headless.errors import HeadlessError
+from headless.models.backbone import BackboneConfig, build_backbone
+
+V, D, DEPTH, T = 53, 16, 2, 12
+
+
+def model_of(family: str = "llama") -> Any:
+    torch.manual_seed(3)
+    config = BackboneConfig(
+        model_type=family,
+        hidden_size=D,
+        num_hidden_layers=DEPTH,
+        num_attention_heads=2,
+        intermediate_size=24,
+        max_position_embeddings=16,
+    )
+    return build_backbone(config, V).eval()
+
+
+def batches_of(count: int = 5, size: int = 3, length: int = T) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(4)
+    return [torch.randint(0, V, (size, length), generator=generator) for _ in range(count)]
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "llama", "bert"])
+def test_it_is_what_the_states_give(family: str) -> None:
+    model, batches = model_of(family), batches_of()
+    found = measure(model, batches, reservoir=20)
+    assert list(found) == points_of(model)
+    states: dict[Point, Tensor] = {}
+    with torch.no_grad(), capture(model, lambda p, x: states.__setitem__(p, x.clone())):
+        model(input_ids=torch.cat(batches))
+    for point, s in found.items():
+        whole = StateStatistics(D, T, reservoir=20)
+        whole.update(states[point], torch.arange(15))
+        for name, value in vars(whole.compute()).items():
+            torch.testing.assert_close(getattr(s, name), value, rtol=1e-4, atol=1e-3, msg=name)
+        torch.testing.assert_close(s.example_ED, states[point][0], rtol=1e-4, atol=1e-5)
+
+
+def test_the_budget_the_progress_and_the_mode() -> None:
+    model = model_of().train()
+    seen: list[tuple[int, int]] = []
+    found = measure(
+        model,
+        batches_of(),
+        points=[Point("post", 1)],
+        covariance=False,
+        token_budget=4 * T + 5,
+        progress=lambda tokens, budget: seen.append((tokens, budget)),
+    )
+    assert seen == [(3 * T, 4 * T + 5), (4 * T, 4 * T + 5)]
+    assert list(found) == [Point("post", 1)]
+    assert float(found[Point("post", 1)].count_G.sum()) == 4 * T
+    assert found[Point("post", 1)].outer_DD is None
+    assert model.training
+
+
+def test_covariances_at_some_points_only() -> None:
+    wanted = {Point("post", 0)}
+    found = measure(model_of(), batches_of(1), covariance=wanted, by_position=wanted)
+    assert {p for p, s in found.items() if s.outer_DD is not None} == wanted
+    assert {p for p, s in found.items() if s.position_sum_TD is not None} == wanted
+
+
+def test_tokens_of_the_sample() -> None:
+    """The embedding of the token is the state."""
+    model, batches = model_of(), batches_of()
+    s = measure(model, batches, points=[Point("embed", -1)], reservoir=30)[Point("embed", -1)]
+    tokens_K = sample_tokens(s, batches)
+    table_VD = model.get_input_embeddings().weight.detach()
+    torch.testing.assert_close(s.sample_KD, table_VD[tokens_K])
+    next_K = sample_tokens(s, batches, offset=1)
+    ids = torch.cat(batches)
+    for sequence, position, token in zip(
+        s.sample_sequences_K.tolist(), s.sample_positions_K.tolist(), next_K.tolist(), strict=True
+    ):
+        assert token == (int(ids[sequence, position + 1]) if position + 1 < T else -1)
+
+
+def test_the_promised_size_is_the_size() -> None:
+    metric = StateStatistics(D, T, reservoir=50)
+    held = sum(
+        getattr(metric, n).numel() * getattr(metric, n).element_size() for n in metric._defaults
+    )
+    assert statistics_bytes(D, T, True, True, 50) == pytest.approx(held, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("batches", "options", "message"),
+    [
+        ([], {}, "no sequences to measure"),
+        ([torch.zeros(2, 20, dtype=torch.long)], {}, "sequences of 20 tokens, but the model takes"),
+        (
+            [torch.zeros(2, 4, dtype=torch.long), torch.zeros(2, 5, dtype=torch.long)],
+            {},
+            "put the longest first",
+        ),
+        ([torch.full((2, 4), V)], {}, f"token id {V} in a vocabulary of {V}"),
+        ([torch.zeros(4, dtype=torch.long)], {}, "token ids of the shape"),
+        ([torch.tensor(3)], {}, "token ids of the shape"),
+        ([torch.zeros(2, 4, dtype=torch.long)], {"memory": 1000}, "choose fewer points"),
+        ([torch.zeros(2, 4, dtype=torch.long)], {"points": [Point("post", 9)]}, "no post/09"),
+    ],
+)
+def test_bad_input(batches: list[Tensor], options: dict[str, Any], message: str) -> None:
+    with pytest.raises(HeadlessError, match=message):
+        measure(model_of(), batches, **options)
+
+
+def test_a_diverged_model() -> None:
+    model = model_of()
+    with torch.no_grad():
+        model.get_input_embeddings().weight[:] = torch.nan
+    with pytest.raises(HeadlessError, match="not finite"):
+        measure(model, batches_of(1))
+
+
+def _rank(rank: int, port: int, output: str) -> None:
+    dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    found = measure(model_of(), batches_of(), points=[Point("post", 1)], reservoir=25)
+    if rank == 1:
+        torch.save(vars(found[Point("post", 1)]), output)
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def test_two_processes_are_one(tmp_path: Path) -> None:
+    from lightning.fabric.plugins.environments.lightning import find_free_network_port
+
+    file = tmp_path / "rank.pt"
+    mp.spawn(_rank, (find_free_network_port(), str(file)), nprocs=2)
+    alone = measure(model_of(), batches_of(), points=[Point("post", 1)], reservoir=25)
+    two = torch.load(file)
+    for name, value in vars(alone[Point("post", 1)]).items():
+        torch.testing.assert_close(two[name], value, rtol=1e-10, atol=1e-10, msg=name)

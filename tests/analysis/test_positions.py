@@ -1,0 +1,125 @@
+"""The path of positions and variance shares, planted."""
+
+import math
+import warnings
+
+import pytest
+import torch
+from torch import Tensor
+
+from headless.analysis.accumulators import StateStatistics, Statistics
+from headless.analysis.capture import Point
+from headless.analysis.positions import (
+    position_means,
+    position_table,
+    positional_geometry,
+    sequence_geometry,
+)
+from headless.errors import HeadlessError
+from headless.models.backbone import BackboneConfig, build_backbone
+
+B, T, D, DEPTH = 60, 40, 24, 4
+
+
+def spiral(turns: float = 3.0) -> Tensor:
+    t_T = torch.linspace(0, 1, T)
+    angle_T = 2 * math.pi * turns * t_T
+    path = torch.stack([3 * t_T, angle_T.cos(), angle_T.sin()], dim=1)
+    generator = torch.Generator().manual_seed(2)
+    return path @ torch.linalg.qr(torch.randn(D, 3, generator=generator)).Q.T
+
+
+def statistics(position: Tensor, context: float, noise: float = 1.0) -> dict[Point, Statistics]:
+    found = {}
+    for i in range(DEPTH):
+        generator = torch.Generator().manual_seed(i)
+        metric = StateStatistics(D, T, covariance=False, reservoir=1000)
+        x_BTD = noise * torch.randn(B, T, D, generator=generator) + position
+        x_BTD += context * torch.randn(B, 1, D, generator=generator) + 2.0
+        metric.update(x_BTD, torch.arange(B))
+        found[Point("post", i)] = metric.compute()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("family", "rows"), [("gpt2", 32), ("bert", 32), ("distilbert", 32), ("llama", 0)]
+)
+def test_tables(family: str, rows: int) -> None:
+    backbone = build_backbone(
+        BackboneConfig(
+            model_type=family, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+            intermediate_size=24, max_position_embeddings=32,
+        ),
+        50,
+    )  # fmt: skip
+    table = position_table(backbone)
+    assert (0 if table is None else len(table)) == rows
+
+
+def test_a_planted_spiral_is_a_helix() -> None:
+    found = positional_geometry(spiral() + 0.02 * torch.randn(T, D), learned=True)
+    assert found.scalars["positions/helix"] == 1
+    assert found.scalars["positions/turns"] == pytest.approx(3, abs=0.15)
+    assert found.claims[0].agrees
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for picture in found.pictures:
+            picture.draw().draw_without_rendering()
+
+
+def test_walks_and_noise_are_none() -> None:
+    walk = torch.randn(T, D, generator=torch.Generator().manual_seed(1)).cumsum(dim=0)
+    for path in (walk, torch.randn(T, D)):
+        found = positional_geometry(path, learned=True)
+        assert found.scalars["positions/helix"] == 0
+        assert found.claims[0].agrees is False
+    assert positional_geometry(walk, learned=False).claims[0].agrees is None
+    with pytest.raises(HeadlessError, match="8 tokens"):
+        positional_geometry(walk[:5], learned=True)
+
+
+def test_position_means_and_their_noise() -> None:
+    raw_TD, floor = position_means(statistics(spiral(), context=0.0), directions=False)
+    centred = spiral() - spiral().mean(dim=0)
+    error = (raw_TD - raw_TD.mean(dim=0) - centred).square().mean() / centred.square().mean()
+    assert float(error) < 0.2
+    assert floor < 0.3
+    assert position_means(statistics(0 * spiral(), context=0.0), directions=False)[1] > 0.8
+    assert position_means(statistics(0 * spiral(), context=0.0), directions=True)[1] > 0.8
+    with pytest.raises(HeadlessError, match="by position"):
+        position_means({}, directions=True)
+
+
+def test_shares_are_those_that_were_planted() -> None:
+    position = spiral()
+    wanted = float((position[1:] - position[1:].mean(dim=0)).square().sum(dim=1).mean())
+    total = wanted + D * (0.5**2 + 1)
+    found = sequence_geometry(statistics(position, context=0.5))
+    s = found.scalars
+    assert s["sequence/position"] == pytest.approx(wanted / total, abs=0.02)
+    assert s["sequence/context"] == pytest.approx(D * 0.25 / total, abs=0.03)
+    assert s["sequence/raw/six_shares"] > 0.8
+    assert found.claims[1].agrees
+    assert "sequence/post/00/overlap" in s
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for picture in found.pictures:
+            picture.draw().draw_without_rendering()
+
+
+def test_overlap_of_subspaces() -> None:
+    """Context along the directions of position is seen, and noise alone is not judged."""
+    basis = torch.linalg.qr(spiral().T @ spiral() + 1e-3 * torch.eye(D)).Q[:, :3]
+    same = statistics(8 * spiral(), context=0.0)
+    for i, key in enumerate(same):
+        generator = torch.Generator().manual_seed(i)
+        metric = StateStatistics(D, T, covariance=False, reservoir=1000)
+        context = torch.randn(B, 1, 3, generator=generator) @ basis.T
+        metric.update(8 * spiral() + context + 0.1 * torch.randn(B, T, D), torch.arange(B))
+        same[key] = metric.compute()
+    apart = sequence_geometry(statistics(8 * spiral(), context=0.5)).scalars
+    together = sequence_geometry(same).scalars
+    name = "sequence/post/01/overlap"
+    assert together[name] > 1.2 * apart[name]
+    noise = sequence_geometry(statistics(0 * spiral(), context=0.5))
+    assert [claim.agrees for claim in noise.claims] == [None, None, None]
