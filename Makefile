@@ -34,6 +34,7 @@ bench: setup-dev ## measure preparation, loop, losses and training on this CPU; 
 	$(BIN)/python scripts/bench_loop.py
 	$(BIN)/python scripts/bench_objectives.py --preset cpu
 	$(BIN)/python scripts/bench_training.py --preset cpu
+	$(BIN)/python scripts/bench_decode.py --preset cpu
 
 # Needs torch, lightning and transformers, no .venv: any Python that has them will do.
 bench-gpu: ## measure losses and training on a GPU; writes benchmarks/*_gpu.json

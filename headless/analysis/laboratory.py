@@ -15,7 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from headless.analysis.ablation import outlier_ablation
 from headless.analysis.activations import histograms
+from headless.analysis.alignment import alignment_uniformity
+from headless.analysis.anisotropy import layer_anisotropy
 from headless.analysis.capture import Point
 from headless.analysis.cone import cone
 from headless.analysis.corpus import corpus
@@ -24,8 +27,9 @@ from headless.analysis.families import backbone_of, block_matrices
 from headless.analysis.finding import Finding
 from headless.analysis.frequency import frequency
 from headless.analysis.gradients import gradients, token_loss
+from headless.analysis.initial_token import initial_token_norms, sink_strength
 from headless.analysis.latents import attention_and_mlp, latents
-from headless.analysis.measure import measure
+from headless.analysis.measure import measure, sample_tokens
 from headless.analysis.norms import norms
 from headless.analysis.outliers import outliers
 from headless.analysis.permutation import block_permutation
@@ -40,6 +44,7 @@ from headless.analysis.weights import weight_findings
 from headless.errors import HeadlessError
 from headless.models.backbone import embedding_table
 
+ALONE = 256  # tokens that are looked at one by one
 FEW = 4  # sequences for what runs the model again
 REPEATS = 3  # tokens that are repeated
 
@@ -166,6 +171,45 @@ def _cone(session: Session) -> list[Finding]:
     return [cone(sets, count_V=session.subject.counts_V, seed=session.seed)]
 
 
+def _alignment(session: Session) -> list[Finding]:
+    statistics = session.statistics
+    last = next(reversed(statistics.values()))
+    head = "head" if "head" in session.tables else "embedding"
+    return [
+        alignment_uniformity(
+            statistics,
+            tokens_K=sample_tokens(last, session.batches()),
+            next_K=sample_tokens(last, session.batches(), offset=1),
+            tables=session.tables,
+            head=head,
+        )
+    ]
+
+
+def _norms(session: Session) -> list[Finding]:
+    subject = session.subject
+    rows = len(session.tables["embedding"])
+    generator = torch.Generator().manual_seed(session.seed)
+    some_N = torch.randperm(rows, generator=generator)[:ALONE]
+    alone = initial_token_norms(subject.model, some_N)
+    sink = sink_strength(subject.model, _few(session)) if subject.mask_token is None else None
+    return [norms(session.statistics, alone=alone, sink=sink)]
+
+
+def _ablation(session: Session) -> list[Finding]:
+    few = [torch.cat(_few(session))]
+    mask_token = session.subject.mask_token
+    return [
+        outlier_ablation(
+            session.subject.model,
+            few,
+            session.statistics,
+            mask_token=mask_token,
+            seed=session.seed,
+        )
+    ]
+
+
 def _frequency(session: Session) -> list[Finding]:
     counts_V = session.subject.counts_V
     if counts_V is None or not bool(counts_V.any()):
@@ -228,10 +272,17 @@ ANALYSES = (
     Analysis("corpus", "the text's own token covariance", _corpus),
     Analysis("frequency", "embeddings against token frequency", _frequency),
     Analysis("cone", "angles and anisotropy", _cone),
+    Analysis(
+        "anisotropy",
+        "mean cosine by layer, in its variants",
+        lambda s: [layer_anisotropy(s.statistics, tables=s.tables, seed=s.seed)],
+    ),
+    Analysis("alignment", "alignment and uniformity", _alignment),
     Analysis("histograms", "distributions of activations", lambda s: [histograms(s.statistics)]),
     Analysis("outliers", "outlier dimensions", lambda s: [outliers(s.statistics)]),
+    Analysis("ablation", "the loss without the largest dimensions", _ablation),
     Analysis("covariance", "spectra of activations", _covariance),
-    Analysis("norms", "norms by layer and position", lambda s: [norms(s.statistics)]),
+    Analysis("norms", "norms by layer and position, and the first token", _norms),
     Analysis("latents", "principal components", lambda s: [latents(s.statistics, seed=s.seed)]),
     Analysis(
         "separation",

@@ -107,6 +107,7 @@ def open_subject(
     from headless.analysis.laboratory import Subject
     from headless.data.stream import open_dataset
     from headless.downstream.loading import load_language_model
+    from headless.models.backbone import embedding_table
     from headless.runs.directory import RunDirectory
 
     lm = load_language_model(model, device=device, trust_remote_code=trust_remote_code)
@@ -131,7 +132,7 @@ def open_subject(
     if data is None:
         return subject
     dataset = open_dataset(data)
-    if dataset.manifest.vocab_size > len(lm.model.get_input_embeddings().weight):
+    if dataset.manifest.vocab_size > len(embedding_table(lm.model)):
         raise HeadlessError(f"{data} has more token ids than {model} has embeddings")
     from headless.data.tokenizer import load_tokenizer
 

@@ -1,0 +1,68 @@
+"""`headless analyze`: from a run to a page, and what users get wrong."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from headless.analysis.laboratory import NAMES
+from headless.cli.main import main
+from headless.cli.pretrain import build, pretrain
+
+
+@pytest.fixture
+def run(run_arguments: Callable[..., list[str]]) -> Path:
+    options = ("--model.backbone.hidden_size", "32", "--model.backbone.num_hidden_layers", "4")
+    return pretrain(build([*run_arguments("run"), *options]))
+
+
+def test_a_run_to_a_page(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "inside"
+    arguments = ["analyze", "--model", str(run), "--output", str(output), "--tokens", "2048"]
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    numbers = json.loads((output / "analysis.json").read_text())
+    found = {finding["name"] for finding in numbers["findings"]}
+    assert {"table_spectra", "weight_spectra", "anisotropy", "outliers"} <= found
+    left_out = [line for line in out.splitlines() if line.startswith("left out")]
+    assert len(left_out) <= 3, left_out
+    assert all(
+        any(value is not None for value in f["scalars"].values()) for f in numbers["findings"]
+    )
+    page = (output / "analysis.html").read_text()
+    assert page.count("<svg") == len(list((output / "figures").glob("*.svg")))
+    assert main(arguments) == 2
+    assert "--overwrite true" in capsys.readouterr().err
+
+
+def test_one_analysis_of_an_export_without_text(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export = tmp_path / "export"
+    assert main(["export", "--checkpoint", str(run), "--output", str(export)]) == 0
+    arguments = ["analyze", "--model", str(export), "--output", str(tmp_path / "weights")]
+    assert main([*arguments, "--analyses", "weights"]) == 0
+    found = json.loads((tmp_path / "weights/analysis.json").read_text())["findings"]
+    assert "table_spectra" in {finding["name"] for finding in found}
+    assert main([*arguments, "--analyses", "norms", "--overwrite", "true"]) == 2
+    assert "no text was given" in capsys.readouterr().err
+
+
+def test_bad_input(
+    run: Path, tmp_path: Path, text_files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from headless.data.prepare import prepare
+
+    prepare([str(text_files)], tmp_path / "other", vocab_size=300, validation_fraction=0.1)
+    for arguments, message in (
+        (["--analyses", "cones"], f"there are {', '.join(NAMES)}"),
+        (["--data", str(tmp_path / "other")], "another tokenizer"),
+        (["--length", "400"], "positions"),
+        (["--tokens", "10"], "holds no two sequences"),
+    ):
+        model = ["analyze", "--model", str(run), "--output", str(tmp_path / "out")]
+        assert main([*model, *arguments]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert message in line
+        assert not (tmp_path / "out").exists()
