@@ -32,9 +32,9 @@ for objective in vanilla headless; do
     fi
 done
 # A softmax head for the headless model, from its calibrated head and from its embeddings.
-for start in calibrated embedding; do
-    grep -q '"finished": true' "$runs/headless-lm-head-$start/summary.json" 2>/dev/null ||
-        $headless finetune --task lm-head --model "$runs/headless" --start "$start" \
+for origin in calibrated embedding; do
+    grep -q '"finished": true' "$runs/headless-lm-head-$origin/summary.json" 2>/dev/null ||
+        $headless finetune --task lm-head --model "$runs/headless" --start "$origin" \
             --run.resume true
 done
 # The two, and every run of your own beside them.

@@ -10,12 +10,13 @@ from headless.errors import HeadlessError
 
 def analyze(
     model: str,
-    output: Path,
+    output: Path | None = None,
     data: Path | None = None,
     analyses: str | list[str] | None = None,
     tokens: int = 65_536,
     length: int | None = None,
     split: Literal["train", "validation"] = "validation",
+    steps: Literal["last", "all"] = "last",
     seed: int = 0,
     device: str = "auto",
     trust_remote_code: bool = False,
@@ -28,13 +29,16 @@ def analyze(
 
     Args:
         model: a run directory, a checkpoint, a Hugging Face directory or a hub name.
-        output: the directory to write to.
+        output: the directory to write to; of a run its own directory's "analysis", from where
+            `headless compare` takes it.
         data: a prepared dataset with the model's tokenizer; a run's own where it is there. Without
             any, the weights alone are looked at.
         analyses: some of them by name, as [cone, norms]; all by default.
         tokens: how many of the text are read.
         length: of the sequences; as long as the model was trained with, 512 at the most.
         split: of the dataset.
+        steps: "all" repeats the analyses at every kept checkpoint of a run (pretrain
+            --checkpoint.keep true) and draws each number over training.
         seed: of the null models.
         device: "auto" (a GPU where there is one), "cpu", "cuda", ...
         trust_remote_code: run the Python file that comes with a Hugging Face directory.
@@ -51,9 +55,11 @@ def analyze(
     from headless.analysis.laboratory import Session, select
     from headless.analysis.laboratory import analyze as run_analyses
     from headless.analysis.report import check_output, write_report
+    from headless.analysis.training import over_training
 
     names = [analyses] if isinstance(analyses, str) else analyses
     chosen = select(names)
+    output = output or default_output(model)
     check_output(output, overwrite)
     subject = open_subject(model, data, tokens, length, split, device, trust_remote_code)
     console = Console(stderr=True)
@@ -67,8 +73,15 @@ def analyze(
                 tasks[inner] = bars.add_task(what, total=total)
             bars.update(tasks[inner], description=what, completed=done, total=total)
 
+        by_step = {}
+        for step, checkpoint in (earlier(model) if steps == "all" else {}).items():
+            place = (str(checkpoint), data, tokens, length, split, device, trust_remote_code)
+            by_step[step], _ = run_analyses(Session(open_subject(*place), seed, report), chosen)
         session = Session(subject, seed, report)
         findings, left_out = run_analyses(session, chosen)
+        if steps == "all":
+            last = last_step(model)
+            findings = [over_training(by_step | {last: findings}), *findings]
         if not findings:
             reason = next(iter(left_out.values()), "nothing was asked for")
             raise HeadlessError(f"nothing could be analysed: {reason}")
@@ -85,6 +98,49 @@ def analyze(
     for name, reason in left_out.items():
         print(f"left out: {name}: {reason}")
     print(f"page: {page}")
+
+
+def default_output(model: str) -> Path:
+    """Where a run's analysis belongs.
+
+    Raises:
+        HeadlessError: not a run directory.
+    """
+    from headless.runs.directory import RunDirectory
+
+    run = RunDirectory(Path(model))
+    if not run.config.is_file():
+        raise HeadlessError(f"{model} is not a run directory: say where to write with --output DIR")
+    return run.analysis
+
+
+def earlier(model: str) -> dict[int, Path]:
+    """The kept checkpoints of a run by their step, without the last one.
+
+    Raises:
+        HeadlessError: not a run directory, or it kept none.
+    """
+    from headless.runs.directory import open_run
+
+    kept = open_run(model).checkpoints.glob("step-*.ckpt")
+    found = {int(path.stem.removeprefix("step-")): path for path in sorted(kept)}
+    found.pop(last_step(model), None)
+    if not found:
+        raise HeadlessError(
+            f"{model} kept no checkpoint but the last: train with --checkpoint.keep true, or leave "
+            "out --steps"
+        )
+    return found
+
+
+def last_step(model: str) -> int:
+    """The step of a run's last checkpoint."""
+    import torch
+
+    from headless.training.loading import find_checkpoint
+
+    content = torch.load(find_checkpoint(model), map_location="cpu", weights_only=True, mmap=True)
+    return int(content["global_step"])
 
 
 def open_subject(

@@ -7,7 +7,7 @@ summary or an old one: what its metrics say counts then.
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,7 @@ class Run:
     points: list[dict[str, Any]]
     samples: list[dict[str, Any]]
     evaluations: list[Evaluation]
+    analysis: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -221,9 +222,15 @@ def read_run(path: Path) -> Run:
             points=read_metrics(directory.metrics),
             samples=read_metrics(directory.samples),
             evaluations=read_evaluations(directory.evaluations),
+            analysis=_read_analysis(directory.analysis / "analysis.json"),
         )
     except (ValueError, yaml.YAMLError) as error:
         raise HeadlessError(f"{path} holds a damaged file, leave this run out: {error}") from error
+
+
+def _read_analysis(path: Path) -> dict[str, Any]:
+    """What `headless analyze` wrote; empty where it was not called."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def read_groups(paths: Sequence[Path]) -> list[Group]:

@@ -11,6 +11,7 @@ from headless.pages.page import Cell, Column, Page, TextCard
 from headless.reports.evaluations import add_zero_shot
 from headless.reports.fairness import remarks, same_budget
 from headless.reports.headline import baseline_of, headline, relative
+from headless.reports.inside import add_inside
 from headless.reports.lm_heads import add_lm_heads
 from headless.reports.plots import costs, geometry, learning_curves
 from headless.reports.reading import Group, Run, differing_settings
@@ -71,6 +72,7 @@ def build_page(
     add_zero_shot(page, groups)
     add_lm_heads(page, tuned)
     _geometry(page, groups)
+    add_inside(page, groups)
     _samples(page, groups)
     _settings(page, groups)
     _method(page, [*groups, *tuned], output)

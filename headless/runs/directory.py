@@ -44,6 +44,11 @@ class RunDirectory:
         return self.path / "evaluations.jsonl"
 
     @property
+    def analysis(self) -> Path:
+        """What `headless analyze` found: a directory with a page and analysis.json."""
+        return self.path / "analysis"
+
+    @property
     def summary(self) -> Path:
         """The headline numbers."""
         return self.path / "summary.json"

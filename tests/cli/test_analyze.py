@@ -66,3 +66,40 @@ def test_bad_input(
         (line,) = capsys.readouterr().err.splitlines()
         assert message in line
         assert not (tmp_path / "out").exists()
+
+
+def test_over_the_kept_checkpoints(
+    run_arguments: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--checkpoint.keep", "true", "--checkpoint.every_n_steps", "4")
+    path = pretrain(build([*run_arguments("kept"), *options]))
+    arguments = ["analyze", "--model", str(path), "--tokens", "512", "--steps", "all"]
+    assert main([*arguments, "--analyses", "[anisotropy, weights]"]) == 0
+    numbers = json.loads((path / "analysis/analysis.json").read_text())
+    course = numbers["findings"][0]
+    assert course["name"] == "over_training"
+    assert course["arrays"]["steps"] == [4, 8, 12]
+    last = {k: v for f in numbers["findings"][1:] for k, v in f["scalars"].items()}
+    followed = [name for name in course["arrays"] if name != "steps"]
+    assert len(followed) > 10
+    for name in followed:
+        assert course["arrays"][name][-1] == pytest.approx(last[name])
+    assert any(course["arrays"][name][0] != course["arrays"][name][-1] for name in followed)
+    capsys.readouterr()
+    (path / "checkpoints/step-00000004.ckpt").unlink()
+    (path / "checkpoints/step-00000008.ckpt").unlink()
+    assert main([*arguments, "--overwrite", "true"]) == 2
+    assert "--checkpoint.keep true" in capsys.readouterr().err
+
+
+def test_two_runs_side_by_side(run_arguments: Callable[..., list[str]], tmp_path: Path) -> None:
+    runs = []
+    for objective in ("CrossEntropy", "ContrastiveWeightTying"):
+        path = pretrain(build(run_arguments(objective, objective=objective)))
+        arguments = ["analyze", "--model", str(path), "--tokens", "512"]
+        assert main([*arguments, "--analyses", "[anisotropy]"]) == 0
+        runs.append(str(path))
+    assert main(["compare", *runs, "--output", str(tmp_path / "report")]) == 0
+    page = (tmp_path / "report/report.html").read_text()
+    assert "Inside the models" in page
+    assert "CrossEntropy/analysis/analysis.html" in page
