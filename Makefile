@@ -16,7 +16,7 @@ demo: setup ## prepare Shakespeare and Milton, train both objectives, open the c
 	@sh scripts/demo.sh $(DEMO)
 
 test: setup-dev ## run the tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --dist loadfile
 
 check: setup-dev ## format, lint, types and layers
 	$(BIN)/ruff format --check .
