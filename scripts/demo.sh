@@ -31,12 +31,20 @@ for objective in vanilla headless; do
             --model "$runs/$objective" --head tied
     fi
 done
-# A softmax head for the headless model, from its calibrated head and from its embeddings.
-for origin in calibrated embedding; do
-    grep -q '"finished": true' "$runs/headless-lm-head-$origin/summary.json" 2>/dev/null ||
-        $headless finetune --task lm-head --model "$runs/headless" --start "$origin" \
-            --run.resume true
+# A softmax head for the headless model, trained from its embeddings as in the paper.
+grep -q '"finished": true' "$runs/headless-lm-head-embedding/summary.json" 2>/dev/null ||
+    $headless finetune --task lm-head --model "$runs/headless" --start embedding --run.resume true
+# The laboratory: the two at once, since much of it is drawing on one core.
+pids=
+trap 'kill $pids 2>/dev/null; exit 130' INT TERM
+for objective in vanilla headless; do
+    [ -f "$runs/$objective/analysis/analysis.html" ] && continue
+    echo "looking inside $runs/$objective"
+    OMP_NUM_THREADS=1 $headless analyze --model "$runs/$objective" --overwrite true >/dev/null &
+    pids="$pids $!"
 done
+for pid in $pids; do wait "$pid"; done
+trap - INT TERM
 # The two, and every run of your own beside them.
 set -- "$runs/vanilla" "$runs/headless"
 for summary in "$runs"/*/summary.json; do

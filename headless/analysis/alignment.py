@@ -56,18 +56,14 @@ def alignment_uniformity(
     scalars = {"alignment_uniformity/isotropic": null}
     for point, s in stream:
         key = f"alignment_uniformity/{point.name}"
-        x_KD = s.sample_KD.double()
-        scalars[f"{key}/uniformity"] = uniformity(x_KD[:ROWS])
-        scalars[f"{key}/random_pairs"] = 2.0 - 2.0 * float(mean_cosine(x_KD))
-        scalars[f"{key}/mean_cosine"] = moments.mean_cosine(s)
-        if tokens_K is not None:
-            scalars[f"{key}/same_token"], _ = class_alignment(x_KD, tokens_K)
+        scalars[f"{key}/uniformity"] = uniformity(s.sample_KD.double()[:ROWS])
+    scalars |= alignments(statistics, tokens_K)
     for name, table_VD in tables.items():
         few = table_VD[torch.linspace(0, len(table_VD) - 1, min(ROWS, len(table_VD))).long()]
         scalars[f"alignment_uniformity/{name}/uniformity"] = uniformity(few)
         scalars[f"alignment_uniformity/{name}/mean_cosine"] = float(mean_cosine(table_VD))
     if next_K is not None and head in tables:
-        scalars |= _next_token(stream[-1][1].sample_KD, next_K, tables[head])
+        scalars |= next_token(stream[-1][1].sample_KD, next_K, tables[head])
     names = ["uniformity", "random_pairs", "same_token"]
     arrays = {
         name: np.array(
@@ -95,10 +91,36 @@ def alignment_uniformity(
     )
 
 
-def _next_token(state_KD: Tensor, next_K: Tensor, head_VD: Tensor) -> dict[str, float]:
-    """Mean squared distance of unit states and unit rows of what follows, and in random pairs."""
+def alignments(
+    statistics: Mapping[Point, Statistics], tokens_K: Tensor | None = None
+) -> dict[str, float]:
+    """Along the stream: the mean squared distance in random pairs and of states of one token.
+
+    Raises:
+        HeadlessError: no `post` point was measured.
+    """
+    scalars: dict[str, float] = {}
+    for point, s in stream_of(statistics):
+        key = f"alignment_uniformity/{point.name}"
+        x_KD = s.sample_KD.double()
+        scalars[f"{key}/random_pairs"] = 2.0 - 2.0 * float(mean_cosine(x_KD))
+        scalars[f"{key}/mean_cosine"] = moments.mean_cosine(s)
+        if tokens_K is not None:
+            scalars[f"{key}/same_token"], _ = class_alignment(x_KD, tokens_K)
+    return scalars
+
+
+def next_token(state_KD: Tensor, next_K: Tensor, head_VD: Tensor) -> dict[str, float]:
+    """Mean squared distance of unit states and unit rows of what follows, and in random pairs.
+
+    Args:
+        state_KD: the last states.
+        next_K: the token after each, -1 for none.
+        head_VD: the rows that score them, on any device.
+    """
     here_K = next_K >= 0
-    state_ND, row_ND = unit(state_KD[here_K]), unit(head_VD[next_K[here_K]])
+    rows_ND = head_VD[next_K[here_K].to(head_VD.device)].to(state_KD.device)
+    state_ND, row_ND = unit(state_KD[here_K]), unit(rows_ND)
     if not len(state_ND):
         return {}
     together = 2.0 - 2.0 * float((state_ND * row_ND).sum(dim=1).mean())

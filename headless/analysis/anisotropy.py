@@ -50,6 +50,7 @@ def layer_anisotropy(
     statistics: Mapping[Point, Statistics],
     *,
     tables: Mapping[str, Tensor] | None = None,
+    nulls: bool = True,
     seed: int = 0,
 ) -> Finding:
     """The mean cosine and its variants at every point, and of tables such as the embeddings.
@@ -57,6 +58,7 @@ def layer_anisotropy(
     Args:
         statistics: of `measure`, with a reservoir.
         tables: matrices [V, D] by name, e.g. "embedding" and "head".
+        nulls: also what takes long: the shuffled null and I(W).
         seed: of the shuffled null.
 
     Raises:
@@ -65,10 +67,10 @@ def layer_anisotropy(
     stream = stream_of(statistics)
     scalars: dict[str, float] = {}
     for point, s in statistics.items():
-        for name, value in variants(s, seed).items():
+        for name, value in variants(s, seed, nulls).items():
             scalars[f"anisotropy/{point.name}{name}"] = value
     for name, table_VD in (tables or {}).items():
-        table_VD = table_VD.detach().cpu().double()
+        table_VD = table_VD.detach().double()
         scalars[f"anisotropy/{name}"] = float(mean_cosine(table_VD))
         scalars[f"anisotropy/{name}/centred"] = float(mean_cosine(table_VD - table_VD.mean(dim=0)))
         values = torch.linalg.eigvalsh(table_VD.T @ table_VD)
@@ -89,8 +91,9 @@ def layer_anisotropy(
         pictures=(
             Picture(
                 "anisotropy_by_layer",
-                "Mean cosine along the residual stream (left: its variants, with the shuffled "
-                "null; 0 is the isotropic one) and at every point of a block (right).",
+                "Mean cosine along the residual stream (left: its variants"
+                + (", with the shuffled null" if nulls else "")
+                + "; 0 is the isotropic one) and at every point of a block (right).",
                 lambda: _draw(statistics, scalars, [p for p, _ in stream], tables or {}),
             ),
             Picture(
@@ -105,7 +108,7 @@ def layer_anisotropy(
     )
 
 
-def variants(s: Statistics, seed: int = 0) -> dict[str, float]:
+def variants(s: Statistics, seed: int = 0, nulls: bool = True) -> dict[str, float]:
     """The mean cosine of the states at one point, "" the plain one, others by suffix."""
     found = {"": moments.mean_cosine(s), "/first": moments.mean_cosine(s, FIRST)}
     unit_D, squares = s.unit_GD.sum(dim=0), float(s.unit_squares_GD.sum())
@@ -119,7 +122,9 @@ def variants(s: Statistics, seed: int = 0) -> dict[str, float]:
     between = rest * (rest - 1) - pairs
     found["/between"] = (total - within) / between if between else float("nan")
     found["/mean_ratio"] = float(moments.mean(s).norm()) / moments.mean_norm(s)
-    found |= _from_sample(s, seed)
+    found |= _from_sample(s)
+    if nulls:
+        found |= _nulls(s, seed)
     if s.outer_DD is not None:
         values = torch.linalg.eigvalsh(s.outer_DD)
         found["/first_share"] = float(values[-1] / values.sum())
@@ -129,7 +134,7 @@ def variants(s: Statistics, seed: int = 0) -> dict[str, float]:
     return found
 
 
-def _from_sample(s: Statistics, seed: int) -> dict[str, float]:
+def _from_sample(s: Statistics) -> dict[str, float]:
     """Variants that change the states before their lengths are taken: from the reservoir."""
     x_KD = s.sample_KD.double()
     if len(x_KD) < 2:
@@ -140,12 +145,20 @@ def _from_sample(s: Statistics, seed: int) -> dict[str, float]:
     shares_D = moments.cosine_shares(s)
     kept_D = torch.ones_like(alive_D)
     kept_D[shares_D.topk(min(ROGUE, len(shares_D) // 4)).indices] = False
-    generator = torch.Generator().manual_seed(seed)
-    order_KD = torch.rand(x_KD.shape, generator=generator).argsort(dim=1)
     return {
         "/centred": float(mean_cosine(centred_KD)),
         "/without_rogue": float(mean_cosine(x_KD[:, kept_D])),
         "/standardised": float(mean_cosine(centred_KD[:, alive_D] / std_D[alive_D])),
+    }
+
+
+def _nulls(s: Statistics, seed: int) -> dict[str, float]:
+    x_KD = s.sample_KD.double()
+    if len(x_KD) < 2:
+        return {}
+    generator = torch.Generator().manual_seed(seed)
+    order_KD = torch.rand(x_KD.shape, generator=generator).argsort(dim=1)
+    return {
         "/shuffled": float(mean_cosine(x_KD.gather(1, order_KD))),
         "/partition": partition_isotropy(x_KD[:PARTITION]),
     }

@@ -11,6 +11,11 @@ Points, in the order of the computation (TransformerLens' names in brackets):
     post      the stream after the block (resid_post)
     norm_f    output of the final norm (ln_final)
 
+Two more have widths of their own and are captured where they are asked for (`inner_points_of`):
+
+    heads     the heads' outputs side by side, before attention's last matrix (hook_z)
+    hidden    the MLP's neurons, before its last matrix (mlp.hook_post); of gated MLPs the product
+
 In a pre-norm block embed or post of the block before + attn = mid, mid + mlp = post; in a parallel
 one the stream + attn + mlp = post. In a post-norm block (BERT) norm1(stream + attn) = mid and
 norm2(mid + mlp) = post: its norms' outputs are the stream, and are not captured twice.
@@ -25,12 +30,15 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
-from headless.analysis.families import Family, backbone_of, family_of
+from headless.analysis.families import Family, backbone_of, family_of, input_width
 from headless.errors import HeadlessError
 from headless.models.sharding import blocks
 
-Component = Literal["embed", "norm1", "attn", "mid", "norm2", "mlp", "post", "norm_f"]
+Component = Literal[
+    "embed", "norm1", "heads", "attn", "mid", "norm2", "hidden", "mlp", "post", "norm_f"
+]
 COMPONENTS: tuple[Component, ...] = get_args(Component)
+INNER: tuple[Component, ...] = ("heads", "hidden")  # inside a part, not as wide as the stream
 
 
 class Point(NamedTuple):
@@ -51,7 +59,7 @@ Observe = Callable[[Point, Tensor], None]
 
 
 def points_of(model: nn.Module) -> list[Point]:
-    """The points that a model has, in the order in which it computes them.
+    """The points of the residual stream's width, in the order in which a model computes them.
 
     Raises:
         HeadlessError: an unknown family.
@@ -69,6 +77,27 @@ def points_of(model: nn.Module) -> list[Point]:
     return [*found, Point("norm_f", depth)] if family.final_norm else found
 
 
+def inner_points_of(model: nn.Module) -> list[Point]:
+    """The points inside attention and MLP, in the order in which a model computes them.
+
+    Raises:
+        HeadlessError: an unknown family.
+    """
+    backbone = backbone_of(model)
+    family_of(backbone)
+    return [Point(component, i) for i in range(len(blocks(backbone))) for component in INNER]
+
+
+def width_of(model: nn.Module, point: Point) -> int:
+    """How wide the states at a point are: those of the first block are as wide as any other's."""
+    backbone = backbone_of(model)
+    if point.component not in INNER:
+        return int(backbone.config.hidden_size)  # type: ignore[union-attr,arg-type]
+    family = family_of(backbone)
+    last = family.attn_out if point.component == "heads" else family.mlp_down
+    return input_width(blocks(backbone)[max(point.block, 0)].get_submodule(last))
+
+
 @contextmanager
 def capture(
     model: nn.Module, observe: Observe, points: Collection[Point] | None = None
@@ -82,7 +111,7 @@ def capture(
         model: a backbone or a model with a head, in evaluation mode, called with
             `use_cache=False` and without gradient checkpointing, which would run blocks twice.
         observe: sees each state once.
-        points: which ones; None: all.
+        points: which ones; None: all of `points_of`.
 
     Raises:
         HeadlessError: an unknown family, or a point that the model does not have.
@@ -90,7 +119,7 @@ def capture(
     backbone = backbone_of(model)
     family, known = family_of(backbone), points_of(model)
     wanted = set(known if points is None else points)
-    if unknown := wanted - set(known):
+    if unknown := wanted - set(known) - set(inner_points_of(model)):
         names = ", ".join(sorted(point.name for point in unknown))
         raise HeadlessError(f"this model has no {names} (a parallel block has no mid)")
     handles: list[Any] = []
@@ -130,6 +159,8 @@ def _hook_block(
     before: Callable[[nn.Module, Point], None],
 ) -> None:
     part = block.get_submodule
+    before(part(family.attn_out), Point("heads", i))
+    before(part(family.mlp_down), Point("hidden", i))
     after(part(family.attn), Point("attn", i))
     after(part(family.mlp), Point("mlp", i))
     if family.post_norm:
@@ -155,6 +186,10 @@ def _input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
 def identity_errors(model: nn.Module, input_ids_BT: Tensor) -> dict[int, float]:
     """How far each block is from what its kind says of it: the self-test of the hooks.
 
+    Pre-norm blocks are added up in the model's own precision, as the model does: 0 exactly. The
+    others differ by rounding: a parallel block adds in an order of its own, and the norms of a
+    post-norm block are computed in float64.
+
     Returns:
         For each block the largest absolute difference, relative to the largest state.
 
@@ -165,7 +200,7 @@ def identity_errors(model: nn.Module, input_ids_BT: Tensor) -> dict[int, float]:
     family, states = family_of(backbone), {}
 
     def keep(point: Point, state: Tensor) -> None:
-        states[point] = state.double()
+        states[point] = state.clone()
 
     was_training = backbone.training
     backbone.eval()
@@ -193,4 +228,5 @@ def identity_errors(model: nn.Module, input_ids_BT: Tensor) -> dict[int, float]:
 def _double(norm: Any) -> Callable[[Tensor], Tensor]:
     """A LayerNorm in float64, apart from the model."""
     weight, bias = norm.weight.double(), norm.bias.double()
-    return lambda x: nn.functional.layer_norm(x, norm.normalized_shape, weight, bias, norm.eps)
+    shape = norm.normalized_shape
+    return lambda x: nn.functional.layer_norm(x.double(), shape, weight, bias, norm.eps)

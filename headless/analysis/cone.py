@@ -16,6 +16,8 @@ from headless.geometry.projection import unit
 from headless.pages.figures import INK, MUTED, SURFACE, drawing_style, new_figure, series_color
 
 DRAWN = 4000  # vectors in a scatter
+FOLLOWED = 1500  # of them whose way is followed over checkpoints
+_EDGES = np.arange(0.0, 181.0, 2.0)  # degrees
 _ABOUT = (
     "Vectors of one kind (token embeddings, the rows of the LM head, last hidden states) are seen "
     "from the side: their mean direction points to the right, and the direction at right angles to "
@@ -74,6 +76,12 @@ def cone(
         frames[name] = axes[name].double() if axes and name in axes else frame_AD
         drawn[name] = _rows(len(x_ND), generator)
         arrays[f"{name}/angles"] = angles_N.numpy()
+        density, _ = np.histogram(arrays[f"{name}/angles"], _EDGES, density=True)
+        arrays[f"{name}/angle_density"] = density
+        arrays[f"{name}/isotropic_density"] = isotropic_angle_density(
+            torch.from_numpy((_EDGES[:-1] + _EDGES[1:]) / 2), x_ND.shape[1]
+        ).numpy()
+        arrays[f"{name}/vectors"] = x_ND[_some(len(x_ND))].float().numpy()
         arrays[f"{name}/axes"] = frame_AD.numpy()
         arrays[f"{name}/coordinates"] = (x_ND[drawn[name]] @ frames[name].T).numpy()
         if count_V is not None and len(count_V) == len(x_ND):
@@ -134,6 +142,11 @@ def _rows(count: int, generator: torch.Generator) -> Tensor:
     if count <= DRAWN:
         return torch.arange(count)
     return torch.randperm(count, generator=generator)[:DRAWN].sort().values
+
+
+def _some(count: int) -> Tensor:
+    """The same rows at every checkpoint."""
+    return torch.linspace(0, count - 1, min(count, FOLLOWED)).round().long()
 
 
 def _answer(scalars: Mapping[str, float], names: list[str], width: int) -> str:

@@ -22,7 +22,7 @@ from headless.analysis.capture import Point
 from headless.analysis.families import READS, Matrix
 from headless.analysis.finding import Claim, Finding, Picture
 from headless.errors import HeadlessError
-from headless.geometry.power_law import RankLaw, rank_law
+from headless.geometry.power_law import rank_law
 from headless.pages.figures import INK, MUTED, compact_ticks, drawing_style
 
 FIRST_RANK, LAST_SHARE = 10, 0.7  # the law is fitted to ranks 10 to 0.7·D
@@ -57,28 +57,17 @@ def covariance_spectra(
         raise HeadlessError("no covariance after a block was measured: measure with covariances")
     scalars: dict[str, float] = {}
     arrays: dict[str, np.ndarray] = {}
-    laws: dict[Point, RankLaw] = {}
     for point, s in here.items():
         key = f"covariance_spectra/{point.name}"
         values_D = torch.from_numpy(moments.eigenvalues(s).copy())
         correlated_D = correlation_eigenvalues(s)
-        laws[point] = law = rank_law(values_D, _low(len(values_D)), LAST_SHARE)
-        probability_D = values_D / values_D.sum()
-        entropy = -float(torch.special.xlogy(probability_D, probability_D).sum())
-        scalars |= {
-            f"{key}/exponent": law.exponent,
-            f"{key}/r_squared": law.r_squared,
-            f"{key}/exponent/correlation": rank_law(
-                correlated_D, _low(len(correlated_D)), LAST_SHARE
-            ).exponent,
-            f"{key}/participation": float(values_D.sum() ** 2 / values_D.square().sum()),
-            f"{key}/participation/correlation": float(
-                correlated_D.sum() ** 2 / correlated_D.square().sum()
-            ),
-            f"{key}/entropy_rank": float(np.exp(entropy)),
-            f"{key}/first_share": float(probability_D[0]),
-            f"{key}/variance": float(values_D.sum()),
-        }
+        scalars |= {f"{key}/{name}": value for name, value in spread_of(values_D).items()}
+        scalars[f"{key}/exponent/correlation"] = rank_law(
+            correlated_D, _low(len(correlated_D)), LAST_SHARE
+        ).exponent
+        scalars[f"{key}/participation/correlation"] = float(
+            correlated_D.sum() ** 2 / correlated_D.square().sum()
+        )
         arrays[f"{point.name}/eigenvalues"] = values_D.numpy()
         arrays[f"{point.name}/null"] = moments.variance(s).sort(descending=True).values.numpy()
         arrays[f"{point.name}/correlation"] = correlated_D.numpy()
@@ -121,6 +110,21 @@ def covariance_spectra(
         pictures=tuple(pictures),
         claims=_claims(here, scalars, arrays),
     )
+
+
+def spread_of(values_D: Tensor) -> dict[str, float]:
+    """The numbers of a cloud from its covariance's eigenvalues, descending, none below 0."""
+    law = rank_law(values_D, _low(len(values_D)), LAST_SHARE)
+    probability_D = values_D / values_D.sum()
+    entropy = -float(torch.special.xlogy(probability_D, probability_D).sum())
+    return {
+        "exponent": law.exponent,
+        "r_squared": law.r_squared,
+        "participation": float(values_D.sum() ** 2 / values_D.square().sum()),
+        "entropy_rank": float(np.exp(entropy)),
+        "first_share": float(probability_D[0]),
+        "variance": float(values_D.sum()),
+    }
 
 
 def correlation_eigenvalues(s: Statistics) -> Tensor:

@@ -119,6 +119,22 @@ def backbone_of(model: nn.Module) -> nn.Module:
     return whole.base_model if hasattr(whole, "base_model") else whole
 
 
+def input_width(linear: Any) -> int:
+    """How many numbers a linear layer reads; GPT-2's `Conv1D` keeps its matrix the other way up."""
+    return int(linear.nx if hasattr(linear, "nx") else linear.in_features)
+
+
+def activation_of(backbone: nn.Module) -> tuple[Callable[[Tensor], Tensor], bool]:
+    """The MLP's nonlinearity, and whether it gates: multiplies a second product."""
+    from transformers.activations import ACT2FN
+
+    config: Any = backbone.config
+    names = ("hidden_act", "activation_function", "activation")
+    name = next(getattr(config, n) for n in names if hasattr(config, n))
+    gated = family_of(backbone).mlp_down == _LLAMA.mlp_down
+    return (ACT2FN[name] if isinstance(name, str) else name), gated
+
+
 @dataclass(frozen=True)
 class Matrix:
     """A weight matrix by its role, as [out, in] whatever the family stores."""

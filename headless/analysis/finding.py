@@ -30,6 +30,28 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Animation:
+    """A moving picture: frames that are drawn one after the other when somebody looks.
+
+    Args:
+        name: of its file, without a suffix.
+        caption: what is drawn, and what the axes are fixed from.
+        frames: what each one shows, e.g. "block 3" or "step 400".
+        draw: makes the matplotlib figure of a frame by its index; all of one size, with axes whose
+            limits do not depend on the frame.
+        seconds: that a frame stands.
+        wide: needs the page's whole width.
+    """
+
+    name: str
+    caption: str
+    frames: tuple[str, ...]
+    draw: Callable[[int], Any]
+    seconds: float = 0.6
+    wide: bool = True
+
+
+@dataclass(frozen=True)
 class Claim:
     """What a source says, and what this model does.
 
@@ -59,6 +81,7 @@ class Finding:
         arrays: what the pictures are drawn from, by name.
         pictures: in the order in which they are looked at.
         claims: what the sources report, and whether this model agrees.
+        animations: shown after the first picture.
     """
 
     name: str
@@ -69,3 +92,4 @@ class Finding:
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
     pictures: tuple[Picture, ...] = ()
     claims: tuple[Claim, ...] = ()
+    animations: tuple[Animation, ...] = ()

@@ -3,123 +3,31 @@
 Shapes: B = 1 sequence, T positions, V vocabulary.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
-from headless.analysis.families import backbone_of, block_matrices
+from headless.analysis.by_depth import middle_blocks
+from headless.analysis.families import backbone_of
 from headless.analysis.finding import Claim, Finding, Picture
+from headless.analysis.gradients_drawing import draw_histograms, draw_kurtosis
+from headless.analysis.gradients_measure import (
+    Entries,
+    LossOf,
+    Place,
+    Z,
+    backward,
+    entries,
+    noise_scale,
+    token_loss,
+)
 from headless.errors import HeadlessError
-from headless.pages.figures import MUTED, drawing_style, new_figure, series_color
 
-CONJECTURE = "Conjecture 2023"
-LossOf = Callable[[Tensor], Tensor]
-GAUSSIAN_TAIL = 6.334e-5  # P(|z| > 4)
-Z = np.linspace(-12, 12, 193)  # edges of the histograms of standardised entries
+__all__ = ["entries", "gradients", "token_loss"]
 
-
-def token_loss(model: Any, mask_token: int | None = None) -> LossOf:
-    """Mean loss of a model with an LM head on a sequence, in nats per token.
-
-    Args:
-        model: `…ForCausalLM`, scored on each next token; or `…ForMaskedLM` with `mask_token`, on
-            every seventh token, masked.
-        mask_token: of a masked model.
-    """
-
-    def of(ids_BT: Tensor) -> Tensor:
-        if mask_token is None:
-            logits_BTV = model(input_ids=ids_BT, use_cache=False).logits[:, :-1]
-            targets_BT = ids_BT[:, 1:]
-        else:
-            masked_T = torch.arange(ids_BT.shape[1], device=ids_BT.device) % 7 == 3
-            logits_BTV = model(input_ids=ids_BT.masked_fill(masked_T, mask_token)).logits
-            logits_BTV, targets_BT = logits_BTV[:, masked_T], ids_BT[:, masked_T]
-        flat_NV = logits_BTV.flatten(0, 1).float()
-        return torch.nn.functional.cross_entropy(flat_NV, targets_BT.flatten())
-
-    return of
-
-
-@dataclass(frozen=True)
-class Entries:
-    """The distribution of a matrix' entries.
-
-    Args:
-        mean_over_std: should be near 0.
-        std: of the entries.
-        kurtosis: excess; 0 for a Gaussian.
-        scaled_kurtosis: after each row and column was divided by its root mean square: what is
-            not explained by some inputs and outputs having larger gradients.
-        largest: max |z|.
-        tail: P(|z| > 4) over a Gaussian's.
-        piled: entries within 1 % of the largest |entry|: many where values were clipped.
-        histogram: counts of z between `Z`.
-    """
-
-    mean_over_std: float
-    std: float
-    kurtosis: float
-    scaled_kurtosis: float
-    largest: float
-    tail: float
-    piled: int
-    histogram: np.ndarray
-
-
-def entries(matrix: Tensor) -> Entries:
-    """Describe the entries of a matrix, in float64.
-
-    Raises:
-        ValueError: all entries are the same.
-    """
-    x = matrix.detach().double()
-    mean, std = float(x.mean()), float(x.std(correction=0))
-    if not std > 0:
-        raise ValueError("all entries are the same")
-    z = (x - mean) / std
-    size = x.abs()
-    row = x.square().mean(dim=1, keepdim=True).sqrt()
-    column = (x / row.clamp(min=1e-300)).square().mean(dim=0, keepdim=True).sqrt()
-    scaled = x / row.clamp(min=1e-300) / column.clamp(min=1e-300)
-    return Entries(
-        mean_over_std=mean / std,
-        std=std,
-        kurtosis=float(z.pow(4).mean()) - 3,
-        scaled_kurtosis=_kurtosis(scaled),
-        largest=float(z.abs().max()),
-        tail=float((z.abs() > 4).double().mean()) / GAUSSIAN_TAIL,
-        piled=int((size >= 0.99 * size.max()).sum()),
-        histogram=np.histogram(z.cpu().numpy(), Z)[0],
-    )
-
-
-def _kurtosis(x: Tensor) -> float:
-    x = x - x.mean()
-    return float(x.pow(4).mean() / x.square().mean().square()) - 3
-
-
-@contextmanager
-def gradients_as_weights(
-    parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor | None]
-) -> Iterator[None]:
-    """Inside this, parameters hold their gradients: what reads weights reads those.
-
-    Parameters without a gradient hold zeros. Weights come back whatever happens.
-    """
-    saved = [p.data for p in parameters]
-    try:
-        for p, gradient in zip(parameters, gradients, strict=True):
-            p.data = torch.zeros_like(p) if gradient is None else gradient
-        yield
-    finally:
-        for p, weight in zip(parameters, saved, strict=True):
-            p.data = weight
+CONJECTURE = "Conjecture, Basic Facts about Language Model Internals"
+OURS = "SmolLM2-135M, measured with this laboratory's definitions"
 
 
 def gradients(backbone: nn.Module, examples: Sequence[Tensor], loss_of: LossOf) -> Finding:
@@ -143,7 +51,7 @@ def gradients(backbone: nn.Module, examples: Sequence[Tensor], loss_of: LossOf) 
     try:
         for p in wanted:
             p.requires_grad_(True)
-        single, mean, square = _backward(inside, examples, loss_of)
+        single, mean, square = backward(inside, examples, loss_of)
     finally:
         for p, want in wanted.items():
             p.requires_grad_(want)
@@ -162,7 +70,7 @@ def gradients(backbone: nn.Module, examples: Sequence[Tensor], loss_of: LossOf) 
         }
         if len(examples) > 1:
             scalars[f"{key}/batch_kurtosis"] = mean[block, role].kurtosis
-            scalars[f"{key}/noise_scale"] = _noise_scale(*square[block, role], len(examples))
+            scalars[f"{key}/noise_scale"] = noise_scale(*square[block, role], len(examples))
     kurtosis = np.array([e.kurtosis for e in single.values()])
     scaled = np.array([e.scaled_kurtosis for e in single.values()])
     off = max(abs(e.mean_over_std) for e in single.values())
@@ -185,7 +93,7 @@ def gradients(backbone: nn.Module, examples: Sequence[Tensor], loss_of: LossOf) 
     )
     if len(examples) > 1:
         averaged = np.median([e.kurtosis for e in mean.values()])
-        scales = [_noise_scale(*s, len(examples)) for s in square.values()]
+        scales = [noise_scale(*s, len(examples)) for s in square.values()]
         scalars["gradients/median_batch_kurtosis"] = float(averaged)
         scalars["gradients/median_noise_scale"] = float(np.median(scales))
         answer += (
@@ -211,6 +119,7 @@ def gradients(backbone: nn.Module, examples: Sequence[Tensor], loss_of: LossOf) 
             piled >= 10,
             f"entries within 1 % of the largest {piled:.0f} in the median matrix, at least 10",
         ),
+        _reading(single),
     )
     about = (
         "One example's gradient, not averaged over a batch and not clipped, says what a single "
@@ -237,12 +146,12 @@ def gradients(backbone: nn.Module, examples: Sequence[Tensor], loss_of: LossOf) 
             "gradients-histograms",
             "Entries of each kind of matrix in standard deviations, one line a block (dark: "
             "early), and the Gaussian (dashed); logarithmic, so that a Gaussian is a parabola.",
-            lambda: _draw_histograms(single, roles, depth),
+            lambda: draw_histograms(single, roles, depth),
         ),
         Picture(
             "gradients-kurtosis",
             "Excess kurtosis by matrix and block; 0 for a Gaussian.",
-            lambda: _draw_kurtosis(grid, roles),
+            lambda: draw_kurtosis(grid, roles),
             wide=False,
         ),
     )
@@ -251,102 +160,20 @@ def gradients(backbone: nn.Module, examples: Sequence[Tensor], loss_of: LossOf) 
     )
 
 
-Place = tuple[int, str]
+def _reading(single: Mapping[Place, Entries]) -> Claim:
+    """Whether matrices that read have heavier tails than the one that writes, half-way."""
+    blocks = middle_blocks({block for block, _ in single})
 
+    def median(*roles: str) -> float:
+        found = [e.kurtosis for (b, role), e in single.items() if b in blocks and role in roles]
+        return float(np.median(found))
 
-def _backward(
-    inside: nn.Module, examples: Sequence[Tensor], loss_of: LossOf
-) -> tuple[dict[Place, Entries], dict[Place, Entries], dict[Place, tuple[float, float]]]:
-    """The first example's entries, those of the mean, and (mean of |g|², |mean g|²)."""
-    parameters = list(inside.parameters())
-    device = parameters[0].device
-    single: dict[Place, Entries] = {}
-    sums: dict[Place, Tensor] = {}
-    squares: dict[Place, float] = {}
-    for number, ids_BT in enumerate(examples):
-        with torch.enable_grad():
-            loss = loss_of(ids_BT.to(device))
-        if not bool(loss.isfinite()):
-            raise HeadlessError(f"the loss of example {number} is not finite: its gradient is not")
-        # Not backward(): no .grad of the caller's is touched, the head's neither.
-        found = torch.autograd.grad(loss, parameters, allow_unused=True)
-        with gradients_as_weights(parameters, found):
-            for matrix in block_matrices(inside):
-                place = (matrix.block, matrix.role)
-                if number == 0:
-                    single[place] = _described(matrix.weight, place)
-                g = matrix.weight.double()
-                squares[place] = squares.get(place, 0.0) + float(g.square().sum())
-                if len(examples) > 1:
-                    sums[place] = sums[place] + g if place in sums else g.clone()
-    mean = {place: _described(total / len(examples), place) for place, total in sums.items()}
-    both = {
-        place: (squares[place] / len(examples), float((total / len(examples)).square().sum()))
-        for place, total in sums.items()
-    }
-    return single, mean, both
-
-
-def _described(matrix: Tensor, place: Place) -> Entries:
-    try:
-        return entries(matrix)
-    except ValueError:
-        raise HeadlessError(
-            f"{place[1]} of block {place[0]} has no gradient: the loss does not run through it"
-        ) from None
-
-
-def _noise_scale(mean_square: float, square_mean: float, n: int) -> float:
-    """tr Σ / |G|², both without bias from n examples; infinite where noise hides the mean."""
-    noise = (mean_square - square_mean) * n / (n - 1)
-    signal = square_mean - noise / n
-    return noise / signal if signal > 0 else float("inf")
-
-
-def _draw_histograms(single: dict[Place, Entries], roles: Sequence[str], depth: int) -> Any:
-    import matplotlib
-
-    middle = (Z[1:] + Z[:-1]) / 2
-    width = Z[1] - Z[0]
-    columns = min(4, len(roles))
-    rows = -(-len(roles) // columns)
-    shades = matplotlib.colormaps["Blues"](np.linspace(1.0, 0.4, max(depth, 2)))
-    with drawing_style():
-        figure = new_figure(11.2, 0.4 + 2.3 * rows)
-        panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-        for panel, role in zip(panels.ravel(), roles, strict=False):
-            for (block, name), e in single.items():
-                if name == role:
-                    density = e.histogram / max(e.histogram.sum(), 1) / width
-                    shown = np.where(density > 0, np.log10(np.maximum(density, 1e-12)), np.nan)
-                    panel.plot(middle, shown, color=shades[block], linewidth=0.9)
-            gaussian = (-(middle**2) / 2 - 0.5 * np.log(2 * np.pi)) / np.log(10)
-            panel.plot(middle, gaussian, color=MUTED, linestyle="--", linewidth=1.2)
-            panel.set_title(role)
-            panel.set_ylim(-6.5, 1.2)
-        for panel in panels.ravel()[len(roles) :]:
-            panel.set_visible(False)
-        for panel in panels[-1]:
-            panel.set_xlabel("standard deviations")
-        for panel in panels[:, 0]:
-            panel.set_ylabel("log10 density")
-    return figure
-
-
-def _draw_kurtosis(grid: np.ndarray, roles: Sequence[str]) -> Any:
-    with drawing_style():
-        figure = new_figure(5.6, 3.2)
-        panel = figure.subplots()
-        for index, (role, values) in enumerate(zip(roles, grid, strict=True)):
-            panel.plot(
-                np.log10(1 + np.maximum(values, 0)), marker="o", markersize=3.5,
-                color=series_color(index), label=role,
-            )  # fmt: skip
-        ticks = [0, 1, 10, 100, 1000, 10000]
-        top = np.log10(1 + max(float(np.nanmax(grid)), 1)) * 1.05
-        panel.set_yticks([np.log10(1 + t) for t in ticks], [f"{t:,}" for t in ticks])
-        panel.set_ylim(0, top)
-        panel.xaxis.get_major_locator().set_params(integer=True)
-        panel.set(xlabel="block", ylabel="excess kurtosis")
-        figure.legend(loc="outside upper left", ncols=len(roles))
-    return figure
+    reading, writing = median("q", "gate", "up"), median("o")
+    return Claim(
+        OURS,
+        "Gradients of matrices that read the stream have heavier tails than those of attention's "
+        "output",
+        reading > writing,
+        f"median excess kurtosis in the middle blocks {reading:.1f} of q, gate and up, above "
+        f"{writing:.1f} of o",
+    )

@@ -5,140 +5,56 @@ again on a few sequences. An analysis that does not fit a model (one block, no g
 and named.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from headless.analysis.ablation import outlier_ablation
+from headless.analysis import moments
+from headless.analysis.ablation import nll, outlier_ablation
 from headless.analysis.activations import histograms
 from headless.analysis.alignment import alignment_uniformity
 from headless.analysis.anisotropy import layer_anisotropy
-from headless.analysis.capture import Point
 from headless.analysis.cone import cone
 from headless.analysis.corpus import corpus
 from headless.analysis.covariance_spectra import covariance_spectra
-from headless.analysis.families import backbone_of, block_matrices
+from headless.analysis.families import activation_of, block_matrices
 from headless.analysis.finding import Finding
 from headless.analysis.frequency import frequency
 from headless.analysis.gradients import gradients, token_loss
+from headless.analysis.head_outputs import head_outputs
+from headless.analysis.hidden_activations import hidden_activations
 from headless.analysis.initial_token import initial_token_norms, sink_strength
-from headless.analysis.latents import attention_and_mlp, latents
-from headless.analysis.measure import measure, sample_tokens
+from headless.analysis.latents import latents
+from headless.analysis.measure import sample_tokens
 from headless.analysis.norms import norms
 from headless.analysis.outliers import outliers
 from headless.analysis.permutation import block_permutation
-from headless.analysis.positions import (
-    position_means,
-    position_table,
-    positional_geometry,
-    sequence_geometry,
+from headless.analysis.position_means import position_means
+from headless.analysis.positions import position_table, positional_geometry
+from headless.analysis.presets import (
+    cheap_activations,
+    cheap_alignment,
+    cheap_anisotropy,
+    cheap_covariance,
+    cheap_norms,
+    cheap_outliers,
+    cheap_weights,
 )
 from headless.analysis.repeated import repeated_token
+from headless.analysis.separation import attention_and_mlp
+from headless.analysis.sequence import sequence_geometry
+from headless.analysis.session import Preset, Session
 from headless.analysis.weights import weight_findings
 from headless.errors import HeadlessError
-from headless.models.backbone import embedding_table
+from headless.geometry import singular_spectrum
 
 ALONE = 256  # tokens that are looked at one by one
 FEW = 4  # sequences for what runs the model again
+SHORT = (8, 128)  # sequences and tokens of each for what runs it dozens of times
 REPEATS = 3  # tokens that are repeated
-
-
-@dataclass
-class Subject:
-    """What is looked at.
-
-    Args:
-        name: for titles.
-        model: with a head; its backbone is of a family in `headless.analysis.families`.
-        sequences_NT: token ids of a text, whole sequences; None: weights alone.
-        counts_V: how often each token occurs in the training text, where it is known.
-        tokens: of the training text, for its own spectrum; None: it is left out.
-        initial: the backbone before training, where it is known.
-        mask_token: of a masked model.
-        bos: the token before a document.
-    """
-
-    name: str
-    model: Any
-    sequences_NT: Tensor | None = None
-    counts_V: Tensor | None = None
-    tokens: np.ndarray | None = None
-    initial: nn.Module | None = None
-    mask_token: int | None = None
-    bos: int | None = None
-    data: Path | None = None
-
-    @property
-    def backbone(self) -> nn.Module:
-        """The part without the head."""
-        return backbone_of(self.model)
-
-    @property
-    def head_VD(self) -> Tensor | None:  # noqa: N802 - the shape is part of the name
-        """The head's matrix, where it has one that is not the embedding table."""
-        linear = self.model.get_output_embeddings()
-        weight = None if linear is None else linear.weight.detach()
-        table = embedding_table(self.backbone)
-        return None if weight is None or weight is table or torch.equal(weight, table) else weight
-
-
-@dataclass
-class Session:
-    """A subject with what was measured of it, once and when it is first needed."""
-
-    subject: Subject
-    seed: int = 0
-    report: Callable[[str, int, int], None] = lambda what, done, total: None
-    _statistics: dict[Point, Any] | None = field(default=None, repr=False)
-
-    @property
-    def statistics(self) -> dict[Point, Any]:
-        """Of every point, over all sequences."""
-        if self._statistics is None:
-            self._statistics = measure(
-                self.subject.model,
-                self.batches(),
-                progress=lambda done, total: self.report("states", done, total),
-                token_budget=int(self.sequences.numel()),
-            )
-        return self._statistics
-
-    @property
-    def sequences(self) -> Tensor:
-        """The text."""
-        assert self.subject.sequences_NT is not None
-        return self.subject.sequences_NT
-
-    def batches(self, size: int = 8) -> Iterator[Tensor]:
-        """The text in batches, on the model's device."""
-        device = next(self.subject.backbone.parameters()).device
-        yield from (part.to(device) for part in self.sequences.split(size))
-
-    def sample(self, component: str) -> Tensor:
-        """The reservoir of the last point of a component."""
-        points = [point for point in self.statistics if point.component == component]
-        if not points:
-            raise HeadlessError(f"the model has no {component}")
-        return self.statistics[points[-1]].sample_KD
-
-    @property
-    def last_states(self) -> Tensor:
-        """What the head sees."""
-        has_norm = any(point.component == "norm_f" for point in self.statistics)
-        return self.sample("norm_f" if has_norm else "post")
-
-    @property
-    def tables(self) -> dict[str, Tensor]:
-        """Embeddings and, where it is another, the head."""
-        table = {"embedding": embedding_table(self.subject.backbone).detach()}
-        head = self.subject.head_VD
-        return table if head is None else table | {"head": head}
 
 
 Run = Callable[[Session], list[Finding]]
@@ -153,17 +69,20 @@ class Analysis:
         words: what it shows.
         run: makes the findings.
         needs_text: whether it needs sequences; the others need weights alone.
+        cheap: makes those of the cheap preset: some of the same scalars, without null models,
+            further runs of the model or decompositions of anything large; None: it has none.
     """
 
     name: str
     words: str
     run: Run
     needs_text: bool = True
+    cheap: Run | None = None
 
 
 def _weights(session: Session) -> list[Finding]:
     subject = session.subject
-    return weight_findings(subject.backbone, head=subject.head_VD, initial=subject.initial)
+    return weight_findings(subject.weights, head=subject.head_VD, initial=subject.initial)
 
 
 def _cone(session: Session) -> list[Finding]:
@@ -197,12 +116,11 @@ def _norms(session: Session) -> list[Finding]:
 
 
 def _ablation(session: Session) -> list[Finding]:
-    few = [torch.cat(_few(session))]
     mask_token = session.subject.mask_token
     return [
         outlier_ablation(
             session.subject.model,
-            few,
+            _short(session),
             session.statistics,
             mask_token=mask_token,
             seed=session.seed,
@@ -236,12 +154,28 @@ def _corpus(session: Session) -> list[Finding]:
     if tokens is None:
         raise HeadlessError("no prepared text was given")
     rows = len(session.tables["embedding"])
-    return [corpus(tokens, rows, seed=session.seed)]
+    tables = session.tables.items()
+    compare = {name: singular_spectrum(table, center=True).square() for name, table in tables}
+    last = next(reversed(session.statistics.values()))
+    others = {name: values_R.cpu().numpy() for name, values_R in compare.items()}
+    others["last states"] = moments.eigenvalues(last)
+    return [corpus(tokens, rows, compare=others, seed=session.seed)]
 
 
 def _covariance(session: Session) -> list[Finding]:
     matrices = block_matrices(session.subject.backbone)
     return [covariance_spectra(session.statistics, matrices=matrices)]
+
+
+def _histograms(session: Session) -> list[Finding]:
+    backbone = session.subject.backbone
+    activation, gated = activation_of(backbone)
+    heads = int(backbone.config.num_attention_heads)  # type: ignore[union-attr,arg-type]
+    return [
+        histograms(session.statistics),
+        hidden_activations(session.inner, activation=activation, gated=gated, seed=session.seed),
+        head_outputs(session.inner, heads),
+    ]
 
 
 def _repeated(session: Session) -> list[Finding]:
@@ -261,6 +195,22 @@ def _few(session: Session) -> list[Tensor]:
     return [row[None].to(device) for row in session.sequences[:FEW]]
 
 
+def _short(session: Session) -> list[Tensor]:
+    number, length = SHORT
+    device = next(session.subject.backbone.parameters()).device
+    every = max(1, len(session.sequences) // number)
+    return [session.sequences[::every][:number, :length].to(device)]
+
+
+def _permutation(session: Session) -> list[Finding]:
+    subject = session.subject
+
+    def loss(model: nn.Module, ids_BT: Tensor) -> float:
+        return nll(model, [ids_BT], mask_token=subject.mask_token, seed=session.seed)
+
+    return [block_permutation(subject.model, _short(session), loss=loss, seed=session.seed)]
+
+
 def _gradients(session: Session) -> list[Finding]:
     subject = session.subject
     loss = token_loss(subject.model, subject.mask_token)
@@ -268,7 +218,13 @@ def _gradients(session: Session) -> list[Finding]:
 
 
 ANALYSES = (
-    Analysis("weights", "spectra, noise, values, gains and sizes of every matrix", _weights, False),
+    Analysis(
+        "weights",
+        "spectra, noise, values, gains and sizes of every matrix",
+        _weights,
+        needs_text=False,
+        cheap=cheap_weights,
+    ),
     Analysis("corpus", "the text's own token covariance", _corpus),
     Analysis("frequency", "embeddings against token frequency", _frequency),
     Analysis("cone", "angles and anisotropy", _cone),
@@ -276,13 +232,26 @@ ANALYSES = (
         "anisotropy",
         "mean cosine by layer, in its variants",
         lambda s: [layer_anisotropy(s.statistics, tables=s.tables, seed=s.seed)],
+        cheap=cheap_anisotropy,
     ),
-    Analysis("alignment", "alignment and uniformity", _alignment),
-    Analysis("histograms", "distributions of activations", lambda s: [histograms(s.statistics)]),
-    Analysis("outliers", "outlier dimensions", lambda s: [outliers(s.statistics)]),
+    Analysis("alignment", "alignment and uniformity", _alignment, cheap=cheap_alignment),
+    Analysis(
+        "histograms",
+        "distributions of states, neurons and heads",
+        _histograms,
+        cheap=cheap_activations,
+    ),
+    Analysis(
+        "outliers",
+        "outlier dimensions",
+        lambda s: [outliers(s.statistics)],
+        cheap=cheap_outliers,
+    ),
     Analysis("ablation", "the loss without the largest dimensions", _ablation),
-    Analysis("covariance", "spectra of activations", _covariance),
-    Analysis("norms", "norms by layer and position, and the first token", _norms),
+    Analysis("covariance", "spectra of activations", _covariance, cheap=cheap_covariance),
+    Analysis(
+        "norms", "norms by layer and position, and the first token", _norms, cheap=cheap_norms
+    ),
     Analysis("latents", "principal components", lambda s: [latents(s.statistics, seed=s.seed)]),
     Analysis(
         "separation",
@@ -295,27 +264,30 @@ ANALYSES = (
     Analysis(
         "permutation",
         "blocks in another order",
-        lambda s: [block_permutation(s.subject.model, _few(s), seed=s.seed)],
+        _permutation,
     ),
 )
 NAMES = tuple(analysis.name for analysis in ANALYSES)
 
 
-def select(names: Sequence[str] | None) -> list[Analysis]:
-    """The analyses of some names, in the order of the page; all of them for None.
+def select(names: Sequence[str] | None = None, preset: Preset = "full") -> list[Analysis]:
+    """The analyses of some names, in the order of the page; all of a preset for None.
 
     Raises:
-        HeadlessError: an unknown name.
+        HeadlessError: an unknown name, or an analysis that the preset does not have.
     """
+    there = [a for a in ANALYSES if preset == "full" or a.cheap is not None]
     if names is None:
-        return list(ANALYSES)
+        return there
     if unknown := [name for name in names if name not in NAMES]:
         raise HeadlessError(f"there is no analysis {unknown[0]!r}; there are {', '.join(NAMES)}")
-    return [analysis for analysis in ANALYSES if analysis.name in names]
+    if dear := [name for name in names if name not in [a.name for a in there]]:
+        raise HeadlessError(f"{dear[0]} takes a while: it is in --preset full alone")
+    return [analysis for analysis in there if analysis.name in names]
 
 
 def analyze(session: Session, analyses: Sequence[Analysis]) -> tuple[list[Finding], dict[str, str]]:
-    """Run analyses.
+    """Run analyses, in the form of the session's preset.
 
     Returns:
         The findings, and for each analysis that could not be made the reason.
@@ -328,7 +300,14 @@ def analyze(session: Session, analyses: Sequence[Analysis]) -> tuple[list[Findin
             left_out[analysis.name] = "no text was given"
             continue
         try:
-            findings += analysis.run(session)
+            findings += _form(analysis, session.preset)(session)
         except HeadlessError as error:
             left_out[analysis.name] = str(error)
     return findings, left_out
+
+
+def _form(analysis: Analysis, preset: Preset) -> Run:
+    if preset == "full":
+        return analysis.run
+    assert analysis.cheap is not None  # `select` gave it
+    return analysis.cheap

@@ -6,14 +6,23 @@ statistics of the whole: sums are the same whatever the split.
 
 import math
 import warnings
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from headless.analysis.accumulators import EDGES, EXAMPLE, StateStatistics, Statistics
-from headless.analysis.capture import Point, backbone_of, capture, points_of
+from headless.analysis.capture import (
+    INNER,
+    Point,
+    backbone_of,
+    capture,
+    inner_points_of,
+    points_of,
+    width_of,
+)
 from headless.analysis.families import family_of
 from headless.errors import HeadlessError
 from headless.pages.numbers import compact
@@ -31,9 +40,11 @@ def measure(
     points: Collection[Point] | None = None,
     covariance: bool | Collection[Point] = True,
     by_position: bool | Collection[Point] = True,
+    histogram: bool = True,
     reservoir: int = RESERVOIR,
     token_budget: int = 1 << 19,
     memory: int = MEMORY,
+    spread: bool = True,
     progress: Progress | None = None,
 ) -> dict[Point, Statistics]:
     """Run a model once over batches of token ids and accumulate the states at its points.
@@ -42,17 +53,21 @@ def measure(
         model: a backbone or a model with a head. It is put into evaluation mode for the pass.
         batches: token ids [B, T], whole sequences without padding. The first batch has the
             longest sequences. Sequences are numbered as they come, from 0.
-        points: which ones; None: all of the model's.
+        points: which ones; None: all of `points_of`. Those of `inner_points_of` have no reservoir,
+            and covariances and sums by position only where they are named: they are wide.
         covariance: at which points to accumulate x xᵀ: D² numbers each.
         by_position: at which points to accumulate sums by position: 2·T·D numbers each.
+        histogram: count values, too: most of the time of a pass over a small model.
         reservoir: states kept at each point.
         token_budget: at most so many tokens, in whole sequences, but at least one; the batch that
             exceeds it loses sequences.
         memory: the most bytes that the statistics may take.
+        spread: deal the batches to the processes of a group; otherwise this one runs all of them,
+            whatever the others do.
         progress: called after each batch with the tokens seen and the budget.
 
     Returns:
-        The statistics by point, in the order of the computation, on the CPU.
+        The statistics by point, in the order of the computation (inner points last), on the CPU.
 
     Raises:
         HeadlessError: no batch, a sequence longer than the first batch's or than the model takes,
@@ -60,7 +75,12 @@ def measure(
             finite, or an unknown family or point.
     """
     backbone = backbone_of(model)
-    wanted = [p for p in points_of(model) if points is None or p in set(points)]
+    wanted = points_of(model)
+    if points is not None:
+        wanted = [p for p in [*wanted, *inner_points_of(model)] if p in set(points)]
+    shapes = {
+        point: _Shape.of(model, point, covariance, by_position, reservoir) for point in wanted
+    }
     metrics: dict[Point, StateStatistics] = {}
     numbers = torch.zeros(0, dtype=torch.long)
 
@@ -69,7 +89,8 @@ def measure(
 
     device = next(backbone.parameters()).device
     options = {} if family_of(backbone).post_norm else {"use_cache": False}
-    rank, ranks = (dist.get_rank(), dist.get_world_size()) if _distributed() else (0, 1)
+    spread = spread and _distributed()
+    rank, ranks = (dist.get_rank(), dist.get_world_size()) if spread else (0, 1)
     was_training = backbone.training
     backbone.eval()
     seen = sequences = longest = 0
@@ -80,18 +101,17 @@ def measure(
                     longest = batch_BT.shape[-1] if batch_BT.ndim else 0
                 _check(backbone, batch_BT, longest)
                 if not index:
-                    width = _width(backbone)
-                    _check_memory(
-                        wanted, width, longest, covariance, by_position, reservoir, memory
-                    )
-                    for point in wanted:
+                    _check_memory(shapes.values(), longest, memory)
+                    for point, shape in shapes.items():
                         metrics[point] = StateStatistics(
-                            width,
+                            shape.width,
                             longest,
-                            covariance=_holds(covariance, point),
-                            by_position=_holds(by_position, point),
-                            reservoir=reservoir,
+                            covariance=shape.covariance,
+                            by_position=shape.by_position,
+                            histogram=histogram,
+                            reservoir=shape.reservoir,
                         ).to(device)
+                        metrics[point].distributed_available_fn = lambda: spread
                 fits = (token_budget - seen) // batch_BT.shape[1]
                 if index and not fits:
                     break
@@ -107,19 +127,39 @@ def measure(
         backbone.train(was_training)
     if not metrics:
         raise HeadlessError("no sequences to measure: give more text or a shorter length")
-    return {point: _finite(point, metrics[point]) for point in wanted}
+    return {point: _finite(point, metrics.pop(point)) for point in wanted}
 
 
 def _distributed() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
-def _holds(choice: bool | Collection[Point], point: Point) -> bool:
-    return choice if isinstance(choice, bool) else point in choice
+@dataclass(frozen=True)
+class _Shape:
+    """What is accumulated at a point."""
 
+    width: int
+    covariance: bool
+    by_position: bool
+    reservoir: int
 
-def _width(backbone: nn.Module) -> int:
-    return int(backbone.config.hidden_size)  # type: ignore[union-attr,arg-type]
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module,
+        point: Point,
+        covariance: bool | Collection[Point],
+        by_position: bool | Collection[Point],
+        reservoir: int,
+    ) -> "_Shape":
+        inner = point.component in INNER
+
+        def holds(choice: bool | Collection[Point]) -> bool:
+            return choice and not inner if isinstance(choice, bool) else point in choice
+
+        return cls(
+            width_of(model, point), holds(covariance), holds(by_position), 0 if inner else reservoir
+        )
 
 
 def _check(backbone: nn.Module, batch_BT: Tensor, longest: int) -> None:
@@ -146,27 +186,19 @@ def statistics_bytes(
     width: int, length: int, covariance: bool, by_position: bool, kept: int
 ) -> int:
     """What the statistics of one point take."""
-    doubles = 2 * (4 + 1 + 1 + 1 + 1) * width + 2 * length + 2 * EDGES + width
+    doubles = 2 * (4 + 1 + 1 + 1 + 1 + 1) * width + 2 * length + 2 * EDGES + width
     doubles += covariance * width * width + by_position * 2 * length * width
     return 8 * doubles + kept * (4 * width + 24) + 4 * width * min(length, EXAMPLE)
 
 
-def _check_memory(
-    points: Sequence[Point],
-    width: int,
-    length: int,
-    covariance: bool | Collection[Point],
-    by_position: bool | Collection[Point],
-    reservoir: int,
-    memory: int,
-) -> None:
+def _check_memory(shapes: Collection[_Shape], length: int, memory: int) -> None:
     needed = sum(
-        statistics_bytes(width, length, _holds(covariance, p), _holds(by_position, p), reservoir)
-        for p in points
+        statistics_bytes(s.width, length, s.covariance, s.by_position, s.reservoir) for s in shapes
     )
     if needed > memory:
+        widest = max(shape.width for shape in shapes)
         raise HeadlessError(
-            f"statistics at {len(points)} points of width {width} take {compact(needed)}B, more "
+            f"statistics at {len(shapes)} points of width {widest} take {compact(needed)}B, more "
             f"than {compact(memory)}B: choose fewer points, or covariances for fewer of them"
         )
 
@@ -189,6 +221,8 @@ def _everywhere(metric: StateStatistics) -> Statistics:
     for name, value in vars(found).items():
         if isinstance(value, Tensor):
             setattr(found, name, value.cpu())
+    # A metric wraps its own methods: a cycle, which would hold its reservoir for a while.
+    metric.__dict__.clear()
     return found
 
 

@@ -18,6 +18,9 @@ from headless.pages.figures import (
     series_color,
 )
 
+FRAMES = 32  # of a film at most
+SIDE = 64  # dimensions, as many as an example has tokens
+
 
 def heat(points: list[Point], rms_PD: np.ndarray) -> Any:
     """Size by place in the stream (rows) and dimension (columns), logarithmic."""
@@ -143,7 +146,7 @@ def stream(posts: list[tuple[int, Statistics]]) -> Any:
         figure, panels = panels_of(len(places), columns=4, height=2.7)
         for panel, place in zip(panels, places, strict=True):
             block, s = posts[place]
-            x_ED = s.example_ED[:, :64].double().numpy()
+            x_ED = s.example_ED[:, :SIDE].double().numpy()
             scale = 5 * max(float(np.median(np.abs(x_ED))), 1e-12)
             panel.imshow(
                 x_ED, cmap="RdBu", vmin=-scale, vmax=scale, aspect="auto", interpolation="nearest"
@@ -152,3 +155,40 @@ def stream(posts: list[tuple[int, Statistics]]) -> Any:
             panel.set(title=write_title(Point("post", block)), xlabel="dimension")
         panels[0].set_ylabel("token")
     return figure
+
+
+def stream_frame(posts: list[tuple[int, Statistics]], place: int, scale: float) -> Any:
+    """Signed values of one text's first tokens and dimensions after a block: one frame.
+
+    Args:
+        posts: of `states_of(statistics, "post")`.
+        place: in `posts`.
+        scale: the |x| from which on the colour is full: the same for all frames.
+    """
+    block, s = posts[place]
+    x_ED = s.example_ED[:, :SIDE].double().numpy()
+    with drawing_style():
+        figure = new_figure(5.6, 5.0)
+        panel = figure.subplots()
+        image = panel.imshow(
+            x_ED, cmap="RdBu", vmin=-scale, vmax=scale, aspect="auto", interpolation="nearest"
+        )
+        panel.grid(False)
+        panel.set(title=write_title(Point("post", block)), xlabel="dimension", ylabel="token")
+        bar = figure.colorbar(image, ax=panel, fraction=0.05, pad=0.02, extend="both")
+        bar.outline.set_visible(False)
+    return figure
+
+
+def stream_scale(posts: list[tuple[int, Statistics]]) -> float:
+    """One scale for all blocks: 99 % of the values of the last one lie within it.
+
+    A wider one would show a white page with the outliers on it, a block's own would hide growth.
+    """
+    x_ED = posts[-1][1].example_ED[1:, :SIDE].double().abs().numpy()
+    return max(float(np.quantile(x_ED, 0.99)) if x_ED.size else 0.0, 1e-12)
+
+
+def frames_of(posts: list[tuple[int, Statistics]]) -> list[int]:
+    """Places in `posts` to show one after the other: all, or evenly `FRAMES` of them."""
+    return np.unique(np.linspace(0, len(posts) - 1, FRAMES).round().astype(int)).tolist()

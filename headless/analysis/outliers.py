@@ -10,7 +10,7 @@ from headless.analysis import moments, outlier_figures
 from headless.analysis.accumulators import Statistics
 from headless.analysis.by_depth import states_of, stream_of
 from headless.analysis.capture import Point
-from headless.analysis.finding import Claim, Finding, Picture
+from headless.analysis.finding import Animation, Claim, Finding, Picture
 
 TOP = 5  # dimensions whose set is followed through the blocks
 SCALE = 6.0  # root mean square over the median dimension's, from which on a dimension is one
@@ -77,6 +77,9 @@ def outliers(statistics: Mapping[Point, Statistics], *, top: int = TOP) -> Findi
         scalars["outliers/int8_dims"] = float(int8_D.sum())
     arrays = {
         "rms": torch.stack([moments.rms(s) / moments.rms(s).median() for _, s in stream]).numpy(),
+        "rms_last": (moments.rms(posts[-1][1]) / moments.rms(posts[-1][1]).median())
+        .sort(descending=True)
+        .values.numpy(),
         "jaccard_next": np.array(adjacent),
         "jaccard_middle": with_middle,
         "example": posts[len(posts) // 2][1].example_ED.numpy(),
@@ -126,6 +129,23 @@ def outliers(statistics: Mapping[Point, Statistics], *, top: int = TOP) -> Findi
             ),
         ),
         claims=_claims(scalars, posts, adjacent, null, int8_D, top),
+        animations=(_through_the_blocks(posts),) if len(posts) > 1 else (),
+    )
+
+
+def _through_the_blocks(posts: list[tuple[int, Statistics]]) -> Animation:
+    scale = outlier_figures.stream_scale(posts)
+    places = outlier_figures.frames_of(posts)
+    rows, columns = posts[0][1].example_ED[:, : outlier_figures.SIDE].shape
+    return Animation(
+        "film-stream",
+        f"The first {columns} dimensions of the first {rows} tokens of one text, after one block "
+        f"after the other: negative values red, positive ones blue, on one scale for all frames "
+        f"(99 % of the last block's values lie within ±{scale:.3g}; larger ones have the full "
+        "colour). An outlier dimension is a column that stays, a massive activation a single cell.",
+        tuple(f"block {posts[place][0]}" for place in places),
+        lambda frame: outlier_figures.stream_frame(posts, places[frame], scale),
+        wide=False,
     )
 
 

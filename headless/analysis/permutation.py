@@ -74,15 +74,24 @@ def block_order(
 
 
 def permuted(model: M, order: Sequence[int]) -> M:
-    """A deep copy of a model whose i-th block is `order[i]`-th of the original.
+    """A copy of a model whose i-th block is `order[i]`-th of the original.
 
     Args:
-        model: a backbone or a model with a head; it stays as it is.
+        model: a backbone or a model with a head; it stays as it is, and its copy shares its
+            weights.
         order: see `block_order`.
     """
-    changed = copy.deepcopy(getattr(model, "_orig_mod", model))
+    changed = _sharing_copy(model)
     _reorder(changed, order)
     return changed
+
+
+def _sharing_copy(model: M) -> M:
+    """A copy whose modules may be moved about, with the weights of the original."""
+    whole: Any = getattr(model, "_orig_mod", model)
+    tensors = {id(t): t for t in (*whole.parameters(), *whole.buffers())}
+    found: M = copy.deepcopy(whole, memo=tensors)
+    return found
 
 
 def _reorder(model: nn.Module, order: Sequence[int]) -> None:
@@ -94,7 +103,12 @@ def _reorder(model: nn.Module, order: Sequence[int]) -> None:
 
 
 def block_permutation(
-    model: nn.Module, batches: Sequence[Tensor], *, loss: Loss | None = None, seed: int = 0
+    model: nn.Module,
+    batches: Sequence[Tensor],
+    *,
+    loss: Loss | None = None,
+    swaps: int = 12,
+    seed: int = 0,
 ) -> Finding:
     """What other orders of the blocks do to the last states, norms by depth, and the loss.
 
@@ -102,6 +116,7 @@ def block_permutation(
         model: a backbone or a model with a head; it stays as it is.
         batches: token numbers [B, T].
         loss: of a model on a batch, in nats per token; None: it is not measured.
+        swaps: pairs of neighbours that are exchanged at the most, evenly over the depth.
         seed: of the random orders.
 
     Raises:
@@ -115,11 +130,13 @@ def block_permutation(
         "reverse": block_order(depth, "reverse"),
         **{f"random {i + 1}": block_order(depth, "random", seed=seed + i) for i in range(3)},
     }
-    swaps = {f"swap {i}": block_order(depth, "swap", swap=(i, i + 1)) for i in range(depth - 1)}
-    copied = copy.deepcopy(getattr(model, "_orig_mod", model))
+    # Evenly over the depth, the first and the last pair among them.
+    pairs = np.unique(np.linspace(0, depth - 2, min(swaps, depth - 1)).round().astype(int)).tolist()
+    exchanged = {f"swap {i}": block_order(depth, "swap", swap=(i, i + 1)) for i in pairs}
+    copied = _sharing_copy(model)
     was = blocks(backbone_of(copied))
     measured = {}
-    for name, order in {**orders, **swaps}.items():
+    for name, order in {**orders, **exchanged}.items():
         now = blocks(backbone_of(copied))
         # From whatever order it has now: only one copy is ever made.
         _reorder(copied, [now.index(was[i]) for i in order])
@@ -134,17 +151,18 @@ def block_permutation(
     if base[2] is not None:
         scalars["permutation/loss"] = base[2]
     kind = "loss_change" if base[2] is not None else "cosine"
-    values = [scalars[f"permutation/swap_{i}/{kind}"] for i in range(depth - 1)]
+    values = [scalars[f"permutation/swap_{i}/{kind}"] for i in pairs]
     randoms = [scalars[f"permutation/random_{i + 1}/cosine"] for i in range(3)]
-    swap_cosines = [scalars[f"permutation/swap_{i}/cosine"] for i in range(depth - 1)]
-    worst = int(np.argmax(values) if kind == "loss_change" else np.argmin(values))
-    worst_of_all = int(np.argmin(swap_cosines))
+    swap_cosines = [scalars[f"permutation/swap_{i}/cosine"] for i in pairs]
+    worst = pairs[int(np.argmax(values) if kind == "loss_change" else np.argmin(values))]
+    worst_of_all = pairs[int(np.argmin(swap_cosines))]
+    worst_value = scalars[f"permutation/swap_{worst}/{kind}"]
     answer = (
         f"Two neighbouring blocks exchanged leave a cosine of {np.mean(swap_cosines):.2f} with the "
         f"original last states on average, random orders {np.mean(randoms):.2f}, the reverse one "
         f"{scalars['permutation/reverse/cosine']:.2f}. The exchange that matters most is "
         f"{worst}↔{worst + 1}"
-        + (f", which costs {values[worst]:.2f} nats per token." if kind == "loss_change" else ".")
+        + (f", which costs {worst_value:.2f} nats per token." if kind == "loss_change" else ".")
     )
     claims = (
         Claim(
@@ -160,11 +178,12 @@ def block_permutation(
     about = (
         "If the picture of an analysis stays the same with the blocks in another order, it does "
         "not show what the model computes. Here the blocks run in reverse, in three random orders, "
-        "and with each pair of neighbours exchanged. The cosine compares each last state with that "
+        "and with pairs of neighbours exchanged. The cosine compares each last state with that "
         "of the model as it is (1: nothing changed); random orders are the null model for "
         "exchanges of neighbours."
     )
     arrays: dict[str, np.ndarray] = {
+        "pairs": np.array(pairs),
         "swap": np.array(values),
         "swap_cosine": np.array(swap_cosines),
     }
@@ -181,7 +200,9 @@ def block_permutation(
             "Neighbouring blocks exchanged: cosine with the original last states"
             + (" and change of the loss" if kind == "loss_change" else "")
             + "; grey: random orders.",
-            lambda: _draw_swaps(swap_cosines, randoms, values if kind == "loss_change" else None),
+            lambda: _draw_swaps(
+                pairs, swap_cosines, randoms, values if kind == "loss_change" else None
+            ),
         ),
     )
     return Finding(
@@ -238,18 +259,20 @@ def _draw_norms(norms: dict[str, np.ndarray]) -> Any:
 
 
 def _draw_swaps(
-    cosines: Sequence[float], randoms: Sequence[float], losses: Sequence[float] | None
+    pairs: Sequence[int],
+    cosines: Sequence[float],
+    randoms: Sequence[float],
+    losses: Sequence[float] | None,
 ) -> Any:
     with drawing_style():
         figure = new_figure(11.2 if losses is not None else 5.6, 3.2)
         panels = figure.subplots(1, 1 if losses is None else 2, squeeze=False)[0]
-        x = np.arange(len(cosines))
-        panels[0].plot(x, cosines, marker="o", markersize=4, color=series_color(0))
+        panels[0].plot(pairs, cosines, marker="o", markersize=4, color=series_color(0))
         for value in randoms:
             panels[0].axhline(value, color=MUTED, linewidth=0.8, zorder=1)
         panels[0].set(ylabel="cosine with the original")
         if losses is not None:
-            panels[1].bar(x, losses, color=series_color(0), width=0.7)
+            panels[1].bar(pairs, losses, color=series_color(0), width=0.7)
             panels[1].set(ylabel="change of the loss, nats")
         for panel in panels:
             panel.set_xlabel("first of the two blocks")

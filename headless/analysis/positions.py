@@ -1,23 +1,16 @@
-"""The geometry of positions: the table of position embeddings, and what position does to states.
+"""The geometry of positions: is the path from position to position a helix? (A20)
 
 Shapes: T positions, D hidden size, K components.
 """
-
-from collections.abc import Mapping
-from itertools import combinations
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from headless.analysis import moments
-from headless.analysis.accumulators import Statistics
-from headless.analysis.by_depth import middle_blocks
-from headless.analysis.capture import Point
 from headless.analysis.families import backbone_of
 from headless.analysis.finding import Claim, Finding, Picture
-from headless.analysis.latents import PAPER
+from headless.analysis.positions_drawing import draw_helix, draw_pairs
+from headless.analysis.sources import PAPER
 from headless.errors import HeadlessError
 from headless.geometry import (
     Helix,
@@ -27,11 +20,8 @@ from headless.geometry import (
     shares_of_independent,
     unit,
 )
-from headless.pages.figures import MUTED, drawing_style, new_figure, series_color
 
 WALKS = 39
-SUBSPACE = 6
-SONG = "Song and Zhong 2023"
 
 
 def position_table(backbone: nn.Module) -> Tensor | None:
@@ -47,49 +37,6 @@ def position_table(backbone: nn.Module) -> Tensor | None:
             # RoBERTa's first positions are the padding's: the table begins after it.
             return rows if table.padding_idx is None else rows[table.padding_idx + 1 :]
     return None
-
-
-def position_means(
-    statistics: Mapping[Point, Statistics], *, directions: bool
-) -> tuple[Tensor, float]:
-    """Mean state at each position over sequences and the middle blocks [T, D], float64.
-
-    Args:
-        statistics: of `post` points, accumulated by position.
-        directions: of unit vectors; else of states as they are.
-
-    Returns:
-        The means, and the noise floor: the share of their variance over positions that comes from
-        finitely many sequences (of the middle block with the largest one).
-
-    Raises:
-        HeadlessError: no such sums.
-    """
-    measured = [p.block for p in statistics if p.component == "post"]
-    chosen = [statistics[Point("post", i)] for i in middle_blocks(measured)]
-    if not chosen or any(s.position_unit_TD is None for s in chosen):
-        raise HeadlessError("positions need states after blocks, accumulated by position")
-    seen = chosen[0].position_count_T > 0
-    means = []
-    for s in chosen:
-        sums_TD = s.position_unit_TD if directions else s.position_sum_TD
-        assert sums_TD is not None
-        means.append((sums_TD[seen] / s.position_count_T[seen, None]).double().cpu())
-    floor = max(
-        _noise_floor(s, mean_TD, directions) for s, mean_TD in zip(chosen, means, strict=True)
-    )
-    return torch.stack(means).mean(dim=0), floor
-
-
-def _noise_floor(s: Statistics, mean_TD: Tensor, directions: bool) -> float:
-    """Variance of a mean over C sequences, over the variance of the means between positions."""
-    count_T = s.position_count_T[s.position_count_T > 0]
-    between = float((mean_TD[1:] - mean_TD[1:].mean(dim=0)).square().sum(dim=1).mean())
-    if directions:
-        within = 1 - float(mean_TD[1:].square().sum(dim=1).mean())  # of unit vectors
-    else:
-        within = float(moments.variance(s).sum()) - between
-    return min(1.0, max(0.0, within) / float(count_T.mean()) / max(between, 1e-300))
 
 
 def positional_geometry(
@@ -117,8 +64,9 @@ def positional_geometry(
     axes = principal_axes(path_TD)
     z_TK = axes(path_TD).numpy()
     unit_TD = unit(path_TD)
-    cosine_TT = (unit_TD @ unit_TD.T).numpy()
-    neighbours_T = np.diagonal(cosine_TT, 1).clip(-1, 1)
+    neighbours_T = (unit_TD[1:] * unit_TD[:-1]).sum(dim=1).clamp(-1, 1).numpy()
+    centred_TD = unit(path_TD - path_TD.mean(dim=0))  # a common mean would hide the path
+    cosine_TT = (centred_TD @ centred_TD.T).numpy()
     angle = float(np.degrees(np.arccos(neighbours_T)).mean())
     norm_T = path_TD.norm(dim=1).numpy()
     null_share = float(shares_of_independent(path_TD, seed=seed)[0])
@@ -183,9 +131,9 @@ def positional_geometry(
         ),
         Picture(
             "positions-helix",
-            "Left: cosines between positions. Middle: norms. Right: the helix score beside random "
-            "walks.",
-            lambda: _draw_helix(cosine_TT, norm_T, found.score, null, shuffled.score),
+            "Left: cosines between positions, their mean taken away. Middle: norms. Right: the "
+            "helix score beside random walks.",
+            lambda: draw_helix(cosine_TT, norm_T, found.score, null, shuffled.score),
         ),
     )
     arrays = {"path": z_TK, "cosine": cosine_TT, "norm": norm_T, "walk_scores": null}
@@ -209,224 +157,5 @@ def _walk_pairs(path_TD: Tensor, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return axes(walk).numpy(), axes.shares_K.numpy()
 
 
-def sequence_geometry(statistics: Mapping[Point, Statistics], *, seed: int = 0) -> Finding:
-    """What position and context explain of the stream, block by block, and the path of means.
-
-    Args:
-        statistics: of `post` points, accumulated by position, with reservoirs for the subspaces.
-        seed: of the null model.
-
-    Raises:
-        HeadlessError: no such sums.
-    """
-    unit_TD, floor = position_means(statistics, directions=True)
-    if len(unit_TD) < 8:
-        raise HeadlessError("the geometry of positions needs sequences of 8 tokens or more")
-    raw_TD, raw_floor = position_means(statistics, directions=False)
-    posts = {p.block: s for p, s in statistics.items() if p.component == "post"}
-    scalars: dict[str, float] = {
-        "sequence/noise_floor": floor,
-        "sequence/noise_floor/raw": raw_floor,
-        "sequence/sequences": float(next(iter(posts.values())).sequences),
-    }
-    shares = {}
-    for block, s in posts.items():
-        if s.position_sum_TD is None:
-            continue
-        shares[block] = moments.variance_shares(s)
-        for part, value in shares[block].items():
-            scalars[f"sequence/post/{block:02d}/{part}"] = value
-        overlap = _overlap(s, seed)
-        if overlap is not None:
-            scalars[f"sequence/post/{block:02d}/overlap"] = overlap[0]
-            scalars[f"sequence/post/{block:02d}/overlap/null"] = overlap[1]
-    axes = principal_axes(unit_TD)
-    raw_axes = principal_axes(raw_TD[1:])
-    for k, share in enumerate(axes.shares_K.tolist()):
-        scalars[f"sequence/share/{k + 1}"] = share
-    for k, share in enumerate(raw_axes.shares_K.tolist()):
-        scalars[f"sequence/raw/share/{k + 1}"] = share
-    tail = _tail(raw_TD)
-    scalars["sequence/tail"] = tail
-    low = sum(raw_axes.shares_K.tolist())
-    scalars["sequence/raw/six_shares"] = low
-    middle = middle_blocks(posts)
-    overlaps = [scalars.get(f"sequence/post/{b:02d}/overlap", np.nan) for b in middle]
-    nulls = [scalars.get(f"sequence/post/{b:02d}/overlap/null", np.nan) for b in middle]
-    known = not np.isnan(overlaps).any()
-    position = float(np.mean([shares[b]["position"] for b in middle]))
-    context = float(np.mean([shares[b]["context"] for b in middle]))
-    scalars |= {"sequence/position": position, "sequence/context": context}
-    noisy = raw_floor > 0.5
-    answer = (
-        f"In the middle blocks position explains {position:.1%} and the sequence {context:.1%} of "
-        "the stream's variance; the rest is the token in its context. Mean states of the first "
-        f"positions lie {tail:.1f} times as far from the middle of the later ones as those do "
-        "themselves."
-        + (
-            f" Of the means' variance {raw_floor:.0%} is noise: measure more sequences."
-            if raw_floor > 0.2
-            else ""
-        )
-    )
-    claims = (
-        Claim(
-            f"{PAPER} (LLaMA)",
-            "States of the first positions draw a long tail into a dense cloud of later ones",
-            None if noisy else tail >= 3,
-            f"early over late distance {tail:.1f}, at least 3; noise floor {raw_floor:.2f}, "
-            "at most 0.50",
-        ),
-        Claim(
-            f"{PAPER}; {SONG}",
-            "What position does is low-dimensional",
-            None if noisy else low >= 0.8,
-            f"six components hold {low:.2f} of the means' variance, at least 0.80; noise floor "
-            f"{raw_floor:.2f}, at most 0.50",
-        ),
-        Claim(
-            SONG,
-            "The subspaces of position and of context are nearly orthogonal",
-            float(np.mean(overlaps)) <= 2 * float(np.mean(nulls)) if known and not noisy else None,
-            f"shared part {np.mean(overlaps):.3f}, at most twice that of random subspaces "
-            f"({np.mean(nulls):.3f}); noise floor {raw_floor:.2f}, at most 0.50: noise lies where "
-            "contexts vary"
-            if known
-            else "too few states a sequence in the reservoir",
-        ),
-    )
-    about = (
-        "A state can be taken apart into a mean over everything, what is common to all tokens at "
-        "its position, what is common to its sequence, and the rest. The shares say how much of "
-        "the variance each part has; what finitely many sequences would give by chance is taken "
-        "out. The path shows the mean states of the middle blocks from position to position. The "
-        "overlap is the part of position's six main directions that lies in context's, beside that "
-        "of random subspaces."
-    )
-    z_TK, raw_z = axes(unit_TD).numpy(), raw_axes(raw_TD[1:]).numpy()
-    pictures = (
-        Picture(
-            "sequence-shares",
-            "Shares of the stream's variance by block; chance is 0 after the correction.",
-            lambda: _draw_shares(shares),
-            wide=False,
-        ),
-        Picture(
-            "sequence-path",
-            "Mean unit vectors of the middle blocks by position, all pairs of six components; "
-            f"{floor:.0%} of their variance is noise.",
-            lambda: draw_pairs(z_TK, axes.shares_K.numpy()),
-        ),
-        Picture(
-            "sequence-path-raw",
-            "The same of raw states without the first position; "
-            f"{raw_floor:.0%} of their variance is noise.",
-            lambda: draw_pairs(raw_z, raw_axes.shares_K.numpy()),
-        ),
-    )
-    arrays = {
-        "path": z_TK,
-        "path_raw": raw_z,
-        "shares": np.array([[s[part] for part in PARTS] for s in shares.values()]),
-    }
-    return Finding(
-        "sequence", "Position and context", about, answer, scalars, arrays, pictures, claims
-    )
-
-
-PARTS = ("position", "context", "rest")
-
-
-def _tail(raw_TD: Tensor) -> float:
-    """Distance of early positions from the middle of later ones, over the later ones' own."""
-    rest_TD = raw_TD[1:]
-    late_TD = rest_TD[len(rest_TD) // 2 :]
-    distance_T = (rest_TD - late_TD.mean(dim=0)).norm(dim=1)
-    early = max(1, round(0.05 * len(rest_TD)))
-    late = distance_T[len(rest_TD) // 2 :].median().clamp(min=1e-300)
-    return float(distance_T[:early].median() / late)
-
-
-def _overlap(s: Statistics, seed: int) -> tuple[float, float] | None:
-    """How much of position's main subspace lies in context's, 0 … 1; the same of random ones."""
-    assert s.position_sum_TD is not None
-    count_T = s.position_count_T.clamp(min=1)
-    mean_TD = (s.position_sum_TD / count_T[:, None]).cpu()
-    sequences, where = s.sample_sequences_K.cpu().unique(return_inverse=True)
-    if len(s.sample_KD) < 4 * len(sequences) or len(sequences) < 4 * SUBSPACE:
-        return None
-    rest_KD = s.sample_KD.cpu().double() - mean_TD[s.sample_positions_K.cpu()]
-    sums_CD = torch.zeros(len(sequences), rest_KD.shape[1], dtype=torch.float64)
-    sums_CD.index_add_(0, where, rest_KD)
-    context_CD = sums_CD / where.bincount()[:, None]
-    seen = s.position_count_T.cpu()[1:] > 0
-    position = principal_axes(mean_TD[1:][seen], SUBSPACE).axes_KD
-    context = principal_axes(context_CD, SUBSPACE).axes_KD
-    shape = (64, SUBSPACE, rest_KD.shape[1])
-    random = torch.linalg.qr(torch.randn(shape, generator=_generator(seed)).double().mT).Q.mT
-    shared = float((position @ context.T).square().sum()) / SUBSPACE
-    by_chance = float((random @ context.T).square().sum(dim=(1, 2)).mean()) / SUBSPACE
-    return shared, by_chance
-
-
 def _generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def draw_pairs(z_TK: np.ndarray, shares_K: np.ndarray) -> Any:
-    """All pairs of components, coloured by position, light where the path begins."""
-    pairs = list(combinations(range(z_TK.shape[1]), 2))
-    columns = min(5, len(pairs))
-    rows = -(-len(pairs) // columns)
-    with drawing_style():
-        figure = new_figure(11.2, 0.5 + 1.9 * rows)
-        panels = figure.subplots(rows, columns, squeeze=False).ravel()
-        for panel, (a, b) in zip(panels, pairs, strict=False):
-            panel.plot(z_TK[:, a], z_TK[:, b], color=MUTED, linewidth=0.4, alpha=0.5)
-            dots = panel.scatter(
-                z_TK[:, a], z_TK[:, b], c=np.arange(len(z_TK)), s=5, cmap="winter", linewidths=0
-            )
-            panel.set_title(f"{a + 1} ({shares_K[a]:.0%}) and {b + 1} ({shares_K[b]:.0%})")
-            panel.set(xticks=[], yticks=[])
-        for panel in panels[len(pairs) :]:
-            panel.set_visible(False)
-        figure.colorbar(dots, ax=list(panels), label="position", fraction=0.02)
-    return figure
-
-
-def _draw_helix(
-    cosine_TT: np.ndarray, norm_T: np.ndarray, score: float, null: np.ndarray, shuffled: float
-) -> Any:
-    with drawing_style():
-        figure = new_figure(11.2, 3.3)
-        left, middle, right = figure.subplots(1, 3)
-        image = left.imshow(cosine_TT, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
-        left.grid(visible=False)
-        left.set(xlabel="position", ylabel="position")
-        figure.colorbar(image, ax=left, label="cosine")
-        middle.plot(norm_T, color=series_color(0))
-        middle.set(xlabel="position", ylabel="norm")
-        middle.set_ylim(bottom=0)
-        right.hist(null, bins=np.linspace(0, 1, 26), color=MUTED, alpha=0.6, label="random walks")
-        right.axvline(shuffled, color=series_color(1), linestyle="--", label="shuffled order")
-        right.axvline(score, color=series_color(0), label="this model")
-        right.set(xlabel="helix score", ylabel="walks", xlim=(0, 1))
-        right.legend()
-    return figure
-
-
-def _draw_shares(shares: Mapping[int, Mapping[str, float]]) -> Any:
-    with drawing_style():
-        figure = new_figure(5.6, 3.2)
-        panel = figure.subplots()
-        blocks = list(shares)
-        for index, part in enumerate(PARTS):
-            values = [shares[b][part] for b in blocks]
-            panel.plot(
-                blocks, values, marker="o", markersize=4, color=series_color(index), label=part
-            )
-        panel.xaxis.get_major_locator().set_params(integer=True)
-        panel.set(xlabel="block", ylabel="share of the variance")
-        panel.set_ylim(min(-0.02, panel.get_ylim()[0]), 1.02)
-        figure.legend(loc="outside upper left", ncols=3)
-    return figure

@@ -3,25 +3,33 @@
 import json
 import math
 import os
+import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 import headless
-from headless.analysis.finding import Claim, Finding, Picture
+from headless.analysis.finding import Animation, Finding, Picture
+from headless.analysis.tables import (
+    CLAIM_COLUMNS,
+    add_claims,
+    add_scalars,
+    anchor_of,
+    claim_row,
+)
 from headless.errors import HeadlessError
 from headless.files import write_text
-from headless.pages.numbers import compact
-from headless.pages.page import Cell, Column, Page
+from headless.pages.figures import clean_svg, drawing_style, svg_file
+from headless.pages.film import Film, make_film
+from headless.pages.page import Page
 
 PAGE, NUMBERS, FIGURES = "analysis.html", "analysis.json", "figures"
 FigureFormat = Literal["svg", "png", "pdf"]
-MAX_SCALARS = 60  # of a finding on the page; analysis.json has all
 MAX_ARRAY = 4096  # entries of an array in analysis.json
-VERDICTS = {True: "yes", False: "no", None: "cannot be asked"}
+DIGITS = 7  # of them; scalars are whole
 
 Report = Callable[[str, int, int], None]  # what is done, how much of it, of how much
 
@@ -62,25 +70,52 @@ def write_report(
         report: is told of drawn figures.
     """
     output.mkdir(parents=True, exist_ok=True)
-    write_text(output / NUMBERS, json.dumps(as_json(title, findings, about), indent=1) + "\n")
-    drawn: dict[str, Any] = {}
+    write_text(output / NUMBERS, numbers_text(as_json(title, findings, about)))
     pictures = [picture for finding in findings for picture in finding.pictures]
+    animations = [film for finding in findings for film in finding.animations]
+    total = len(pictures) + sum(len(film.frames) for film in animations)
+    done = 0
+    drawn: dict[str, str] = {}
+    films: dict[str, Film] = {}
     with tempfile.TemporaryDirectory(dir=output, prefix=f".{FIGURES}-") as temporary:
         directory = Path(temporary) / FIGURES
         directory.mkdir()
-        for done, picture in enumerate(pictures):
-            report(picture.name, done, len(pictures))
+        for picture in pictures:
+            report(picture.name, done, total)
             drawn[picture.name] = _draw(picture, directory, formats)
+            done += 1
+        for film in animations:
+            films[film.name] = _film(film, lambda k: report(film.name, done + k, total))  # noqa: B023
+            (directory / f"{film.name}.gif").write_bytes(films[film.name].gif())
+            done += len(film.frames)
+        report("page", done, total)
         _replace(directory, output / FIGURES)
-    build_page(title, findings, about, drawn).write(output / PAGE)
+    build_page(title, findings, about, drawn, films).write(output / PAGE)
     return output / PAGE
 
 
-def _draw(picture: Picture, directory: Path, formats: Sequence[FigureFormat]) -> Any:
+def _draw(picture: Picture, directory: Path, formats: Sequence[FigureFormat]) -> str:
+    """The figure as SVG for the page, and its files."""
     figure = picture.draw()
+    svg = svg_file(figure)
     for suffix in formats:
-        figure.savefig(directory / f"{picture.name}.{suffix}", dpi=160, bbox_inches="tight")
-    return figure
+        path = directory / f"{picture.name}.{suffix}"
+        if suffix == "svg":
+            path.write_text(svg)
+            continue
+        metadata = {"CreationDate": None} if suffix == "pdf" else None
+        with drawing_style():
+            figure.savefig(path, dpi=160, bbox_inches="tight", metadata=metadata)
+    return clean_svg(svg)
+
+
+def _film(animation: Animation, report: Callable[[int], None]) -> Film:
+    def frames() -> Iterator[Any]:
+        for index in range(len(animation.frames)):
+            report(index)
+            yield animation.draw(index)
+
+    return make_film(frames(), animation.frames, seconds=animation.seconds)
 
 
 def _replace(new: Path, old: Path) -> None:
@@ -94,27 +129,22 @@ def build_page(
     title: str,
     findings: Sequence[Finding],
     about: Sequence[tuple[str, str]],
-    figures: dict[str, Any],
+    figures: Mapping[str, Any],
+    films: Mapping[str, Film],
 ) -> Page:
-    """The page: what the sources say and this model does, then every finding."""
+    """The page: what the sources say and this model does, then every finding.
+
+    Args:
+        title: which model.
+        findings: in the order in which they are read.
+        about: terms and texts on how it was made.
+        figures: SVGs or matplotlib figures by a picture's name.
+        films: by an animation's name.
+    """
     page = Page(title, f"{len(findings)} analyses", contents=True)
-    claims = [(finding, claim) for finding in findings for claim in finding.claims]
-    if claims:
-        page.heading("What the sources report, and what this model does")
-        asked = [claim for _, claim in claims if claim.agrees is not None]
-        page.paragraph(
-            f"Of {len(claims)} reported findings {len(asked)} could be asked of this model; it "
-            f"agrees with {sum(bool(claim.agrees) for claim in asked)}. Each criterion is stated "
-            "beside its answer; the sections below have the numbers and the pictures."
-        )
-        columns = [
-            Column("finding", "source", "left"),
-            Column("here", "", "left"),
-            Column("criterion", "", "left"),
-        ]
-        page.table(columns, [_claim(claim) for _, claim in claims], "All claims.", wide=True)
+    add_claims(page, findings)
     for finding in findings:
-        _section(page, finding, figures)
+        _section(page, finding, figures, films)
     page.heading("How this was made")
     page.definitions(list(about))
     page.paragraph(
@@ -124,38 +154,23 @@ def build_page(
     return page
 
 
-def _section(page: Page, finding: Finding, figures: dict[str, Any]) -> None:
-    page.heading(finding.title)
+def _section(
+    page: Page, finding: Finding, figures: Mapping[str, Any], films: Mapping[str, Film]
+) -> None:
+    page.heading(finding.title, anchor=anchor_of(finding))
     page.paragraph(finding.about)
     if finding.answer:
         page.notes([finding.answer], "note", "This model")
-    for picture in finding.pictures:
+    for picture in finding.pictures[:1]:
+        page.figure(figures[picture.name], picture.caption, wide=picture.wide)
+    for animation in finding.animations:
+        page.film(films[animation.name], animation.caption, wide=animation.wide)
+    for picture in finding.pictures[1:]:
         page.figure(figures[picture.name], picture.caption, wide=picture.wide)
     if finding.claims:
-        columns = [
-            Column("finding", "source", "left"),
-            Column("here", "", "left"),
-            Column("criterion", "", "left"),
-        ]
-        page.table(columns, [_claim(claim) for claim in finding.claims])
+        page.table(CLAIM_COLUMNS, [claim_row(claim) for claim in finding.claims])
     if finding.scalars:
-        shown = list(finding.scalars.items())[:MAX_SCALARS]
-        more = len(finding.scalars) - len(shown)
-        with page.details(f"{len(finding.scalars)} numbers"):
-            rows: list[list[Cell | str]] = [
-                [Cell(name, code=True), compact(value, 4)] for name, value in shown
-            ]
-            page.table([Column("number", "", "left"), Column("value")], rows)
-            if more:
-                page.paragraph(f"{more} more are in `{NUMBERS}`.")
-
-
-def _claim(claim: Claim) -> list[Cell]:
-    return [
-        Cell(claim.text, claim.source),
-        Cell(VERDICTS[claim.agrees], strong=claim.agrees is False),
-        Cell(claim.criterion),
-    ]
+        add_scalars(page, finding.scalars)
 
 
 def as_json(
@@ -180,6 +195,7 @@ def as_json(
                 },
                 "claims": [vars(claim) for claim in finding.claims],
                 "pictures": [picture.name for picture in finding.pictures],
+                "animations": [film.name for film in finding.animations],
             }
             for finding in findings
         ],
@@ -192,6 +208,18 @@ def _plain(value: Any) -> float | None:
 
 
 def _array(array: np.ndarray) -> Any:
-    if array.dtype.kind in "iub":
+    if array.dtype.kind not in "fc":
         return array.tolist()
-    return np.where(np.isfinite(array), array.astype(object), np.array(None)).tolist()
+    digits = np.vectorize(lambda value: float(f"{value:.{DIGITS}g}"), otypes=[object])
+    rounded = digits(array) if array.size else array.astype(object)
+    return np.where(np.isfinite(array), rounded, np.array(None)).tolist()
+
+
+def numbers_text(numbers: Mapping[str, Any]) -> str:
+    """`as_json` as text: an entry a line, but arrays of numbers on one."""
+    text = json.dumps(numbers, indent=1, allow_nan=False)
+    return re.sub(r'\[\n[^\[\]{}"]*\]', _one_line, text) + "\n"
+
+
+def _one_line(found: re.Match[str]) -> str:
+    return f"[{' '.join(found[0][1:-1].split())}]"

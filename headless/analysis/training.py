@@ -1,23 +1,45 @@
 """The same analyses at several checkpoints of a run: how each number came about (A24)."""
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from headless.analysis.animation import KEPT, films, overlay
 from headless.analysis.finding import Finding, Picture
 from headless.errors import HeadlessError
+from headless.pages.figures import step_axis
 
 COLUMNS, MOST = 4, 24  # panels of a picture: a row of the page, and how many
 
 ABOUT = (
     "Every number of the sections below, measured again at each kept checkpoint, over optimizer "
-    "steps. A number that is there at the last checkpoint alone cannot be followed and is left out."
+    "steps. The numbers of the blocks share a panel, light lines for the first ones, dark for the "
+    "last. A number that is there at the last checkpoint alone cannot be followed and is left out; "
+    "one that never changes is not drawn. "
+    "Moving pictures have a frame a checkpoint; their axes are the same in all of them."
 )
 
 
+def followed(findings: Sequence[Finding]) -> list[Finding]:
+    """Findings without what `over_training` does not look at: the states behind most pictures.
+
+    Many checkpoints fit into memory so.
+    """
+    return [
+        replace(
+            finding,
+            pictures=tuple(p for p in finding.pictures if p.name in KEPT),
+            animations=(),
+        )
+        for finding in findings
+    ]
+
+
 def over_training(by_step: Mapping[int, Sequence[Finding]]) -> Finding:
-    """Curves of every scalar that is known at two checkpoints or more.
+    """Curves of every scalar that is known at two checkpoints or more, and moving pictures.
 
     Args:
         by_step: the findings at each step; the same analyses everywhere.
@@ -45,6 +67,7 @@ def over_training(by_step: Mapping[int, Sequence[Finding]]) -> Finding:
         name: np.array(course) for found in values.values() for name, course in found.items()
     }
     count = sum(map(len, values.values()))
+    together = overlay(by_step)
     return Finding(
         name="over_training",
         title="Over training",
@@ -58,15 +81,11 @@ def over_training(by_step: Mapping[int, Sequence[Finding]]) -> Finding:
             if np.isfinite(course[-1] - course[0])
         },
         arrays=arrays,
-        pictures=tuple(
-            Picture(
-                f"over-training-{name.replace('_', '-')}",
-                f"{titles[name]}, over optimizer steps"
-                + (f" (the first {MOST} of {len(found)} numbers)." if len(found) > MOST else "."),
-                lambda found=found: _draw(steps, found),  # type: ignore[misc]
-            )
-            for name, found in values.items()
+        pictures=(
+            *([together] if together else []),
+            *(_curves(name, titles[name], steps, found) for name, found in values.items()),
         ),
+        animations=tuple(films(by_step)),
     )
 
 
@@ -89,23 +108,54 @@ def _largest_moves(steps: Sequence[int], values: Mapping[str, Mapping[str, list[
     return "Those that moved most for their size: " + ", ".join(best) + "." if best else ""
 
 
-def _draw(steps: Sequence[int], found: Mapping[str, list[float]]) -> Any:
-    from headless.pages.figures import compact_ticks, drawing_style, new_figure, series_color
+def _curves(
+    name: str, title: str, steps: Sequence[int], found: Mapping[str, list[float]]
+) -> Picture:
+    panels = together(found)
+    moving = {n: courses for n, courses in panels.items() if any(len(set(c)) > 1 for c in courses)}
+    panels = moving or panels
+    shown = dict(list(panels.items())[:MOST])
+    more = f" (the first {MOST} of {len(panels)} panels)" if len(panels) > MOST else ""
+    return Picture(
+        f"over-training-{name.replace('_', '-')}",
+        f"{title}, over optimizer steps{more}.",
+        lambda: _draw(steps, shown),
+    )
 
-    names = list(found)[:MOST]
+
+def together(found: Mapping[str, list[float]]) -> dict[str, list[list[float]]]:
+    """Courses that differ in one number of their names, the block, by the name with `*` there."""
+    panels: dict[str, list[list[float]]] = {}
+    for name, course in found.items():
+        panels.setdefault(re.sub(r"(?<=/)\d+(?=/|$)", "*", name, count=1), []).append(course)
+    return dict(sorted(panels.items(), key=lambda item: _place(item[0])))
+
+
+def _place(name: str) -> tuple[bool, bool]:
+    """The stream after the blocks first, null models last."""
+    return any(null in name for null in ("shuffled", "null")), "/post/" not in name
+
+
+def _draw(steps: Sequence[int], panels: Mapping[str, list[list[float]]]) -> Any:
+    from headless.analysis.by_depth import depth_colors
+    from headless.pages.figures import drawing_style, new_figure, series_color
+
+    names = list(panels)
     rows = -(-len(names) // COLUMNS)
     with drawing_style():
         figure = new_figure(11.2, 0.4 + 1.75 * rows)
-        panels = figure.subplots(rows, COLUMNS, squeeze=False, sharex=True).ravel()
-        for panel, name in zip(panels, names, strict=False):
-            panel.plot(steps, found[name], color=series_color(0), marker="o", markersize=3)
+        grid = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
+        for index, (panel, name) in enumerate(zip(grid, names, strict=False)):
+            courses = panels[name]
+            colors = depth_colors(len(courses)) if len(courses) > 1 else [series_color(0)]
+            x = step_axis(panel, steps)
+            for course, color in zip(courses, colors, strict=True):
+                panel.plot(x, course, color=color, marker="o", markersize=2.5, lw=1.2)
             panel.set_title(_short(name), fontsize="small")
-        for panel in panels[len(names) :]:
+            if index + COLUMNS >= len(names):
+                panel.set_xlabel("optimizer steps")
+        for panel in grid[len(names) :]:
             panel.set_axis_off()
-        for panel in panels[max(0, len(names) - COLUMNS) : len(names)]:
-            panel.set_xlabel("optimizer steps")
-            panel.tick_params(labelbottom=True)
-        compact_ticks(panels[0].xaxis, log=False)
     return figure
 
 

@@ -27,7 +27,8 @@ class Spectrum:
         shape: [out, in].
         std: of the entries about their mean.
         values_R: descending, float64.
-        shuffled_R: of a matrix with the same entries in random order.
+        shuffled_R: of a matrix with the same entries in random order; empty where no null was
+            asked for.
         start_R: of the same matrix before training, where that is known.
         start_std: of the entries before training: measured, or the config's; None: not known.
     """
@@ -49,17 +50,25 @@ def shuffled(weight: Tensor, seed: int = SEED) -> Tensor:
     return weight.detach().flatten()[order].view(weight.shape)
 
 
+def null_spectrum(weight: Tensor) -> Tensor:
+    """The singular values of a matrix with its entries in random order."""
+    return singular_spectrum(shuffled(weight)).cpu()
+
+
 def spread(weight: Tensor) -> float:
     """The standard deviation of a matrix's entries about their mean, in float64."""
     return float(weight.detach().double().std(correction=0))
 
 
-def spectra_of(backbone: nn.Module, initial: nn.Module | None = None) -> list[Spectrum]:
+def spectra_of(
+    backbone: nn.Module, initial: nn.Module | None = None, *, nulls: bool = True
+) -> list[Spectrum]:
     """The spectrum of every matrix of every block.
 
     Args:
         backbone: of a family that the laboratory knows.
         initial: the same backbone before training.
+        nulls: decompose the shuffled matrices as well.
 
     Raises:
         HeadlessError: another family, or `initial` has other matrices.
@@ -77,7 +86,7 @@ def spectra_of(backbone: nn.Module, initial: nn.Module | None = None) -> list[Sp
                 shape=(weight.shape[0], weight.shape[1]),
                 std=spread(weight),
                 values_R=singular_spectrum(weight).cpu(),
-                shuffled_R=singular_spectrum(shuffled(weight)).cpu(),
+                shuffled_R=null_spectrum(weight) if nulls else torch.empty(0),
                 start_R=None if start is None else singular_spectrum(start.weight).cpu(),
                 start_std=start_std(backbone, matrix.role)
                 if start is None

@@ -29,10 +29,10 @@ from headless.analysis.weights_measure import (
     joined,
     matching,
     mean,
+    null_spectrum,
     role_arrays,
     role_means,
     roles_in,
-    shuffled,
 )
 from headless.geometry import rank_law, ranks_of, singular_spectrum
 from headless.pages.figures import INK, drawing_style
@@ -59,12 +59,15 @@ class Movement:
     shuffled_R: Tensor
 
 
-def movements_of(backbone: nn.Module, initial: nn.Module) -> list[Movement]:
+def movements_of(
+    backbone: nn.Module, initial: nn.Module, *, spectra: bool = True
+) -> list[Movement]:
     """Of every matrix of every block.
 
     Args:
         backbone: after training.
         initial: the same backbone before it.
+        spectra: decompose the differences, too; else both are empty.
 
     Raises:
         HeadlessError: another family, or other matrices.
@@ -81,18 +84,24 @@ def movements_of(backbone: nn.Module, initial: nn.Module) -> list[Movement]:
                 role=matrix.role,
                 distance=float(norms[2] / norms[1]),
                 cosine=float((now * before).sum() / norms[0] / norms[1]),
-                values_R=singular_spectrum(change).cpu(),
-                shuffled_R=singular_spectrum(shuffled(change)).cpu(),
+                values_R=singular_spectrum(change).cpu() if spectra else torch.empty(0),
+                shuffled_R=null_spectrum(change) if spectra else torch.empty(0),
             )
         )
     return found
 
 
-def movement_finding(movements: Sequence[Movement]) -> Finding:
-    """Distance, cosine and spectrum of each matrix's difference from its beginning."""
-    tables = {
+def way_tables(movements: Sequence[Movement]) -> dict[str, dict[str, np.ndarray]]:
+    """How far, and still in which direction, by role, over the blocks [L]."""
+    return {
         "distance": by_role(movements, lambda m: m.distance),
         "cosine": by_role(movements, lambda m: m.cosine),
+    }
+
+
+def movement_finding(movements: Sequence[Movement]) -> Finding:
+    """Distance, cosine and spectrum of each matrix's difference from its beginning."""
+    tables = way_tables(movements) | {
         "effective_rank": by_role(
             movements, lambda m: ranks_of(m.values_R).effective / len(m.values_R)
         ),

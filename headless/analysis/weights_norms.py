@@ -132,14 +132,19 @@ def trend(values_L: np.ndarray) -> Trend:
     )
 
 
-def norms_finding(sizes: list[Size], backbone: nn.Module) -> Finding:
-    """Root mean square and spectral norm of each role by depth, with the trends' nulls."""
-    tables = {
+def size_tables(sizes: list[Size]) -> dict[str, dict[str, np.ndarray]]:
+    """Every size, by role, over the blocks [L]."""
+    return {
         "rms": by_role(sizes, lambda s: s.rms),
         "frobenius": by_role(sizes, lambda s: s.frobenius),
         "spectral_norm": by_role(sizes, lambda s: s.spectral),
         "folded_rms": by_role(sizes, lambda s: s.folded),
     }
+
+
+def norms_finding(sizes: list[Size], backbone: nn.Module) -> Finding:
+    """Root mean square and spectral norm of each role by depth, with the trends' nulls."""
+    tables = size_tables(sizes)
     trends = {role: trend(values) for role, values in tables["rms"].items()}
     scalars = role_means(NAME, tables)
     for role, found in trends.items():

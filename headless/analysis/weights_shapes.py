@@ -26,7 +26,8 @@ class Values:
         role: of the matrix.
         moments: of all entries.
         distance: Kolmogorov and Smirnov's to a Gaussian, of a sample.
-        fits: the four distributions, of the sample, standardised by the moments.
+        fits: the four distributions, of the sample, standardised by the moments; with the rest
+            that takes a sample empty where no fits were asked for.
         best: the likeliest.
         density_K: histogram of all standardised entries, over `EDGES`; outer bins hold the rest.
         quantiles_Q: of the standardised sample, at the same shares as a Gaussian's are drawn.
@@ -44,8 +45,15 @@ class Values:
     start: Moments | None
 
 
-def values_of(backbone: nn.Module, initial: nn.Module | None = None) -> list[Values]:
+def values_of(
+    backbone: nn.Module, initial: nn.Module | None = None, *, fits: bool = True
+) -> list[Values]:
     """The shape of every matrix's entries.
+
+    Args:
+        backbone: of a family that the laboratory knows.
+        initial: the same backbone before training.
+        fits: draw a sample of each and fit distributions to it.
 
     Raises:
         HeadlessError: another family, or `initial` has other matrices.
@@ -53,18 +61,20 @@ def values_of(backbone: nn.Module, initial: nn.Module | None = None) -> list[Val
     matrices = block_matrices(backbone)
     starts = matching(matrices, initial) if initial is not None else None
     return [
-        _values(m.block, m.role, m.weight, moments(starts[i].weight) if starts else None)
+        _values(m.block, m.role, m.weight, moments(starts[i].weight) if starts else None, fits)
         for i, m in enumerate(matrices)
     ]
 
 
-def _values(block: int, role: str, weight: Tensor, start: Moments | None) -> Values:
+def _values(block: int, role: str, weight: Tensor, start: Moments | None, fitted: bool) -> Values:
     found = moments(weight)
     scale = found.std if found.std > 0 else 1.0
     z = (weight.double().flatten() - found.mean) / scale
     inside = z.clamp(EDGES[0] + 1e-9, EDGES[-1] - 1e-9).float()
     count = torch.histc(inside, bins=len(EDGES) - 1, min=EDGES[0], max=EDGES[-1])
     density = count.double().cpu().numpy() / z.numel() / (EDGES[1] - EDGES[0])
+    if not fitted:
+        return Values(block, role, found, math.nan, {}, "", density, np.empty(0), start)
     sample = sample_of(z)
     fits = fit_distributions(sample)
     return Values(

@@ -46,31 +46,37 @@ _ABOUT = (
 )
 
 
-def spectra_finding(spectra: Sequence[Spectrum]) -> Finding:
-    """Spectra, rank exponents, tail exponents and effective ranks of every matrix of the blocks."""
+def own_tables(spectra: Sequence[Spectrum]) -> dict[str, dict[str, np.ndarray]]:
+    """Every measure of the matrices as they are, by role, over the blocks [L]; no nulls."""
     laws = {id(s): rank_law(s.values_R) for s in spectra}
     tails = {id(s): tail_law(s.values_R.square()) for s in spectra}
     ranks = {id(s): ranks_of(s.values_R) for s in spectra}
-    null_ranks = {id(s): ranks_of(s.shuffled_R) for s in spectra}
-    tables = {
+    return {
         "rank_exponent": by_role(spectra, lambda s: laws[id(s)].exponent),
-        "rank_exponent_shuffled": by_role(spectra, lambda s: rank_law(s.shuffled_R).exponent),
         "rank_r_squared": by_role(spectra, lambda s: laws[id(s)].r_squared),
         "knee": by_role(spectra, lambda s: laws[id(s)].knee / len(s.values_R)),
         "alpha": by_role(spectra, lambda s: tails[id(s)].alpha),
-        "alpha_shuffled": by_role(spectra, lambda s: tail_law(s.shuffled_R.square()).alpha),
         "alpha_error": by_role(spectra, lambda s: tails[id(s)].standard_error),
         "tail_size": by_role(spectra, lambda s: tails[id(s)].count),
         "over_exponential": by_role(spectra, lambda s: tails[id(s)].exponential),
         "over_lognormal": by_role(spectra, lambda s: tails[id(s)].lognormal),
         "effective_rank": by_role(spectra, lambda s: ranks[id(s)].effective / len(s.values_R)),
-        "effective_rank_shuffled": by_role(
-            spectra, lambda s: null_ranks[id(s)].effective / len(s.values_R)
-        ),
         "stable_rank": by_role(spectra, lambda s: ranks[id(s)].stable),
         "participation_ratio": by_role(spectra, lambda s: ranks[id(s)].participation),
         "first_share": by_role(spectra, lambda s: ranks[id(s)].first_share),
         "spectral_norm": by_role(spectra, lambda s: float(s.values_R[0])),
+    }
+
+
+def spectra_finding(spectra: Sequence[Spectrum]) -> Finding:
+    """Spectra, rank exponents, tail exponents and effective ranks of every matrix of the blocks."""
+    null_ranks = {id(s): ranks_of(s.shuffled_R) for s in spectra}
+    tables = own_tables(spectra) | {
+        "rank_exponent_shuffled": by_role(spectra, lambda s: rank_law(s.shuffled_R).exponent),
+        "alpha_shuffled": by_role(spectra, lambda s: tail_law(s.shuffled_R.square()).alpha),
+        "effective_rank_shuffled": by_role(
+            spectra, lambda s: null_ranks[id(s)].effective / len(s.values_R)
+        ),
     }
     shown = ("rank_exponent", "rank_exponent_shuffled", "rank_r_squared", "alpha", "effective_rank")
     scalars = role_means(NAME, {key: tables[key] for key in shown})

@@ -15,7 +15,7 @@ from headless.analysis.weights_drawing import (
     panels_for,
     spectrum_line,
 )
-from headless.analysis.weights_measure import shuffled, spread
+from headless.analysis.weights_measure import null_spectrum, spread
 from headless.errors import HeadlessError
 from headless.geometry import (
     MarchenkoPastur,
@@ -49,7 +49,7 @@ class Table:
         std: of its entries about their mean.
         raw_R: as it is.
         centred_R: without its mean row.
-        shuffled_R: with its entries in random order.
+        shuffled_R: with its entries in random order; empty where no null was asked for.
         start_R: before training; None where that is not known.
     """
 
@@ -63,7 +63,11 @@ class Table:
 
 
 def tables_of(
-    backbone: nn.Module, head: Tensor | None = None, initial: nn.Module | None = None
+    backbone: nn.Module,
+    head: Tensor | None = None,
+    initial: nn.Module | None = None,
+    *,
+    nulls: bool = True,
 ) -> list[Table]:
     """Embeddings, the head where it is another matrix, learned positions where there are some.
 
@@ -71,6 +75,7 @@ def tables_of(
         backbone: with `get_input_embeddings()`.
         head: [V, D]; a head that equals the embedding table is that table.
         initial: the same backbone before training.
+        nulls: decompose the shuffled tables as well.
 
     Raises:
         HeadlessError: the head is of another width, or the first tables of another shape.
@@ -101,7 +106,7 @@ def tables_of(
                 std=spread(weight),
                 raw_R=singular_spectrum(weight).cpu(),
                 centred_R=singular_spectrum(weight, center=True).cpu(),
-                shuffled_R=singular_spectrum(shuffled(weight)).cpu(),
+                shuffled_R=null_spectrum(weight) if nulls else torch.empty(0),
                 start_R=None if start is None else singular_spectrum(start).cpu(),
             )
         )
@@ -122,7 +127,7 @@ def tables_finding(tables: list[Table]) -> Finding:
     scalars: dict[str, float] = {}
     arrays = {}
     for table in tables:
-        scalars |= _scalars(table)
+        scalars |= table_scalars(table)
         for kind in ("raw", "centred", "shuffled", "start"):
             values = getattr(table, f"{kind}_R")
             if values is not None:
@@ -179,14 +184,14 @@ def tables_finding(tables: list[Table]) -> Finding:
     )
 
 
-def _scalars(table: Table) -> dict[str, float]:
+def table_scalars(table: Table) -> dict[str, float]:
+    """Every number of a table, by the name under which it is reported."""
     raw, centred = ranks_of(table.raw_R), ranks_of(table.centred_R)
     law = rank_law(table.raw_R)
     noise = compare_with_noise(table.raw_R, MarchenkoPastur.of(table.shape, table.std))
     numbers = {
         "first_share": raw.first_share,
         "first_share_centred": centred.first_share,
-        "first_share_shuffled": ranks_of(table.shuffled_R).first_share,
         "effective_rank": raw.effective,
         "effective_rank_centred": centred.effective,
         "full_rank": raw.full,
@@ -199,6 +204,8 @@ def _scalars(table: Table) -> dict[str, float]:
         "above_noise": noise.above,
         "below_noise": noise.below,
     }
+    if len(table.shuffled_R):
+        numbers["first_share_shuffled"] = ranks_of(table.shuffled_R).first_share
     if table.start_R is not None:
         numbers["first_share_start"] = ranks_of(table.start_R).first_share
     return {f"{NAME}/{table.name}/{key}": float(value) for key, value in numbers.items()}

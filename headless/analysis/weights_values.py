@@ -32,25 +32,32 @@ _ABOUT = (
 )
 
 
-def values_finding(values: Sequence[Values]) -> Finding:
-    """Moments, tails and the best fitting distribution of every matrix's entries."""
+def moment_tables(values: Sequence[Values]) -> dict[str, dict[str, np.ndarray]]:
+    """Every measure of all entries, by role, over the blocks [L]; no fits."""
     tables = {
         "excess_kurtosis": by_role(values, lambda v: v.moments.excess_kurtosis),
         "tail_ratio": by_role(values, lambda v: v.moments.tail_ratio),
-        "gaussian_distance": by_role(values, lambda v: v.distance),
-        "nu": by_role(values, lambda v: v.fits["student_t"].nu),
         "skew": by_role(values, lambda v: v.moments.skew),
         "std": by_role(values, lambda v: v.moments.std),
         "mean": by_role(values, lambda v: v.moments.mean),
         "largest": by_role(values, lambda v: v.moments.largest),
         "count": by_role(values, lambda v: v.moments.count),
     }
-    for name in values[0].fits:
-        tables[f"log_likelihood/{name}"] = _likelihoods(values, name)
     if all(v.start for v in values):
         tables["excess_kurtosis_start"] = by_role(
             values, lambda v: v.start.excess_kurtosis if v.start else math.nan
         )
+    return tables
+
+
+def values_finding(values: Sequence[Values]) -> Finding:
+    """Moments, tails and the best fitting distribution of every matrix's entries."""
+    tables = moment_tables(values) | {
+        "gaussian_distance": by_role(values, lambda v: v.distance),
+        "nu": by_role(values, lambda v: v.fits["student_t"].nu),
+    }
+    for name in values[0].fits:
+        tables[f"log_likelihood/{name}"] = _likelihoods(values, name)
     best = [v.best for v in values]
     winners = {name: best.count(name) / len(best) for name in values[0].fits}
     kurtosis, tail = joined(tables["excess_kurtosis"]), joined(tables["tail_ratio"])

@@ -58,7 +58,9 @@ class RunSummary(Callback):
         progress = progress_of(trainer)
         last: dict[str, float] = {}
         for point in read_metrics(run.metrics):
-            last.update({k: v for k, v in point.items() if not k.startswith("progress/")})
+            last.update(
+                {k: v for k, v in point.items() if not k.startswith(("progress/", "analysis/"))}
+            )
         memory = next((c for c in trainer.callbacks if isinstance(c, MemoryMonitor)), None)  # type: ignore[attr-defined]
         run.write_summary(
             {

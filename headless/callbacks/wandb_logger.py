@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -182,6 +183,25 @@ class TokenWandbLogger(WandbLogger):
 
         rows = [list(row) for row in zip(prompts, texts, strict=True)]
         self.log_metrics({"samples": wandb.Table(columns=["prompt", "text"], data=rows)})
+
+    @rank_zero_only
+    def log_analysis(
+        self,
+        pictures: Mapping[str, Path],
+        histograms: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    ) -> None:
+        """Send pictures and histograms as one point.
+
+        Args:
+            pictures: image files by key.
+            histograms: counts [K] and edges [K + 1] by key, K at most 512.
+        """
+        import wandb
+
+        media: dict[str, Any] = {key: wandb.Image(str(path)) for key, path in pictures.items()}
+        media |= {key: wandb.Histogram(np_histogram=pair) for key, pair in histograms.items()}
+        if media:
+            self.log_metrics(media)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

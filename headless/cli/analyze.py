@@ -13,6 +13,7 @@ def analyze(
     output: Path | None = None,
     data: Path | None = None,
     analyses: str | list[str] | None = None,
+    preset: Literal["cheap", "full"] = "full",
     tokens: int = 65_536,
     length: int | None = None,
     split: Literal["train", "validation"] = "validation",
@@ -33,7 +34,9 @@ def analyze(
             `headless compare` takes it.
         data: a prepared dataset with the model's tokenizer; a run's own where it is there. Without
             any, the weights alone are looked at.
-        analyses: some of them by name, as [cone, norms]; all by default.
+        analyses: some of them by name, as [cone, norms]; all of the preset by default.
+        preset: "cheap" are the numbers that a run follows while it is trained (pretrain
+            --laboratory): of the weights as they are and the residual stream, in a second or two.
         tokens: how many of the text are read.
         length: of the sequences; as long as the model was trained with, 512 at the most.
         split: of the dataset.
@@ -52,13 +55,15 @@ def analyze(
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from headless.analysis.laboratory import Session, select
     from headless.analysis.laboratory import analyze as run_analyses
+    from headless.analysis.laboratory import select
     from headless.analysis.report import check_output, write_report
+    from headless.analysis.session import Session
+    from headless.analysis.text import about
     from headless.analysis.training import over_training
 
     names = [analyses] if isinstance(analyses, str) else analyses
-    chosen = select(names)
+    chosen = select(names, preset)
     output = output or default_output(model)
     check_output(output, overwrite)
     subject = open_subject(model, data, tokens, length, split, device, trust_remote_code)
@@ -76,8 +81,10 @@ def analyze(
         by_step = {}
         for step, checkpoint in (earlier(model) if steps == "all" else {}).items():
             place = (str(checkpoint), data, tokens, length, split, device, trust_remote_code)
-            by_step[step], _ = run_analyses(Session(open_subject(*place), seed, report), chosen)
-        session = Session(subject, seed, report)
+            by_step[step], _ = run_analyses(
+                Session(open_subject(*place), seed, report, preset), chosen
+            )
+        session = Session(subject, seed, report, preset)
         findings, left_out = run_analyses(session, chosen)
         if steps == "all":
             last = last_step(model)
@@ -89,12 +96,12 @@ def analyze(
             f"Inside {subject.name}",
             findings,
             output,
-            about=[*_about(model, subject), *((n, f"left out: {r}") for n, r in left_out.items())],
+            about=about(model, subject, left_out),
             formats=formats,
             report=report,
         )
     for finding in findings:
-        print(f"{finding.title}: {finding.answer}")
+        print(f"{finding.title}: {finding.answer or f'{len(finding.scalars)} numbers.'}")
     for name, reason in left_out.items():
         print(f"left out: {name}: {reason}")
     print(f"page: {page}")
@@ -157,25 +164,24 @@ def open_subject(
     Raises:
         HeadlessError: no such model, or data of another tokenizer.
     """
-    import numpy as np
-    import torch
-
-    from headless.analysis.laboratory import Subject
+    from headless.analysis.session import Subject
+    from headless.analysis.text import LONGEST, length_for, take_text
     from headless.data.stream import open_dataset
+    from headless.data.tokenizer import load_tokenizer
     from headless.downstream.loading import load_language_model
     from headless.models.backbone import embedding_table
     from headless.runs.directory import RunDirectory
 
     lm = load_language_model(model, device=device, trust_remote_code=trust_remote_code)
-    trained = 512
-    if lm.directory is not None and RunDirectory(lm.directory).config.is_file():
-        config = RunDirectory(lm.directory).read_config()["data"]
+    trained = LONGEST
+    run = None if lm.directory is None else RunDirectory(lm.directory)
+    if run is not None and run.config.is_file():
+        config = run.read_config()["data"]
         trained = int(config.get("sequence_length", trained))
         if data is None and os.path.isdir(config["path"]):
             data = Path(config["path"])
     positions = getattr(lm.model.config, "max_position_embeddings", None) or trained
-    length = length or min(trained, positions, 512)
-    if length > positions:
+    if length is not None and length > positions:
         raise HeadlessError(f"--length {length} is more than the model's {positions} positions")
     subject = Subject(
         lm.name,
@@ -183,46 +189,30 @@ def open_subject(
         counts_V=lm.unigram_count_V,
         mask_token=lm.tokenizer.mask_token_id if lm.task == "masked" else None,
         bos=lm.tokenizer.eos_token_id,
-        data=data,
     )
+    if run is not None and run.config.is_file():
+        _take_beginning(subject, run, model)
     if data is None:
         return subject
     dataset = open_dataset(data)
     if dataset.manifest.vocab_size > len(embedding_table(lm.model)):
         raise HeadlessError(f"{data} has more token ids than {model} has embeddings")
-    from headless.data.tokenizer import load_tokenizer
-
     if load_tokenizer(str(dataset.tokenizer_path)).get_vocab() != lm.tokenizer.get_vocab():
         raise HeadlessError(
             f"{data} was made with another tokenizer than {model}: prepare the text with the "
             "model's own (headless prepare --tokenizer …)"
         )
-    stream = np.asarray(dataset.split(split).tokens)
-    number = min(len(stream), tokens) // length
-    if number < 2:
-        raise HeadlessError(
-            f"the {split} split of {data} holds no two sequences of {length} tokens"
-        )
-    # Evenly over the text, so that a short look sees all of it.
-    starts = np.linspace(0, len(stream) - length, number).astype(int)
-    rows = np.stack([stream[begin : begin + length] for begin in starts])
-    subject.sequences_NT = torch.from_numpy(rows.astype(np.int64))
-    subject.tokens = np.asarray(dataset.split("train").tokens)
-    if subject.counts_V is None:
-        subject.counts_V = dataset.unigram_counts
+    length = length or length_for(lm.model, trained)
+    take_text(subject, dataset, data, tokens=tokens, length=length, split=split)
     return subject
 
 
-def _about(model: str, subject: Any) -> list[tuple[str, str]]:
-    config = subject.backbone.config
-    found = [
-        ("model", model),
-        ("backbone", f"{config.model_type} {config.num_hidden_layers} x {config.hidden_size}"),
-    ]
-    if subject.sequences_NT is not None:
-        number, length = subject.sequences_NT.shape
-        found.append(("text", f"{subject.data}, {number:,} sequences of {length} tokens"))
-    return found
+def _take_beginning(subject: Any, run: Any, model: str) -> None:
+    """Give a run's subject the weights before training, where they can be made again."""
+    from headless.training.first_weights import first_weights
+    from headless.training.loading import find_checkpoint, load_module
+
+    subject.initial, subject.beginning = first_weights(run, load_module(find_checkpoint(model)))
 
 
 def main(arguments: list[str]) -> None:

@@ -67,7 +67,7 @@ def export_model(
 def _fit(checkpoint: Path, head: Any, data: Path) -> Any:
     from headless.data.datamodule import TokenDataModule
     from headless.downstream.calibration import calibrate, collect
-    from headless.downstream.loading import choose_head
+    from headless.training.language_model import choose_head
     from headless.training.loading import load_module
 
     module = load_module(checkpoint)

@@ -16,6 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import headless.objectives
+from headless.analysis.monitor import LaboratoryMonitor
 from headless.callbacks.checkpoint import RunCheckpoint
 from headless.callbacks.geometry import GeometryMonitor
 from headless.callbacks.memory import MemoryMonitor
@@ -130,6 +131,7 @@ class RunCLI(LightningCLI):
         parser.add_lightning_class_args(ThroughputMonitor, "throughput")
         parser.add_lightning_class_args(MemoryMonitor, "memory")
         parser.add_lightning_class_args(GeometryMonitor, "geometry")
+        parser.add_lightning_class_args(LaboratoryMonitor, "laboratory")
         parser.add_lightning_class_args(SampleWriter, "samples")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=_seed)
         parser.link_arguments("data.sequence_length", "model.sequence_length")

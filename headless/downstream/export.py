@@ -21,11 +21,8 @@ from transformers import GenerationConfig
 
 import headless
 from headless.downstream.calibration import Calibration
-from headless.downstream.hugging_face import Converted, largest_error, to_hugging_face
 from headless.downstream.loading import (
     UNIGRAM_FILE,
-    HeadName,
-    choose_head,
     complete_config,
     load_tokenizer_of,
 )
@@ -35,6 +32,8 @@ from headless.models import modeling_headless
 from headless.models.pretrained import without_bars
 from headless.objectives import LMHead
 from headless.runs.directory import RunDirectory
+from headless.training.hugging_face import Converted, largest_error, to_hugging_face
+from headless.training.language_model import HeadName, choose_head
 from headless.training.loading import find_checkpoint, load_module, run_of
 from headless.training.module import PretrainingModule
 
@@ -56,7 +55,7 @@ def export(
     Args:
         place: a run directory (its last checkpoint) or a checkpoint in one.
         output: the directory to make.
-        head: see `headless.downstream.loading.choose_head`.
+        head: see `headless.training.language_model.choose_head`.
         dtype: of the weights on disk.
         calibration: a temperature and a bias scale to apply to the calibrated head.
         overwrite: move an existing directory aside.

@@ -13,15 +13,12 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from headless.data.tokenizer import end_of_document
-from headless.downstream.hugging_face import to_hugging_face
 from headless.errors import HeadlessError
 from headless.models.backbone import is_causal
 from headless.models.pretrained import as_backbone, load_config, load_pretrained
-from headless.objectives import LMHead
+from headless.training.language_model import HeadName, language_model
 from headless.training.loading import find_checkpoint, is_run, load_module, run_of
-from headless.training.module import PretrainingModule
 
-HeadName = Literal["auto", "calibrated", "tied", "trained"]
 UNIGRAM_FILE = "unigram_counts.safetensors"  # beside an export's weights
 
 
@@ -94,17 +91,11 @@ def load_language_model(
         checkpoint = find_checkpoint(place)
         run = run_of(checkpoint)
         module = load_module(checkpoint)
-        name, lm_head = choose_head(module, head)
-        converted = to_hugging_face(
-            module.backbone,
-            lm_head,
-            embedding_VD=module.embedding_VD,
-            fold=False,  # hidden states stay as they were trained
-        )
+        name, model = language_model(module, head)
         tokenizer = load_tokenizer_of(run.tokenizer)
-        complete_config(converted.model, tokenizer)
+        complete_config(model, tokenizer)
         loaded = LanguageModel(
-            _cast(converted.model, dtype),
+            _cast(model, dtype),
             tokenizer,
             module.task,
             run.path.name,
@@ -141,33 +132,6 @@ def load_encoder(
     _to(backbone, device)
     task: Literal["causal", "masked"] = "causal" if is_causal(backbone) else "masked"
     return Encoder(backbone.eval(), tokenizer, task, name, str(place), directory)
-
-
-def choose_head(module: PretrainingModule, head: HeadName) -> tuple[str, LMHead]:
-    """The LM head of a run, and the name of its kind.
-
-    Args:
-        module: of the run.
-        head: "trained" is a cross-entropy head, "calibrated" the one that completes a contrastive
-            objective with the unigram distribution, "tied" the input embeddings alone (what a
-            reader who reuses the weights in the usual way sees), "auto" the first of the first two
-            that the run has.
-
-    Raises:
-        HeadlessError: the run has no such head.
-    """
-    implied = module.objective.lm_head(module.embedding_VD, module.unigram_counts)
-    kind = "calibrated" if implied.is_calibrated else "trained"
-    if head in ("auto", kind):
-        return kind, implied
-    if head == "tied":
-        transform = implied.transform if implied.is_calibrated else None
-        weight_VD = implied.weight_VD if implied.is_calibrated else module.embedding_VD
-        return "tied", LMHead(weight_VD, None, transform)
-    raise HeadlessError(
-        f"this run was trained with {module.objective.describe()}: its heads are {kind} and tied, "
-        f"not {head}"
-    )
 
 
 def _open_hugging_face(

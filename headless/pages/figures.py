@@ -7,9 +7,11 @@ set in the page's font.
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+
+import numpy as np
 
 from headless.pages.numbers import compact
 
@@ -17,6 +19,8 @@ INK = "#1c2026"
 MUTED = "#6a717b"
 GRID = "#e3e5e9"
 SURFACE = "#fdfdfe"
+MOST_MARKS = 600  # of a scatter that stays vectors in an SVG
+RASTER_DPI = 160  # of what does not
 # Okabe and Ito's colours for all kinds of colour vision, darkened where they are text or thin
 # lines; the page's style sheet holds the same and their counterparts for a dark page.
 SERIES = ("#0068a8", "#cf5400", "#00855f", "#b05590", "#a87400", "#3d9bd1", "#5e636b", "#7a4fb5")
@@ -108,17 +112,79 @@ def compact_ticks(axis: Any, *, log: bool = False) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
 
 
+def step_axis(panel: Any, steps: Sequence[int]) -> np.ndarray:
+    """Make a panel's x axis logarithmic in steps with step 0 at the left edge; where each one lies.
+
+    Call it before the panel is drawn into: its ticks are fixed here.
+    """
+    from matplotlib.ticker import FixedLocator, NullFormatter
+
+    at = np.asarray(steps, dtype=float)
+    positive = np.unique(at[at > 0])
+    if not len(positive):
+        return at
+    # As far left of the first as the steps lie apart, but no less than a factor of two.
+    apart = (positive[-1] / positive[0]) ** (1 / max(len(positive) - 1, 1))
+    zero = positive[0] / max(2.0, apart)
+    places = np.where(at > 0, at, zero)
+    ticks = {float(positive[0]), float(positive[-1])}
+    decades = 10.0 ** np.arange(np.ceil(np.log10(positive[0])), np.log10(positive[-1]) + 1e-9)
+    for tick in decades:  # none on top of another's label
+        if all(
+            abs(np.log(tick / other)) > 0.18 * np.log(places.max() / places.min() + 1e-9)
+            for other in ticks
+        ):
+            ticks.add(float(tick))
+    if (at <= 0).any():
+        ticks.add(zero)
+    panel.set_xscale("log")
+    ordered = sorted(ticks)
+    panel.xaxis.set_major_locator(FixedLocator(ordered))
+    panel.xaxis.set_minor_formatter(NullFormatter())
+    labels = ["0" if tick == zero and (at <= 0).any() else compact(tick) for tick in ordered]
+    panel.xaxis.set_ticklabels(labels)
+    margin = 1.08
+    panel.set_xlim(places.min() / margin, places.max() * margin)
+    return places
+
+
 def render_svg(figure: Any) -> str:
     """A matplotlib figure as an `<svg>` element to put into a page.
 
     Colours are CSS variables with the light page's value to fall back on; there is no date, no
     metadata and no address in it.
     """
+    return clean_svg(svg_file(figure))
+
+
+def svg_file(figure: Any) -> str:
+    """A matplotlib figure as the text of an SVG file: no date, the same figure is the same bytes.
+
+    Flat scatters and meshes of more than `MOST_MARKS` marks become pixels inside it.
+    """
     buffer = io.StringIO()
     metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    _rasterize(figure)
     with drawing_style():
-        figure.savefig(buffer, format="svg", metadata=metadata)
-    return clean_svg(buffer.getvalue())
+        figure.savefig(buffer, format="svg", metadata=metadata, dpi=RASTER_DPI)
+    return buffer.getvalue()
+
+
+def _rasterize(figure: Any) -> None:
+    """What would be hundreds of kilobytes of paths; lines, axes and text stay, and so does what
+    stands in three dimensions, which matplotlib does not rasterize by itself."""
+    from matplotlib.collections import PathCollection, QuadMesh
+
+    for axes in figure.axes:
+        for artist in axes.collections:
+            marks = 0
+            if isinstance(artist, PathCollection):
+                marks = len(np.asarray(artist.get_offsets()))
+            elif isinstance(artist, QuadMesh):
+                values = artist.get_array()
+                marks = 0 if values is None else int(values.size)
+            if marks > MOST_MARKS and getattr(artist.draw, "_supports_rasterization", False):
+                artist.set_rasterized(True)
 
 
 def clean_svg(text: str) -> str:

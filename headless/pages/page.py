@@ -17,6 +17,7 @@ from markupsafe import Markup, escape
 
 from headless.files import write_text
 from headless.pages.figures import prefix_ids, render_svg
+from headless.pages.film import Film
 
 Align = Literal["left", "right"]
 NoteKind = Literal["note", "warning"]
@@ -32,6 +33,7 @@ class Cell:
         strong: the best of its column.
         swatch: draws the colour of this series before the text.
         code: set in the fixed-width font, breaking anywhere.
+        to: the anchor of a heading of the page that the text leads to.
     """
 
     text: str
@@ -39,6 +41,7 @@ class Cell:
     strong: bool = False
     swatch: int | None = None
     code: bool = False
+    to: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,13 +87,19 @@ class Page:
         self._blocks: list[_Block] = []
         self._into = self._blocks
         self._headings: list[tuple[str, str]] = []
-        self._figures = self._tables = self._drawings = 0
+        self._figures = self._tables = self._drawings = self._films = 0
+        self._frames = 0  # of the longest film
 
-    def heading(self, text: str, level: Literal[2, 3] = 2) -> None:
-        """A section's heading, or with level 3 a subsection's."""
-        anchor = ""
+    def heading(self, text: str, level: Literal[2, 3] = 2, *, anchor: str = "") -> None:
+        """A section's heading, or with level 3 a subsection's.
+
+        Args:
+            text: of the heading.
+            level: 2 for what the contents list.
+            anchor: an id that is unique in the page, for `Cell.to`; a section has one anyway.
+        """
         if level == 2:
-            anchor = f"section-{len(self._headings) + 1}"
+            anchor = anchor or f"section-{len(self._headings) + 1}"
             self._headings.append((anchor, text))
         self._add("heading", text=text, level=level, anchor=anchor)
 
@@ -182,6 +191,26 @@ class Page:
             wide=wide,
         )
 
+    def film(self, film: Film, caption: str = "", *, wide: bool = False) -> None:
+        """A moving picture with its frames below it: any of them stops it, without a script.
+
+        Who asks for less motion, and who prints, sees the last frame.
+        """
+        self._films += 1
+        self._frames = max(self._frames, len(film.labels))
+        self._figures += bool(caption)
+        self._add(
+            "film",
+            frames=list(zip(film.labels, film.addresses(), strict=True)),
+            index=self._films,
+            count=len(film.labels),
+            size=(film.width, film.height),
+            duration=f"{film.seconds * len(film.labels):.4g}",
+            caption=inline(caption),
+            number=self._figures,
+            wide=wide,
+        )
+
     @contextmanager
     def details(self, summary: str, *, open: bool = False) -> Iterator[None]:
         """What is added inside is folded away below a line; printed pages show it."""
@@ -202,6 +231,7 @@ class Page:
             style=Markup(style.rstrip()),
             headings=self._headings if self.contents else [],
             blocks=self._blocks,
+            frames=self._frames,
         )
 
     def write(self, path: Path) -> None:

@@ -88,7 +88,7 @@ def learning_curves(groups: Sequence[Group]) -> Any | None:
         for column in range(len(axes)):
             _scale(panels[-1][column], panels[0][column])
         extra = [("bare tied head, without calibration", "dashed")] if bare else []
-        _legend(figure, groups, extra)
+        legend(figure, groups, extra)
     return figure
 
 
@@ -118,7 +118,7 @@ def geometry(groups: Sequence[Group]) -> Any | None:
         for column in (1, 2):
             panels[1][column].set_xlabel(AXIS_NAMES["tokens"])
             _scale(panels[1][column], panels[0][column])
-        _legend(figure, groups, [])
+        legend(figure, groups, [])
     return figure
 
 
@@ -253,7 +253,8 @@ def _crop(panels: Sequence[Any]) -> None:
         panels[0].set_ylim(low - margin, high + margin)
 
 
-def _legend(figure: Any, groups: Sequence[Group], extra: Sequence[tuple[str, str]]) -> None:
+def legend(figure: Any, groups: Sequence[Group], extra: Sequence[tuple[str, str]]) -> None:
+    """Groups by colour above the panels, and what else the lines are."""
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], color=series_color(g.index), label=g.label) for g in groups]

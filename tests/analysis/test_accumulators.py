@@ -172,3 +172,17 @@ def test_what_position_and_context_explain() -> None:
     shares = moments.variance_shares(noise.compute())
     assert abs(shares["position"]) < 0.003
     assert abs(shares["context"]) < 0.003
+
+
+def test_a_reset_begins_anew() -> None:
+    torch.manual_seed(0)
+    metric = StateStatistics(8, 5, reservoir=4)
+    metric.update(torch.randn(3, 5, 8), torch.arange(3))
+    before = metric.compute()
+    metric.reset()
+    assert not float(metric.powers.abs().sum())
+    torch.manual_seed(0)
+    metric.update(torch.randn(3, 5, 8), torch.arange(3))
+    after = metric.compute()
+    for name, value in vars(before).items():
+        assert torch.equal(value, getattr(after, name)), name

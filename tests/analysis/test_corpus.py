@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headless.analysis import corpus as module
-from headless.analysis.corpus import (
+from headless.analysis import corpus_spectra as module
+from headless.analysis.corpus import _drop, corpus
+from headless.analysis.corpus_spectra import (
     cooccurrences,
-    corpus,
     covariance_spectrum,
     log_slope,
     pmi_spectrum,
@@ -86,7 +86,9 @@ def test_independent_tokens_are_their_own_null() -> None:
         real, null = (s[f"corpus/{variant}{k}/slope_head"] for k in ("", "/null"))
         assert real == pytest.approx(null, abs=0.04)
         assert abs(s[f"corpus/{variant}/excess_50"]) < 0.03
-    assert not found.claims[1].agrees
+    (frequency,) = [c for c in found.claims if "word frequency" in c.text]
+    assert frequency.agrees
+    assert all("exponents not given" in c.criterion for c in found.claims if c.agrees is None)
 
 
 def test_topics_are_above_the_null_and_drawn() -> None:
@@ -97,10 +99,28 @@ def test_topics_are_above_the_null_and_drawn() -> None:
     assert 4 <= s["corpus/correlation/ranks_above_null"] <= 5
     assert s["corpus/covariance/excess_50"] > 0.2
     assert s["corpus/compare/weights/slope"] == pytest.approx(-0.5)
+    (mimics,) = [c for c in found.claims if "mimic" in c.text]
+    assert "weights -0.50" in mimics.criterion
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for picture in found.pictures:
             draw_whole(picture.draw())
+
+
+def test_the_end_of_the_spectrum() -> None:
+    """A law that ends at its rank without a drop, one that falls off, and one that was cut."""
+    law = np.arange(1, 301) ** -0.9
+    assert _drop(law, 301, 400) == pytest.approx(1)
+    law[250:] *= np.linspace(1, 0.05, 50)
+    assert _drop(law, 301, 400) == pytest.approx(0.05)
+    assert _drop(law[:200], 301, 400) is None
+    whole = corpus(zipf_text(200 * 32), V, length=32).scalars
+    counts = token_counts(zipf_text(200 * 32), 32, V).toarray()
+    wanted = np.linalg.eigvalsh(np.cov(counts.T, bias=True))[::-1]
+    wanted = wanted[wanted > 1e-9 * wanted[0]]
+    slope, intercept = np.polyfit(np.log(np.arange(3, 101)), np.log(wanted[2:100]), 1)
+    line = np.exp(intercept + slope * np.log(len(wanted)))
+    assert whole["corpus/covariance/drop"] == pytest.approx(wanted[-1] / line, rel=1e-4)
 
 
 def test_a_short_text() -> None:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from headless.analysis.frequency import frequency, groups_of, zipf
+from headless.analysis.frequency import frequency
+from headless.analysis.frequency_measure import groups_of, zipf
 from headless.errors import HeadlessError
 
 V, D = 600, 16
@@ -41,6 +42,15 @@ def test_groups_are_of_equal_size_and_in_order() -> None:
     assert sorted(np.concatenate([unseen, *groups])) == list(range(V))
     assert {len(g) for g in groups} <= {len(groups[0]), len(groups[0]) - 1}
     assert all(counts[a].max() <= counts[b].min() for a, b in zip(groups, groups[1:], strict=False))
+
+
+def test_tokens_of_one_count_are_in_no_order() -> None:
+    """Numbers of tokens are an order, too: a group of equal counts must not be the lowest ones."""
+    counts = np.ones(1000, dtype=np.int64)
+    _, first, *_ = groups_of(counts)
+    assert 300 < first.mean() < 700
+    assert first.max() > 800
+    assert list(groups_of(counts)[1]) == list(first)
 
 
 def test_planted_degeneration_is_gaos() -> None:

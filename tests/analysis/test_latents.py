@@ -4,13 +4,17 @@ import builtins
 import warnings
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from headless.analysis.accumulators import StateStatistics, Statistics
 from headless.analysis.capture import Component, Point
-from headless.analysis.latents import attention_and_mlp, gather, latents, prepared, umap_layout
+from headless.analysis.latents import latents
+from headless.analysis.reservoirs import gather, prepared
+from headless.analysis.separation import attention_and_mlp
+from headless.analysis.umap_layout import umap_layout
 from headless.errors import HeadlessError
 
 B, T, D, DEPTH = 12, 9, 16, 6
@@ -108,3 +112,18 @@ def test_umap_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(HeadlessError, match="pip install umap-learn"):
         umap_layout(torch.randn(20, 4))
+
+
+def test_umap_keeps_components_apart() -> None:
+    pytest.importorskip("umap", reason="pip install umap-learn")
+    found = latents(statistics(), umap=True, most=12)
+    s = found.scalars
+    assert s["latents/components/umap/neighbours"] > 0.9
+    assert s["latents/components/umap/neighbours/null"] < 0.7
+    names = [picture.name for picture in found.pictures]
+    assert {"latents-components-umap", "latents-stream-umap"} <= set(names)
+    again = latents(statistics(), umap=True, most=12)
+    np.testing.assert_array_equal(found.arrays["components_umap"], again.arrays["components_umap"])
+    for picture in found.pictures:
+        if "umap" in picture.name:
+            picture.draw().draw_without_rendering()

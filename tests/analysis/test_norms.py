@@ -36,7 +36,9 @@ def test_a_massive_first_position(tmp_path: Path) -> None:
         x[:, 0] = size * gaussian(60, 1, 32)[:, 0] / 32**0.5
     alone = {Point("post", i): torch.full((10,), 200.0) for i in range(6)}
     sink = torch.linspace(0, 0.9, 6)
-    finding = norms(stream(states), alone=alone, sink=sink)
+    added = [x - y for x, y in zip(states, [torch.zeros_like(states[0]), *states], strict=False)]
+    points = stream(states) | stream(added, "mlp") | stream([0.1 * x for x in added], "attn")
+    finding = norms(points, alone=alone, sink=sink)
     for block, x in enumerate(states):
         key = f"norms/post/{block:02d}"
         assert finding.scalars[f"{key}/rest"] == pytest.approx(float(x[:, 1:].norm(dim=-1).mean()))
@@ -45,8 +47,10 @@ def test_a_massive_first_position(tmp_path: Path) -> None:
     assert finding.scalars["norms/growth"] == pytest.approx(1.3, abs=0.01)
     profile = torch.stack([states[b].norm(dim=-1).mean(0) for b in middle_blocks(range(6))]).mean(0)
     torch.testing.assert_close(torch.from_numpy(finding.arrays["by_position"]), profile)
-    for part in ("far larger norm", "arises at one block", "falls before", "exponentially", "most"):
+    for part in ("far larger norm", "arises in the MLP", "falls before", "exponentially", "most"):
         assert claim(finding, part), part
+    by_attention = stream(states) | stream(added, "attn") | stream([0.1 * x for x in added], "mlp")
+    assert claim(norms(by_attention), "arises in the MLP") is False
     draw_all(finding, tmp_path)
 
 
@@ -54,7 +58,7 @@ def test_an_ordinary_first_position() -> None:
     finding = norms(stream([gaussian(seed=i) for i in range(4)]))
     assert finding.scalars["norms/first_over_rest"] == pytest.approx(1, abs=0.1)
     assert not claim(finding, "far larger norm")
-    assert claim(finding, "arises at one block") is None
+    assert claim(finding, "arises in the MLP") is None
     with pytest.raises(HeadlessError, match="no post point"):
         norms(stream([gaussian(4)], "attn"))
 

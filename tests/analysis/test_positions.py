@@ -9,12 +9,9 @@ from torch import Tensor
 
 from headless.analysis.accumulators import StateStatistics, Statistics
 from headless.analysis.capture import Point
-from headless.analysis.positions import (
-    position_means,
-    position_table,
-    positional_geometry,
-    sequence_geometry,
-)
+from headless.analysis.position_means import position_means
+from headless.analysis.positions import position_table, positional_geometry
+from headless.analysis.sequence import sequence_geometry
 from headless.errors import HeadlessError
 from headless.models.backbone import BackboneConfig, build_backbone
 
@@ -88,6 +85,26 @@ def test_position_means_and_their_noise() -> None:
     assert position_means(statistics(0 * spiral(), context=0.0), directions=True)[1] > 0.8
     with pytest.raises(HeadlessError, match="by position"):
         position_means({}, directions=True)
+
+
+def test_a_tail_is_seen_through_noise() -> None:
+    """The early positions lie 1.5 away from a cloud of 0.25, under noise that is larger than it."""
+
+    def one_stream(path_TD: Tensor) -> dict[Point, Statistics]:
+        # Blocks share a stream: their noise is the same.
+        first = statistics(path_TD, context=0.5)[Point("post", 0)]
+        return {Point("post", i): first for i in range(DEPTH)}
+
+    torch.manual_seed(0)
+    cloud = torch.nn.functional.normalize(torch.randn(T, D), dim=1) * 0.25
+    cloud[: T // 10 + 1, 0] += 1.5
+    found = sequence_geometry(one_stream(cloud))
+    assert found.scalars["sequence/noise_floor/raw"] > 0.5
+    assert found.scalars["sequence/tail/with_noise"] < 3
+    assert found.scalars["sequence/tail"] > 4
+    assert found.claims[0].agrees
+    cloud[: T // 10 + 1, 0] -= 1.5
+    assert sequence_geometry(one_stream(6 * cloud)).claims[0].agrees is False
 
 
 def test_shares_are_those_that_were_planted() -> None:

@@ -1,14 +1,16 @@
 """Findings as a page, as JSON and as figures."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from headless.analysis.finding import Claim, Finding, Picture
-from headless.analysis.report import as_json, check_output, write_report
+from headless.analysis.finding import Animation, Claim, Finding, Picture
+from headless.analysis.report import as_json, check_output, numbers_text, write_report
+from headless.analysis.tables import SOURCES, by_block, source_of
 from headless.errors import HeadlessError
 
 
@@ -70,3 +72,84 @@ def test_again_in_the_same_place(tmp_path: Path) -> None:
 
 def test_json_is_strict() -> None:
     json.dumps(as_json("x", [finding("cone")]), allow_nan=False)
+
+
+def moving(name: str) -> Finding:
+    film = Animation("film-x", "It moves.", ("a", "b"), lambda k: draw())
+    return replace(finding(name), animations=(film,))
+
+
+def test_a_film_is_a_file_and_stands_on_the_page(tmp_path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    page = write_report("demo", [moving("cone")], tmp_path, report=lambda *what: told.append(what))
+    assert (tmp_path / "figures/film-x.gif").read_bytes().startswith(b"GIF89a")
+    text = page.read_text()
+    assert text.count("data:image/png;base64") == 2
+    assert text.index("A line.") < text.index("It moves.")
+    numbers = json.loads((tmp_path / "analysis.json").read_text())
+    assert numbers["findings"][0]["animations"] == ["film-x"]
+    # A bar that never goes back: one picture, two frames, the page.
+    assert [(done, total) for _, done, total in told] == [(0, 3), (1, 3), (2, 3), (3, 3)]
+
+
+def test_the_same_findings_are_the_same_bytes(tmp_path: Path) -> None:
+    for place in ("one", "two"):
+        write_report("demo", [moving("cone")], tmp_path / place, formats=("svg", "png", "pdf"))
+    files = [p.relative_to(tmp_path / "one") for p in (tmp_path / "one").rglob("*") if p.is_file()]
+    assert len(files) == 6
+    for path in files:
+        assert (tmp_path / "one" / path).read_bytes() == (tmp_path / "two" / path).read_bytes()
+
+
+def test_claims_stand_by_source_and_lead_to_their_sections(tmp_path: Path) -> None:
+    sources = {
+        "Godey et al., Language models have cone-shaped heads (talk)": 0,
+        "Godey, de la Clergerie and Sagot, talk": 0,
+        "Conjecture 2023, Basic Facts about Language Model Internals": 1,
+        "Ning and Rangaraju, arXiv 2511.21594": 2,
+        "Ning and Rangaraju 2025": 2,
+        "Gao et al. 2019": 3,
+    }
+    findings = []
+    for number, source in enumerate(sources):
+        claims = (Claim(source, f"claim {number}.", number != 1, "x"),)
+        findings.append(replace(finding(f"f{number}"), claims=claims))
+        assert source_of(claims[0]) == SOURCES[sources[source]][0]
+    text = write_report("demo", findings, tmp_path).read_text()
+    overview = text[: text.index("The f0</h2>")]
+    assert "this model agrees with 1 of 2" in overview
+    order = [overview.index(f"Claim {number}<") for number in range(len(sources))]
+    assert order == sorted(order)
+    for number in range(len(sources)):
+        assert f'href="#finding-f{number}"' in overview
+        assert f'id="finding-f{number}"' in text
+
+
+def test_numbers_of_blocks_stand_in_one_row() -> None:
+    scalars = {
+        "norms/post/00/rest": 1.0,
+        "norms/post/11/rest": 2.0,
+        "norms/post/100/rest": 3.0,
+        "norms/growth": 4.0,
+        "latents/share/1": 5.0,
+        "norms/alone/07/of/09": 6.0,
+    }
+    single, rows, blocks = by_block(scalars)
+    assert rows == {"norms/post/*/rest": {"00": 1.0, "11": 2.0, "100": 3.0}}
+    assert blocks == ["00", "11", "100"]
+    assert list(single) == ["norms/growth", "latents/share/1", "norms/alone/07/of/09"]
+
+
+def test_a_page_of_a_deep_model_stays_short(tmp_path: Path) -> None:
+    scalars = {f"x/post/{b:02d}/{n}": float(b) for b in range(80) for n in range(100)}
+    text = write_report("demo", [replace(finding("x"), scalars=scalars)], tmp_path).read_text()
+    assert len(text) < 200_000
+    assert "<code>x/<wbr>post/" in text
+    assert "has the others" in text
+
+
+def test_arrays_take_a_line_each_and_few_digits() -> None:
+    long = replace(finding("x"), arrays={"y": np.array([1 / 3, np.nan]), "n": np.array(["a"])})
+    text = numbers_text(as_json("t", [long]))
+    assert "[0.3333333, null]" in text
+    assert json.loads(text)["findings"][0]["arrays"] == {"y": [0.3333333, None], "n": ["a"]}

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
 
-from headless.downstream.hugging_face import Converted, to_hugging_face
 from headless.models.backbone import BackboneConfig, build_backbone, is_causal
 from headless.objectives import ContrastiveWeightTying, CrossEntropy, LMHead, Objective
+from headless.training.hugging_face import Converted, to_hugging_face
 
 V, D = 83, 16
 FAMILIES: dict[str, dict[str, Any]] = {

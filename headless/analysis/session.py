@@ -1,0 +1,161 @@
+"""What is looked at, and what was measured of it so far."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from headless.analysis.capture import INNER, Point, inner_points_of, points_of
+from headless.analysis.families import backbone_of
+from headless.analysis.measure import measure
+from headless.errors import HeadlessError
+from headless.models.backbone import embedding_table
+
+Preset = Literal["cheap", "full"]
+STREAM = ("embed", "post", "norm_f")  # the components that the cheap preset looks at
+
+
+@dataclass
+class Subject:
+    """What is looked at.
+
+    Args:
+        name: for titles.
+        model: with a head; its backbone is of a family in `headless.analysis.families`.
+        sequences_NT: token ids of a text, whole sequences; None: weights alone.
+        counts_V: how often each token occurs in the training text, where it is known.
+        tokens: of the training text, for its own spectrum; None: it is left out.
+        initial: the backbone before training, where it is known.
+        mask_token: of a masked model.
+        bos: the token before a document.
+        data: the dataset that the text is from.
+        beginning: where `initial` is from, or why it is not known.
+        shown: the backbone whose weights are looked at, where those of the model are shards.
+    """
+
+    name: str
+    model: Any
+    sequences_NT: Tensor | None = None
+    counts_V: Tensor | None = None
+    tokens: np.ndarray | None = None
+    initial: nn.Module | None = None
+    mask_token: int | None = None
+    bos: int | None = None
+    data: Path | None = None
+    beginning: str = ""
+    shown: nn.Module | None = None
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The part without the head, to run it."""
+        return backbone_of(self.model)
+
+    @property
+    def weights(self) -> nn.Module:
+        """The same, to look at its weights."""
+        return self.backbone if self.shown is None else self.shown
+
+    @property
+    def head_VD(self) -> Tensor | None:  # noqa: N802 - the shape is part of the name
+        """The head's matrix, where it has one that is not the embedding table."""
+        linear = self.model.get_output_embeddings()
+        weight = None if linear is None else linear.weight.detach()
+        table = embedding_table(self.weights)
+        return None if weight is None or weight is table or torch.equal(weight, table) else weight
+
+
+@dataclass
+class Session:
+    """A subject with what was measured of it, once and when it is first needed.
+
+    Args:
+        subject: what is looked at.
+        seed: of samples and null models.
+        report: is told what is done, how much of it, of how much.
+        preset: "cheap" measures the residual stream alone, without histograms.
+        spread: in a group of processes, all of them measure; otherwise this one does, alone.
+    """
+
+    subject: Subject
+    seed: int = 0
+    report: Callable[[str, int, int], None] = lambda what, done, total: None
+    preset: Preset = "full"
+    spread: bool = True
+    _statistics: dict[Point, Any] | None = field(default=None, repr=False)
+
+    @property
+    def statistics(self) -> dict[Point, Any]:
+        """Of every point of the stream's width, over all sequences."""
+        return {point: s for point, s in self._measured().items() if point.component not in INNER}
+
+    @property
+    def inner(self) -> dict[Point, Any]:
+        """Of the points inside attention and MLP, which have widths of their own."""
+        return {point: s for point, s in self._measured().items() if point.component in INNER}
+
+    def _measured(self) -> dict[Point, Any]:
+        if self._statistics is None:
+            model = self.subject.model
+            self._statistics = measure(
+                model,
+                self.batches(),
+                **(_cheap(model) if self.preset == "cheap" else _full(model)),
+                progress=lambda done, total: self.report("states", done, total),
+                token_budget=int(self.sequences.numel()),
+                spread=self.spread,
+            )
+        return self._statistics
+
+    @property
+    def sequences(self) -> Tensor:
+        """The text."""
+        assert self.subject.sequences_NT is not None
+        return self.subject.sequences_NT
+
+    def batches(self, size: int = 8) -> Iterator[Tensor]:
+        """The text in batches, on the model's device."""
+        device = next(self.subject.backbone.parameters()).device
+        yield from (part.to(device) for part in self.sequences.split(size))
+
+    def sample(self, component: str) -> Tensor:
+        """The reservoir of the last point of a component."""
+        points = [point for point in self.statistics if point.component == component]
+        if not points:
+            raise HeadlessError(f"the model has no {component}")
+        return self.statistics[points[-1]].sample_KD
+
+    @property
+    def last_states(self) -> Tensor:
+        """What the head sees."""
+        has_norm = any(point.component == "norm_f" for point in self.statistics)
+        return self.sample("norm_f" if has_norm else "post")
+
+    @property
+    def tables(self) -> dict[str, Tensor]:
+        """Embeddings and, where it is another, the head."""
+        table = {"embedding": embedding_table(self.subject.weights).detach()}
+        head = self.subject.head_VD
+        return table if head is None else table | {"head": head}
+
+
+def _full(model: Any) -> dict[str, Any]:
+    """What is measured where."""
+    return {
+        "points": [*points_of(model), *inner_points_of(model)],
+        "by_position": [p for p in points_of(model) if p.component == "post"],
+    }
+
+
+def _cheap(model: Any) -> dict[str, Any]:
+    """Whatever is measured is what the full preset measures there."""
+    points = [p for p in points_of(model) if p.component in STREAM]
+    return {
+        "points": points,
+        "covariance": [p for p in points if p.component != "embed"],
+        "by_position": False,
+        "histogram": False,
+    }

@@ -1,0 +1,58 @@
+"""A trained module as a Hugging Face model with an LM head."""
+
+from typing import Literal
+
+from transformers import PreTrainedModel
+
+from headless.errors import HeadlessError
+from headless.objectives import LMHead
+from headless.training.hugging_face import to_hugging_face
+from headless.training.module import PretrainingModule
+
+HeadName = Literal["auto", "calibrated", "tied", "trained"]
+
+
+def choose_head(module: PretrainingModule, head: HeadName) -> tuple[str, LMHead]:
+    """The LM head of a run, and the name of its kind.
+
+    Args:
+        module: of the run.
+        head: "trained" is a cross-entropy head, "calibrated" the one that completes a contrastive
+            objective with the unigram distribution, "tied" the input embeddings alone (what a
+            reader who reuses the weights in the usual way sees), "auto" the first of the first two
+            that the run has.
+
+    Raises:
+        HeadlessError: the run has no such head.
+    """
+    implied = module.objective.lm_head(module.embedding_VD, module.unigram_counts)
+    kind = "calibrated" if implied.is_calibrated else "trained"
+    if head in ("auto", kind):
+        return kind, implied
+    if head == "tied":
+        transform = implied.transform if implied.is_calibrated else None
+        weight_VD = implied.weight_VD if implied.is_calibrated else module.embedding_VD
+        return "tied", LMHead(weight_VD, None, transform)
+    raise HeadlessError(
+        f"this run was trained with {module.objective.describe()}: its heads are {kind} and tied, "
+        f"not {head}"
+    )
+
+
+def language_model(
+    module: PretrainingModule, head: HeadName = "auto"
+) -> tuple[str, PreTrainedModel]:
+    """A copy with a head, whose hidden states are the module's, and the name of the head's kind.
+
+    Args:
+        module: on the CPU, as `load_module` gives it.
+        head: see `choose_head`.
+
+    Raises:
+        HeadlessError: the run has no such head, or no class of its family can hold it.
+    """
+    name, lm_head = choose_head(module, head)
+    converted = to_hugging_face(
+        module.backbone, lm_head, embedding_VD=module.embedding_VD, fold=False
+    )
+    return name, converted.model

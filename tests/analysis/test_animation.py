@@ -1,0 +1,193 @@
+"""What moves over checkpoints is the model: axes, rows and directions stay."""
+
+import warnings
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from planted import gather, gaussian
+from test_latents import statistics
+
+from headless.analysis import outlier_figures
+from headless.analysis.animation import films, frame_steps, overlay
+from headless.analysis.anisotropy import layer_anisotropy
+from headless.analysis.by_depth import states_of
+from headless.analysis.capture import Point
+from headless.analysis.cone import cone
+from headless.analysis.finding import Finding
+from headless.analysis.latents import latents
+from headless.analysis.outliers import outliers
+from headless.analysis.training import followed, over_training, together
+
+STEPS = (0, 10, 100)
+
+
+def checkpoint(step: int) -> list[Finding]:
+    """A model whose embeddings and stream point ever more one way."""
+    shift = torch.eye(16)[3] * np.log10(1 + step)
+    table = torch.randn(300, 16, generator=torch.Generator().manual_seed(1)) + shift
+    spectrum = torch.linalg.svdvals(table).numpy()
+    spectra = Finding(
+        "table_spectra", "Spectra", "", "", {"table_spectra/embedding/x": 1.0 + step},
+        {"embedding/raw": spectrum, "embedding/centred": spectrum / 2},
+    )  # fmt: skip
+    stream = {
+        Point(c, i): gather(gaussian(6, 9, 16, seed=i) + i * shift)
+        for c, i in (("embed", -1), ("post", 0), ("post", 1), ("norm_f", 2))
+    }
+    return [
+        spectra,
+        cone({"embedding": table, "head": table + 1}),
+        layer_anisotropy(stream),
+        latents(statistics(depth=np.log10(1 + step))),
+    ]
+
+
+@pytest.fixture(scope="module")
+def by_step() -> dict[int, list[Finding]]:
+    return {step: checkpoint(step) for step in STEPS}
+
+
+def limits(figure: Any) -> list[Any]:
+    return [(panel.get_xlim(), panel.get_ylim()) for panel in figure.axes]
+
+
+def test_every_film_has_a_frame_a_checkpoint_and_one_set_of_axes(
+    by_step: dict[int, list[Finding]],
+) -> None:
+    made = films(by_step)
+    assert [film.name.removeprefix("film-") for film in made] == [
+        "cone", "spectra", "anisotropy", "latents",
+    ]  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for film in made:
+            assert film.frames == ("step 0", "step 10", "step 100")
+            figures = [film.draw(k) for k in range(3)]
+            for figure, label in zip(figures, film.frames, strict=True):
+                figure.canvas.draw()
+                assert figure._suptitle.get_text() == label
+            assert limits(figures[0]) == limits(figures[1]) == limits(figures[2]), film.name
+            assert len({tuple(figure.get_size_inches()) for figure in figures}) == 1
+
+
+def test_the_cone_is_seen_along_the_last_checkpoint_s_directions(
+    by_step: dict[int, list[Finding]],
+) -> None:
+    film = films(by_step)[0]
+    last = by_step[100][1].arrays
+    for k, step in enumerate(STEPS):
+        panel = film.draw(k).axes[0]
+        drawn = panel.collections[0].get_offsets()
+        expected = by_step[step][1].arrays["embedding/vectors"] @ last["embedding/axes"][:2].T
+        np.testing.assert_allclose(drawn, expected)
+    means = [film.draw(k).axes[0].collections[0].get_offsets()[:, 0].mean() for k in range(3)]
+    assert abs(means[0]) < 0.3  # no cone before training
+    assert means == sorted(means)
+    assert means[2] == pytest.approx(np.log10(101), abs=0.3)
+
+
+def test_latents_keep_the_last_checkpoint_s_components(by_step: dict[int, list[Finding]]) -> None:
+    film = films(by_step)[3]
+    told = []
+    for k in range(3):
+        panel = film.draw(k).axes[1]
+        # Dots are drawn in one random order; their colours tell which is which.
+        shades = panel.collections[0].get_facecolor()[:, :3].mean(axis=1)
+        x = np.asarray(panel.collections[0].get_offsets())[:, 0]
+        told.append(abs(np.corrcoef(x, shades)[0, 1]))
+    assert told[0] < 0.5 < 0.6 < told[2]  # the stream moves along depth only where it was trained
+
+
+def test_what_is_missing_somewhere_has_no_film(by_step: dict[int, list[Finding]]) -> None:
+    some = {0: by_step[0][2:], 10: by_step[10][2:3], 100: by_step[100]}
+    assert [film.name for film in films(some)] == [
+        "film-anisotropy",
+        "film-latents",  # two checkpoints have it
+    ]
+    assert films(some)[1].frames == ("step 0", "step 100")
+    bare = {step: [replace(f, arrays={}) for f in found] for step, found in by_step.items()}
+    assert films(bare) == []
+    assert overlay(bare) is None
+
+
+def test_a_picture_again_with_common_limits() -> None:
+    from headless.analysis.finding import Picture
+    from headless.pages.figures import drawing_style, new_figure
+
+    def picture(step: int) -> Picture:
+        def draw() -> Any:
+            with drawing_style():
+                figure = new_figure(3, 2)
+                figure.subplots().plot([0, step + 1], [-step, step])
+            return figure
+
+        return Picture("weight_spectra", "Lines.", draw)
+
+    found = {
+        step: [
+            Finding("w", "W", "", "", {}, pictures=(picture(step), replace(picture(1), name="x")))
+        ]
+        for step in STEPS
+    }
+    light = {step: followed(one) for step, one in found.items()}
+    assert [p.name for p in light[0][0].pictures] == ["weight_spectra"]
+    (film,) = films(light)
+    figures = [film.draw(k) for k in range(3)]
+    assert limits(figures[0]) == limits(figures[2])
+    (_, (low, high)) = limits(figures[0])[0]
+    assert low <= -100 < 100 <= high
+
+
+def test_few_of_many_checkpoints_are_shown() -> None:
+    many = [0, *range(10, 10_001, 10)]
+    shown = frame_steps(many)
+    assert (shown[0], shown[1], shown[-1]) == (0, 10, 10_000)
+    assert len(shown) <= 24
+    ratios = np.diff(np.log(shown[4:]))
+    assert ratios.max() < 3 * ratios.mean()
+    assert frame_steps([3, 1, 2]) == [1, 2, 3]
+
+
+def test_over_training_draws_everything(by_step: dict[int, list[Finding]]) -> None:
+    course = over_training({step: followed(found) for step, found in by_step.items()})
+    assert course.pictures[0].name == "over-training-overlay"
+    assert len(course.animations) == 4
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for picture in course.pictures:
+            picture.draw().canvas.draw()
+    panel = course.pictures[0].draw().axes[0]
+    assert len(panel.get_lines()) == 3  # a line a checkpoint
+
+
+def test_blocks_share_a_panel() -> None:
+    found = {f"a/post/{b:02d}/x": [float(b)] for b in range(3)} | {"a/y": [7.0], "a/p95": [8.0]}
+    assert together(found) == {
+        "a/post/*/x": [[0.0], [1.0], [2.0]],
+        "a/y": [[7.0]],
+        "a/p95": [[8.0]],
+    }
+
+
+def test_the_stream_through_the_blocks_has_one_scale() -> None:
+    states = {Point("post", i): gather(gaussian(3, 70, 80, seed=i) * 10.0**i) for i in range(3)} | {
+        Point("embed", -1): gather(gaussian(3, 70, 80))
+    }
+    (film,) = outliers(states).animations
+    assert film.frames == ("block 0", "block 1", "block 2")
+    images = [film.draw(k).axes[0].images[0] for k in range(3)]
+    assert len({image.get_clim() for image in images}) == 1
+    assert all(image.get_array().shape == (64, 64) for image in images)
+    posts = states_of(states, "post")
+    expected = posts[2][1].example_ED[:64, :64].numpy()
+    np.testing.assert_allclose(images[2].get_array(), expected)
+    low, high = images[2].get_clim()
+    assert low == -high
+    assert np.mean(np.abs(expected[1:]) <= high) == pytest.approx(0.99, abs=0.001)
+    red, blue = images[2].cmap(0.05), images[2].cmap(0.95)
+    assert red[0] > red[2]  # negative
+    assert blue[2] > blue[0]
+    assert len(outlier_figures.frames_of(posts * 30)) == outlier_figures.FRAMES

@@ -1,0 +1,188 @@
+"""The MLP's neurons and the heads' outputs: what is captured, and planted sparsity."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from planted import draw_all, gather, gaussian
+from scipy import stats
+from test_capture import DEPTH, FAMILIES, HEADS, D, V, model_of, states_of
+
+from headless.analysis.capture import Point, inner_points_of, points_of, width_of
+from headless.analysis.families import activation_of, block_matrices, family_of
+from headless.analysis.head_outputs import head_outputs
+from headless.analysis.hidden_activations import hidden_activations
+from headless.analysis.histogram import shares_below, values_of
+from headless.analysis.measure import measure
+from headless.errors import HeadlessError
+from headless.models.backbone import BackboneConfig, build_backbone
+from headless.models.sharding import blocks
+
+NINE = {
+    **FAMILIES,
+    "qwen3": {"num_key_value_heads": 2, "head_dim": 6},
+    "roberta": {"pad_token_id": 1},
+}
+
+
+def any_model(family: str) -> Any:
+    if family in FAMILIES:
+        return model_of(family)
+    torch.manual_seed(2)
+    config = BackboneConfig(
+        model_type=family,
+        hidden_size=D,
+        num_hidden_layers=DEPTH,
+        num_attention_heads=HEADS,
+        intermediate_size=40,
+        max_position_embeddings=32,
+        extra=NINE[family],
+    )
+    return build_backbone(config, V).eval()
+
+
+@pytest.mark.parametrize("family", NINE)
+def test_neurons_and_heads_are_what_the_last_matrices_read(family: str) -> None:
+    """What attention and MLP add is their last matrix times the captured state, and its bias."""
+    model, ids = any_model(family), torch.randint(0, V, (2, 11))
+    inner = inner_points_of(model)
+    assert len(inner) == 2 * DEPTH
+    states = states_of(model, ids, points=[*points_of(model), *inner])
+    weights = {(m.block, m.role): m.weight for m in block_matrices(model)}
+    names = family_of(model)
+    for source, role, target, last in (
+        ("hidden", "down", "mlp", names.mlp_down),
+        ("heads", "o", "attn", names.attn_out),
+    ):
+        x = states[Point(source, 1)]
+        assert x.shape[-1] == width_of(model, Point(source, 1))
+        bias = blocks(model)[1].get_submodule(last).bias
+        wanted = x @ weights[1, role].T + (0 if bias is None else bias)
+        torch.testing.assert_close(states[Point(target, 1)], wanted, rtol=1e-4, atol=1e-5)
+    assert width_of(model, Point("hidden", 0)) == 40
+    assert width_of(model, Point("post", 0)) == D
+
+
+def test_the_nonlinearity_is_the_models() -> None:
+    model, ids = model_of("llama"), torch.randint(0, V, (2, 11))
+    act, gated = activation_of(model)
+    assert gated
+    states = states_of(model, ids, points=[Point("norm2", 1), Point("hidden", 1)])
+    mlp = model.layers[1].mlp
+    x = states[Point("norm2", 1)]
+    wanted = act(mlp.gate_proj(x)) * mlp.up_proj(x)
+    torch.testing.assert_close(states[Point("hidden", 1)], wanted)
+    model = model_of("gpt2")
+    act, gated = activation_of(model)
+    assert not gated
+    states = states_of(model, ids, points=[Point("norm2", 1), Point("hidden", 1)])
+    wanted = act(model.h[1].mlp.c_fc(states[Point("norm2", 1)]))
+    torch.testing.assert_close(states[Point("hidden", 1)], wanted)
+
+
+def test_inner_points_are_measured_where_they_are_asked_for() -> None:
+    model = model_of("gpt_neox")
+    batches = list(
+        torch.randint(0, V, (6, 12), generator=torch.Generator().manual_seed(1)).split(2)
+    )
+    assert list(measure(model, batches)) == points_of(model)
+    found = measure(model, batches, points=[*points_of(model), *inner_points_of(model)])
+    assert list(found)[: len(points_of(model))] == points_of(model)
+    s = found[Point("hidden", 2)]
+    assert s.outer_DD is None
+    assert s.position_sum_TD is None
+    assert not len(s.sample_KD)
+    states = states_of(model, torch.cat(batches), points=[Point("hidden", 2)])
+    x = states[Point("hidden", 2)][:, 1:].double()
+    torch.testing.assert_close(s.powers_G4D[1, 1], x.square().sum(dim=(0, 1)), rtol=1e-5, atol=0)
+    assert torch.equal(s.positive_GD[1], (x > 0).double().sum(dim=(0, 1)))
+
+
+def test_the_histogram_stands_for_the_values() -> None:
+    draw = np.random.default_rng(0)
+    x = np.concatenate([draw.standard_t(3, 40_000), 5 + 0.1 * draw.standard_normal(10_000)])
+    s = gather(torch.from_numpy(x.reshape(50, 100, 10)))
+    rest = x.reshape(50, 100, 10)[:, 1:].ravel()
+    histogram = s.histogram.numpy()
+    for place in (-2.0, -0.01, 0.01, 1.0, 5.0):
+        (share,) = shares_below(histogram, np.array([place]))
+        assert share == pytest.approx((rest < place).mean(), abs=0.003)
+    values = values_of(histogram, 5000)
+    assert stats.ks_2samp(values, rest).statistic < 0.01
+    assert np.all(np.diff(values) >= 0)
+    zeros = np.zeros(2000, dtype=np.int64)
+    zeros[[300, 1500]] = 1, 3  # a wide gap: no value in it
+    values = values_of(zeros, 100)
+    assert len(np.unique(np.sign(values))) == 2
+    assert (values < 0).mean() == pytest.approx(0.25)
+
+
+def sparse(width: int = 64) -> torch.Tensor:
+    """ReLU of Gaussian numbers; neuron 7 is dead, neuron 9 twenty times as large."""
+    x = gaussian(60, 33, width).relu()
+    x[..., 7] = -0.1
+    x[..., 9] *= 20
+    return x
+
+
+def test_planted_neurons_are_found(tmp_path: Path) -> None:
+    states = {Point("hidden", i): gather(sparse(), reservoir=0) for i in range(3)}
+    finding = hidden_activations(states, activation=torch.relu)
+    s = {k.removeprefix("hidden_activations/01/"): v for k, v in finding.scalars.items()}
+    x = sparse()[:, 1:].numpy()
+    assert s["rms"] == pytest.approx(np.sqrt(np.square(x).mean()))
+    assert s["not_positive"] == pytest.approx((x <= 0).mean())
+    assert s["small"] == pytest.approx((np.abs(x) < 0.01 * s["rms"]).mean(), abs=0.005)
+    assert s["never_positive"] == 1 / 64
+    assert s["kurtosis/pooled"] == pytest.approx(stats.kurtosis(x.ravel()))
+    share = np.square(x).mean(axis=(0, 1))
+    assert s["top_1_share"] == pytest.approx(share[9] / share.sum())
+    assert list(finding.arrays["most_active"][:, 0]) == [9, 9, 9]
+    # half of the null's is 0; its kurtosis is that of a rectified Gaussian
+    assert s["null/not_positive"] == pytest.approx(0.5, abs=0.01)
+    assert s["null/small"] == pytest.approx(0.5, abs=0.01)
+    rectified = np.maximum(np.random.default_rng(0).standard_normal(10**6), 0)
+    assert s["null/kurtosis"] == pytest.approx(stats.kurtosis(rectified), rel=0.05)
+    assert "number 9 of block" in finding.answer
+    draw_all(finding, tmp_path)
+
+
+def test_the_null_has_the_measured_size() -> None:
+    """Of a gated MLP with Gaussian inputs the null model is the model itself."""
+    u, v = gaussian(100, 33, 64, seed=1), gaussian(100, 33, 64, seed=2)
+    x = torch.nn.functional.silu(1.7 * u) * 1.7 * v
+    silu = torch.nn.functional.silu
+    states = {Point("hidden", 0): gather(x, reservoir=0)}
+    s = hidden_activations(states, activation=silu, gated=True).scalars
+    key = "hidden_activations/00"
+    for name in ("small", "not_positive"):
+        assert s[f"{key}/null/{name}"] == pytest.approx(s[f"{key}/{name}"], abs=0.01)
+    assert s[f"{key}/null/kurtosis"] == pytest.approx(s[f"{key}/kurtosis/pooled"], rel=0.1)
+    assert "null" not in "".join(hidden_activations(states).scalars)
+
+
+def test_a_strong_head_is_found(tmp_path: Path) -> None:
+    x = gaussian(60, 33, 32)
+    y = x.clone()
+    y[..., 8:16] *= 3  # head 1 of 4
+    states = {Point("heads", 0): gather(x, reservoir=0), Point("heads", 1): gather(y, reservoir=0)}
+    finding = head_outputs(states, 4)
+    np.testing.assert_allclose(
+        finding.arrays["norms"], math.sqrt(8) * np.array([[1, 1, 1, 1], [1, 3, 1, 1]]), rtol=0.02
+    )
+    assert finding.scalars["head_outputs/00/evenness"] == pytest.approx(1, abs=0.01)
+    assert finding.scalars["head_outputs/01/evenness"] == pytest.approx(144 / 84 / 4, rel=0.03)
+    assert finding.scalars["head_outputs/01/largest_share"] == pytest.approx(9 / 12, rel=0.02)
+    assert "head 1 of block 1" in finding.answer
+    draw_all(finding, tmp_path)
+
+
+def test_nothing_was_measured() -> None:
+    states = {Point("post", 0): gather(gaussian(4))}
+    with pytest.raises(HeadlessError, match="inner points"):
+        hidden_activations(states)
+    with pytest.raises(HeadlessError, match="inner points"):
+        head_outputs(states, 4)

@@ -1,0 +1,322 @@
+"""The laboratory while a model is trained: its keys, and the same numbers as `headless analyze`."""
+
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from headless.analysis.laboratory import NAMES, analyze, select
+from headless.analysis.monitor import LaboratoryMonitor
+from headless.analysis.session import Session
+from headless.callbacks.wandb_files import records
+from headless.cli.main import main
+from headless.cli.pretrain import build, pretrain
+from headless.runs.metrics import read_metrics
+
+PLACES = {
+    "POINT": r"(embed|post/\d\d|norm_f)",
+    "ROLE": "(q|k|v|o|gate|up|down)",
+    "TABLE": "(embedding|head|positions)",
+    "PLACE": "(norm1|norm2|final)",
+    "MEASURE": "[a-z0-9_]+",
+    "VARIANT": "[a-z0-9_/]+",
+}
+ROW = re.compile(r"^\s*\| `(.+?)` \| ", re.MULTILINE)
+
+
+def scalars(path: Path) -> dict[str, float]:
+    """Of an analysis.json, as they are logged."""
+    findings = json.loads(path.read_text())["findings"]
+    return {
+        f"analysis/{name}": value
+        for finding in findings
+        for name, value in finding["scalars"].items()
+        if value is not None
+    }
+
+
+def looks(path: Path) -> list[dict[str, Any]]:
+    """The points of the monitor in a run's metrics."""
+    points = read_metrics(path / "metrics.jsonl")
+    return [p for p in points if any(key.startswith("analysis/") for key in p)]
+
+
+def values(point: dict[str, Any]) -> dict[str, float]:
+    return {key: value for key, value in point.items() if key.startswith("analysis/")}
+
+
+@pytest.fixture
+def train(run_arguments: Callable[..., list[str]]) -> Callable[..., Path]:
+    def make(name: str, *more: str, objective: str = "CrossEntropy") -> Path:
+        sizes = ("--model.backbone.hidden_size", "32", "--model.backbone.num_hidden_layers", "3")
+        return pretrain(build(run_arguments(name, *sizes, *more, objective=objective)))
+
+    return make
+
+
+def test_keys_are_those_of_the_table(train: Callable[..., Path]) -> None:
+    points = looks(train("run"))
+    assert [p["progress/step"] for p in points] == [0, 6, 12]
+    keys = set().union(*map(values, points))
+    patterns = []
+    for row in ROW.findall(LaboratoryMonitor.__doc__ or ""):
+        pattern = re.escape(row)
+        for word, meaning in PLACES.items():
+            pattern = re.sub(rf"(?<![A-Z]){word}(?![A-Z])", lambda _, m=meaning: m, pattern)
+        patterns.append(pattern)
+    assert len(patterns) > 12
+    for key in keys:
+        assert any(re.fullmatch(pattern, key) for pattern in patterns), f"{key} is not in the table"
+    for pattern in patterns:
+        assert any(re.fullmatch(pattern, key) for key in keys), f"{pattern} was not logged"
+    for wanted in (
+        *("table_spectra/embedding/first_share", "table_spectra/embedding/first_share_centred"),
+        *("table_spectra/head/effective_rank", "weight_spectra/q/alpha"),
+        *("weight_spectra/down/stable_rank", "weight_values/up/excess_kurtosis"),
+        *("weight_norms/o/rms", "weight_movement/v/distance", "norm_gains/final/mean"),
+        *("anisotropy/post/01", "anisotropy/post/01/centred", "anisotropy/norm_f/without_rogue"),
+        *("covariance_spectra/post/02/participation", "outliers/post/00/jaccard_next"),
+        *("outliers/post/00/largest_ratio", "outliers/post/00/largest", "norms/post/01/ratio"),
+        *("activations/post/01/kurtosis/median_dimension", "alignment_uniformity/next_token"),
+    ):
+        assert f"analysis/{wanted}" in keys, wanted
+
+
+@pytest.mark.parametrize("objective", ["CrossEntropy", "ContrastiveWeightTying"])
+def test_the_command_finds_the_same(
+    train: Callable[..., Path], tmp_path: Path, objective: str
+) -> None:
+    """The last look is what `headless analyze --preset cheap` says of the run, and all of it."""
+    path = train("run", objective=objective)
+    output = tmp_path / "cheap"
+    arguments = ["analyze", "--model", str(path), "--output", str(output), "--preset", "cheap"]
+    assert main([*arguments, "--tokens", str(8 * 16)]) == 0
+    theirs, ours = scalars(output / "analysis.json"), values(looks(path)[-1])
+    assert theirs.keys() == ours.keys()
+    for name, value in theirs.items():
+        assert ours[name] == pytest.approx(value, rel=1e-6, abs=1e-7), name
+    moved = ours["analysis/weight_movement/q/distance"]
+    assert moved > 0.01  # the command made the first weights again
+    assert values(looks(path)[0])["analysis/weight_movement/q/distance"] == 0.0
+
+
+@pytest.mark.parametrize("family", ["gpt_neox", "gpt2", "llama", "bert"])
+def test_every_cheap_scalar_is_a_full_one(family: str) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
+
+    from headless.analysis.session import Subject
+
+    torch.manual_seed(3)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
+    sizes |= {"max_position_embeddings": 32, "vocab_size": 101, "intermediate_size": 64}
+    config = AutoConfig.for_model(family, **sizes)
+    kind = AutoModelForMaskedLM if family == "bert" else AutoModelForCausalLM
+    model = kind.from_config(config).eval()
+    initial = kind.from_config(config).eval().base_model
+    subject = Subject("x", model, torch.randint(0, 101, (12, 32)), initial=initial)
+    found = {}
+    names = [analysis.name for analysis in select(preset="cheap")]
+    for preset in ("cheap", "full"):
+        findings, left_out = analyze(Session(subject, preset=preset), select(names, preset))
+        assert not left_out
+        found[preset] = {k: v for f in findings for k, v in f.scalars.items()}
+    assert len(found["cheap"]) > 150
+    assert found["cheap"].keys() < found["full"].keys()
+    for name, value in found["cheap"].items():
+        full = found["full"][name]
+        assert value == pytest.approx(full, rel=1e-9, abs=1e-12, nan_ok=True), name
+
+
+def test_presets_are_chosen_by_name() -> None:
+    from headless.errors import HeadlessError
+
+    assert [a.name for a in select()] == list(NAMES)
+    assert set(a.name for a in select(preset="cheap")) < set(NAMES)
+    with pytest.raises(HeadlessError, match="--preset full"):
+        select(["cone"], "cheap")
+
+
+def test_at_the_end_all_of_it(
+    run_arguments: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the command writes, the run writes; W&B has the pictures and the histograms."""
+    sizes = ("--model.backbone.hidden_size", "32", "--model.backbone.num_hidden_layers", "2")
+    end = ("--laboratory.at_end", "full", "--laboratory.tokens", "512", "--run.wandb", "offline")
+    assert main(["pretrain", *run_arguments("run", *sizes, *end)]) == 0
+    path = tmp_path / "runs/run"
+    arguments = ["analyze", "--model", str(path), "--output", str(tmp_path / "again")]
+    assert main([*arguments, "--tokens", "512"]) == 0
+    capsys.readouterr()
+    ours = scalars(path / "analysis/analysis.json")
+    theirs = scalars(tmp_path / "again/analysis.json")
+    assert ours == theirs
+    assert values(looks(path)[-1]) == pytest.approx(ours)
+    for name in ("figures", "analysis.html"):
+        assert (path / "analysis" / name).exists()
+    pictures = {p.name for p in (path / "analysis/figures").iterdir()}
+    assert pictures == {p.name for p in (tmp_path / "again/figures").iterdir()}
+    sent: dict[str, Any] = {}
+    (file,) = (path / "wandb").glob("offline-run-*/*.wandb")
+    for record in records(file):
+        for item in record.history.item:
+            sent["/".join(item.nested_key) or item.key] = json.loads(item.value_json)
+    assert sent["analysis/anisotropy/post/00"] == pytest.approx(ours["analysis/anisotropy/post/00"])
+    images = [v for k, v in sent.items() if k.startswith("analysis/figures/")]
+    assert len(images) == len([name for name in pictures if name.endswith(".png")])
+    assert all((file.parent / "files" / image["path"]).is_file() for image in images)
+    counts = sent["analysis/histograms/weight_values/q/00"]
+    assert counts["_type"] == "histogram"
+    assert sum(counts["values"]) == 32 * 32
+    assert sum(sent["analysis/histograms/activations/post/00"]["values"]) == 32 * 15 * 32
+    assert "analysis/histograms/cone/embedding" in sent
+
+
+def test_resumed_as_if_never_stopped(
+    train: Callable[..., Path], run_arguments: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    whole = train("whole")
+    stop = ("--trainer.max_steps", "6", "--model.schedule.total_steps", "12")
+    try:
+        train("stopped", *stop)
+    except Exception:  # noqa: BLE001 - the schedule has no such option: it follows max_steps
+        stop = ("--trainer.max_steps", "6")
+        train("stopped", *stop)
+    again = train("stopped", "--run.resume", "true", "--laboratory.every_n_validations", "1")
+    points = looks(again)
+    assert [p["progress/step"] for p in points] == [0, 6, 12]
+    last, expected = values(points[-1]), values(looks(whole)[-1])
+    assert last.keys() == expected.keys()  # also the distance from the beginning
+    assert last["analysis/weight_movement/q/distance"] > 0
+    state = torch.load(again / "checkpoints/last.ckpt", weights_only=True)
+    assert state["callbacks"]["LaboratoryMonitor"] == {"validations": 2}
+
+
+def test_how_often_and_not_at_all(train: Callable[..., Path]) -> None:
+    often = ("--trainer.val_check_interval", "3", "--laboratory.every_n_validations", "3")
+    assert [p["progress/step"] for p in looks(train("often", *often))] == [0, 9, 12]
+    assert not looks(train("off", "--laboratory.enabled", "false"))
+
+
+def test_training_is_the_same_with_and_without(train: Callable[..., Path]) -> None:
+    """No random number is drawn, nothing is changed."""
+    dropout = ("--model.backbone.extra", '{"hidden_dropout": 0.1}')
+    with_it, without = (
+        torch.load(path / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for path in (
+            train("with", *dropout),
+            train("without", *dropout, "--laboratory.enabled", "false"),
+        )
+    )
+    for name, value in without.items():
+        assert torch.equal(value, with_it[name]), name
+
+
+def test_the_clock_stands_still(train: Callable[..., Path], monkeypatch: Any) -> None:
+    import time
+
+    look = LaboratoryMonitor._look
+
+    def slow(self: Any, *arguments: Any) -> Any:
+        time.sleep(1.0)
+        return look(self, *arguments)
+
+    monkeypatch.setattr(LaboratoryMonitor, "_look", slow)
+    path = train("run", "--trainer.max_steps", "2", "--trainer.val_check_interval", "1")
+    first, *_, last = looks(path)
+    assert last["progress/seconds"] - first["progress/seconds"] < 2.0  # three looks: 3 s
+
+
+def test_a_masked_model(
+    run_arguments: Callable[..., list[str]], text_files: Path, tmp_path: Path
+) -> None:
+    from headless.data.prepare import prepare
+
+    data = tmp_path / "masked"
+    prepare([str(text_files)], data, vocab_size=320, validation_fraction=0.1, mask_token="[MASK]")
+    options = ("--data.task", "masked", "--model.backbone.model_type", "bert")
+    path = pretrain(build(run_arguments("run", *options, "--data.path", str(data))))
+    output = tmp_path / "cheap"
+    arguments = ["analyze", "--model", str(path), "--output", str(output), "--preset", "cheap"]
+    assert main([*arguments, "--tokens", str(8 * 16)]) == 0
+    theirs, ours = scalars(output / "analysis.json"), values(looks(path)[-1])
+    assert theirs.keys() == ours.keys()
+    assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-6)
+
+
+def test_too_little_text(
+    train: Callable[..., Path], capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    """The weights alone, and a line that says so."""
+    import headless.analysis.monitor as monitor
+    from headless.errors import HeadlessError
+
+    def none(*_: Any, **__: Any) -> None:
+        raise HeadlessError("the validation split holds no two sequences of 16 tokens")
+
+    monkeypatch.setattr(monitor, "take_text", none)
+    point = values(looks(train("run"))[-1])
+    assert "analysis/weight_spectra/q/alpha" in point
+    assert not any("anisotropy" in key for key in point)
+    assert capsys.readouterr().err.count("the weights alone are looked at") == 1
+
+
+def test_an_unknown_family_trains_on(
+    train: Callable[..., Path], capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    from headless.analysis import families
+
+    monkeypatch.delitem(families.FAMILIES, "gpt_neox")
+    path = train("run", "--laboratory.at_end", "full")
+    assert not looks(path)
+    assert json.loads((path / "summary.json").read_text())["finished"]
+    err = capsys.readouterr().err
+    assert "does not know the parts of a gpt_neox" in err
+    assert f"headless analyze --model {path}" in err
+
+
+def test_bad_options(
+    run_arguments: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for option, value in (("num_sequences", "1"), ("every_n_validations", "0"), ("at_end", "x")):
+        assert main(["pretrain", *run_arguments("run", f"--laboratory.{option}", value)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert option in line
+
+
+def test_it_needs_no_heavy_library() -> None:
+    code = (
+        "import sys; from headless.analysis.monitor import LaboratoryMonitor; "
+        "heavy = {'datasets', 'wandb', 'jsonargparse', 'faiss', 'matplotlib'} & set(sys.modules); "
+        "sys.exit(', '.join(heavy))"
+    )
+    blocked = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=blocked, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_histograms_keep_every_value() -> None:
+    from headless.analysis.accumulators import histogram_edges
+    from headless.analysis.finding import Finding
+    from headless.analysis.histogram_points import histogram_points
+
+    x = np.random.default_rng(0).normal(3.0, 2.0, 50_000)
+    counts, _ = np.histogram(x, histogram_edges())
+    finding = Finding(
+        "activations", "", "", "", {}, {"edges": histogram_edges(), "post/00/histogram": counts}
+    )
+    (pair,) = histogram_points([finding]).values()
+    assert pair[0].sum() == 50_000
+    middles = (pair[1][1:] + pair[1][:-1]) / 2
+    assert np.average(middles, weights=pair[0]) == pytest.approx(3.0, abs=0.05)
+    assert math.sqrt(np.average((middles - 3) ** 2, weights=pair[0])) == pytest.approx(
+        2.0, rel=0.02
+    )
