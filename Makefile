@@ -32,6 +32,7 @@ bench: setup-dev ## measure preparation, loop, losses and training on this CPU; 
 	$(BIN)/python scripts/demo_corpus.py data/demo-text
 	$(BIN)/python scripts/bench_prepare.py
 	$(BIN)/python scripts/bench_loop.py
+	$(BIN)/python scripts/bench_laboratory.py
 	$(BIN)/python scripts/bench_objectives.py --preset cpu
 	$(BIN)/python scripts/bench_training.py --preset cpu
 	$(BIN)/python scripts/bench_decode.py --preset cpu

@@ -14,6 +14,7 @@ from headless.analysis.by_depth import panels_of
 from headless.analysis.capture import Point, backbone_of
 from headless.analysis.families import family_of
 from headless.analysis.finding import Claim, Finding, Picture
+from headless.analysis.sources import CONJECTURE
 from headless.errors import HeadlessError
 from headless.models.sharding import blocks as blocks_of
 from headless.pages.figures import drawing_style, series_color
@@ -103,7 +104,7 @@ def outlier_ablation(
         arrays=arrays,
         pictures=(
             Picture(
-                "outlier_ablation",
+                "outlier-ablation",
                 "How much the loss grows when the largest dimensions are set to zero or to their "
                 "mean, and for random dimensions set to zero (null: mean and range over draws).",
                 lambda: _draw(arrays),
@@ -112,7 +113,7 @@ def outlier_ablation(
         ),
         claims=(
             Claim(
-                "Conjecture, Basic Facts about Language Model Internals",
+                CONJECTURE,
                 "zeroing outlier dimensions has a large differential impact on the loss",
                 bool(zero > 0.1 and zero > 3 * max(float(random.mean()), 0.0)),
                 f"{zero:.3f} nats for the {last} largest against {random.mean():.3f} for random "

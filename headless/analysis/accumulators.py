@@ -179,7 +179,8 @@ class StateStatistics(Metric):
         example = torch.zeros(min(length, EXAMPLE), hidden_size)
         self.add_state("example", default=example, dist_reduce_fx="sum")
         for name, default in self._defaults.items():
-            if name != "keys":  # torchmetrics keeps the defaults: one number each will do
+            # torchmetrics keeps the defaults: one number each will do
+            if isinstance(default, Tensor) and name != "keys":
                 self._defaults[name] = default.new_zeros(()).expand_as(default)
 
     def update(self, state_BTD: Tensor, sequences_B: Tensor) -> None:

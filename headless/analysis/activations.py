@@ -11,10 +11,10 @@ from headless.analysis.activations_measure import QUANTILES, course, some, views
 from headless.analysis.by_depth import states_of, stream_of
 from headless.analysis.capture import Point
 from headless.analysis.finding import Claim, Finding, Picture
+from headless.analysis.sources import CONJECTURE
 from headless.geometry.gaussianity import best_fit, fit_distributions, gaussian_distance
 from headless.geometry.gaussianity import moments as moments_of
 
-CONJECTURE = "Conjecture, Basic Facts about Language Model Internals"
 _ABOUT = (
     "The numbers inside the model, at every point of every block, over all tokens but each "
     "sequence's first. Three views are kept apart because they answer differently. Pooled: all "
@@ -69,20 +69,20 @@ def histograms(statistics: Mapping[Point, Statistics], *, seed: int = 0) -> Find
         arrays=arrays,
         pictures=(
             Picture(
-                "activation_histograms",
+                "activation-histograms",
                 "Density of the residual stream's entries, logarithmic, in standard deviations: "
                 "pooled, and with each dimension standardised by itself. Dashed: a Gaussian; "
                 "dotted: a logistic distribution of the same variance.",
                 lambda: draw_histograms(statistics, stream),
             ),
             Picture(
-                "activation_kurtosis",
+                "activation-kurtosis",
                 "Excess kurtosis by block (where large, linear below 1 only): pooled, of "
                 "the median dimension, and of random directions (the null). 0: a Gaussian.",
                 lambda: draw_kurtosis(statistics, scalars),
             ),
             Picture(
-                "activation_quantiles",
+                "activation-quantiles",
                 "Quantiles of the standardised entries against a Gaussian's (a straight line is a "
                 "Gaussian), for each dimension by itself and for random directions.",
                 lambda: draw_quantiles(statistics, arrays, stream),

@@ -81,7 +81,7 @@ def alignment_uniformity(
         arrays=arrays,
         pictures=(
             Picture(
-                "alignment_uniformity",
+                "alignment-uniformity",
                 "Along the stream: uniformity (left; dashed: isotropic) and alignment of states of "
                 "one token in different contexts (right; dashed: random pairs).",
                 lambda: _draw(points, arrays, null),

@@ -22,7 +22,7 @@ from headless.pages.figures import (
 
 FRAMES = 24  # of a film at most
 # Pictures that are drawn again at each checkpoint, with common limits; they need little memory.
-AGAIN = {"weight_spectra": "Singular values of the weights by role, one line a block"}
+AGAIN = {"weight-spectra": "Singular values of the weights by role, one line a block"}
 KEPT = frozenset(AGAIN)
 EDGES = np.arange(0.0, 181.0, 2.0)  # of the cone's angles, degrees
 FRAME = "one frame a checkpoint"

@@ -90,14 +90,14 @@ def layer_anisotropy(
         },
         pictures=(
             Picture(
-                "anisotropy_by_layer",
+                "anisotropy-by-layer",
                 "Mean cosine along the residual stream (left: its variants"
                 + (", with the shuffled null" if nulls else "")
                 + "; 0 is the isotropic one) and at every point of a block (right).",
                 lambda: _draw(statistics, scalars, [p for p, _ in stream], tables or {}),
             ),
             Picture(
-                "anisotropy_shares",
+                "anisotropy-shares",
                 "What the dimensions add to the mean cosine, largest first and accumulated: a line "
                 "that is high at once is the work of a few dimensions. Dashed: all alike (null).",
                 lambda: _draw_shares(statistics, posts),

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from headless.analysis.by_depth import panels_of
 from headless.analysis.finding import Claim, Finding, Picture
+from headless.analysis.sources import TALK
 from headless.errors import HeadlessError
 from headless.geometry import anisotropy as mean_cosine
 from headless.geometry.cone import angles_to, cone_axes, isotropic_angle_density
@@ -17,6 +18,8 @@ from headless.pages.figures import INK, MUTED, SURFACE, drawing_style, new_figur
 
 DRAWN = 4000  # vectors in a scatter
 FOLLOWED = 1500  # of them whose way is followed over checkpoints
+_WORDS = {"hidden": "last states", "head": "LM head"}
+_IS = {"hidden": "are"}
 _EDGES = np.arange(0.0, 181.0, 2.0)  # degrees
 _ABOUT = (
     "Vectors of one kind (token embeddings, the rows of the LM head, last hidden states) are seen "
@@ -96,21 +99,21 @@ def cone(
     width = next(iter(sets.values())).shape[1]
     pictures = [
         Picture(
-            "cone_angles",
+            "cone-angles",
             "Angles of the vectors to their mean direction. Grey: directions drawn uniformly in as "
             "many dimensions (null).",
             lambda: _draw_angles(arrays, names, width),
             wide=False,
         ),
         Picture(
-            "cone_plane",
+            "cone-plane",
             "The cone from the side. The cross is the origin, the lines hold half (solid) and 95 % "
             "(dashed) of the vectors; lighter points are rarer tokens. The dotted vertical line is "
             "where vectors that point everywhere would lie (null).",
             lambda: _draw_plane(arrays, scalars, names),
         ),
         Picture(
-            "cone_space",
+            "cone-space",
             "The directions of the vectors alone (length 1) along the mean direction and the two "
             "widest ones across it, with the cone that holds half of them.",
             lambda: _draw_space(sets, drawn, frames, scalars),
@@ -119,7 +122,7 @@ def cone(
     if len(names) > 1:
         pictures.append(
             Picture(
-                "cone_together",
+                "cone-together",
                 "All sets on one canvas, as unit vectors: along the first set's mean direction and "
                 "along what is left of the second's at right angles to it.",
                 lambda: _draw_together(sets, drawn, frames, names),
@@ -151,8 +154,8 @@ def _some(count: int) -> Tensor:
 
 def _answer(scalars: Mapping[str, float], names: list[str], width: int) -> str:
     parts = [
-        f"the {name} at {scalars[f'cone/{name}/angle']:.1f}° (half of them within "
-        f"{scalars[f'cone/{name}/half_angle_50']:.1f}°, mean cosine "
+        f"the {_WORDS.get(name, name)} at {scalars[f'cone/{name}/angle']:.1f}° (half of them "
+        f"within {scalars[f'cone/{name}/half_angle_50']:.1f}°, mean cosine "
         f"{scalars[f'cone/{name}/mean_cosine']:.2f}, less the mean "
         f"{scalars[f'cone/{name}/mean_cosine/centred']:.4f})"
         for name in names
@@ -168,8 +171,8 @@ def _claims(scalars: Mapping[str, float], names: list[str], width: int) -> tuple
         centred = abs(scalars[f"cone/{name}/mean_cosine/centred"])
         claims.append(
             Claim(
-                "Godey, de la Clergerie and Sagot, talk",
-                f"the {name} is cone-shaped",
+                TALK,
+                f"the {_WORDS.get(name, name)} {_IS.get(name, 'is')} cone-shaped",
                 angle < 75.0,
                 f"mean angle to the mean direction {angle:.1f}°, below 75° (isotropic: 90°)",
             )
@@ -177,7 +180,7 @@ def _claims(scalars: Mapping[str, float], names: list[str], width: int) -> tuple
         claims.append(
             Claim(
                 "Gao et al. 2019",
-                f"the cone of the {name} is one common direction",
+                f"the cone of the {_WORDS.get(name, name)} is one common direction",
                 centred < 0.01 if angle < 75.0 else None,
                 f"mean cosine less the mean {centred:.4f}, below 0.01",
             )
@@ -215,6 +218,9 @@ def _draw_plane(
             options: dict[str, Any] = {"color": series_color(index), "alpha": 0.35}
             if counts is not None:
                 options = {"c": counts, "cmap": "viridis_r"}
+            if counts is not None:  # what occurs on top of what never does
+                order = np.argsort(counts, kind="stable")
+                xy, options["c"] = xy[order], counts[order]
             dots = panel.scatter(xy[:, 0], xy[:, 1], s=3, lw=0, rasterized=True, **options)
             reach = float(np.quantile(np.hypot(xy[:, 0], xy[:, 1]), 0.995)) * 1.1
             for key, style in (("half_angle_50", "-"), ("half_angle_95", "--")):
@@ -224,7 +230,8 @@ def _draw_plane(
                     panel.plot([0, tip[0]], [0, tip[1]], style, color=INK, lw=0.9)
             panel.axvline(0, ls=":", color=MUTED, lw=0.9)
             panel.plot([0], [0], "+", color=INK, markersize=11, markeredgewidth=1.8)
-            panel.set(xlim=(-0.5 * reach, reach), ylim=(-0.75 * reach, 0.75 * reach))
+            side = max(0.6 * reach, 1.1 * float(np.quantile(np.abs(xy[:, 1]), 0.995)))
+            panel.set(xlim=(-0.5 * reach, reach), ylim=(-side, side))
             panel.set_aspect("equal")
             panel.set(title=name, xlabel="along the mean direction")
             if counts is not None:

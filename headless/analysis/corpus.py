@@ -16,9 +16,9 @@ from headless.analysis.corpus_spectra import (
     spectra,
 )
 from headless.analysis.finding import Claim, Finding, Picture
+from headless.analysis.sources import CONJECTURE
 from headless.errors import HeadlessError
 
-CONJECTURE = "Conjecture, Basic Facts about Language Model Internals"
 OURS = "Moby-Dick, measured with this laboratory's definitions"
 LEAST = 64  # sequences
 

@@ -21,13 +21,13 @@ from headless.analysis.by_depth import (
 from headless.analysis.capture import Point
 from headless.analysis.families import READS, Matrix
 from headless.analysis.finding import Claim, Finding, Picture
+from headless.analysis.sources import CONJECTURE
 from headless.errors import HeadlessError
 from headless.geometry.power_law import rank_law
 from headless.pages.figures import INK, MUTED, compact_ticks, drawing_style
 
 FIRST_RANK, LAST_SHARE = 10, 0.7  # the law is fitted to ranks 10 to 0.7·D
 OVERLAP = 16  # directions whose overlap with reading weights is asked for
-CONJECTURE = "Conjecture, Basic Facts about Language Model Internals"
 _ABOUT = (
     "The states at a point form a cloud; the eigenvalues of its covariance say how much it extends "
     "along each of its own axes, from the widest on. A power law, a straight line on two "
@@ -77,13 +77,13 @@ def covariance_spectra(
         scalars[f"covariance_spectra/overlap/{role}/{block:02d}/null"] = null
     pictures = [
         Picture(
-            "covariance_spectra",
+            "covariance-spectra",
             "Eigenvalues of the covariance by rank, one line a block from light (first) to dark "
             "(last). Dashed: the middle block with its dimensions made independent (null).",
             lambda: _draw_spectra(here, arrays),
         ),
         Picture(
-            "covariance_exponents",
+            "covariance-exponents",
             "Exponent of the eigenvalues' power law, and the participation ratio (how many "
             "directions the cloud fills), of covariances (lines) and of correlations (dotted).",
             lambda: _draw_exponents(here, scalars),
@@ -92,7 +92,7 @@ def covariance_spectra(
     if overlaps:
         pictures.append(
             Picture(
-                "reading_overlap",
+                "reading-overlap",
                 f"How much of the first {OVERLAP} directions that a weight amplifies most lies in "
                 "the first as many directions of the states that it reads. Dashed: directions "
                 "drawn uniformly (null).",
@@ -270,7 +270,7 @@ def _draw_exponents(statistics: Mapping[Point, Statistics], scalars: Mapping[str
             panel.set(title=title, xlabel="block")
             panel.xaxis.get_major_locator().set_params(integer=True)
         compact_ticks(panels[1].yaxis, log=True)
-        panels[0].legend(fontsize=8)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure
 
 
@@ -285,7 +285,8 @@ def _draw_overlaps(overlaps: Mapping[tuple[int, str], tuple[float, float]]) -> A
             panel.plot(blocks, y, color=series_color(index), marker="o", markersize=3, label=role)
         null = next(iter(overlaps.values()))[1]
         panel.axhline(null, ls="--", color=MUTED, lw=0.9)
-        panel.set(xlabel="block", ylabel="shared part of the subspaces", ylim=(0, 1))
+        panel.set(xlabel="block", ylabel="shared part of the subspaces")
+        panel.set_ylim(bottom=0)
         panel.xaxis.get_major_locator().set_params(integer=True)
         panel.legend(ncols=5, fontsize=8)
     return figure

@@ -21,6 +21,7 @@ from headless.analysis.frequency_measure import (
     spectrum_of,
     zipf,
 )
+from headless.analysis.sources import TALK
 from headless.errors import HeadlessError
 
 GAO = "Gao et al. 2019"
@@ -115,6 +116,12 @@ def frequency(
             f"share of states with a negative product {share:.2f}, above 0.50; cosine with the "
             f"mean state {scalars[f'frequency/{name}/rare_cos_mean_state']:+.3f}",
         )
+    law = Claim(
+        f"{TALK}; Zipf 1949",
+        "Token frequencies fall as one over the rank",
+        bool(abs(slope + 1) <= 0.2 and r2 >= 0.95),
+        f"slope {slope:.2f}, between −1.2 and −0.8; R² {r2:.3f}, at least 0.95",
+    )
     about = (
         "A few tokens make most of a text: counts fall about as one over the rank (Zipf's law). A "
         "softmax pushes the vectors of all tokens that are not the right one away from the state, "
@@ -158,7 +165,7 @@ def frequency(
         ]
     return Finding(
         "frequency", "Embeddings and token frequency", about, answer, scalars, arrays,
-        tuple(pictures), (common, negative),
+        tuple(pictures), (common, negative, law),
     )  # fmt: skip
 
 

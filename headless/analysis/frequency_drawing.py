@@ -51,9 +51,11 @@ def draw_tokens(
                 [np.exp(np.log(x[part]).mean()) for part in bins],
                 [np.median(value[part]) for part in bins],
                 color=series_color(1), marker="o", markersize=3,
+                label="median by frequency" if panel is panels[0] else None,
             )  # fmt: skip
             compact_ticks(panel.xaxis, log=True)
             panel.set(xlabel="occurrences", title=f"{names[key]}: ρ {rhos[key]:+.2f}")
+        figure.legend(loc="outside upper left")
     return figure
 
 

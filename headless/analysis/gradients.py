@@ -22,11 +22,11 @@ from headless.analysis.gradients_measure import (
     noise_scale,
     token_loss,
 )
+from headless.analysis.sources import CONJECTURE
 from headless.errors import HeadlessError
 
 __all__ = ["entries", "gradients", "token_loss"]
 
-CONJECTURE = "Conjecture, Basic Facts about Language Model Internals"
 OURS = "SmolLM2-135M, measured with this laboratory's definitions"
 
 

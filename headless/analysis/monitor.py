@@ -234,6 +234,8 @@ class LaboratoryMonitor(Callback):
         self._take_text(trainer, subject, self.tokens, length_for(model, pl_module.sequence_length))
         # The other processes have gone home.
         findings, left_out = analyze(Session(subject, self.seed, spread=False), select())
+        if not findings:
+            raise HeadlessError(next(iter(left_out.values()), "nothing was asked for"))
         write_report(
             f"Inside {subject.name}",
             findings,

@@ -20,9 +20,9 @@ from headless.analysis.by_depth import (
 )
 from headless.analysis.capture import Point
 from headless.analysis.finding import Claim, Finding, Picture
+from headless.analysis.sources import PAPER
 from headless.pages.figures import INK, compact_ticks, drawing_style, series_color
 
-PAPER = "Ning and Rangaraju, arXiv 2511.21594"
 MASSIVE = 10.0  # first position's norm over the others' from which on it is called massive
 _ABOUT = (
     "The length of the states. In many decoders the state at position 0 is hundreds of times as "
@@ -84,13 +84,13 @@ def norms(
             scalars[f"norms/sink/{block:02d}"] = float(value)
     pictures = [
         Picture(
-            "norms_by_layer",
+            "norms-by-layer",
             "Mean norm along the residual stream, of position 0 and of all others, and of what "
             "attention and MLPs add at all others.",
             lambda: _draw_layers(statistics, stream),
         ),
         Picture(
-            "norms_by_position",
+            "norms-by-position",
             "Mean norm by position, over the middle blocks. The band holds 98 % of the positions "
             "but the first: what an ordinary position looks like.",
             lambda: _draw_positions(profile_T),
@@ -99,7 +99,7 @@ def norms(
     if alone is not None:
         pictures.append(
             Picture(
-                "norms_alone",
+                "norms-alone",
                 "Norms in the middle blocks of single tokens at position 0, over the vocabulary; "
                 "dashed: the mean of ordinary positions in text, dotted: position 0 in text.",
                 lambda: _draw_alone(arrays["alone"], others.mean(), profile_T[0]),
@@ -109,7 +109,7 @@ def norms(
     if sink is not None:
         pictures.append(
             Picture(
-                "attention_sink",
+                "attention-sink",
                 "Attention paid to position 0 by all later positions, mean over heads; dashed: "
                 "what attention spread evenly would pay (null).",
                 lambda: _draw_sink(arrays["sink"], statistics),

@@ -17,6 +17,7 @@ from headless.pages.figures import (
     new_figure,
     series_color,
 )
+from headless.pages.numbers import compact
 
 FRAMES = 32  # of a film at most
 SIDE = 64  # dimensions, as many as an example has tokens
@@ -157,36 +158,57 @@ def stream(posts: list[tuple[int, Statistics]]) -> Any:
     return figure
 
 
-def stream_frame(posts: list[tuple[int, Statistics]], place: int, scale: float) -> Any:
+def stream_frame(
+    posts: list[tuple[int, Statistics]], place: int, scale: float, small: float
+) -> Any:
     """Signed values of one text's first tokens and dimensions after a block: one frame.
 
     Args:
         posts: of `states_of(statistics, "post")`.
         place: in `posts`.
         scale: the |x| from which on the colour is full: the same for all frames.
+        small: the |x| up to which colours are linear; above it they are logarithmic.
     """
+    from matplotlib.colors import AsinhNorm
+
     block, s = posts[place]
     x_ED = s.example_ED[:, :SIDE].double().numpy()
     with drawing_style():
         figure = new_figure(5.6, 5.0)
         panel = figure.subplots()
         image = panel.imshow(
-            x_ED, cmap="RdBu", vmin=-scale, vmax=scale, aspect="auto", interpolation="nearest"
+            x_ED,
+            cmap="RdBu",
+            norm=AsinhNorm(small, -scale, scale),
+            aspect="auto",
+            interpolation="nearest",
         )
         panel.grid(False)
         panel.set(title=write_title(Point("post", block)), xlabel="dimension", ylabel="token")
         bar = figure.colorbar(image, ax=panel, fraction=0.05, pad=0.02, extend="both")
         bar.outline.set_visible(False)
+        bar.set_ticks(
+            [-scale, -small, 0, small, scale],
+            labels=[f"−{compact(scale, 2)}", f"−{compact(small, 2)}", "0"]
+            + [compact(small, 2), compact(scale, 2)],
+        )
+        bar.minorticks_off()
     return figure
 
 
-def stream_scale(posts: list[tuple[int, Statistics]]) -> float:
-    """One scale for all blocks: 99 % of the values of the last one lie within it.
+def stream_scale(posts: list[tuple[int, Statistics]]) -> tuple[float, float]:
+    """One scale for all blocks: the |x| of full colour, and that of the end of the linear part.
 
-    A wider one would show a white page with the outliers on it, a block's own would hide growth.
+    99 % of the last block's values lie within the first; the second is the middle block's median,
+    so that the small values of early blocks are seen, too: the stream grows with depth.
     """
-    x_ED = posts[-1][1].example_ED[1:, :SIDE].double().abs().numpy()
-    return max(float(np.quantile(x_ED, 0.99)) if x_ED.size else 0.0, 1e-12)
+    last, middle = (
+        posts[place][1].example_ED[1:, :SIDE].double().abs().numpy()
+        for place in (len(posts) - 1, len(posts) // 2)
+    )
+    scale = max(float(np.quantile(last, 0.99)) if last.size else 0.0, 1e-12)
+    small = float(np.median(middle)) if middle.size else 0.0
+    return scale, min(max(small, 1e-3 * scale), 0.5 * scale)
 
 
 def frames_of(posts: list[tuple[int, Statistics]]) -> list[int]:

@@ -11,12 +11,12 @@ from headless.analysis.accumulators import Statistics
 from headless.analysis.by_depth import states_of, stream_of
 from headless.analysis.capture import Point
 from headless.analysis.finding import Animation, Claim, Finding, Picture
+from headless.analysis.sources import CONJECTURE
 
 TOP = 5  # dimensions whose set is followed through the blocks
 SCALE = 6.0  # root mean square over the median dimension's, from which on a dimension is one
 MASSIVE, MASSIVE_RATIO = 100.0, 1000.0  # Sun et al. 2024
 LAYERS, POSITIONS = 0.25, 0.06  # LLM.int8 (Dettmers et al. 2022)
-CONJECTURE = "Conjecture, Basic Facts about Language Model Internals"
 _ABOUT = (
     "A few dimensions of the residual stream are far larger than all others. Five definitions are "
     "kept apart. Rogue: a dimension's share of the mean cosine between states. Scale: a root mean "
@@ -52,7 +52,7 @@ def outliers(statistics: Mapping[Point, Statistics], *, top: int = TOP) -> Findi
         shares_D = moments.cosine_shares(s)
         leading_K = rms_D.topk(top).indices
         tops[point] = set(leading_K.tolist())
-        median = float(s.sample_KD.double().abs().median())
+        median = float(s.sample_KD.abs().median())
         largest = float(s.largest_GD.max())
         scalars |= {
             f"{key}/scale_dims": float((ratio_D >= SCALE).sum()),
@@ -95,34 +95,34 @@ def outliers(statistics: Mapping[Point, Statistics], *, top: int = TOP) -> Findi
         arrays=arrays,
         pictures=(
             Picture(
-                "outlier_dimensions",
+                "outlier-dimensions",
                 "Root mean square of each dimension over the median dimension's, by place in the "
                 "stream (rows) and dimension (columns, those that are largest anywhere). "
                 "Null: Gaussian states of one variance have 1 everywhere.",
                 lambda: outlier_figures.heat([p for p, _ in stream], arrays["rms"]),
             ),
             Picture(
-                "massive_activations",
+                "massive-activations",
                 "Largest |x| of the first, second and third dimension, over all tokens, and the "
                 "median |x|. Dotted: the largest that a Gaussian of the stream's root mean square "
                 "would reach in as many values (null).",
                 lambda: outlier_figures.massive(stream),
             ),
             Picture(
-                "outlier_consistency",
+                "outlier-consistency",
                 f"Overlap (Jaccard) of the {top} largest dimensions of each block with the next "
                 "block's and with the middle block's; dashed: dimensions drawn at random.",
                 lambda: outlier_figures.consistency(posts, arrays, null),
                 wide=False,
             ),
             Picture(
-                "outlier_example",
+                "outlier-example",
                 "The first tokens of one text in three blocks: |x| by token and dimension, the "
                 "largest dimensions only; the height is logarithmic.",
                 lambda: outlier_figures.example(posts),
             ),
             Picture(
-                "stream_example",
+                "stream-example",
                 "The first dimensions and tokens of one text, block by block: negative values red, "
                 "positive ones blue, scaled by each block's median |x|.",
                 lambda: outlier_figures.stream(posts),
@@ -134,24 +134,25 @@ def outliers(statistics: Mapping[Point, Statistics], *, top: int = TOP) -> Findi
 
 
 def _through_the_blocks(posts: list[tuple[int, Statistics]]) -> Animation:
-    scale = outlier_figures.stream_scale(posts)
+    scale, small = outlier_figures.stream_scale(posts)
     places = outlier_figures.frames_of(posts)
     rows, columns = posts[0][1].example_ED[:, : outlier_figures.SIDE].shape
     return Animation(
         "film-stream",
         f"The first {columns} dimensions of the first {rows} tokens of one text, after one block "
-        f"after the other: negative values red, positive ones blue, on one scale for all frames "
-        f"(99 % of the last block's values lie within ±{scale:.3g}; larger ones have the full "
-        "colour). An outlier dimension is a column that stays, a massive activation a single cell.",
+        "after the other: negative values red, positive ones blue, on one scale for all frames "
+        f"(linear up to ±{small:.3g}, logarithmic above; 99 % of the last block's values lie "
+        f"within ±{scale:.3g}, larger ones have the full colour). An outlier dimension is a column "
+        "that stays, a massive activation a single cell.",
         tuple(f"block {posts[place][0]}" for place in places),
-        lambda frame: outlier_figures.stream_frame(posts, places[frame], scale),
+        lambda frame: outlier_figures.stream_frame(posts, places[frame], scale, small),
         wide=False,
     )
 
 
 def massive_dims(s: Statistics) -> Tensor:
     """Dimensions [D] with an |x| above 100 and 1000 times the median |x| (Sun et al. 2024)."""
-    median = float(s.sample_KD.double().abs().median())
+    median = float(s.sample_KD.abs().median())
     return s.largest_GD.amax(dim=0) > max(MASSIVE, MASSIVE_RATIO * median)
 
 

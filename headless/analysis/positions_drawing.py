@@ -20,7 +20,7 @@ def draw_pairs(z_TK: np.ndarray, shares_K: np.ndarray) -> Any:
         figure = new_figure(11.2, 0.5 + 1.9 * rows)
         panels = figure.subplots(rows, columns, squeeze=False).ravel()
         for panel, (a, b) in zip(panels, pairs, strict=False):
-            panel.plot(z_TK[:, a], z_TK[:, b], color=MUTED, linewidth=0.4, alpha=0.5)
+            panel.plot(z_TK[:, a], z_TK[:, b], color=MUTED, linewidth=0.3, alpha=0.25)
             dots = panel.scatter(
                 z_TK[:, a], z_TK[:, b], c=np.arange(len(z_TK)), s=5, cmap="winter", linewidths=0
             )

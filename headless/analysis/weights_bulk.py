@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from headless.analysis.finding import Claim, Finding, Picture
+from headless.analysis.sources import CONJECTURE
 from headless.analysis.weights_drawing import (
     bottom_labels,
     legend,
@@ -90,13 +91,13 @@ def noise_finding(spectra: Sequence[Spectrum]) -> Finding:
         arrays=role_arrays(tables),
         pictures=(
             Picture(
-                "weight_noise",
+                "weight-noise",
                 "Singular values of a middle block, as multiples of the upper edge: the matrix "
                 "(filled), its entries shuffled (outlined), Marchenko and Pastur's law (line).",
                 lambda: draw_densities(spectra),
             ),
             Picture(
-                "weight_outside_noise",
+                "weight-outside-noise",
                 "Singular values above and below the law's edges by block, as a share of all; "
                 "dashed: entries shuffled.",
                 lambda: draw_outside(tables, size),
@@ -104,7 +105,7 @@ def noise_finding(spectra: Sequence[Spectrum]) -> Finding:
         ),
         claims=(
             Claim(
-                "Conjecture 2023, Basic Facts about Language Model Internals",
+                CONJECTURE,
                 "The spectra are not those of random matrices.",
                 more >= 0.9,
                 f"in {more:.0%} of the matrices more singular values lie outside the edges than "

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from headless.analysis.families import family_of
 from headless.analysis.finding import Claim, Finding, Picture
+from headless.analysis.sources import CONJECTURE
 from headless.analysis.weights_drawing import bottom_labels, legend, new_figure
 from headless.analysis.weights_measure import SEED, mean, share
 from headless.geometry import moments
@@ -105,14 +106,14 @@ def gains_finding(norms: Sequence[Norm]) -> Finding | None:
         arrays=arrays,
         pictures=(
             Picture(
-                "norm_gains",
+                "norm-gains",
                 "Gains by block: mean (line), 5 to 95 % of the dimensions (band), smallest and "
                 "largest (dots); the thin line is 1, where they begin. Right: excess kurtosis; "
                 "the grey band is where 95 % of Gaussian samples of this width lie.",
                 lambda: draw_depth(arrays, norms[0].gain_D.numel()),
             ),
             Picture(
-                "norm_gain_values",
+                "norm-gain-values",
                 "Gains of a middle block and of the final norm, with a Gaussian sample of the same "
                 "mean and variance (line).",
                 lambda: draw_values(norms),
@@ -147,7 +148,7 @@ def _jaccard(first: Norm, second: Norm) -> float:
 
 def _claims(arrays: dict[str, np.ndarray], places: Sequence[str]) -> tuple[Claim, ...]:
     inner = [place for place in places if place != "final"]
-    source = "Conjecture 2023, Basic Facts about Language Model Internals"
+    source = CONJECTURE
     if not inner:
         return ()
     means = np.concatenate([arrays[f"{p}/mean"] for p in inner])

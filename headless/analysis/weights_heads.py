@@ -109,7 +109,7 @@ def circuits_finding(circuits: list[Circuit]) -> Finding:
         arrays=arrays,
         pictures=(
             Picture(
-                "head_circuits",
+                "head-circuits",
                 "Left: singular values over the largest one, the mean of each block's heads "
                 "(light: early, dark: late; dashed: shuffled). Right: effective rank of each head; "
                 "a dash is the null's mean in a block.",

@@ -128,13 +128,13 @@ def movement_finding(movements: Sequence[Movement]) -> Finding:
         arrays=arrays,
         pictures=(
             Picture(
-                "weight_movement",
+                "weight-movement",
                 "Distance from the beginning relative to its norm, and the difference's effective "
                 "rank (dashed: entries shuffled), by block.",
                 lambda: draw_movement(tables),
             ),
             Picture(
-                "weight_movement_spectra",
+                "weight-movement-spectra",
                 "Singular values of the difference, one line a block (light: early, dark: late); "
                 "dashed: a middle block's with its entries shuffled.",
                 lambda: draw_spectra(movements),

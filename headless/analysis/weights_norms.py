@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from headless.analysis.families import READS, WRITES, block_matrices, family_of
 from headless.analysis.finding import Claim, Finding, Picture
+from headless.analysis.sources import CONJECTURE
 from headless.analysis.weights_drawing import lines_by_depth, role_legend
 from headless.analysis.weights_gains import norms_of
 from headless.analysis.weights_measure import (
@@ -27,7 +28,6 @@ from headless.pages.figures import MUTED, drawing_style, new_figure
 NAME = "weight_norms"
 ORDERS = 2000  # of the blocks, for the null of a trend
 MIN_DEPTH = 5  # blocks for a claim: five in order are so by chance once in 60 times, four in 12
-CONJECTURE = "Conjecture 2023, Basic Facts about Language Model Internals"
 _ABOUT = (
     "Queries, keys, values and the MLP's first matrices read the residual stream, attention's "
     "output and the MLP's last matrix write to it. The root mean square of a matrix's entries "
@@ -169,7 +169,7 @@ def norms_finding(sizes: list[Size], backbone: nn.Module) -> Finding:
         arrays=role_arrays(tables),
         pictures=(
             Picture(
-                "weight_norms",
+                "weight-norms",
                 "Root mean square entry, the same with the norm's gain folded in, and spectral "
                 "norm, by block; the grey line is the standard deviation of the config's "
                 "beginning.",

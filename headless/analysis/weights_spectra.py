@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from headless.analysis.finding import Claim, Finding, Picture
+from headless.analysis.sources import CONJECTURE
 from headless.analysis.weights_drawing import (
     NULL_DASH,
     bottom_labels,
@@ -34,7 +35,6 @@ from headless.geometry import rank_law, ranks_of, tail_law
 from headless.pages.figures import INK, MUTED, drawing_style
 
 NAME = "weight_spectra"
-CONJECTURE = "Conjecture 2023, Basic Facts about Language Model Internals"
 _ABOUT = (
     "Every weight matrix stretches some directions more than others; its singular values, sorted, "
     "say by how much. Over their rank, with both axes logarithmic, a straight line is a power law "
@@ -96,19 +96,19 @@ def spectra_finding(spectra: Sequence[Spectrum]) -> Finding:
         arrays=role_arrays(tables) | _spectrum_arrays(spectra),
         pictures=(
             Picture(
-                "weight_spectra",
+                "weight-spectra",
                 "Singular values over their rank, one line a block (light: early, dark: late). "
                 "Dashed: a middle block with its entries shuffled; dotted: the same block before "
                 "training, where it was given.",
                 lambda: draw_spectra(spectra),
             ),
             Picture(
-                "weight_exponents",
+                "weight-exponents",
                 "Rank exponent and tail exponent by block; dashed: entries shuffled.",
                 lambda: draw_exponents(tables),
             ),
             Picture(
-                "weight_ranks",
+                "weight-ranks",
                 "Effective rank as a share of the whole, and the strongest direction's share of "
                 "the squared norm; dashed: entries shuffled.",
                 lambda: draw_ranks(tables),

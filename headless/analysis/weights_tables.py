@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from headless.analysis.finding import Claim, Finding, Picture
+from headless.analysis.sources import TALK
 from headless.analysis.weights_drawing import (
     NULL_DASH,
     bottom_labels,
@@ -152,7 +153,7 @@ def tables_finding(tables: list[Table]) -> Finding:
         arrays=arrays,
         pictures=(
             Picture(
-                "table_spectra",
+                "table-spectra",
                 "Singular values over their rank. Expectation (dashed): the same entries "
                 "shuffled. Reality: as it is, and without the mean row.",
                 lambda: draw_tables(tables),
@@ -160,14 +161,14 @@ def tables_finding(tables: list[Table]) -> Finding:
         ),
         claims=(
             Claim(
-                "Godey et al., Language models have cone-shaped heads (talk)",
+                TALK,
                 "One direction dominates the LM head, which random values would not do.",
                 raw >= 0.1 and raw >= 10 * null,
                 f"σ₁²/Σσ² of the {what} {raw:.3f}: at least 0.1, and at least ten times that of "
                 f"its shuffled entries ({null:.4f})",
             ),
             Claim(
-                "Godey et al., Language models have cone-shaped heads (talk)",
+                TALK,
                 "The dominating direction is the mean: without it the head is no cone.",
                 centred <= raw / 3 if raw >= 0.1 else None,
                 f"σ₁²/Σσ² {raw:.3f}, centred {centred:.3f}: at most a third (asked where the "

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from headless.analysis.finding import Claim, Finding, Picture
+from headless.analysis.sources import CONJECTURE
 from headless.analysis.weights_measure import (
     by_role,
     in_words,
@@ -19,7 +20,6 @@ from headless.analysis.weights_values_drawing import draw_histograms, draw_quant
 from headless.geometry.gaussianity import TAIL_AT_4
 
 NAME = "weight_values"
-CONJECTURE = "Conjecture 2023, Basic Facts about Language Model Internals"
 _ABOUT = (
     "The entries of a matrix begin as independent draws, mostly Gaussian ones. Excess kurtosis (0 "
     "for a Gaussian, 3 for a Laplace distribution) and the tail ratio (how many more entries lie "
@@ -82,13 +82,13 @@ def values_finding(values: Sequence[Values]) -> Finding:
         arrays=arrays,
         pictures=(
             Picture(
-                "weight_values",
+                "weight-values",
                 "Histogram of the standardised entries of a middle block, logarithmic, with the "
                 "Gaussian null (line) and the fitted Student-t (dashed).",
                 lambda: draw_histograms(values),
             ),
             Picture(
-                "weight_quantiles",
+                "weight-quantiles",
                 "Left: quantiles of the entries of a middle block over those of a Gaussian, which "
                 "lies on the straight line; the grey band is where Gaussian samples of the same "
                 "size lie. Right: excess kurtosis of every matrix.",

@@ -11,6 +11,8 @@ from headless.callbacks.progress import progress_of
 from headless.runs.directory import RunDirectory
 from headless.runs.metrics import read_metrics
 
+LEFT_OUT = ("progress/", "analysis/")  # the summary's own, and hundreds that metrics.jsonl has
+
 
 class RunSummary(Callback):
     """Writes `summary.json` after every validation and at the end.
@@ -58,9 +60,7 @@ class RunSummary(Callback):
         progress = progress_of(trainer)
         last: dict[str, float] = {}
         for point in read_metrics(run.metrics):
-            last.update(
-                {k: v for k, v in point.items() if not k.startswith(("progress/", "analysis/"))}
-            )
+            last.update({k: v for k, v in point.items() if not k.startswith(LEFT_OUT)})
         memory = next((c for c in trainer.callbacks if isinstance(c, MemoryMonitor)), None)  # type: ignore[attr-defined]
         run.write_summary(
             {

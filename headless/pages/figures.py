@@ -104,7 +104,7 @@ def compact_ticks(axis: Any, *, log: bool = False) -> None:
     if log:
         axis.axes.set(**{f"{axis.axis_name}scale": "log"})
         low, high = axis.get_data_interval()
-        wide = low > 0 and high / low > 1e3
+        wide = low > 0 and high / low > 150  # more labels would lie on each other in a small panel
         axis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0), numticks=8))
         axis.set_minor_formatter(NullFormatter())
     else:

@@ -124,7 +124,7 @@ def test_a_picture_again_with_common_limits() -> None:
                 figure.subplots().plot([0, step + 1], [-step, step])
             return figure
 
-        return Picture("weight_spectra", "Lines.", draw)
+        return Picture("weight-spectra", "Lines.", draw)
 
     found = {
         step: [
@@ -133,7 +133,7 @@ def test_a_picture_again_with_common_limits() -> None:
         for step in STEPS
     }
     light = {step: followed(one) for step, one in found.items()}
-    assert [p.name for p in light[0][0].pictures] == ["weight_spectra"]
+    assert [p.name for p in light[0][0].pictures] == ["weight-spectra"]
     (film,) = films(light)
     figures = [film.draw(k) for k in range(3)]
     assert limits(figures[0]) == limits(figures[2])

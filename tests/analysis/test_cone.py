@@ -115,9 +115,9 @@ def test_cones(tmp_path: Path) -> None:
     # the angle of mean + noise to the mean: arctan(√63 / (1.2 · 8)) on average, nearly
     assert finding.scalars["cone/head/angle"] == pytest.approx(39.6, abs=1.5)
     assert finding.scalars["cone/head/mean_cosine/centred"] == pytest.approx(0, abs=0.01)
-    assert claim(finding, "head is cone-shaped")
-    assert not claim(finding, "hidden is cone-shaped")
-    assert claim(finding, "cone of the head")
+    assert claim(finding, "LM head is cone-shaped")
+    assert not claim(finding, "last states are cone-shaped")
+    assert claim(finding, "cone of the LM head")
     frames = {name: torch.from_numpy(finding.arrays[f"{name}/axes"]) for name in sets}
     again = cone({name: x * 2 for name, x in sets.items()}, axes=frames)
     np.testing.assert_allclose(

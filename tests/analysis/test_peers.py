@@ -186,6 +186,9 @@ def test_tail_exponents_are_powerlaws(alpha: float, seed: int) -> None:
     # The lognormal's likelihood is flat where it is a power law: a search stops somewhere on it.
     assert lognormal[0] >= ours.lognormal - 1e-4
     assert lognormal[0] == pytest.approx(ours.lognormal, abs=0.05)
+    inside = values[values >= ours.x_min * (1 - 1e-12)]
+    exact = stats.kstest(inside, lambda x: 1 - (x / ours.x_min) ** (1 - ours.alpha))
+    assert ours.distance == pytest.approx(exact.statistic, abs=1e-9)
     # Where the tail begins differs by the distance that is smallest: each wins by its own.
     assert free.D == pytest.approx(one_sided(values, free.xmin, free.alpha), abs=1e-6)
     assert free.D <= one_sided(values, ours.x_min, ours.alpha) + 1e-6

@@ -26,11 +26,11 @@ from headless.analysis.accumulators import FIRST
 from headless.analysis.capture import Point, identity_errors, inner_points_of, points_of
 from headless.analysis.cone import cone
 from headless.analysis.frequency import frequency
-from headless.analysis.separation import attention_and_mlp
 from headless.analysis.measure import measure
 from headless.analysis.norms import norms
 from headless.analysis.outliers import outliers
 from headless.analysis.repeated import middle_states
+from headless.analysis.separation import attention_and_mlp
 from headless.analysis.weights_tables import table_scalars, tables_of
 
 DIRECTORY, TEXT = "HEADLESS_SMOLLM2", "HEADLESS_SMOLLM2_TEXT"

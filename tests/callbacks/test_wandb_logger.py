@@ -44,7 +44,7 @@ class Mirror:
         """The history in the form of `metrics.jsonl`."""
         own = ("_step", "_runtime", "_timestamp", "_wandb")
         points = [{k: v for k, v in h.items() if k not in own} for h in self.history]
-        return [p for p in points if "samples/_type" not in p]
+        return [p for p in points if not any(key.endswith("/_type") for key in p)]
 
     @property
     def tables(self) -> list[dict[str, Any]]:

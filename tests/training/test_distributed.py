@@ -224,6 +224,22 @@ def test_geometry_and_samples_of_shards_are_those_of_the_whole(runs: Runs) -> No
     assert [json.loads(t)["text"] for t in texts[0]] == [json.loads(t)["text"] for t in texts[1]]
 
 
+@pytest.mark.parametrize("name", ["ddp", "fsdp"])
+def test_the_laboratory_sees_the_whole(runs: Runs, name: str) -> None:
+    """Weights from shards, states from all ranks: the numbers of one device, at every look."""
+    ours, theirs = (runs.points(run, "analysis/anisotropy/post/01") for run in (name, "one"))
+    assert len(ours) == len(theirs) == 1 + STEPS // 4
+    for mine, yours in zip(ours, theirs, strict=True):
+        names = {key for key in yours if key.startswith("analysis/")}
+        assert names == {key for key in mine if key.startswith("analysis/")}
+        assert {
+            "analysis/weight_spectra/q/effective_rank",
+            "analysis/norm_gains/final/mean",
+        } < names
+        for key in names:
+            assert mine[key] == pytest.approx(yours[key], rel=1e-4, abs=1e-6), key
+
+
 def test_shards_are_shards(runs: Runs) -> None:
     held = [runs.rank("fsdp", rank)["held"] for rank in (0, 1)]
     whole = runs.rank("ddp")["held"]

@@ -1,0 +1,139 @@
+"""What it costs to look inside a model while it is trained, and what each analysis takes.
+
+    python scripts/bench_laboratory.py [--steps 80] [--repeats 3] [--output benchmarks/laboratory.json]
+
+Two runs of the demo's model on the same batches train in turn, several times in one process: one
+without the laboratory, one with its cheap preset at the demo's cadence (a look before the first
+step and eight more, at even steps). A look is made outside training time, so that seconds of
+training are to be the same; what it costs is added to the wall clock. `cost` is the time of all
+looks over the seconds of training of a run of the demo's 320 steps (its nine looks). Then each
+analysis of both presets is timed on the model that came out.
+"""  # noqa: E501 - a command is one line
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from bench_loop import make_data
+
+from headless.analysis.laboratory import ANALYSES, analyze
+from headless.analysis.monitor import LaboratoryMonitor
+from headless.analysis.session import Preset, Session
+from headless.callbacks.progress import progress_of
+from headless.cli.analyze import open_subject
+from headless.cli.pretrain import build, pretrain
+from headless.runs.environment import describe_environment
+
+LOOKS, DEMO_STEPS = 8, 320  # after the first one; of the demo
+
+CONFIG = """
+seed_everything: 1
+run: {{name: {name}, root: {root}, wandb: disabled}}
+model:
+  objective: {{class_path: ContrastiveWeightTying}}
+  backbone: {{model_type: gpt_neox, hidden_size: 192, num_hidden_layers: 3,
+    num_attention_heads: 3, intermediate_size: 768, max_position_embeddings: 128}}
+  compile: false
+data: {{path: {data}, sequence_length: 128, batch_size: 32}}
+trainer: {{accelerator: cpu, devices: 1, max_steps: {steps}, val_check_interval: {interval},
+  check_val_every_n_epoch: null, limit_val_batches: 1, gradient_clip_val: 1.0,
+  enable_progress_bar: false}}
+checkpoint: {{every_n_steps: 1000000}}
+laboratory: {{enabled: {enabled}}}
+"""
+
+
+def train(root: Path, data: Path, steps: int, enabled: bool) -> tuple[float, list[float], Path]:
+    """Seconds of training, seconds of each look, and the run."""
+    name = f"run-{time.monotonic_ns()}"
+    config = root / f"{name}.yaml"
+    interval, on = steps // LOOKS, str(enabled).lower()
+    config.write_text(
+        CONFIG.format(name=name, root=root, data=data, steps=steps, interval=interval, enabled=on)
+    )
+    cli = build(["--config", str(config)])
+    looks: list[float] = []
+    monitor = next(c for c in cli.trainer.callbacks if isinstance(c, LaboratoryMonitor))
+    report = monitor._report
+
+    def timed(*arguments: Any) -> None:
+        begin = time.perf_counter()
+        report(*arguments)
+        looks.append(time.perf_counter() - begin)
+
+    monitor._report = timed  # type: ignore[method-assign]
+    path = pretrain(cli)
+    return progress_of(cli.trainer).seconds, looks, path
+
+
+def each_analysis(run: Path, preset: Preset, tokens: int) -> dict[str, float]:
+    """Seconds of the states, of each analysis and of all of them; pictures are not drawn."""
+    subject = open_subject(str(run), None, tokens, None, "validation", "cpu", False)
+    session = Session(subject, preset=preset)
+    begin = time.perf_counter()
+    _ = session.statistics
+    seconds = {"states": time.perf_counter() - begin}
+    for analysis in ANALYSES:
+        if preset == "full" or analysis.cheap is not None:
+            begin = time.perf_counter()
+            analyze(session, [analysis])
+            seconds[analysis.name] = time.perf_counter() - begin
+    return seconds | {"all": sum(seconds.values())}
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--steps", type=int, default=80)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--tokens", type=int, default=65_536, help="of the full preset")
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/laboratory.json"))
+    options = parser.parse_args()
+    if options.steps < LOOKS:
+        parser.error(f"--steps must be at least {LOOKS}")
+    training: dict[str, list[float]] = {"without": [], "with": []}
+    looks: list[float] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary)
+        data = make_data(root)
+        for repeat in range(options.repeats + 1):
+            # Each stands as often before the other as behind it, and the first round warms up.
+            for name in list(training)[:: 1 if repeat % 2 else -1]:
+                seconds, took, run = train(root, data, options.steps, name == "with")
+                print(f"{name}: {seconds / options.steps * 1e3:.0f} ms a step", file=sys.stderr)
+                if repeat:
+                    training[name].append(seconds / options.steps)
+                    looks += took
+        each_analysis(run, "cheap", 1024)  # warms up
+        analyses = {
+            "cheap": each_analysis(run, "cheap", 8 * 128),
+            "full": each_analysis(run, "full", options.tokens),
+        }
+    step = {name: statistics.median(values) for name, values in training.items()}
+    look = statistics.median(looks)
+    result = {
+        "steps": options.steps,
+        "repeats": options.repeats,
+        "looks": LOOKS + 1,
+        "seconds_per_step": training,
+        "seconds_per_look": looks,
+        "ratio_training": step["with"] / step["without"],
+        "cost": (LOOKS + 1) * look / (DEMO_STEPS * step["without"]),
+        "seconds": analyses,
+        "tokens": {"cheap": 8 * 128, "full": options.tokens},
+        "environment": describe_environment(),
+    }
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(result, indent=2) + "\n")
+    print(f"seconds of training, with the laboratory / without: {result['ratio_training']:.3f}")
+    print(f"a look: {look * 1e3:.0f} ms; nine looks / the demo's training: {result['cost']:.1%}")
+    print(f"all of the full preset: {analyses['full']['all']:.0f} s of {options.tokens:,} tokens")
+
+
+if __name__ == "__main__":
+    main()
