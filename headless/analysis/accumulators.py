@@ -22,7 +22,7 @@ EDGES = 1000  # of the histogram on each side of zero
 LARGEST = 1e6  # end of the histogram
 FINEST = 1e-3  # where its bins stop narrowing towards zero; above it they are 2 % wide
 EXAMPLE = 64  # positions of the corpus's first sequence that are kept as they are
-CHUNK = 2048  # rows whose float64 copies exist at a time: few enough to stay in the cache
+CHUNK = 1024  # states whose float64 copies exist at a time, on a CPU
 
 
 def histogram_edges() -> np.ndarray:
@@ -191,73 +191,60 @@ class StateStatistics(Metric):
             sequences_B: the numbers of the sequences in the corpus, for the reservoir.
         """
         length = state_BTD.shape[1]
-        positions_BT = torch.arange(length, device=state_BTD.device).expand(state_BTD.shape[:2])
-        norm_BT = state_BTD.double().norm(dim=-1)
         self.position_count[:length] += float(len(state_BTD))
-        self.position_norm[:length] += norm_BT.sum(dim=0)
-        rows_ND = state_BTD.flatten(0, 1)
-        for begin in range(0, len(rows_ND), CHUNK):
-            part = slice(begin, begin + CHUNK)
-            first_N = positions_BT.flatten()[part] == 0
-            self._add(FIRST, rows_ND[part][first_N])
-            self._add(REST, rows_ND[part][~first_N])
-        self._add_positions(state_BTD, norm_BT)
-        self._add_sequences(state_BTD, norm_BT)
+        self._add(FIRST, state_BTD[:, :1])
+        # Whole sequences, but few enough that what is made of them stays in the cache.
+        rows = CHUNK if state_BTD.device.type == "cpu" else 16 * CHUNK
+        if length > 1:
+            for part_BTD in state_BTD[:, 1:].split(max(1, rows // (length - 1))):
+                self._add(REST, part_BTD)
         for row in (sequences_B == 0).nonzero().flatten().tolist():
             kept = min(length, len(self.example))
             self.example[:kept] = state_BTD[row, :kept].to(self.example.dtype)
         if self.reservoir:
-            self._sample(state_BTD, sequences_B, positions_BT)
+            positions_BT = torch.arange(length, device=state_BTD.device)
+            self._sample(state_BTD, sequences_B, positions_BT.expand(state_BTD.shape[:2]))
 
-    def _add(self, group: int, rows_ND: Tensor) -> None:
-        if not len(rows_ND):
-            return
-        x_ND = rows_ND.double()
-        square_ND = x_ND.square()
-        norm_N1 = square_ND.sum(dim=1, keepdim=True).sqrt()
-        unit_ND = x_ND / norm_N1.clamp(min=torch.finfo(torch.float64).tiny)
-        size_ND = x_ND.abs()
+    def _add(self, group: int, state_BTD: Tensor) -> None:
+        sequences, length, width = state_BTD.shape
+        begin, end = group, group + length  # REST begins at position 1
+        x_BTD = _scratch("x", state_BTD).copy_(state_BTD)
+        x_ND = x_BTD.view(-1, width)
+        square_ND = torch.mul(x_ND, x_ND, out=_scratch("square", state_BTD).view(-1, width))
+        other_ND = _scratch("other", state_BTD).view(-1, width)
+        norm_N = square_ND.sum(dim=1).sqrt()
+        inverse_N = 1 / norm_N.clamp(min=torch.finfo(torch.float64).tiny)
+        norm_BT, inverse_BT = norm_N.view(sequences, length), inverse_N.view(sequences, length)
+        sum_BD = x_BTD.sum(dim=1)
+        unit_BD = (inverse_BT[:, None] @ x_BTD).squeeze(1)
         self.count[group] += len(x_ND)
-        self.norm[group] += norm_N1.sum()
-        powers = (x_ND, square_ND, square_ND * x_ND, square_ND.square())
-        self.powers[group] += torch.stack([power.sum(dim=0) for power in powers])
-        self.largest[group] = torch.maximum(self.largest[group], size_ND.amax(dim=0))
-        self.outliers[group] += (size_ND >= OUTLIER).sum(dim=0)
+        self.norm[group] += norm_N.sum()
+        self.position_norm[begin:end] += norm_BT.sum(dim=0)
+        self.unit[group] += unit_BD.sum(dim=0)
+        self.unit_squares[group] += inverse_N.square() @ square_ND
+        size_D = torch.maximum(x_ND.amax(dim=0), -x_ND.amin(dim=0))
+        self.largest[group] = torch.maximum(self.largest[group], size_D)
+        self.outliers[group] += (square_ND >= OUTLIER**2).sum(dim=0)
         self.positive[group] += (x_ND > 0).sum(dim=0)
-        self.unit[group] += unit_ND.sum(dim=0)
-        self.unit_squares[group] += unit_ND.square().sum(dim=0)
+        if self.by_position:
+            self.position_sum[begin:end] += x_BTD.sum(dim=0)
+            unit_ND = torch.mul(x_ND, inverse_N[:, None], out=other_ND)
+            self.position_unit[begin:end] += unit_ND.view(x_BTD.shape).sum(dim=0)
         if group == REST:
+            self._add_sequences(sum_BD, unit_BD, length)
             if self.covariance:
                 self.outer += x_ND.T @ x_ND
-            if not self.counts_values:
-                return
-            # The edges are even in asinh: three times as fast as a search among them.
-            place_ND = (
-                torch.asinh(rows_ND.float() / FINEST) * (EDGES / np.arcsinh(LARGEST / FINEST))
-                + EDGES
-            )
-            bins = place_ND.flatten().long().clamp_(0, 2 * EDGES - 1)
-            self.histogram += torch.bincount(bins, minlength=2 * EDGES)
+            if self.counts_values:
+                self.histogram += _counts(state_BTD)
+        third_D = torch.mul(square_ND, x_ND, out=other_ND).sum(dim=0)
+        fourth_D = torch.mul(square_ND, square_ND, out=other_ND).sum(dim=0)
+        powers = [sum_BD.sum(dim=0), square_ND.sum(dim=0), third_D, fourth_D]
+        self.powers[group] += torch.stack(powers)
 
-    def _add_positions(self, state_BTD: Tensor, norm_BT: Tensor) -> None:
-        if not self.by_position:
-            return
-        length = state_BTD.shape[1]
-        x_BTD = state_BTD.double()
-        self.position_sum[:length] += x_BTD.sum(dim=0)
-        small = torch.finfo(torch.float64).tiny
-        self.position_unit[:length] += (x_BTD / norm_BT.clamp(min=small)[..., None]).sum(dim=0)
-
-    def _add_sequences(self, state_BTD: Tensor, norm_BT: Tensor) -> None:
-        pairs = state_BTD.shape[1] - 1
-        if pairs < 1:
-            return
-        x_BTD = state_BTD[:, 1:].double()
-        small = torch.finfo(torch.float64).tiny
-        unit_BD = (x_BTD / norm_BT[:, 1:, None].clamp(min=small)).sum(dim=1)
+    def _add_sequences(self, sum_BD: Tensor, unit_BD: Tensor, length: int) -> None:
         self.within_square += unit_BD.square().sum()
-        self.within_pairs += float(len(x_BTD) * pairs * (pairs - 1))
-        mean_BD = x_BTD.mean(dim=1)
+        self.within_pairs += float(len(sum_BD) * length * (length - 1))
+        mean_BD = sum_BD / length
         self.sequence_sum += mean_BD.sum(dim=0)
         self.sequence_square += mean_BD.square().sum()
         self.sequences += float(len(mean_BD))
@@ -270,9 +257,11 @@ class StateStatistics(Metric):
         keys = torch.stack([order_N, sequences_N, positions_N], dim=1)
         best = order_N.topk(min(self.reservoir, len(order_N)), largest=False).indices
         rows = state_BTD.flatten(0, 1)[rest][best].to(self.kept.dtype)
-        self.keys, self.kept = _smallest(
+        keys, kept = _smallest(
             torch.cat([self.keys, keys[best]]), torch.cat([self.kept, rows]), self.reservoir
         )
+        self.keys.copy_(keys)  # in their places: new ones each time would scatter the memory
+        self.kept.copy_(kept)
 
     def compute(self) -> Statistics:
         """The statistics of all that came, on all ranks."""
@@ -307,6 +296,31 @@ class StateStatistics(Metric):
             sample_sequences_K=keys[:, 1],
             example_ED=state.example,
         )
+
+
+def _counts(state_BTD: Tensor) -> Tensor:
+    """Entries between `histogram_edges`, which are even in asinh: faster than to search them."""
+    x = _scratch("place", state_BTD, torch.float32).copy_(state_BTD).div_(FINEST)
+    place = _scratch("asinh", state_BTD, torch.float32)
+    # log(|x| + sqrt(x² + 1)): four times as fast as torch.asinh
+    torch.mul(x, x, out=place).add_(1).sqrt_().add_(x.abs()).log_()
+    place.copysign_(x).mul_(float(EDGES / np.arcsinh(LARGEST / FINEST))).add_(EDGES)
+    bins = _scratch("bins", state_BTD, torch.long).copy_(place).clamp_(0, 2 * EDGES - 1)
+    return torch.bincount(bins.flatten(), minlength=2 * EDGES)
+
+
+_memory: dict[tuple[str, torch.device], Tensor] = {}
+
+
+def _scratch(name: str, like: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Memory of a tensor's shape that is used again and again.
+
+    New memory costs more than what is computed in it: the system clears every page.
+    """
+    key = name, like.device
+    if key not in _memory or len(_memory[key]) < like.numel():
+        _memory[key] = torch.empty(like.numel(), dtype=dtype, device=like.device)
+    return _memory[key][: like.numel()].view(like.shape)
 
 
 def _rows(ranks: Tensor) -> Tensor:

@@ -71,7 +71,7 @@ def covariance_spectra(
         arrays[f"{point.name}/eigenvalues"] = values_D.numpy()
         arrays[f"{point.name}/null"] = moments.variance(s).sort(descending=True).values.numpy()
         arrays[f"{point.name}/correlation"] = correlated_D.numpy()
-    overlaps = _overlaps(here, matrices)
+    overlaps = _overlaps(statistics, matrices)
     for (block, role), (share, null) in overlaps.items():
         scalars[f"covariance_spectra/overlap/{role}/{block:02d}"] = share
         scalars[f"covariance_spectra/overlap/{role}/{block:02d}/null"] = null
@@ -148,22 +148,34 @@ def _overlaps(
 ) -> dict[tuple[int, str], tuple[float, float]]:
     """Mean squared cosine between two subspaces, and what chance gives."""
     found = {}
+    axes: dict[Point, Tensor] = {}
     for matrix in matrices:
         component = "norm1" if matrix.role in ("q", "k", "v") else "norm2"
         point = Point(component, matrix.block)  # type: ignore[arg-type]
         if matrix.role not in READS or point not in statistics:
             continue
-        covariance_DD = moments.covariance(statistics[point])
-        width = len(covariance_DD)
+        if point not in axes:
+            axes[point] = _axes(statistics[point])
+        width = len(axes[point])
         k = min(OVERLAP, max(1, width // 4), min(matrix.weight.shape))
         weight = matrix.weight.double().cpu()
         read_DK = torch.linalg.eigh(weight.T @ weight).eigenvectors[:, -k:]
-        held_DK = torch.linalg.eigh(covariance_DD).eigenvectors[:, -k:]
+        held_DK = axes[point][:, -k:]
         found[matrix.block, matrix.role] = (
             float((read_DK.T @ held_DK).square().sum()) / k,
             k / width,
         )
     return found
+
+
+def _axes(s: Statistics) -> Tensor:
+    """Principal axes as columns, the largest last: of the covariance, or of the reservoir's."""
+    if s.outer_DD is not None:
+        covariance_DD = moments.covariance(s)
+    else:
+        centred_KD = s.sample_KD.double() - s.sample_KD.double().mean(dim=0)
+        covariance_DD = centred_KD.T @ centred_KD
+    return torch.linalg.eigh(covariance_DD).eigenvectors
 
 
 def _values(

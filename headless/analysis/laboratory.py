@@ -252,7 +252,11 @@ ANALYSES = (
     Analysis(
         "norms", "norms by layer and position, and the first token", _norms, cheap=cheap_norms
     ),
-    Analysis("latents", "principal components", lambda s: [latents(s.statistics, seed=s.seed)]),
+    Analysis(
+        "latents",
+        "principal components",
+        lambda s: [latents(s.statistics, umap=s.umap, seed=s.seed)],
+    ),
     Analysis(
         "separation",
         "attention against MLP",

@@ -1,6 +1,6 @@
 """What is looked at, and what was measured of it so far."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,9 +14,11 @@ from headless.analysis.families import backbone_of
 from headless.analysis.measure import measure
 from headless.errors import HeadlessError
 from headless.models.backbone import embedding_table
+from headless.models.sharding import blocks as blocks_of
 
 Preset = Literal["cheap", "full"]
 STREAM = ("embed", "post", "norm_f")  # the components that the cheap preset looks at
+SPECTRA = ("embed", "attn", "mlp", "post", "norm_f")  # those whose covariances are kept
 
 
 @dataclass
@@ -78,6 +80,8 @@ class Session:
         report: is told what is done, how much of it, of how much.
         preset: "cheap" measures the residual stream alone, without histograms.
         spread: in a group of processes, all of them measure; otherwise this one does, alone.
+        umap: lay states out by UMAP as well.
+        blocks: whose states are looked at; None: those of all.
     """
 
     subject: Subject
@@ -85,6 +89,8 @@ class Session:
     report: Callable[[str, int, int], None] = lambda what, done, total: None
     preset: Preset = "full"
     spread: bool = True
+    umap: bool = False
+    blocks: Sequence[int] | None = None
     _statistics: dict[Point, Any] | None = field(default=None, repr=False)
 
     @property
@@ -100,10 +106,18 @@ class Session:
     def _measured(self) -> dict[Point, Any]:
         if self._statistics is None:
             model = self.subject.model
+            wanted = _cheap(model) if self.preset == "cheap" else _full(model)
+            if self.blocks is not None:
+                outside = ("embed", "norm_f")
+                wanted["points"] = [
+                    point
+                    for point in wanted["points"]
+                    if point.component in outside or point.block in self.blocks
+                ]
             self._statistics = measure(
                 model,
                 self.batches(),
-                **(_cheap(model) if self.preset == "cheap" else _full(model)),
+                **wanted,
                 progress=lambda done, total: self.report("states", done, total),
                 token_budget=int(self.sequences.numel()),
                 spread=self.spread,
@@ -142,11 +156,27 @@ class Session:
         return table if head is None else table | {"head": head}
 
 
+def check_blocks(backbone: nn.Module, blocks: Sequence[int] | None) -> None:
+    """Whether a model has these blocks.
+
+    Raises:
+        HeadlessError: it has not.
+    """
+    depth = len(blocks_of(backbone))
+    if blocks is not None and not (blocks and all(0 <= block < depth for block in blocks)):
+        raise HeadlessError(
+            f"the model has blocks 0 to {depth - 1}: name some of them, as [0, {depth - 1}]"
+        )
+
+
 def _full(model: Any) -> dict[str, Any]:
     """What is measured where."""
+    points = points_of(model)
     return {
-        "points": [*points_of(model), *inner_points_of(model)],
-        "by_position": [p for p in points_of(model) if p.component == "post"],
+        "points": [*points, *inner_points_of(model)],
+        "by_position": [p for p in points if p.component == "post"],
+        # The dearest sums: where spectra are drawn. Elsewhere the reservoir does.
+        "covariance": [p for p in points if p.component in SPECTRA],
     }
 
 

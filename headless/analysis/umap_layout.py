@@ -3,6 +3,7 @@
 Shapes: N states, D hidden size.
 """
 
+import importlib.util
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,17 +12,26 @@ from torch import Tensor
 from headless.errors import HeadlessError
 
 
+def check_umap() -> None:
+    """Before hours of work.
+
+    Raises:
+        HeadlessError: umap-learn is not installed.
+    """
+    if importlib.util.find_spec("umap") is None:
+        raise HeadlessError("UMAP needs umap-learn: pip install umap-learn")
+
+
 def umap_layout(x_ND: Tensor, seed: int = 0, neighbours: int = 15) -> np.ndarray:
     """Two coordinates a state by UMAP with cosine distance [N, 2]; the same ones every time.
 
     Raises:
         HeadlessError: umap-learn is not installed.
     """
-    try:
-        import umap
-    except ImportError as error:
-        raise HeadlessError("UMAP needs umap-learn: pip install umap-learn") from error
+    check_umap()
     import warnings
+
+    import umap
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*n_jobs value.*")  # a seed means one thread

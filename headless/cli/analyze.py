@@ -18,6 +18,8 @@ def analyze(
     length: int | None = None,
     split: Literal["train", "validation"] = "validation",
     steps: Literal["last", "all"] = "last",
+    blocks: list[int] | None = None,
+    umap: bool = False,
     seed: int = 0,
     device: str = "auto",
     trust_remote_code: bool = False,
@@ -42,6 +44,8 @@ def analyze(
         split: of the dataset.
         steps: "all" repeats the analyses at every kept checkpoint of a run (pretrain
             --checkpoint.keep true) and draws each number over training.
+        blocks: whose states are looked at, as [0, 5, 11]; all by default.
+        umap: lay states out by UMAP as well, which takes minutes (pip install umap-learn).
         seed: of the null models.
         device: "auto" (a GPU where there is one), "cpu", "cuda", ...
         trust_remote_code: run the Python file that comes with a Hugging Face directory.
@@ -58,15 +62,20 @@ def analyze(
     from headless.analysis.laboratory import analyze as run_analyses
     from headless.analysis.laboratory import select
     from headless.analysis.report import check_output, write_report
-    from headless.analysis.session import Session
+    from headless.analysis.session import Session, check_blocks
     from headless.analysis.text import about
-    from headless.analysis.training import over_training
+    from headless.analysis.training import followed, over_training
 
+    if umap:
+        from headless.analysis.umap_layout import check_umap
+
+        check_umap()
     names = [analyses] if isinstance(analyses, str) else analyses
     chosen = select(names, preset)
     output = output or default_output(model)
     check_output(output, overwrite)
     subject = open_subject(model, data, tokens, length, split, device, trust_remote_code)
+    check_blocks(subject.backbone, blocks)
     console = Console(stderr=True)
     columns = (TextColumn("{task.description:<24}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
@@ -79,12 +88,15 @@ def analyze(
             bars.update(tasks[inner], description=what, completed=done, total=total)
 
         by_step = {}
+        untrained = before_training(model, subject) if steps == "all" else None
+        if untrained is not None:
+            session = Session(untrained, seed, report, preset, umap=umap, blocks=blocks)
+            by_step[0] = followed(run_analyses(session, chosen)[0])
         for step, checkpoint in (earlier(model) if steps == "all" else {}).items():
             place = (str(checkpoint), data, tokens, length, split, device, trust_remote_code)
-            by_step[step], _ = run_analyses(
-                Session(open_subject(*place), seed, report, preset), chosen
-            )
-        session = Session(subject, seed, report, preset)
+            session = Session(open_subject(*place), seed, report, preset, umap=umap, blocks=blocks)
+            by_step[step] = followed(run_analyses(session, chosen)[0])
+        session = Session(subject, seed, report, preset, umap=umap, blocks=blocks)
         findings, left_out = run_analyses(session, chosen)
         if steps == "all":
             last = last_step(model)
@@ -119,6 +131,22 @@ def default_output(model: str) -> Path:
     if not run.config.is_file():
         raise HeadlessError(f"{model} is not a run directory: say where to write with --output DIR")
     return run.analysis
+
+
+def before_training(model: str, subject: Any) -> Any:
+    """The subject with the weights of step 0, where they can be made again; else None."""
+    from dataclasses import replace
+
+    from headless.runs.directory import open_run
+    from headless.training.first_weights import first_module
+    from headless.training.language_model import language_model
+    from headless.training.loading import find_checkpoint, load_module
+
+    module = first_module(open_run(model), load_module(find_checkpoint(model)))
+    if module is None:
+        return None
+    device = next(subject.backbone.parameters()).device
+    return replace(subject, model=language_model(module)[1].to(device).eval())
 
 
 def earlier(model: str) -> dict[int, Path]:

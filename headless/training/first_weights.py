@@ -1,6 +1,8 @@
 """The weights that a run began with, made a second time from its config and its seed."""
 
+import copy
 import math
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -53,9 +55,39 @@ def first_weights(run: RunDirectory, module: PretrainingModule) -> tuple[nn.Modu
     return backbone.eval(), f"made again from {place}; the embeddings are those logged at step 0"
 
 
-def _again(config: dict[str, Any], module: PretrainingModule) -> PreTrainedModel:
-    eos = module.hparams["eos_token_id"]
+def first_module(run: RunDirectory, module: PretrainingModule) -> PretrainingModule | None:
+    """A run's whole module before its first step, the objective's own head among it.
+
+    Args:
+        run: as of `first_weights`.
+        module: of one of its checkpoints; it stays as it is.
+
+    Returns:
+        None where the backbone cannot be made again, or began as another model's.
+    """
+    config = run.read_config()
+    if (config.get("model") or {}).get("init_from") is not None:
+        return None
+    if first_weights(run, module)[0] is None:
+        return None
+    made = copy.deepcopy(module)
     with torch.random.fork_rng(devices=[]):
+        # In the order of the module's own making: the backbone draws first.
+        made.backbone = _again(config, module, keep_drawing=True)
+        backbone_config: Any = made.backbone.config
+        made.objective.setup(
+            module.vocab_size, module.hidden_size, backbone_config.initializer_range
+        )
+    made.objective.set_unigram(module.unigram_counts)
+    return made.eval()
+
+
+def _again(
+    config: dict[str, Any], module: PretrainingModule, *, keep_drawing: bool = False
+) -> PreTrainedModel:
+    """The backbone as its seed draws it; `keep_drawing`: what follows draws after it."""
+    eos = module.hparams["eos_token_id"]
+    with nullcontext() if keep_drawing else torch.random.fork_rng(devices=[]):
         torch.manual_seed(config["seed_everything"])
         return build_backbone(
             module.backbone_config, module.vocab_size, bos_token_id=eos, eos_token_id=eos

@@ -1,6 +1,7 @@
 """Pictures of latents on states of which the structure is planted."""
 
-import builtins
+import importlib.util
+import sys
 import warnings
 from typing import Any
 
@@ -102,14 +103,8 @@ def test_separation_is_not_found_where_it_is_not() -> None:
 
 
 def test_umap_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = builtins.__import__
-
-    def without(name: str, *rest: Any, **more: Any) -> Any:
-        if name == "umap":
-            raise ImportError(name)
-        return known(name, *rest, **more)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "umap", None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(HeadlessError, match="pip install umap-learn"):
         umap_layout(torch.randn(20, 4))
 

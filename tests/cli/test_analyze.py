@@ -60,6 +60,7 @@ def test_bad_input(
         (["--data", str(tmp_path / "other")], "another tokenizer"),
         (["--length", "400"], "positions"),
         (["--tokens", "10"], "holds no two sequences"),
+        (["--blocks", "[7]"], "the model has blocks 0 to"),
     ):
         model = ["analyze", "--model", str(run), "--output", str(tmp_path / "out")]
         assert main([*model, *arguments]) == 2
@@ -78,7 +79,11 @@ def test_over_the_kept_checkpoints(
     numbers = json.loads((path / "analysis/analysis.json").read_text())
     course = numbers["findings"][0]
     assert course["name"] == "over_training"
-    assert course["arrays"]["steps"] == [4, 8, 12]
+    assert course["arrays"]["steps"] == [0, 4, 8, 12]  # the first weights are made again
+    points = map(json.loads, (path / "metrics.jsonl").read_text().splitlines())
+    logged = {k: v for point in points if not point["progress/step"] for k, v in point.items()}
+    for name in ("anisotropy/embedding", "weight_spectra/q/alpha"):
+        assert course["arrays"][name][0] == pytest.approx(logged[f"analysis/{name}"], rel=1e-4)
     last = {k: v for f in numbers["findings"][1:] for k, v in f["scalars"].items()}
     followed = [name for name in course["arrays"] if name != "steps"]
     assert len(followed) > 10
