@@ -35,7 +35,7 @@ def outlier_ablation(
     *,
     block: int | None = None,
     counts: Sequence[int] = (1, 2, 5, 10),
-    draws: int = 5,
+    draws: int = 3,
     mask_token: int | None = None,
     seed: int = 0,
 ) -> Finding:

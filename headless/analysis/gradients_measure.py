@@ -145,7 +145,7 @@ def backward(
                 g = matrix.weight.float()
                 squares[place] = squares.get(place, 0.0) + float(g.double().square().sum())
                 if len(examples) > 1:
-                    sums[place] = sums[place] + g if place in sums else g
+                    sums[place] = sums[place].add_(g) if place in sums else g
         del found
     mean = {place: _described(total / len(examples), place) for place, total in sums.items()}
     both = {

@@ -53,7 +53,8 @@ from headless.geometry import singular_spectrum
 
 ALONE = 256  # tokens that are looked at one by one
 FEW = 4  # sequences for what runs the model again
-SHORT = (8, 128)  # sequences and tokens of each for what runs it dozens of times
+EXAMPLE = 256  # tokens of one whose gradient is looked at
+SHORT = (4, 128)  # sequences and tokens of each for what runs it dozens of times
 REPEATS = 3  # tokens that are repeated
 
 
@@ -214,7 +215,8 @@ def _permutation(session: Session) -> list[Finding]:
 def _gradients(session: Session) -> list[Finding]:
     subject = session.subject
     loss = token_loss(subject.model, subject.mask_token)
-    return [gradients(subject.backbone, _few(session), loss)]
+    examples = [ids_BT[:, :EXAMPLE] for ids_BT in _few(session)]
+    return [gradients(subject.backbone, examples, loss)]
 
 
 ANALYSES = (

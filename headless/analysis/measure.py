@@ -28,6 +28,7 @@ from headless.errors import HeadlessError
 from headless.pages.numbers import compact
 
 RESERVOIR = 2048
+EVERY = 4  # batches, of those that are looked at at a sparse point
 MEMORY = 8 * 2**30  # bytes; more must be asked for
 Progress = Callable[[int, int], None]
 
@@ -41,6 +42,7 @@ def measure(
     covariance: bool | Collection[Point] = True,
     by_position: bool | Collection[Point] = True,
     histogram: bool = True,
+    sparse: Collection[Point] = (),
     reservoir: int = RESERVOIR,
     token_budget: int = 1 << 19,
     memory: int = MEMORY,
@@ -58,6 +60,7 @@ def measure(
         covariance: at which points to accumulate x xᵀ: D² numbers each.
         by_position: at which points to accumulate sums by position: 2·T·D numbers each.
         histogram: count values, too: most of the time of a pass over a small model.
+        sparse: points that are looked at in every fourth batch only, from the first one on.
         reservoir: states kept at each point.
         token_budget: at most so many tokens, in whole sequences, but at least one; the batch that
             exceeds it loses sequences.
@@ -84,8 +87,12 @@ def measure(
     metrics: dict[Point, StateStatistics] = {}
     numbers = torch.zeros(0, dtype=torch.long)
 
+    now = 0
+    rare = set(sparse)
+
     def observe(point: Point, state_BTD: Tensor) -> None:
-        metrics[point].update(state_BTD, numbers)
+        if point not in rare or now % EVERY == 0:
+            metrics[point].update(state_BTD, numbers)
 
     device = next(backbone.parameters()).device
     options = {} if family_of(backbone).post_norm else {"use_cache": False}
@@ -119,6 +126,7 @@ def measure(
                 numbers = torch.arange(sequences, sequences + len(batch_BT))
                 sequences += len(batch_BT)
                 seen += batch_BT.numel()
+                now = index
                 if index % ranks == rank:
                     backbone(input_ids=batch_BT.to(device), **options)
                 if progress is not None:

@@ -293,7 +293,10 @@ def _scalars(findings: Sequence[Finding]) -> dict[str, float]:
 
 def _files(findings: Sequence[Finding], directory: Path) -> dict[str, Path]:
     paths = [
-        directory / f"{picture.name}.png" for finding in findings for picture in finding.pictures
+        directory / f"{picture.name}.{suffix}"
+        for finding in findings
+        for suffix, pictures in (("png", finding.pictures), ("gif", finding.animations))
+        for picture in pictures
     ]
     return {f"analysis/figures/{path.stem}": path for path in paths if path.is_file()}
 

@@ -284,7 +284,7 @@ def _claims(
             f"{found} of {width} dimensions at the norms' outputs, between 1 and 7 or 2%",
         ),
         Claim(
-            CONJECTURE,
+            f"{CONJECTURE} (its animation)",
             "an outlier dimension keeps its sign over tokens",
             bool(np.median(signs) >= 0.95),
             f"the largest dimension has one sign in {np.median(signs):.0%} of the tokens (median "

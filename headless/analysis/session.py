@@ -171,9 +171,11 @@ def check_blocks(backbone: nn.Module, blocks: Sequence[int] | None) -> None:
 
 def _full(model: Any) -> dict[str, Any]:
     """What is measured where."""
-    points = points_of(model)
+    points, inner = points_of(model), inner_points_of(model)
     return {
-        "points": [*points, *inner_points_of(model)],
+        "points": [*points, *inner],
+        # What no analysis follows closely: a quarter of the text tells as much.
+        "sparse": [p for p in (*points, *inner) if p.component not in SPECTRA],
         "by_position": [p for p in points if p.component == "post"],
         # The dearest sums: where spectra are drawn. Elsewhere the reservoir does.
         "covariance": [p for p in points if p.component in SPECTRA],

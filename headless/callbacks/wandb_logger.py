@@ -190,7 +190,7 @@ class TokenWandbLogger(WandbLogger):
         pictures: Mapping[str, Path],
         histograms: Mapping[str, tuple[np.ndarray, np.ndarray]],
     ) -> None:
-        """Send pictures and histograms as one point.
+        """Send pictures, moving ones (GIF) and histograms as one point.
 
         Args:
             pictures: image files by key.
@@ -198,7 +198,12 @@ class TokenWandbLogger(WandbLogger):
         """
         import wandb
 
-        media: dict[str, Any] = {key: wandb.Image(str(path)) for key, path in pictures.items()}
+        media: dict[str, Any] = {
+            key: wandb.Video(str(path), format="gif")
+            if path.suffix == ".gif"
+            else wandb.Image(str(path))
+            for key, path in pictures.items()
+        }
         media |= {key: wandb.Histogram(np_histogram=pair) for key, pair in histograms.items()}
         if media:
             self.log_metrics(media)

@@ -154,7 +154,7 @@ def test_at_the_end_all_of_it(
     """What the command writes, the run writes; W&B has the pictures and the histograms."""
     from headless.analysis import monitor
 
-    some = ["weights", "cone", "histograms", "norms", "ablation"]  # drawing all takes a minute
+    some = ["weights", "cone", "histograms", "norms", "outliers", "ablation"]  # drawing all takes a minute
 
     def chosen(names: Any = None, preset: Any = "full") -> Any:
         return select(some if preset == "full" else names, preset)
@@ -186,7 +186,7 @@ def test_at_the_end_all_of_it(
         ours["analysis/norms/post/00/ratio"]
     )
     images = [v for k, v in sent.items() if k.startswith("analysis/figures/")]
-    assert len(images) == len([name for name in pictures if name.endswith(".png")])
+    assert len(images) == len([name for name in pictures if name.endswith((".png", ".gif"))])
     assert all((file.parent / "files" / image["path"]).is_file() for image in images)
     counts = sent["analysis/histograms/weight_values/q/00"]
     assert counts["_type"] == "histogram"
