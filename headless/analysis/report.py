@@ -105,9 +105,7 @@ def _draw(picture: Picture, directory: Path, formats: Sequence[FigureFormat]) ->
             continue
         metadata = {"CreationDate": None} if suffix == "pdf" else None
         with drawing_style():  # on white: pictures without a ground cannot be read on a dark one
-            figure.savefig(
-                path, dpi=160, bbox_inches="tight", metadata=metadata, facecolor="white"
-            )
+            figure.savefig(path, dpi=160, bbox_inches="tight", metadata=metadata, facecolor="white")
     return clean_svg(svg)
 
 

@@ -148,3 +148,24 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
     two = torch.load(file)
     for name, value in vars(alone[Point("post", 1)]).items():
         torch.testing.assert_close(two[name], value, rtol=1e-10, atol=1e-10, msg=name)
+
+
+def test_sparse_points_see_every_fourth_batch() -> None:
+    torch.manual_seed(0)
+    config = BackboneConfig(
+        model_type="llama",
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=24,
+        max_position_embeddings=16,
+    )
+    model = build_backbone(config, 40)
+    batches = [torch.randint(40, (2, 8)) for _ in range(6)]
+    norm, post = Point("norm1", 0), Point("post", 0)
+    every = measure(model, batches)
+    some = measure(model, batches, sparse=[norm])
+    few = measure(model, [batches[0], batches[4]])
+    torch.testing.assert_close(some[post].powers_G4D, every[post].powers_G4D)
+    torch.testing.assert_close(some[norm].powers_G4D, few[norm].powers_G4D)
+    assert float(some[norm].count_G.sum()) == 2 * 2 * 8
