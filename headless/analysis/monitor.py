@@ -235,7 +235,7 @@ class LaboratoryMonitor(Callback):
         # The other processes have gone home.
         findings, left_out = analyze(Session(subject, self.seed, spread=False), select())
         if not findings:
-            raise HeadlessError(next(iter(left_out.values())))
+            raise HeadlessError(next(iter(left_out.values()), "there was nothing to do"))
         if not findings:
             raise HeadlessError(next(iter(left_out.values()), "nothing was asked for"))
         write_report(

@@ -61,12 +61,14 @@ def sequence_geometry(statistics: Mapping[Point, Statistics], *, seed: int = 0) 
         scalars[f"sequence/share/{k + 1}"] = share
     for k, share in enumerate(raw_axes.shares_K.tolist()):
         scalars[f"sequence/raw/share/{k + 1}"] = share
-    spread = float((raw_TD[1:] - raw_TD[1:].mean(dim=0)).square().sum(dim=1).mean())
-    tail = _tail(raw_TD, raw_floor * spread)
+    # Directions: a massive token somewhere in the text would decide a mean of raw states.
+    spread = float((unit_TD[1:] - unit_TD[1:].mean(dim=0)).square().sum(dim=1).mean())
+    tail = _tail(unit_TD, floor * spread)
     scalars["sequence/tail"] = tail
-    scalars["sequence/tail/with_noise"] = _tail(raw_TD, 0.0)
-    low = sum(raw_axes.shares_K.tolist())
-    scalars["sequence/raw/six_shares"] = low
+    scalars["sequence/tail/with_noise"] = _tail(unit_TD, 0.0)
+    low = sum(principal_axes(unit_TD[1:]).shares_K.tolist())
+    scalars["sequence/six_shares"] = low
+    scalars["sequence/raw/six_shares"] = sum(raw_axes.shares_K.tolist())
     middle = middle_blocks(posts)
     overlaps = [scalars.get(f"sequence/post/{b:02d}/overlap", np.nan) for b in middle]
     nulls = [scalars.get(f"sequence/post/{b:02d}/overlap/null", np.nan) for b in middle]
@@ -74,15 +76,15 @@ def sequence_geometry(statistics: Mapping[Point, Statistics], *, seed: int = 0) 
     position = float(np.mean([shares[b]["position"] for b in middle]))
     context = float(np.mean([shares[b]["context"] for b in middle]))
     scalars |= {"sequence/position": position, "sequence/context": context}
-    noisy = raw_floor > 0.5
+    noisy = floor > 0.5
     answer = (
         f"In the middle blocks position explains {position:.1%} and the sequence {context:.1%} of "
         "the stream's variance; the rest is the token in its context. Mean states of the first "
         f"positions lie {tail:.1f} times as far from the middle of the later ones as those do "
         "themselves, noise taken out."
         + (
-            f" Of the means' variance {raw_floor:.0%} is noise of finitely many sequences."
-            if raw_floor > 0.2
+            f" Of the means' variance {floor:.0%} is noise of finitely many sequences."
+            if floor > 0.2
             else ""
         )
     )
@@ -90,23 +92,23 @@ def sequence_geometry(statistics: Mapping[Point, Statistics], *, seed: int = 0) 
         Claim(
             f"{PAPER} (LLaMA)",
             "States of the first positions draw a long tail into a dense cloud of later ones",
-            tail >= 3 if raw_floor < 0.95 else None,
-            f"early over late distance {tail:.1f} without noise, at least 3; noise floor "
-            f"{raw_floor:.2f}, below 0.95",
+            tail >= 3 if floor < 0.95 else None,
+            f"early over late distance of directions {tail:.1f} without noise, at least 3; noise "
+            f"floor {floor:.2f}, below 0.95",
         ),
         Claim(
             f"{PAPER}; {SONG}",
             "What position does is low-dimensional",
             None if noisy else low >= 0.8,
-            f"six components hold {low:.2f} of the means' variance, at least 0.80; noise floor "
-            f"{raw_floor:.2f}, at most 0.50",
+            f"six components hold {low:.2f} of the variance of mean directions, at least 0.80; "
+            f"noise floor {floor:.2f}, at most 0.50",
         ),
         Claim(
             SONG,
             "The subspaces of position and of context are nearly orthogonal",
             float(np.mean(overlaps)) <= 2 * float(np.mean(nulls)) if known and not noisy else None,
             f"shared part {np.mean(overlaps):.3f}, at most twice that of random subspaces "
-            f"({np.mean(nulls):.3f}); noise floor {raw_floor:.2f}, at most 0.50: noise lies where "
+            f"({np.mean(nulls):.3f}); noise floor {floor:.2f}, at most 0.50: noise lies where "
             "contexts vary"
             if known
             else "too few states a sequence in the reservoir",
@@ -151,16 +153,16 @@ def sequence_geometry(statistics: Mapping[Point, Statistics], *, seed: int = 0) 
     )
 
 
-def _tail(raw_TD: Tensor, noise: float) -> float:
+def _tail(mean_TD: Tensor, noise: float) -> float:
     """Distance of early positions from the middle of later ones, over the later ones' own.
 
     Args:
-        raw_TD: mean states by position.
+        mean_TD: by position, from position 0 on, which is left out.
         noise: expected squared distance of a mean from its expectation; it is taken out. What is
             left of the later distance is no less than a tenth of it: a cloud within the noise
             has no size that could be told.
     """
-    rest_TD = raw_TD[1:]
+    rest_TD = mean_TD[1:]
     half = len(rest_TD) // 2
     square_T = (rest_TD - rest_TD[half:].mean(dim=0)).square().sum(dim=1)
     early = float(square_T[: max(1, round(0.05 * len(rest_TD)))].median()) - noise

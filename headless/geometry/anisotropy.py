@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+ROWS = 8192  # whose float64 copies exist at a time
+
 
 def anisotropy(x_ND: Tensor) -> Tensor:
     """The mean cosine over all pairs of different rows, exactly, without forming the pairs.
@@ -17,12 +19,16 @@ def anisotropy(x_ND: Tensor) -> Tensor:
     Returns:
         A float64 scalar; NaN for fewer than two rows.
     """
-    x_ND = x_ND.double()
-    norm_N1 = torch.linalg.vector_norm(x_ND, dim=-1, keepdim=True)
-    unit_ND = x_ND / norm_N1.where(norm_N1 > 0, 1.0)
     num_rows = x_ND.shape[0]
     if num_rows < 2:
-        return x_ND.new_full((), torch.nan)
+        return x_ND.new_full((), torch.nan, dtype=torch.float64)
+    total_D = x_ND.new_zeros(x_ND.shape[1], dtype=torch.float64)
+    alive = total_D.new_zeros(())
+    for part_ND in x_ND.split(ROWS):  # a vocabulary in float64 would be large, three times over
+        part_ND = part_ND.double()
+        norm_N1 = torch.linalg.vector_norm(part_ND, dim=-1, keepdim=True)
+        total_D = total_D + (part_ND / norm_N1.where(norm_N1 > 0, 1.0)).sum(dim=0)
+        alive = alive + (norm_N1 > 0).sum()
     # Rows of zeros add nothing to either term.
-    pairs = unit_ND.sum(dim=0).square().sum() - (norm_N1 > 0).sum()
+    pairs = total_D.square().sum() - alive
     return pairs / (num_rows * (num_rows - 1))

@@ -264,5 +264,6 @@ def breakable(text: str) -> Markup:
 
 
 def inline(text: str) -> Markup:
-    """Escaped text in which `back quotes` are code."""
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+    """Escaped text in which `back quotes` are code, and [words](./file) a link to a file nearby."""
+    coded = re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text)))
+    return Markup(re.sub(r"\[([^\]]+)\]\((\.{1,2}/[^()\s]+)\)", r'<a href="\2">\1</a>', coded))

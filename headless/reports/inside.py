@@ -1,6 +1,9 @@
 """The laboratory's findings side by side: what `headless analyze` found of each run."""
 
+import os
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +19,7 @@ from headless.reports.inside_reading import (
     scalar_of,
     verdicts,
 )
-from headless.reports.reading import Group
+from headless.reports.reading import Group, Run
 from headless.reports.statistics import estimate
 
 MAX_ROWS = 200  # of a finding's numbers; each run's analysis.json has all
@@ -49,13 +52,13 @@ ANGLES = (
 )
 
 
-def add_inside(page: Page, groups: Sequence[Group]) -> None:
+def add_inside(page: Page, groups: Sequence[Group], output: Path) -> None:
     """The section, where a group was analysed: a table, three figures, claims; numbers folded."""
     chosen = [group for group in groups if analysed(group)]
     if not chosen:
         return
     page.heading("Inside the models")
-    pages = ", ".join(f"`{analysed(g)[0].name}/analysis/analysis.html`" for g in chosen)
+    pages = ", ".join(_link(analysed(g)[0], output) for g in chosen)
     page.paragraph(
         f"What `headless analyze` measured of each. The null models and what the literature "
         f"reports stand in full in {pages}. Several seeds: their mean."
@@ -101,6 +104,17 @@ def _mean(group: Group, name: str) -> str:
         return MISSING
     spread = "" if found.half_width is None else f" ± {compact(found.half_width, 2)}"
     return compact(found.mean, 3) + spread
+
+
+def _link(run: Run, output: Path) -> str:
+    """To a run's own page, as seen from the report's directory."""
+    words = f"{run.name}/analysis/analysis.html"
+    try:
+        way = Path(os.path.relpath(run.directory.analysis / "analysis.html", output)).as_posix()
+    except ValueError:  # on another drive
+        return f"`{words}`"
+    way = way if way.startswith("../") else f"./{way}"
+    return f"`{words}`" if re.search(r"[()\s`]", way) else f"[{words}]({way})"
 
 
 def _key_numbers(page: Page, groups: Sequence[Group]) -> None:

@@ -72,7 +72,7 @@ def build_page(
     add_zero_shot(page, groups)
     add_lm_heads(page, tuned)
     _geometry(page, groups)
-    add_inside(page, groups)
+    add_inside(page, groups, output)
     _samples(page, groups)
     _settings(page, groups)
     _method(page, [*groups, *tuned], output)

@@ -242,3 +242,12 @@ def test_compact_keeps_three_digits(value: float) -> None:
 def test_decimals() -> None:
     found = [decimals(v, 2) for v in (1234.567, -0.5, -0.001, None, float("nan"))]
     assert found == ["1,234.57", "−0.50", "0.00", "–", "–"]
+
+
+def test_only_files_nearby_are_links() -> None:
+    page = Page("t")
+    page.paragraph('[there](../a/b.html), [no](javascript:x), [no](../a"onclick="x)')
+    html = page.render()
+    assert '<a href="../a/b.html">there</a>' in html
+    assert 'href="javascript' not in html
+    assert '"onclick' not in html

@@ -109,13 +109,16 @@ def render(groups: list[Group]) -> str:
     page = Page("t")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        add_inside(page, groups)
+        add_inside(page, groups, groups[0].first.directory.path.parent / "report")
     return page.render()
 
 
 def test_two_models(tmp_path: Path) -> None:
     html = render(groups_of(tmp_path, analysis(cosine=0.1), analysis(cosine=0.6)))
     assert html.count("<svg") == 3
+    for run in ("run0", "run1"):
+        link = f'<a href="../{run}/analysis/analysis.html">{run}/analysis/analysis.html</a>'
+        assert link in html
     text = re.sub(r"<[^>]+>", " ", html)
     assert "Where the models differ" in text
     assert "It is a cone" in text
