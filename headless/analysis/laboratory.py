@@ -117,16 +117,9 @@ def _norms(session: Session) -> list[Finding]:
 
 
 def _ablation(session: Session) -> list[Finding]:
-    mask_token = session.subject.mask_token
-    return [
-        outlier_ablation(
-            session.subject.model,
-            _short(session),
-            session.statistics,
-            mask_token=mask_token,
-            seed=session.seed,
-        )
-    ]
+    subject, few = session.subject, _short(session)
+    mask, seed = subject.mask_token, session.seed
+    return [outlier_ablation(subject.model, few, session.statistics, mask_token=mask, seed=seed)]
 
 
 def _frequency(session: Session) -> list[Finding]:
@@ -192,15 +185,13 @@ def _repeated(session: Session) -> list[Finding]:
 
 
 def _few(session: Session) -> list[Tensor]:
-    device = next(session.subject.backbone.parameters()).device
-    return [row[None].to(device) for row in session.sequences[:FEW]]
+    return [row[None].to(session.device) for row in session.sequences[:FEW]]
 
 
 def _short(session: Session) -> list[Tensor]:
     number, length = SHORT
-    device = next(session.subject.backbone.parameters()).device
     every = max(1, len(session.sequences) // number)
-    return [session.sequences[::every][:number, :length].to(device)]
+    return [session.sequences[::every][:number, :length].to(session.device)]
 
 
 def _permutation(session: Session) -> list[Finding]:
@@ -267,11 +258,7 @@ ANALYSES = (
     Analysis("positions", "helices, and position against context", _positions),
     Analysis("repeated", "sequences of one token", _repeated),
     Analysis("gradients", "gradients of one example", _gradients),
-    Analysis(
-        "permutation",
-        "blocks in another order",
-        _permutation,
-    ),
+    Analysis("permutation", "blocks in another order", _permutation),
 )
 NAMES = tuple(analysis.name for analysis in ANALYSES)
 

@@ -130,10 +130,14 @@ class Session:
         assert self.subject.sequences_NT is not None
         return self.subject.sequences_NT
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.subject.backbone.parameters()).device
+
     def batches(self, size: int = 8) -> Iterator[Tensor]:
         """The text in batches, on the model's device."""
-        device = next(self.subject.backbone.parameters()).device
-        yield from (part.to(device) for part in self.sequences.split(size))
+        yield from (part.to(self.device) for part in self.sequences.split(size))
 
     def sample(self, component: str) -> Tensor:
         """The reservoir of the last point of a component."""
