@@ -118,17 +118,21 @@ def test_what_the_model_uses_costs_it(tmp_path: Path) -> None:
         outlier_ablation(model, batches, statistics, block=1)
 
 
-@pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "bert"])
-def test_replaced_states_go_on(family: str) -> None:
+def model_of(family: str, depth: int) -> Any:
     config = BackboneConfig(
         model_type=family,
         hidden_size=D,
-        num_hidden_layers=2,
+        num_hidden_layers=depth,
         num_attention_heads=2,
         intermediate_size=24,
         max_position_embeddings=16,
     )
-    model = build_backbone(config, V).eval()
+    return build_backbone(config, V).eval()
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "bert"])
+def test_replaced_states_go_on(family: str) -> None:
+    model = model_of(family, depth=2)
     ids = torch.randint(0, V, (2, 7))
     states: dict[Point, Tensor] = {}
 
@@ -151,17 +155,7 @@ def test_replaced_states_go_on(family: str) -> None:
 def test_the_loss_is_the_library_s() -> None:
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
-    config: Any = build_backbone(
-        BackboneConfig(
-            model_type="gpt2",
-            hidden_size=D,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            intermediate_size=24,
-            max_position_embeddings=16,
-        ),
-        V,
-    ).config
+    config = model_of("gpt2", depth=1).config
     model = AutoModelForCausalLM.from_config(config).eval()
     ids = torch.randint(0, V, (4, 9))
     with torch.no_grad():
@@ -169,17 +163,7 @@ def test_the_loss_is_the_library_s() -> None:
     assert nll(model, [ids[:3], ids[3:]]) == pytest.approx(wanted, rel=1e-5)
     with pytest.raises(HeadlessError, match="no token to predict"):
         nll(model, [ids[:, :1]])
-    bert: Any = build_backbone(
-        BackboneConfig(
-            model_type="bert",
-            hidden_size=D,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            intermediate_size=24,
-            max_position_embeddings=16,
-        ),
-        V,
-    ).config
+    bert = model_of("bert", depth=1).config
     masked = AutoModelForMaskedLM.from_config(bert).eval()
     first = nll(masked, [ids], mask_token=3)
     assert first == nll(masked, [ids], mask_token=3)
