@@ -1,7 +1,19 @@
-"""Files that are whole or not there."""
+"""Files and directories that are whole or not there, and that one process at a time writes to."""
 
+import errno
+import glob
 import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
+
+from headless.errors import HeadlessError
+
+NO_RIGHT = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
+LEASE_SECONDS = 60.0  # without a sign of life from another host's process, its lock is void
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
@@ -27,3 +39,129 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
 def write_text(path: Path, text: str) -> None:
     """`write_bytes` of a text in UTF-8."""
     write_bytes(path, text.encode("utf-8"))
+
+
+def move_aside(path: Path) -> Path:
+    """Rename to `<name>.old-<n>`, the first that is free, and return that."""
+    n = 1
+    while (old := path.with_name(f"{path.name}.old-{n}")).exists():
+        n += 1
+    os.replace(path, old)
+    return old
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Hold `path`, a file or directory that need not exist yet, against every other writer.
+
+    The lock `.<name>.lock` beside it names host and process. That of a process that is gone from
+    this host is void at once; that of another host when it gives no sign of life for
+    `LEASE_SECONDS`, which is waited for.
+
+    Raises:
+        HeadlessError: another process writes to it, or there is no right to.
+    """
+    from filelock import SoftFileLease, Timeout
+
+    file = path.with_name(f".{path.name}.lock")
+    lease = SoftFileLease(file, lease_duration=LEASE_SECONDS, thread_local=False)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lease.acquire(timeout=0)
+        except Timeout:
+            if _holder(file)[0] == os.uname().nodename:
+                raise
+            lease.acquire(timeout=LEASE_SECONDS + 5.0, poll_interval=0.5)
+    except Timeout:
+        host, process = _holder(file)
+        raise HeadlessError(
+            f"{path} is being written to by process {process} on {host}: wait for it or stop it "
+            f"(its lock is {file})"
+        ) from None
+    except OSError as error:
+        if error.errno in NO_RIGHT:
+            raise HeadlessError(f"{path} cannot be written: {error.strerror}") from error
+        raise
+    try:
+        yield
+    finally:
+        lease.release()
+
+
+def _holder(file: Path) -> tuple[str | None, str | None]:
+    """Host and process that a lock names."""
+    try:
+        lines = [line.partition("=") for line in file.read_text(encoding="utf-8").splitlines()]
+    except OSError:
+        return None, None
+    values = {name: value for name, _, value in lines}
+    return values.get("host"), values.get("pid")
+
+
+@contextmanager
+def new_directory(
+    path: Path,
+    *,
+    option: str,
+    overwrite: bool = False,
+    is_ours: Callable[[Path], bool] = lambda path: True,
+    kind: str = "directory",
+    old: Literal["keep", "remove"] = "keep",
+) -> Iterator[Path]:
+    """A directory beside `path` to fill; it becomes `path` when the block ends without an error.
+
+    A kill at any moment leaves what was at `path` before, there or at `<name>.old-<n>`; what an
+    earlier one left unfinished is removed.
+
+    Args:
+        path: of the directory.
+        option: that named it, for complaints: "--output".
+        overwrite: replace what is at `path`.
+        is_ours: whether what is at `path` may be replaced: what this command made, or nothing.
+        kind: of directory, for complaints: "prepared dataset".
+        old: what happens to what is replaced: moved aside, or removed when the new one is complete.
+
+    Raises:
+        HeadlessError: there is something and it may not be replaced, another process writes to
+            it, or there is no right to.
+    """
+    with exclusive(path):
+        replaced = path.with_name(f".{path.name}.replaced")
+        _clear_leftovers(path, replaced)
+        _refuse_to_lose(path, option, overwrite, is_ours, kind)
+        partial = path.with_name(f".{path.name}.partial-{secrets.token_hex(4)}")
+        partial.mkdir()
+        try:
+            yield partial
+            if path.is_dir() and any(path.iterdir()):
+                if old == "keep":
+                    move_aside(path)
+                else:
+                    os.replace(path, replaced)
+            os.replace(partial, path)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+            _clear_leftovers(path, replaced)
+
+
+def _clear_leftovers(path: Path, replaced: Path) -> None:
+    """Under the lock all that is beside `path` is a dead process's."""
+    if replaced.exists() and not path.exists():
+        os.replace(replaced, path)
+    shutil.rmtree(replaced, ignore_errors=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.partial-*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _refuse_to_lose(
+    path: Path, option: str, overwrite: bool, is_ours: Callable[[Path], bool], kind: str
+) -> None:
+    if not os.path.lexists(path) or (path.is_dir() and not any(path.iterdir())):
+        return
+    if not path.is_dir() or not is_ours(path):
+        raise HeadlessError(f"{path} is no {kind}, so it stays as it is: give another {option}")
+    if not overwrite:
+        raise HeadlessError(
+            f"{path} exists: give another {option}, or replace it with --overwrite true"
+        )

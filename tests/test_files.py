@@ -1,0 +1,129 @@
+"""Directories that are whole or not there, and locks that outlive no process."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from headless import files
+from headless.errors import HeadlessError
+from headless.files import exclusive, move_aside, new_directory
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from headless.files import new_directory
+with new_directory(Path(sys.argv[1]), option="--output", overwrite=True) as partial:
+    (partial / "half").write_text("half")
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / "out")], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def make(path: Path, text: str, **options) -> None:
+    with new_directory(path, option="--output", **options) as partial:
+        (partial / "file").write_text(text)
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def test_a_directory_is_there_when_the_block_ends_and_not_before(tmp_path):
+    with new_directory(tmp_path / "out", option="--output") as partial:
+        (partial / "file").write_text("new")
+        assert not (tmp_path / "out").exists()
+    assert names(tmp_path) == ["out"]
+    assert (tmp_path / "out" / "file").read_text() == "new"
+
+
+def test_an_error_leaves_what_was_there_and_nothing_else(tmp_path):
+    make(tmp_path / "out", "first")
+    building = new_directory(tmp_path / "out", option="--output", overwrite=True)
+    partial = building.__enter__()
+    (partial / "file").write_text("second")
+    with pytest.raises(RuntimeError):
+        building.gen.throw(RuntimeError())
+    assert names(tmp_path) == ["out"]
+    assert (tmp_path / "out" / "file").read_text() == "first"
+
+
+@pytest.mark.parametrize(("old", "left"), [("keep", ["out", "out.old-1"]), ("remove", ["out"])])
+def test_what_is_replaced_is_kept_or_removed(tmp_path, old, left):
+    make(tmp_path / "out", "first")
+    with pytest.raises(HeadlessError, match="exists: give another --output"):
+        make(tmp_path / "out", "second")
+    make(tmp_path / "out", "second", overwrite=True, old=old)
+    assert names(tmp_path) == left
+    assert (tmp_path / "out" / "file").read_text() == "second"
+
+
+def test_what_another_made_is_never_replaced(tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
+    with pytest.raises(HeadlessError, match="is no model, so it stays as it is"):
+        make(
+            tmp_path / "thesis",
+            "new",
+            overwrite=True,
+            is_ours=lambda path: (path / "model.json").is_file(),
+            kind="model",
+        )
+    assert names(tmp_path) == ["thesis"]
+
+
+def test_two_writers_exclude_each_other_and_a_killed_one_leaves_nothing(tmp_path, holder):
+    with pytest.raises(HeadlessError, match=f"written to by process {holder.pid} on "):
+        make(tmp_path / "out", "mine", overwrite=True)
+    holder.kill()
+    holder.wait()
+    make(tmp_path / "out", "mine", overwrite=True)
+    assert names(tmp_path) == ["out"]
+    assert (tmp_path / "out" / "file").read_text() == "mine"
+
+
+def test_a_lock_of_another_host_holds_while_it_gives_signs_of_life(tmp_path, holder, monkeypatch):
+    lock = tmp_path / ".out.lock"
+    text = lock.read_text()
+    here = os.uname().nodename
+    holder.kill()
+    holder.wait()
+    lock.write_text(text.replace(f"host={here}", "host=elsewhere").replace("60.0", "0.5"))
+    monkeypatch.setattr(files, "LEASE_SECONDS", 0.5)
+    with exclusive(tmp_path / "out"):  # silent for longer than a lease
+        assert f"host={here}" in lock.read_text()
+
+
+def test_a_killed_replacement_is_put_back(tmp_path):
+    make(tmp_path / "out", "first")
+    os.replace(tmp_path / "out", tmp_path / ".out.replaced")  # killed between two renames
+    with pytest.raises(HeadlessError, match="exists"):
+        make(tmp_path / "out", "second")
+    assert (tmp_path / "out" / "file").read_text() == "first"
+
+
+def test_a_place_without_the_right_to_write_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(HeadlessError, match="cannot be written"):
+        make(tmp_path / "file" / "out", "new")
+
+
+def test_aside_is_the_first_free_name(tmp_path):
+    for _ in range(2):
+        (tmp_path / "out").mkdir()
+        move_aside(tmp_path / "out")
+    assert names(tmp_path) == ["out.old-1", "out.old-2"]
