@@ -6,9 +6,9 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from headless.errors import HeadlessError
 
@@ -16,8 +16,11 @@ NO_RIGHT = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 LEASE_SECONDS = 60.0  # without a sign of life from another host's process, its lock is void
 
 
-def write_bytes(path: Path, data: bytes | memoryview) -> None:
-    """Write beside, flush to the disk and rename: readers see the old file or the new one.
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file beside `path` to fill; it is flushed to the disk and becomes `path` at the end.
+
+    Readers see the old file or the new one.
 
     Raises:
         OSError: there is no room, or no right to write; `path` is as it was, and named.
@@ -25,20 +28,22 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
     beside = path.with_name(f".{path.name}.partial")
     try:
         with open(beside, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
     except BaseException as error:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):  # the first error is the one to tell of
+            beside.unlink()
         if isinstance(error, OSError):
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 
 def write_text(path: Path, text: str) -> None:
-    """`write_bytes` of a text in UTF-8."""
-    write_bytes(path, text.encode("utf-8"))
+    """Write a `whole_file` in UTF-8."""
+    with whole_file(path) as file:
+        file.write(text.encode("utf-8"))
 
 
 def move_aside(path: Path) -> Path:
@@ -51,12 +56,16 @@ def move_aside(path: Path) -> Path:
 
 
 @contextmanager
-def exclusive(path: Path) -> Iterator[None]:
+def exclusive(path: Path, *, patience: float = 0.0) -> Iterator[None]:
     """Hold `path`, a file or directory that need not exist yet, against every other writer.
 
     The lock `.<name>.lock` beside it names host and process. That of a process that is gone from
     this host is void at once; that of another host when it gives no sign of life for
     `LEASE_SECONDS`, which is waited for.
+
+    Args:
+        path: what is written to.
+        patience: seconds to wait for another writer, where each takes a moment only.
 
     Raises:
         HeadlessError: another process writes to it, or there is no right to.
@@ -68,7 +77,7 @@ def exclusive(path: Path) -> Iterator[None]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            lease.acquire(timeout=0)
+            lease.acquire(timeout=patience, poll_interval=0.05)
         except Timeout:
             if _holder(file)[0] == os.uname().nodename:
                 raise
@@ -129,7 +138,7 @@ def new_directory(
     with exclusive(path):
         replaced = path.with_name(f".{path.name}.replaced")
         _clear_leftovers(path, replaced)
-        _refuse_to_lose(path, option, overwrite, is_ours, kind)
+        refuse_to_lose(path, option=option, overwrite=overwrite, is_ours=is_ours, kind=kind)
         partial = path.with_name(f".{path.name}.partial-{secrets.token_hex(4)}")
         partial.mkdir()
         try:
@@ -154,9 +163,19 @@ def _clear_leftovers(path: Path, replaced: Path) -> None:
         shutil.rmtree(left, ignore_errors=True)
 
 
-def _refuse_to_lose(
-    path: Path, option: str, overwrite: bool, is_ours: Callable[[Path], bool], kind: str
+def refuse_to_lose(
+    path: Path,
+    *,
+    option: str,
+    overwrite: bool = False,
+    is_ours: Callable[[Path], bool] = lambda path: True,
+    kind: str = "directory",
 ) -> None:
+    """What `new_directory` asks first, for those who work for long before they write.
+
+    Raises:
+        HeadlessError: there is something at `path`, and it may not be replaced.
+    """
     if not os.path.lexists(path) or (path.is_dir() and not any(path.iterdir())):
         return
     if not path.is_dir() or not is_ours(path):

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -127,3 +128,22 @@ def test_aside_is_the_first_free_name(tmp_path):
         (tmp_path / "out").mkdir()
         move_aside(tmp_path / "out")
     assert names(tmp_path) == ["out.old-1", "out.old-2"]
+
+
+def test_a_writer_of_a_moment_is_waited_for(tmp_path):
+    held, enough = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with exclusive(tmp_path / "out"):
+            held.set()
+            enough.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    with pytest.raises(HeadlessError, match="written to by process"), exclusive(tmp_path / "out"):
+        pass
+    threading.Timer(0.2, enough.set).start()
+    with exclusive(tmp_path / "out", patience=20.0):
+        assert enough.is_set()
+    thread.join()

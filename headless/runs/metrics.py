@@ -2,14 +2,16 @@
 
 A point is a flat object; `progress/tokens` orders them. NaN and infinities are null: JSON has no
 names for them. A process that is killed leaves at most one line half written, at the end; readers
-leave it out, and `truncate_metrics` removes it before a resumed run appends.
+leave it out, and whoever appends next cuts it off.
 """
 
+import errno
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from headless.errors import HeadlessError
 from headless.files import write_text
@@ -27,10 +29,51 @@ def _finite(value: Any) -> Any:
 
 
 def append_point(path: Path, point: Mapping[str, Any]) -> None:
-    """Add a line, in one write that is handed to the system at once."""
+    """Add a line, in one write that is handed to the system at once, or leave the file as it was.
+
+    A last line that another process left half written would swallow the new one: it is cut off,
+    unless only its end is missing.
+
+    Raises:
+        OSError: there is no room, or no right to write; names the file.
+    """
     line = _line(point).encode()
-    with open(path, "ab", buffering=0) as file:
-        file.write(line)
+    try:
+        with open(path, "a+b", buffering=0) as file:
+            size = _mend_end(file)
+            written = file.write(line)
+            if written != len(line):  # a disk that fills up takes a part of it, without an error
+                file.truncate(size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _mend_end(file: BinaryIO) -> int:
+    """End the last line of a file, or cut it off where it is no whole point; the size then."""
+    size = file.seek(0, os.SEEK_END)
+    if size == 0:
+        return size
+    file.seek(size - 1)
+    if file.read(1) == b"\n":
+        return size
+    file.seek(0)
+    *whole, last = file.read().split(b"\n")
+    if _parse(last) is not None:
+        file.write(b"\n")
+        return size + 1
+    size = sum(len(line) + 1 for line in whole)
+    file.truncate(size)
+    return size
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """The point in a line; None where it holds none."""
+    try:
+        point = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return point if isinstance(point, dict) else None
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -47,11 +90,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(whole_lines, start=1):
         if not line.strip():
             continue
-        try:
-            point = json.loads(line)
-        except ValueError:
-            point = None
-        if not isinstance(point, dict):
+        if (point := _parse(line)) is None:
             raise HeadlessError(
                 f"{path}, line {number} is damaged (no JSON object): delete that line"
             )

@@ -1,16 +1,15 @@
 """Checkpoints that are whole or not there."""
 
-import io
 import os
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from headless.errors import HeadlessError
-from headless.files import write_bytes
+from headless.files import whole_file
 
 
 def check_checkpoint(path: Path) -> None:
@@ -35,13 +34,42 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
-        """Serialise in memory first, so that an error of the disk is an `OSError` that names it.
+        """Serialise into the file, so that nothing of the checkpoint is in memory twice.
 
         Raises:
             OSError: the file could not be written; `path` is as it was.
         """
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
-        write_bytes(target, buffer.getbuffer())
+        with whole_file(target) as file:
+            stream = _Stream(file)
+            torch.save(checkpoint, stream)  # type: ignore[arg-type] # torch asks for no more
+            if stream.error is not None:
+                raise stream.error
+
+
+class _Stream:
+    """A file that never fails before torch's eyes: torch makes an error of its own of one, or dies.
+
+    Args:
+        file: to write to.
+
+    Attributes:
+        error: the first one; nothing is written after it.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """All of it is taken, whatever became of it."""
+        if self.error is None:
+            try:
+                self._file.write(data)
+            except OSError as error:
+                self.error = error
+        return len(memoryview(data).cast("B"))
+
+    def flush(self) -> None:
+        """The file is flushed when it is whole."""

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -106,3 +107,34 @@ def test_a_killed_writer(tmp_path: Path) -> None:
     points = read_metrics(path)
     assert [p["progress/tokens"] for p in points] == list(range(len(points)))
     assert len(points) > 100
+
+
+def test_a_half_written_line_does_not_swallow_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "evaluations.jsonl"
+    append_point(path, {"a": 1})
+    with open(path, "ab") as file:
+        file.write('{"text": "ä'.encode()[:-1])  # killed inside a character
+    append_point(path, {"b": 2})
+    assert read_metrics(path) == [{"a": 1}, {"b": 2}]
+
+
+def test_a_line_that_only_lacks_its_end_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "evaluations.jsonl"
+    path.write_text('{"a": 1}\n{"by": "hand"}')
+    append_point(path, {"b": 2})
+    assert read_metrics(path) == [{"a": 1}, {"by": "hand"}, {"b": 2}]
+
+
+def test_a_full_disk_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    """A limit on the size of files stands for the full disk."""
+    path = tmp_path / "metrics.jsonl"
+    append_point(path, {"a": 1})
+    before = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 5, limits[1]))
+    try:
+        with pytest.raises(OSError, match="metrics.jsonl"):
+            append_point(path, {"text": "longer than five bytes"})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before
