@@ -31,6 +31,7 @@ def finetune(
     text_pair_column: str | None = None,
     label_column: str | None = None,
     group_column: str | None = None,
+    unlabelled: str | None = None,
     regression: bool = False,
     metrics: list[str] | None = None,
     validation: Path | None = None,
@@ -69,6 +70,8 @@ def finetune(
         text_pair_column: the second text of a pair.
         label_column: the class, or the number; "label" by default.
         group_column: examples with the same value there go to the same split.
+        unlabelled: what stands in the label column where an example has no label, besides nothing;
+            by default -1 where it can be no class and no number of the task; "none": no value.
         regression: labels are numbers to be predicted.
         metrics: accuracy, f1 (of the second class), macro_f1, matthews; spearman, pearson, rmse.
             The first one chooses the epoch; every other one that fits is scored, too.

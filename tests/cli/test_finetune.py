@@ -178,7 +178,7 @@ def test_one_line_says_what_is_wrong(
     [
         ([{"text": f"a {i}", "label": "x"} for i in range(20)], "a single class, 'x'"),
         ([{"text": " ", "label": "x"}], "row 1: an empty text"),
-        ([{"text": "a", "label": None}], "row 1: no label"),
+        ([{"text": "a", "label": None}], "no labelled example to train on"),
         ([], "holds no rows"),
         ("{", "cannot be read"),
     ],
@@ -198,6 +198,21 @@ def test_bad_files_are_named(
     assert message in error
     assert "bad.jsonl" in error or "single class" in message
     assert not (tmp_path / "out").exists()
+
+
+def test_hidden_labels_of_a_test_file_are_never_scored(
+    arguments: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train, test = tmp_path / "train.jsonl", tmp_path / "test.jsonl"
+    rows = [{"sentence": f"my lord {i} loves the sea", "label": i % 2} for i in range(40)]
+    train.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    test.write_text("".join(json.dumps(row | {"label": -1}) + "\n" for row in rows[:20]))
+    more = ("--task", "sst2", "--data", str(train), "--test", str(test), "--epochs", "1")
+    assert main(arguments(*more)) == 0
+    assert "none of the 20 examples of test has a label" in capsys.readouterr().out
+    found = read(tmp_path / "out/results.json")
+    assert (found["reported_split"], found["splits"]["test"]["unlabelled"]) == ("validation", 20)
+    assert "test" not in found["summary"]
 
 
 def test_a_class_that_training_does_not_know(

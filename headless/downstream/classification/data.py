@@ -1,22 +1,17 @@
-"""Labelled text from files and `datasets`, and its splits."""
+"""A task's examples with their labels, and its splits."""
 
-import csv
-import json
-import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from headless.downstream.classification.tasks import TASKS, TextTask, suggestion
+from headless.downstream.classification.labels import LabelColumn, read_labels
+from headless.downstream.classification.rows import open_rows, read_rows
+from headless.downstream.classification.tasks import TextTask, suggestion
 from headless.errors import HeadlessError
-
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
-VALIDATION_NAMES = ("validation", "valid", "val", "dev")
-UNLABELLED = -1  # what a `datasets` class label is where nobody may know it
 
 
 @dataclass(frozen=True)
@@ -59,11 +54,13 @@ class LabelledText:
             split to report.
         classes: their names; empty for regression.
         notes: what a reader of the scores should know.
+        unlabelled: how many examples of a split have no label; they are in none of `splits`.
     """
 
     splits: dict[str, Examples]
     classes: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    unlabelled: dict[str, int] = field(default_factory=dict)
 
     @property
     def reported(self) -> str:
@@ -83,6 +80,7 @@ class Source:
         test_fraction: cut, too, where there is neither.
         split_seed: decides what goes where.
         group_column: examples with the same value there stay together.
+        unlabelled: see `read_labels`.
     """
 
     data: str
@@ -92,6 +90,7 @@ class Source:
     test_fraction: float = 0.1
     split_seed: int = 0
     group_column: str | None = None
+    unlabelled: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.validation_fraction < 1 or not 0 <= self.test_fraction < 1:
@@ -107,21 +106,33 @@ def read_task(task: TextTask, source: Source) -> LabelledText:
         HeadlessError: something that cannot be read, columns that are not there, empty texts,
             labels that are not numbers (regression) or that training does not know, one class.
     """
-    found = _open(task, source)
+    found = open_rows(task, source.data)
+    for name, extra in (("validation", source.validation), ("test", source.test)):
+        if extra is not None:
+            found[name] = (read_rows(extra), None)
+    places = {n: n if task.dataset or len(found) > 1 else source.data for n in found}
+    for name, (rows, _) in found.items():
+        _check_columns(task, rows, source.group_column, places[name])
+    # A file of numbers beside a data set with class names means the same classes.
+    shared = found["train"][1] or task.classes or None
+    columns = {
+        name: LabelColumn([r.get(task.label_column) for r in rows], names or shared, places[name])
+        for name, (rows, names) in found.items()
+    }
+    labels = read_labels(columns, regression=task.regression, unlabelled=source.unlabelled)
     splits: dict[str, Examples] = {}
-    notes = []
-    for name, (rows, names) in found.items():
-        columns = dict.fromkeys(c for r in rows[:100] for c in r)
-        place = name if task.dataset or len(found) > 1 else source.data
-        examples = _examples(task, rows, list(columns), names, source.group_column, place)
-        if len(examples) < len(rows):
-            notes.append(f"{len(rows) - len(examples)} of {len(rows)} in {name} have no label")
+    unlabelled, notes = {}, []
+    for name, (rows, _) in found.items():
+        examples = _examples(task, rows, labels[name], source.group_column, places[name])
+        if hidden := len(rows) - len(examples):
+            unlabelled[name] = hidden
+            notes.append(_about_hidden(name, hidden, len(rows)))
         if len(examples):
             splits[name] = examples
     if "train" not in splits:
         raise HeadlessError(f"{source.data} has no labelled example to train on")
     if "validation" not in splits:
-        share = 0.0 if "test" in splits else source.test_fraction
+        share = 0.0 if "test" in found else source.test_fraction
         cut = split(
             splits["train"],
             source.validation_fraction,
@@ -137,10 +148,10 @@ def read_task(task: TextTask, source: Source) -> LabelledText:
     if "test" not in splits:
         notes.append("no labelled test split: scores are those of the validation split")
     if task.regression:
-        return LabelledText(splits, (), tuple(notes))
+        return LabelledText(splits, (), tuple(notes), unlabelled)
     classes = task.classes or _sorted(set(splits["train"].labels))
     _check_classes(classes, splits)
-    return LabelledText(splits, classes, tuple(notes))
+    return LabelledText(splits, classes, tuple(notes), unlabelled)
 
 
 def split(
@@ -176,115 +187,27 @@ def split(
     return {name: examples.take(sorted(indices)) for name, indices in cut.items()}
 
 
-Rows = tuple[list[dict[str, Any]], Sequence[str] | None]  # and the names of a class label's numbers
+def _about_hidden(name: str, hidden: int, rows: int) -> str:
+    if hidden == rows:
+        return f"none of the {rows:,} examples of {name} has a label: it has no score"
+    use = "learnt" if name == "train" else "scored"
+    return (
+        f"{hidden:,} of {rows:,} in {name} have no label and are left out: the other "
+        f"{rows - hidden:,} are {use}"
+    )
 
 
-def _open(task: TextTask, source: Source) -> dict[str, Rows]:
-    """The splits that are there, by our names."""
-    path = Path(source.data)
-    found: dict[str, Rows]
-    if path.is_file():
-        found = {"train": (read_rows(path), None)}
-    elif path.suffix in SUFFIXES:
-        raise HeadlessError(f"there is no {path}")
-    else:
-        found = _open_dataset(task, source.data)
-    for name, extra in (("validation", source.validation), ("test", source.test)):
-        if extra is not None:
-            found[name] = (read_rows(extra), None)
-    return found
+def _text_columns(task: TextTask) -> list[tuple[str, str]]:
+    """The columns that hold text, each with the option that names it."""
+    columns = [(column, "text_column") for column in task.text_column.split("+")]
+    return columns + ([(task.pair_column, "text_pair_column")] if task.pair_column else [])
 
 
-def _open_dataset(task: TextTask, name: str) -> dict[str, Rows]:
-    import datasets
-
-    datasets.disable_progress_bars()
-    try:
-        if Path(name).is_dir():
-            loaded: Any = datasets.load_from_disk(name)
-        else:
-            base, _, config = name.partition(":")
-            loaded = datasets.load_dataset(base, config or None)
-    except Exception as error:  # noqa: BLE001 - the library raises anything, from anywhere
-        line = " ".join(str(error).split())[:200]
-        hint = suggestion(name, list(TASKS), "tasks")
-        raise HeadlessError(
-            f"{name!r} is no task, no file, and datasets cannot load it ({line}); {hint}"
-        ) from error
-    if isinstance(loaded, datasets.Dataset):
-        loaded = datasets.DatasetDict({"train": loaded})
-    names = [task.validation] if task.validation else VALIDATION_NAMES
-    wanted = {
-        "train": "train",
-        "validation": next((n for n in names if n in loaded), None),
-        "also": task.also,
-        "test": task.test,
-    }
-    found: dict[str, Rows] = {}
-    for ours, theirs in wanted.items():
-        if theirs is not None and theirs in loaded:
-            feature = loaded[theirs].features.get(task.label_column)
-            found[ours] = (loaded[theirs].to_list(), getattr(feature, "names", None))
-    if "train" not in found:
-        raise HeadlessError(f"{name} has no split train (it has {', '.join(loaded)})")
-    return found
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a csv, tsv (quotes are text there, as in GLUE's files), jsonl or parquet file.
-
-    Raises:
-        HeadlessError: it cannot be read, has no rows, or a row has no such columns.
-    """
-    if path.suffix not in SUFFIXES:
-        raise HeadlessError(f"{path} is none of {', '.join(SUFFIXES)}: rename it or convert it")
-    try:
-        if path.suffix == ".parquet":
-            from pyarrow import parquet
-
-            rows = parquet.read_table(path).to_pylist()
-        elif path.suffix == ".jsonl":
-            lines = path.read_text(encoding="utf-8").split("\n")
-            rows = [json.loads(line) for line in lines if line.strip()]
-        else:
-            rows = _read_table(path)
-    except (OSError, ValueError, csv.Error) as error:  # Arrow's and JSON's errors are ValueErrors
-        raise HeadlessError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
-    if not rows or not all(isinstance(row, dict) for row in rows):
-        raise HeadlessError(f"{path} holds no rows with named columns")
-    return rows
-
-
-def _read_table(path: Path) -> list[dict[str, Any]]:
-    csv.field_size_limit(2**31 - 1)
-    quoting: Any = csv.QUOTE_NONE if path.suffix == ".tsv" else csv.QUOTE_MINIMAL
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",", quoting=quoting)
-        header = next(reader, [])
-        rows = []
-        for row in reader:
-            if not row:
-                continue
-            if len(row) != len(header):
-                raise ValueError(
-                    f"line {reader.line_num} has {len(row)} columns and the first {len(header)}"
-                )
-            rows.append(dict(zip(header, row, strict=True)))
-    return rows
-
-
-def _examples(
-    task: TextTask,
-    rows: list[dict[str, Any]],
-    columns: list[str],
-    names: Sequence[str] | None,
-    group_column: str | None,
-    place: str,
-) -> Examples:
-    texts = task.text_column.split("+")
-    needed = [(column, "text_column") for column in texts]
-    needed += [(task.pair_column, "text_pair_column")] if task.pair_column else []
-    needed += [(task.label_column, "label_column")]
+def _check_columns(
+    task: TextTask, rows: list[dict[str, Any]], group_column: str | None, place: str
+) -> None:
+    columns = list(dict.fromkeys(c for r in rows[:100] for c in r))
+    needed = [*_text_columns(task), (task.label_column, "label_column")]
     needed += [(group_column, "group_column")] if group_column else []
     for column, option in needed:
         if column not in columns:
@@ -292,47 +215,33 @@ def _examples(
                 f"{place} has no column {column!r} (--{option}); "
                 + suggestion(column, columns, "columns")
             )
+
+
+def _examples(
+    task: TextTask,
+    rows: list[dict[str, Any]],
+    labels: list[Any],
+    group_column: str | None,
+    place: str,
+) -> Examples:
+    """The rows that have a label."""
     found = Examples([], None if task.pair_column is None else [], [], [])
-    for number, row in enumerate(rows, start=1):
-        value = row.get(task.label_column)
-        if names is not None and (value is None or value == UNLABELLED):
+    texts = task.text_column.split("+")
+    for number, (row, label) in enumerate(zip(rows, labels, strict=True), start=1):
+        if label is None:
             continue
-        parts: list[Any] = [row.get(column) for column, option in needed if "text_" in option]
+        parts: list[Any] = [row.get(column) for column, _ in _text_columns(task)]
         if not all(isinstance(part, str) and part.strip() for part in parts):
             raise HeadlessError(
                 f"{place}, row {number}: an empty text, or none: mend it or leave it out"
             )
-        found.labels.append(_label(task, value, names, f"{place}, row {number}"))
+        found.labels.append(label)
         found.texts.append(": ".join(row[column] for column in texts))
         if found.pairs is not None:
             found.pairs.append(parts[-1])
         own = "\t".join(parts)
         found.groups.append(own if group_column is None else str(row[group_column]))
     return found
-
-
-def _label(task: TextTask, value: Any, names: Sequence[str] | None, place: str) -> Any:
-    if task.regression:
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            number = math.nan
-        if not math.isfinite(number):
-            raise HeadlessError(
-                f"{place}: {value!r} is no number: without --regression true it is a class"
-            )
-        return number
-    if value is None or value == "":
-        raise HeadlessError(f"{place}: no label: give one or leave the row out")
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    names = names or task.classes
-    if names and str(value) not in names and not isinstance(value, bool):
-        try:
-            return names[int(value)]
-        except (ValueError, IndexError):
-            return str(value)
-    return str(value)
 
 
 def _sorted(names: set[str]) -> tuple[str, ...]:

@@ -223,6 +223,8 @@ class Finetuning:
             if self.text.classes:
                 seen = Counter(part.labels)
                 counts[name]["classes"] = {c: seen[c] for c in self.text.classes}
+        for name, hidden in self.text.unlabelled.items():
+            counts.setdefault(name, {"examples": 0})["unlabelled"] = hidden
         reported = self.text.reported
         found = baseline(self.labels["train"], self.labels[reported], len(self.text.classes))
         if "rmse" in found:

@@ -1,0 +1,134 @@
+"""What the values of a label column mean: a class, a number, or that nobody may know.
+
+GLUE writes −1 where the labels of a test split are secret, SNLI where the annotators did not agree;
+spreadsheets leave the cell empty. Such an example has no label: it is neither learnt nor scored.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from headless.errors import HeadlessError
+
+HIDDEN = -1
+NEVER = "none"  # as the value of `unlabelled`: every value that is there is a label
+SURE = 3  # classes 0, 1, 2, …: with so many, -1 is none; with fewer it may be "negative"
+
+
+@dataclass(frozen=True)
+class LabelColumn:
+    """The labels of a split as they were read.
+
+    Args:
+        values: one an example.
+        names: of the classes 0, 1, 2, …; None where the values are the names.
+        place: of the split, for messages.
+    """
+
+    values: list[Any]
+    names: Sequence[str] | None
+    place: str
+
+
+def read_labels(
+    columns: dict[str, LabelColumn], *, regression: bool, unlabelled: str | None
+) -> dict[str, list[Any]]:
+    """Class names or numbers of each split; None where an example has no label.
+
+    Args:
+        columns: by split; "train" is one.
+        regression: the labels are numbers.
+        unlabelled: what stands for a label that nobody may know, besides nothing at all; "none":
+            no value; None: -1, wherever it can be neither a class nor a number of the task.
+
+    Raises:
+        HeadlessError: a value that is no number (regression) or none of the named classes, or a
+            -1 that may be either.
+    """
+    hiding = set() if unlabelled is not None else _hiding(columns, regression)
+    sign = HIDDEN if unlabelled is None else unlabelled
+    found: dict[str, list[Any]] = {}
+    for name, column in columns.items():
+        hides = name in hiding or unlabelled not in (None, NEVER)
+        found[name] = [
+            None
+            if _is_absent(value) or (hides and _is(value, sign))
+            else _label(value, column.names, regression, f"{column.place}, row {row}")
+            for row, value in enumerate(column.values, start=1)
+        ]
+    return found
+
+
+def _hiding(columns: dict[str, LabelColumn], regression: bool) -> set[str]:
+    """The splits in which -1 means that there is no label."""
+    present = {
+        name: [value for value in column.values if not _is_absent(value)]
+        for name, column in columns.items()
+    }
+    alone = {name for name, values in present.items() if all(_is(v, HIDDEN) for v in values)}
+    known = [value for value in present["train"] if not _is(value, HIDDEN)]
+    occurs = len(known) < len(present["train"])
+    if regression:
+        negative = occurs or any((_number(value) or 0) < 0 for value in known)
+        return alone if negative else set(columns)
+    names = columns["train"].names
+    if names is not None:
+        return set() if str(HIDDEN) in names else set(columns)
+    if not occurs or not known:
+        return set(columns)
+    numbers = {_number(value) for value in known}
+    if None in numbers:  # a number among words
+        return set(columns)
+    if numbers != set(range(len(numbers))):
+        return alone
+    if len(numbers) < SURE:
+        classes = ", ".join(f"{number:g}" for number in sorted(n for n in numbers if n is not None))
+        raise HeadlessError(
+            f"{columns['train'].place} has the labels -1, {classes}: if -1 says that there is no "
+            f"label, give --unlabelled=-1; if it is a class, --unlabelled {NEVER}"
+        )
+    return set(columns)
+
+
+def _label(value: Any, names: Sequence[str] | None, regression: bool, place: str) -> Any:
+    number = _number(value)
+    if regression:
+        if number is None or not math.isfinite(number):
+            raise HeadlessError(
+                f"{place}: {value!r} is no number: without --regression true it is a class"
+            )
+        return number
+    whole = int(number) if number is not None and number.is_integer() else None
+    if names is None:
+        return str(whole if isinstance(value, float) and whole is not None else value)
+    # A number is a place among the names, even where they are numbers themselves ("1", "2", …).
+    if (isinstance(value, str) and value in names) or isinstance(value, bool):
+        return str(value)
+    if whole is None or not 0 <= whole < len(names):
+        raise HeadlessError(
+            f"{place}: the label {value!r} is none of {', '.join(names)}, nor the place of one "
+            f"(0 to {len(names) - 1})"
+        )
+    return names[whole]
+
+
+def _is_absent(value: Any) -> bool:
+    if isinstance(value, str):
+        return value.strip().lower() in ("", "nan")
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _is(value: Any, sign: str | int) -> bool:
+    """Whether two values are the same number, or are written in the same way."""
+    number = _number(value)
+    return str(value) == str(sign) if number is None else number == _number(sign)
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool):
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
