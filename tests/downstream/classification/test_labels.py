@@ -41,7 +41,8 @@ def read(
 ) -> LabelledText:
     train_file = write(directory / f"train{suffix}", train, task.text_column)
     test_file = write(directory / f"test{suffix}", test, task.text_column)
-    return read_task(task, Source(str(train_file), test=test_file, **more)  # type: ignore[arg-type])
+    source = Source(str(train_file), test=test_file, **more)  # type: ignore[arg-type]
+    return read_task(task, source)
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
