@@ -2,12 +2,14 @@
 
 import argparse
 import re
+import sys
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
 
+from headless.cli.repeated import with_lists
 from headless.errors import HeadlessError
 
 
@@ -45,6 +47,13 @@ class CommandParser(ArgumentParser):
     def known_keys(self) -> list[str]:
         """What an unknown key may have been meant to be."""
         return leaf_keys(self)
+
+    def parse_args(self, args: Any = None, namespace: Any = None, **options: Any) -> Namespace:
+        """As it is, but that a list option given twice is a list of two."""
+        given = sys.argv[1:] if args is None else args
+        if isinstance(given, list):
+            given = with_lists(self, given)
+        return super().parse_args(given, namespace, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise what a user can mend instead of printing usage and exiting."""

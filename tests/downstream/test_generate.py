@@ -49,6 +49,17 @@ def test_it_streams_several_prompts(
     assert "--overwrite true" in capsys.readouterr().err
 
 
+def test_every_one_of_several_prompts_is_continued(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "samples.jsonl"
+    prompts = ["the king", "HAMLET: my lord", "12"]
+    more = [part for prompt in prompts for part in ("--prompt", prompt)]
+    generate(capsys, "--model", runs["vanilla"], "--max_new_tokens", 2, "--output", output, *more)
+    records = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [record["prompt"] for record in records] == prompts
+
+
 def test_the_seed_decides_and_prompts_do_not_disturb_each_other(runs: dict[str, Path]) -> None:
     lm = load_language_model(runs["headless"])
     before = torch.get_rng_state()
