@@ -68,8 +68,11 @@ class SampleWriter(PeriodicMonitor):
 
     def _encode(self, trainer: Trainer, pl_module: Any, prompt: str) -> list[int]:
         datamodule = trainer.datamodule  # type: ignore[attr-defined]
-        ids = datamodule.tokenizer.encode(prompt, add_special_tokens=False)
-        if pl_module.task == "masked":
+        masked = pl_module.task == "masked"
+        ids = datamodule.tokenizer.encode(
+            prompt, add_special_tokens=False, split_special_tokens=not masked
+        )
+        if masked:
             if datamodule.mask_token_id not in ids:
                 ids[-1:] = [datamodule.mask_token_id]
         else:

@@ -195,7 +195,7 @@ def open_subject(
     from headless.analysis.session import Subject
     from headless.analysis.text import LONGEST, length_for, take_text
     from headless.data.stream import open_dataset
-    from headless.data.tokenizer import load_tokenizer
+    from headless.data.tokenizer import load_tokenizer, same_ids
     from headless.downstream.loading import load_language_model
     from headless.models.backbone import embedding_table
     from headless.runs.directory import RunDirectory
@@ -225,7 +225,7 @@ def open_subject(
     dataset = open_dataset(data)
     if dataset.manifest.vocab_size > len(embedding_table(lm.model)):
         raise HeadlessError(f"{data} has more token ids than {model} has embeddings")
-    if load_tokenizer(str(dataset.tokenizer_path)).get_vocab() != lm.tokenizer.get_vocab():
+    if not same_ids(load_tokenizer(str(dataset.tokenizer_path)), lm.tokenizer):
         raise HeadlessError(
             f"{data} was made with another tokenizer than {model}: prepare the text with the "
             "model's own (headless prepare --tokenizer …)"

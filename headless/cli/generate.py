@@ -31,7 +31,9 @@ def generate(
 
     Args:
         model: what continues them.
-        prompt: a text, or several as ["a", "b"]; the empty one begins a document.
+        prompt: a text, or several as ["a", "b"]; the empty one begins a document. The name of a
+            special token in it is text, as in the training text, but in a masked model's prompt
+            the token.
         max_new_tokens: at most so many; fewer where the model has no more positions.
         temperature: 0 takes the likeliest token.
         top_k: draw among the k likeliest tokens only.

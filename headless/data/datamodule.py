@@ -16,7 +16,7 @@ from headless.data.blocks import BatchIndex, BlockDataset, BlockSampler
 from headless.data.collate import CausalCollator, Collator
 from headless.data.masking import MaskedCollator
 from headless.data.stream import open_dataset
-from headless.data.tokenizer import special_ids
+from headless.data.tokenizer import load_tokenizer, special_ids
 from headless.errors import HeadlessError
 
 Task = Literal["causal", "masked"]
@@ -171,9 +171,7 @@ class TokenDataModule(LightningDataModule):
     def tokenizer(self) -> Any:
         """The Hugging Face tokenizer of the dataset, loaded at first use."""
         if self._tokenizer is None:
-            from transformers import PreTrainedTokenizerFast
-
-            self._tokenizer = PreTrainedTokenizerFast.from_pretrained(self.dataset.tokenizer_path)
+            self._tokenizer = load_tokenizer(str(self.dataset.tokenizer_path))
         return self._tokenizer
 
     def probe_batch(self, num_sequences: int) -> dict[str, Any]:

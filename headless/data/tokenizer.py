@@ -1,5 +1,9 @@
-"""A byte-level BPE tokenizer from text, or an existing fast one."""
+"""A byte-level BPE tokenizer from text, or an existing one: the one place that opens any.
 
+The ids of tokenizer.json are the truth, and what is written in a text is text.
+"""
+
+import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -53,42 +57,113 @@ def as_fast_tokenizer(tokenizer: Tokenizer) -> Any:
     """The Hugging Face object around a tokenizer that we trained."""
     from transformers import PreTrainedTokenizerFast
 
-    return PreTrainedTokenizerFast(
+    fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=END_OF_TEXT,
         bos_token=END_OF_TEXT,
         pad_token=END_OF_TEXT,
         clean_up_tokenization_spaces=False,
     )
+    fast.split_special_tokens = True  # see `open_tokenizer`
+    return fast
 
 
-def load_tokenizer(source: str) -> Any:
-    """An existing fast tokenizer: a directory, a tokenizer.json, or a hub name.
+def open_tokenizer(source: str, *, trust_remote_code: bool = False) -> Any:
+    """An existing tokenizer: a directory, a tokenizer.json, or a hub name.
+
+    The name of a special token inside a text is text, as it was where the training text was
+    prepared; `encode(prompt, split_special_tokens=False)` reads it as the token.
 
     Raises:
-        HeadlessError: it cannot be loaded, is not a fast one, or has no token to end a document.
+        HeadlessError: it cannot be loaded, or has no token to end a document.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    path = Path(source)
     tokenizer: Any
     try:
-        if path.is_file():
-            tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(path))
+        if Path(source).is_file():
+            tokenizer = PreTrainedTokenizerFast(tokenizer_file=source)
             if tokenizer.eos_token is None and END_OF_TEXT in tokenizer.get_vocab():
                 tokenizer.add_special_tokens({"eos_token": END_OF_TEXT, "pad_token": END_OF_TEXT})
         else:
-            tokenizer = AutoTokenizer.from_pretrained(source)
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+            tokenizer = _as_in_file(tokenizer, source)
     except Exception as error:  # noqa: BLE001 - the library raises anything, from anywhere
-        raise HeadlessError(f"no tokenizer can be loaded from {source!r}: {error}") from error
-    if not getattr(tokenizer, "is_fast", False):
-        raise HeadlessError(
-            f"the tokenizer in {source!r} is not a fast one: it has no tokenizer.json"
-        )
+        reason = " ".join(str(error).split())[:200]
+        raise HeadlessError(f"no tokenizer can be loaded from {source!r}: {reason}") from error
     if end_of_document(tokenizer) is None:
         raise HeadlessError(
             f"the tokenizer in {source!r} has no eos_token: name the token that ends a document in "
             "its tokenizer_config.json"
+        )
+    tokenizer.split_special_tokens = True
+    return tokenizer
+
+
+def _as_in_file(tokenizer: Any, source: str) -> Any:
+    """The tokenizer with the ids of its tokenizer.json.
+
+    The class that tokenizer_config.json or the model's family names may build one of its own from
+    the file's vocabulary, with another pre-tokenizer or normaliser.
+    """
+    from transformers import PreTrainedTokenizerFast
+    from transformers.utils import cached_file
+
+    if type(tokenizer) is PreTrainedTokenizerFast or not getattr(tokenizer, "is_fast", False):
+        return tokenizer  # made from the file, or there is none
+    file = cached_file(source, "tokenizer.json", _raise_exceptions_for_missing_entries=False)
+    if file is None:
+        return tokenizer
+    if _pipeline(tokenizer) == _parts(Path(file).read_text(encoding="utf-8")):
+        return tokenizer
+    own: Any = PreTrainedTokenizerFast.from_pretrained(source)
+    known = own.get_vocab()
+    for name, token in tokenizer.special_tokens_map.items():
+        if getattr(own, name, None) is None and str(token) in known:  # the class's own default
+            setattr(own, name, token)
+    return own
+
+
+def _pipeline(tokenizer: Any) -> dict[str, Any]:
+    return _parts(tokenizer.backend_tokenizer.to_str())
+
+
+def _parts(text: str) -> dict[str, Any]:
+    """What decides which ids a text has, from a serialised tokenizer."""
+    content = json.loads(text)
+    return {part: content.get(part) for part in ("normalizer", "pre_tokenizer", "model", "decoder")}
+
+
+def same_ids(a: Any, b: Any) -> bool:
+    """Whether two tokenizers give every text the same ids."""
+    if a.get_vocab() != b.get_vocab():
+        return False
+    if not (getattr(a, "is_fast", False) and getattr(b, "is_fast", False)):
+        return True  # the vocabulary is all that can be compared
+    return _pipeline(a) == _pipeline(b)
+
+
+def loads_plainly(directory: Path) -> bool:
+    """Whether a plain `AutoTokenizer.from_pretrained` gives the ids of the tokenizer.json there.
+
+    For some families Transformers takes a class of its own choice, whatever the directory says.
+    """
+    from transformers import AutoTokenizer
+
+    plain = AutoTokenizer.from_pretrained(directory)
+    return _as_in_file(plain, str(directory)) is plain
+
+
+def load_tokenizer(source: str) -> Any:
+    """An existing fast tokenizer that does not cut documents; see `open_tokenizer`.
+
+    Raises:
+        HeadlessError: it cannot be loaded, is not a fast one, or has no token to end a document.
+    """
+    tokenizer = open_tokenizer(source)
+    if not getattr(tokenizer, "is_fast", False):
+        raise HeadlessError(
+            f"the tokenizer in {source!r} is not a fast one: it has no tokenizer.json"
         )
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()

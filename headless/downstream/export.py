@@ -20,6 +20,7 @@ import torch
 from transformers import GenerationConfig
 
 import headless
+from headless.data.tokenizer import loads_plainly
 from headless.downstream.calibration import Calibration
 from headless.downstream.loading import (
     UNIGRAM_FILE,
@@ -176,6 +177,9 @@ def _write(
     if converted.form == "custom":
         (directory / CODE).write_text(_code(type(model)), encoding="utf-8")
     tokenizer.save_pretrained(directory)
+    facts["tokenizer_class"] = (
+        "AutoTokenizer" if loads_plainly(directory) else "PreTrainedTokenizerFast"
+    )
     save_file({"unigram_counts": module.unigram_counts.cpu()}, directory / UNIGRAM_FILE)
     text = json.dumps(facts, indent=2, sort_keys=True) + "\n"
     (directory / DESCRIPTION).write_text(text, encoding="utf-8")

@@ -59,7 +59,8 @@ class Sampling:
 def encode_prompt(lm: LanguageModel, prompt: str, max_new_tokens: int) -> tuple[torch.Tensor, int]:
     """Token ids [1, T] of a prompt, and how many tokens can follow.
 
-    An empty prompt begins a document.
+    An empty prompt begins a document. What a prompt holds is text, as in the training text: the
+    name of a special token too.
 
     Raises:
         HeadlessError: the prompt fills all positions of the model.
@@ -107,7 +108,7 @@ def fill_masks(lm: LanguageModel, prompt: str) -> list[list[tuple[str, float]]]:
         HeadlessError: the prompt has no mask, or is too long.
     """
     tokenizer = lm.tokenizer
-    ids = tokenizer.encode(prompt)
+    ids = tokenizer.encode(prompt, split_special_tokens=False)  # masks are tokens
     if tokenizer.mask_token_id not in ids:
         raise HeadlessError(
             f"{lm.name} is a masked model: write {tokenizer.mask_token} in the prompt where it is "

@@ -6,13 +6,13 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_MASKED_LM_MAPPING,
 )
 
-from headless.data.tokenizer import end_of_document
+from headless.data.tokenizer import end_of_document, open_tokenizer
 from headless.errors import HeadlessError
 from headless.models.backbone import is_causal
 from headless.models.pretrained import as_backbone, load_config, load_pretrained
@@ -179,21 +179,9 @@ def load_tokenizer_of(place: str | Path, *, trust_remote_code: bool = False) -> 
     Raises:
         HeadlessError: there is none, or it has no token that ends a document.
     """
-    try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(
-            str(place), trust_remote_code=trust_remote_code
-        )
-    except Exception as error:  # noqa: BLE001 - the library raises anything, from anywhere
-        reason = " ".join(str(error).split())[:200]
-        raise HeadlessError(f"no tokenizer can be loaded from {place}: {reason}") from error
-    end = end_of_document(tokenizer)
-    if end is None:
-        raise HeadlessError(
-            f"the tokenizer in {place} has no eos_token: name the token that ends a document in "
-            "its tokenizer_config.json"
-        )
+    tokenizer = open_tokenizer(str(place), trust_remote_code=trust_remote_code)
     if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(end)
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(end_of_document(tokenizer))
     tokenizer.padding_side = "right"
     return tokenizer
 

@@ -8,10 +8,10 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
-    AutoTokenizer,
     PreTrainedModel,
 )
 
+from headless.data.tokenizer import open_tokenizer, same_ids
 from headless.errors import HeadlessError
 from headless.models.backbone import BackboneConfig, is_causal
 from headless.models.pretrained import architecture, as_backbone, load_config, load_pretrained
@@ -26,7 +26,7 @@ class Source:
         backbone: with its weights.
         config: its architecture as plain values.
         head: its LM head; None where it was not asked for.
-        vocabulary: token to id, as far as it is known.
+        tokenizer: of a Hugging Face model, where it has one.
         tokenizer_sha256: of a run of ours.
         description: a few words for tables.
     """
@@ -34,7 +34,7 @@ class Source:
     backbone: PreTrainedModel
     config: BackboneConfig
     head: LMHead | None
-    vocabulary: dict[str, int] | None = None
+    tokenizer: Any = None
     tokenizer_sha256: str | None = None
     description: str = ""
 
@@ -72,16 +72,16 @@ def _from_hugging_face(place: str, with_head: bool, attn_implementation: str) ->
     if with_head:
         head = _linear_head(place, backbone)
     try:
-        vocabulary = AutoTokenizer.from_pretrained(place).get_vocab()
-    except Exception:  # noqa: BLE001 - a model without a tokenizer: sizes are all there is to check
-        vocabulary = None
+        tokenizer = open_tokenizer(place)
+    except HeadlessError:  # a model without a tokenizer: sizes are all there is to check
+        tokenizer = None
     backbone = as_backbone(backbone)
     backbone.train()
     return Source(
         backbone,
         architecture(config, attn_implementation),
         head,
-        vocabulary,
+        tokenizer,
         description=Path(place).name,
     )
 
@@ -119,12 +119,12 @@ def check_vocabulary(source: Source, datamodule: Any, place: str) -> None:
     ours = getattr(datamodule, "tokenizer_sha256", None)
     if source.tokenizer_sha256 is not None:
         same = ours is None or source.tokenizer_sha256 == ours
-    elif source.vocabulary is not None:
-        same = source.vocabulary == datamodule.tokenizer.get_vocab()
+    elif source.tokenizer is not None:
+        same = same_ids(source.tokenizer, datamodule.tokenizer)
     else:
         return
     if not same:
-        tokenizer = f"{place}/tokenizer" if source.vocabulary is None else place
+        tokenizer = f"{place}/tokenizer" if source.tokenizer is None else place
         if Path(place).is_file():
             tokenizer = str(Path(place).parent.parent / "tokenizer")
         raise HeadlessError(

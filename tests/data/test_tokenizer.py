@@ -1,18 +1,22 @@
 """Tokenizers: trained ones write any text and are reproducible, bad ones are told."""
 
+import json
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
-from transformers import PreTrainedTokenizerFast
+from tokenizers import Tokenizer, pre_tokenizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from headless.data.tokenizer import (
     END_OF_TEXT,
     as_fast_tokenizer,
     end_of_document,
     load_tokenizer,
+    loads_plainly,
+    open_tokenizer,
+    same_ids,
     train_tokenizer,
 )
 from headless.errors import HeadlessError
@@ -47,6 +51,68 @@ def test_existing_tokenizers_from_a_directory_or_a_file(tmp_path: Path) -> None:
         assert loaded.eos_token == END_OF_TEXT
         assert loaded("the king").input_ids == TRAINED.encode("the king").ids
         assert loaded.get_vocab() == TRAINED.get_vocab()
+
+
+def write_own_digits(directory: Path, **config: str) -> Tokenizer:
+    """A tokenizer that reads digits one by one, beside a config that may name another class."""
+    tokenizer = train_tokenizer(["the king of 1234 and of 1999 and the queen in 1812 " * 20], 300)
+    as_fast_tokenizer(tokenizer).save_pretrained(directory)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(False)]
+    )
+    tokenizer.save(str(directory / "tokenizer.json"))
+    path = directory / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **config}))
+    return tokenizer
+
+
+PROBE = "In 1812 and 1999: the KING's  queen\n\tÜnïcödé 日本 🙂"
+
+
+def test_the_ids_are_those_of_tokenizer_json_whatever_class_is_named(tmp_path: Path) -> None:
+    truth = write_own_digits(tmp_path / "a", tokenizer_class="GPT2TokenizerFast")
+    loaded = load_tokenizer(str(tmp_path / "a"))
+    assert loaded.encode(PROBE) == truth.encode(PROBE).ids
+    assert (loaded.eos_token, loaded.pad_token) == (END_OF_TEXT, END_OF_TEXT)
+    loaded.save_pretrained(tmp_path / "again")
+    for again in (load_tokenizer, AutoTokenizer.from_pretrained):
+        assert again(str(tmp_path / "again")).encode(PROBE) == truth.encode(PROBE).ids
+    assert loads_plainly(tmp_path / "again")
+    assert not loads_plainly(tmp_path / "a")
+    assert same_ids(loaded, load_tokenizer(str(tmp_path / "again")))
+    (tmp_path / "again/config.json").write_text('{"model_type": "qwen2"}')  # takes its own class
+    assert not loads_plainly(tmp_path / "again")
+    assert load_tokenizer(str(tmp_path / "again")).encode(PROBE) == truth.encode(PROBE).ids
+
+
+def test_special_tokens_that_only_the_class_names_are_kept(tmp_path: Path) -> None:
+    truth = write_own_digits(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "GPT2TokenizerFast"}')
+    loaded = load_tokenizer(str(tmp_path))
+    assert loaded.eos_token == END_OF_TEXT
+    assert loaded.encode(PROBE) == truth.encode(PROBE).ids
+
+
+def test_equal_vocabularies_are_not_equal_ids(tmp_path: Path) -> None:
+    write_own_digits(tmp_path)
+    digits = load_tokenizer(str(tmp_path))
+    tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    assert digits.get_vocab() == as_fast_tokenizer(tokenizer).get_vocab()
+    assert not same_ids(digits, as_fast_tokenizer(tokenizer))
+
+
+def test_the_name_of_a_special_token_in_a_text_is_text(tmp_path: Path) -> None:
+    as_fast_tokenizer(TRAINED).save_pretrained(tmp_path)
+    for loaded in (open_tokenizer(str(tmp_path)), load_tokenizer(str(tmp_path / "tokenizer.json"))):
+        ids = loaded.encode(f"the {END_OF_TEXT} king")
+        assert loaded.eos_token_id not in ids
+        assert loaded.decode(ids) == f"the {END_OF_TEXT} king"
+        as_token = loaded.encode(f"the {END_OF_TEXT} king", split_special_tokens=False)
+        assert loaded.eos_token_id in as_token
+        loaded.save_pretrained(tmp_path / "copy")
+        plain = AutoTokenizer.from_pretrained(tmp_path / "copy")  # others' habit is theirs
+        assert plain.eos_token_id in plain.encode(f"the {END_OF_TEXT} king")
 
 
 def test_limits_of_an_existing_tokenizer_do_not_cut_documents(tmp_path: Path) -> None:

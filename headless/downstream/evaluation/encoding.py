@@ -71,9 +71,7 @@ def prefix_token(tokenizer: Any) -> int:
 
 def encode(tokenizer: Any, text: str) -> list[int]:
     """Ids with the special tokens that the tokenizer adds by itself, if any."""
-    begins = text.startswith(tokenizer.decode(prefix_token(tokenizer)))
-    extra = {"add_special_tokens": False} if begins else {}
-    return tokenizer(text, verbose=False, **extra)["input_ids"]
+    return tokenizer(text, verbose=False)["input_ids"]
 
 
 def encode_pair(tokenizer: Any, context: str, continuation: str) -> tuple[list[int], list[int]]:
@@ -87,8 +85,7 @@ def encode_pair(tokenizer: Any, context: str, continuation: str) -> tuple[list[i
     continuation = context[len(bare) :] + continuation
     if not bare:
         ids = tokenizer(continuation, verbose=False, add_special_tokens=False)["input_ids"]
-        prefix = prefix_token(tokenizer)
-        return (ids[:1], ids[1:]) if ids[:1] == [prefix] else ([prefix], ids)
+        return [prefix_token(tokenizer)], ids
     context_ids = encode(tokenizer, bare)
     return context_ids, encode(tokenizer, bare + continuation)[len(context_ids) :]
 

@@ -196,7 +196,7 @@ def view_context(
         ids_1T, _ = encode_prompt(lm, context, 1)
         place = -1
     else:
-        ids = lm.tokenizer.encode(context)
+        ids = lm.tokenizer.encode(context, split_special_tokens=False)  # its mask is a token
         if ids.count(lm.tokenizer.mask_token_id) != 1:
             raise HeadlessError(
                 f"{lm.name} is a masked model: write {lm.tokenizer.mask_token} exactly once in the "

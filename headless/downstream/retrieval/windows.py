@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from headless.data.stream import TokenDataset, TokenStream, open_dataset
-from headless.data.tokenizer import load_tokenizer
+from headless.data.tokenizer import load_tokenizer, same_ids
 from headless.downstream.loading import LanguageModel
 from headless.errors import HeadlessError
 
@@ -57,7 +57,7 @@ def open_for(lm: LanguageModel, path: Any, split: str) -> tuple[TokenDataset, To
             f"{lm.name} is a masked model: contexts with a next token need a causal one"
         )
     dataset = open_dataset(path, verify="size")
-    if load_tokenizer(str(dataset.tokenizer_path)).get_vocab() != lm.tokenizer.get_vocab():
+    if not same_ids(load_tokenizer(str(dataset.tokenizer_path)), lm.tokenizer):
         raise HeadlessError(
             f"{path} was prepared with another tokenizer than that of {lm.name}: prepare it with "
             f"--tokenizer {lm.directory / 'tokenizer' if lm.directory else lm.place}"

@@ -236,8 +236,9 @@ def test_blanks_go_to_the_continuation(tokenizer: Any) -> None:
         assert tokenizer.decode(second) == " loves"
     end = tokenizer.eos_token_id
     assert encode_pair(tokenizer, "", " loves") == ([end], tokenizer(" loves")["input_ids"])
-    ids = tokenizer("<|endoftext|>loves")["input_ids"]
-    assert encode_pair(tokenizer, "", "<|endoftext|>loves") == (ids[:1], ids[1:])
+    written = tokenizer("<|endoftext|>loves")["input_ids"]  # in a text this is text
+    assert end not in written
+    assert encode_pair(tokenizer, "", "<|endoftext|>loves") == ([end], written)
 
 
 def test_a_long_context_is_cut_from_the_left() -> None:
