@@ -77,6 +77,7 @@ class RunSummary(Callback):
                 "seed": getattr(trainer.datamodule, "seed", None),  # type: ignore[attr-defined]
                 "dataset_sha256": getattr(trainer.datamodule, "dataset_sha256", None),  # type: ignore[attr-defined]
                 "tokenizer_sha256": getattr(trainer.datamodule, "tokenizer_sha256", None),  # type: ignore[attr-defined]
+                "inexact_share": getattr(trainer.datamodule, "inexact_share", None),  # type: ignore[attr-defined]
                 "steps": trainer.global_step,
                 "tokens": progress.tokens,
                 "seconds": progress.seconds,

@@ -16,8 +16,10 @@ from rich.progress import (
 from rich.table import Table
 
 from headless.cli.parsing import run
+from headless.data.documents import Documents
 from headless.data.prepare import prepare as prepare_dataset
 from headless.data.stream import SPLITS
+from headless.data.text_files import describe
 
 REDRAW_BYTES = 500_000  # a corpus of short documents reports more often than anyone looks
 LINE_SECONDS = 10.0  # between two lines where nobody watches a bar
@@ -89,16 +91,18 @@ def prepare(
     """Turn text into a tokenizer and a memory-mapped token stream.
 
     Args:
-        input: txt, jsonl and parquet files, directories of them, or a Hugging Face datasets name
-            ("name" or "name:config"); several as [a, b].
+        input: txt, md, jsonl, json and parquet files (all but parquet also as .gz, .bz2, .xz or
+            .zst), directories of them, or a Hugging Face datasets name ("name" or "name:config");
+            several as [a, b]. What a directory holds besides is named and left out.
         output: the directory to make.
         vocab_size: of the byte-level BPE tokenizer that is trained on the training documents.
         tokenizer: an existing fast tokenizer instead: directory, tokenizer.json or hub name.
         mask_token: for masked language models, e.g. "[MASK]": the tokenizer gets this token (an
             existing one that has a mask token keeps its own).
-        text_field: the field or column that holds the text (jsonl, parquet, datasets).
-        document_separator: splits a txt file into documents (\\n is a line's end, so that
-            '\\n\\n' is a blank line); otherwise a file is a document.
+        text_field: the field or column that holds the text (jsonl, json, parquet, datasets).
+        document_separator: splits a txt or md file into documents (\\n is a line's end of any
+            system, so that '\\n\\n' is a blank line, with or without blanks on it); otherwise a
+            file is a document.
         split: which split of a datasets name.
         validation_fraction: share of the bytes that is held out, by whole documents.
         seed: decides which documents.
@@ -107,10 +111,13 @@ def prepare(
         overwrite: replace an existing output once the new one is complete.
     """
     options = dict(locals())
+    inputs = [input] if isinstance(input, str) else input
     if document_separator is not None:
         for written, meant in {"\\n": "\n", "\\t": "\t"}.items():
             document_separator = document_separator.replace(written, meant)
         options["document_separator"] = document_separator
+    if left_out := Documents(inputs, text_field).left_out():
+        print(f"headless: {describe(left_out)}", file=sys.stderr)
     begin = time.perf_counter()
     with Display() as display:
         manifest = prepare_dataset(**options, report=display.report)
@@ -126,6 +133,8 @@ def prepare(
         f"{output}: vocabulary {manifest.vocab_size:,}, {seconds:.1f} s, "
         f"{total_bytes / 1e6 / seconds:.1f} MB/s"
     )
+    if manifest.caution:
+        print(f"headless: {manifest.caution}", file=sys.stderr)
 
 
 def main(arguments: list[str]) -> None:

@@ -130,3 +130,5 @@ def main(arguments: list[str]) -> None:
     path = pretrain(cli)
     if _is_first_process():
         print(f"run directory: {path}")
+        if caution := cli.datamodule.manifest.caution:
+            print(f"headless: {caution}", file=sys.stderr)

@@ -157,6 +157,11 @@ class TokenDataModule(LightningDataModule):
         return self.manifest.bytes_per_token("validation")
 
     @property
+    def inexact_share(self) -> float | None:
+        """Share of the text's bytes in documents that their tokens do not give back."""
+        return self.manifest.inexact_share
+
+    @property
     def tokenizer_sha256(self) -> str:
         """Which tokenizer made these tokens."""
         return self.manifest.tokenizer_sha256

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -16,6 +16,13 @@ from headless.data.stream import COUNTS, SPLITS, documents_file, token_dtype, to
 from headless.errors import HeadlessError
 
 BATCH_CHARACTERS = 4_000_000  # of text that is tokenised at a time
+
+
+class Streams(NamedTuple):
+    """What was written."""
+
+    splits: dict[str, dict[str, int]]  # documents, tokens and bytes of each
+    inexact_share: float  # of the bytes, in documents that their tokens do not give back
 
 
 class _SplitWriter:
@@ -61,16 +68,24 @@ def batch_documents(documents: Documents) -> Iterator[list[str]]:
         yield batch
 
 
+class Encoded(NamedTuple):
+    """Some documents as token ids, one after the other, each with its EOS."""
+
+    ids: np.ndarray  # int64
+    lengths: np.ndarray  # int64, of each
+    exact: np.ndarray  # bool, whether the ids of each give its text back
+
+
 def encode_documents(
     documents: Documents, tokenizer: Tokenizer, eos_token_id: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Token ids of some documents at a time, each with its EOS, and their lengths: int64.
+) -> Iterator[Encoded]:
+    """Token ids of some documents at a time; every document is decoded again and compared.
 
     The next batch is encoded, without the interpreter's lock, while the caller uses this one.
     """
     tokenizer.encode_special_tokens = True  # "<|endoftext|>" inside a text is text
 
-    def encode(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    def encode(texts: list[str]) -> Encoded:
         encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         pieces = [encoding.ids for encoding in encodings]
         lengths = np.fromiter(map(len, pieces), dtype=np.int64, count=len(pieces)) + 1
@@ -78,7 +93,9 @@ def encode_documents(
         is_end = np.zeros(len(ids), dtype=bool)
         is_end[np.cumsum(lengths) - 1] = True
         ids[~is_end] = np.fromiter(chain.from_iterable(pieces), dtype=np.int64)
-        return ids, lengths
+        back = tokenizer.decode_batch(pieces, skip_special_tokens=False)
+        exact = np.fromiter(map(str.__eq__, back, texts), dtype=bool, count=len(texts))
+        return Encoded(ids, lengths, exact)
 
     with ThreadPoolExecutor(max_workers=1) as ahead:
         pending = None
@@ -100,11 +117,8 @@ def write_streams(
     vocab_size: int,
     directory: Path,
     report: Report,
-) -> dict[str, dict[str, int]]:
+) -> Streams:
     """The second pass: tokens of both splits and the unigram counts of the training split.
-
-    Returns:
-        Documents, tokens and bytes of each split.
 
     Raises:
         HeadlessError: the text changed since the first pass, or a token is out of range.
@@ -112,8 +126,8 @@ def write_streams(
     dtype = token_dtype(vocab_size)
     writers = {split: _SplitWriter(directory, split, dtype) for split in SPLITS}
     count_V = np.zeros(vocab_size, dtype=np.int64)
-    begin, done, total = 0, 0, int(sizes.sum())
-    for ids, lengths in encode_documents(documents, tokenizer, eos_token_id):
+    begin, done, total, inexact = 0, 0, int(sizes.sum()), 0
+    for ids, lengths, exact in encode_documents(documents, tokenizer, eos_token_id):
         end = begin + len(lengths)
         if end > len(sizes):
             raise HeadlessError("the text grew while it was read: prepare it again")
@@ -127,9 +141,10 @@ def write_streams(
             if split == "train":
                 count_V += np.bincount(part, minlength=vocab_size)
         done += int(sizes[begin:end].sum())
+        inexact += int(sizes[begin:end][~exact].sum())
         begin = end
         report("tokenising", done, total)
     if begin != len(sizes):
         raise HeadlessError("the text shrank while it was read: prepare it again")
     np.save(directory / COUNTS, count_V.astype("<i8"))
-    return {split: writer.close() for split, writer in writers.items()}
+    return Streams({split: writer.close() for split, writer in writers.items()}, inexact / total)

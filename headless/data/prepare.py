@@ -5,9 +5,8 @@ bytes; the second tokenises. Nothing looks finished before it is: all is made in
 beside the output, which is renamed at the end.
 """
 
-import glob
 import os
-import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,7 @@ from headless.data.tokenizer import (
     use_threads,
 )
 from headless.errors import HeadlessError
-
-PARTIAL, OLD = "partial", "old"  # what the directories beside the output are
+from headless.files import new_directory
 
 
 def _make_tokenizer(
@@ -77,11 +75,10 @@ def prepare(
     """Make a prepared dataset; see `headless.cli.prepare` for the arguments.
 
     Raises:
-        HeadlessError: bad input (see the functions above), or `output` exists.
+        HeadlessError: bad input (see the functions above), or `output` exists, cannot be written,
+            or is being written to by another process.
     """
     output = Path(output)
-    _clear_leftovers(output)
-    _refuse_to_lose(output, overwrite)
     if not 0.0 < validation_fraction < 1.0:
         raise HeadlessError(f"validation_fraction must be in (0, 1), got {validation_fraction}")
     if num_workers is not None and num_workers < 1:
@@ -89,11 +86,16 @@ def prepare(
     inputs = [input] if isinstance(input, str) else list(input)
     documents = Documents(inputs, text_field, document_separator, split)
     use_threads(num_workers or os.cpu_count() or 1)
-    fast = load_tokenizer(tokenizer) if tokenizer else None
-
-    partial = _make_partial(output)  # now: a place that cannot be written shows before the work
-    try:
-        found = scan(documents, seed, report)
+    with new_directory(
+        output,
+        option="--output",
+        overwrite=overwrite,
+        is_ours=lambda path: (path / MANIFEST).is_file(),
+        kind="prepared dataset",
+        old="remove",
+    ) as partial:
+        fast = load_tokenizer(tokenizer) if tokenizer else None
+        found, left_out = scan(documents, seed, report), documents.left_out()
         held_out = choose_validation(found, validation_fraction)
         if fast is None:
             to_train = vocab_size - bool(mask_token)
@@ -103,7 +105,7 @@ def prepare(
         fast.save_pretrained(partial / TOKENIZER)
         eos_token_id, size = end_of_document(fast), max(fast.get_vocab().values()) + 1
         assert eos_token_id is not None
-        splits = write_streams(
+        streams = write_streams(
             documents,
             held_out,
             found.sizes,
@@ -121,14 +123,13 @@ def prepare(
             tokenizer_sha256=sha256_of(partial / TOKENIZER / "tokenizer.json"),
             seed=seed,
             validation_fraction=validation_fraction,
-            splits=splits,
+            splits=streams.splits,
             sources=inputs,
             files=_describe_files(partial),
+            inexact_share=streams.inexact_share,
+            left_out=dict(sorted(Counter(reason for _, reason in left_out).items())),
         )
         manifest.write(partial)
-        _move_into_place(partial, output)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return manifest
 
 
@@ -142,64 +143,3 @@ def _describe_files(directory: Path) -> dict[str, dict[str, Any]]:
         for path in sorted(directory.rglob("*"))
         if path.is_file()
     }
-
-
-def _beside(output: Path, kind: str) -> Path:
-    """A hidden name in the same directory that tells which process uses it."""
-    return output.parent / f".{output.name}.{kind}-{os.getpid()}"
-
-
-def _make_partial(output: Path) -> Path:
-    """The directory that becomes the output.
-
-    Raises:
-        HeadlessError: it cannot be made there.
-    """
-    partial = _beside(output, PARTIAL)
-    try:
-        partial.mkdir(parents=True)
-    except OSError as error:
-        raise HeadlessError(f"{output} cannot be written: {error.strerror}") from error
-    return partial
-
-
-def _clear_leftovers(output: Path) -> None:
-    """Remove what killed runs left beside the output; put back what one had moved away."""
-    import psutil
-
-    for kind in (PARTIAL, OLD):
-        for left in sorted(output.parent.glob(f".{glob.escape(output.name)}.{kind}-*")):
-            owner = left.name.rpartition("-")[2]
-            in_use = not owner.isdigit() or psutil.pid_exists(int(owner))
-            if in_use and owner != str(os.getpid()):
-                continue
-            if kind == OLD and not output.exists():
-                os.replace(left, output)
-            else:
-                shutil.rmtree(left, ignore_errors=True)
-
-
-def _refuse_to_lose(output: Path, overwrite: bool) -> None:
-    """Nothing is replaced without `overwrite`, and nothing but a prepared dataset with it."""
-    if not output.exists():
-        return
-    if not overwrite:
-        raise HeadlessError(
-            f"{output} exists: choose another --output, or replace it with --overwrite true"
-        )
-    if not (output / MANIFEST).is_file():
-        raise HeadlessError(
-            f"{output} is not a prepared dataset (no {MANIFEST}), so it is not overwritten: choose "
-            "another --output"
-        )
-
-
-def _move_into_place(partial: Path, output: Path) -> None:
-    """Rename; what is there now goes only when the new one is complete."""
-    if output.exists():
-        old = _beside(output, OLD)
-        os.replace(output, old)
-        os.replace(partial, output)
-        shutil.rmtree(old)
-    else:
-        os.replace(partial, output)

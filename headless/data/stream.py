@@ -55,7 +55,12 @@ class Manifest:
     """What a prepared dataset is.
 
     `splits` maps "train" and "validation" to their numbers of documents, tokens and bytes;
-    `files` maps each file's relative path to its sha256 and size.
+    `files` maps each file's relative path to its sha256 and size. `inexact_share` is the share of
+    the text's bytes in documents that their tokens do not give back: bits per byte of such text
+    counts bytes that the model never had to predict. `left_out` counts what lay beside the text
+    and was not read, by its reason. Both are None in what an earlier version made.
+
+    On disk stands a checksum of all these values besides.
     """
 
     format: int
@@ -68,14 +73,28 @@ class Manifest:
     splits: dict[str, dict[str, int]]
     sources: list[str]
     files: dict[str, dict[str, Any]]
+    inexact_share: float | None = None
+    left_out: dict[str, int] | None = None
 
     def bytes_per_token(self, split: str) -> float:
         """Bytes of UTF-8 text a token stands for (each document's EOS is a token of no bytes)."""
         return self.splits[split]["bytes"] / self.splits[split]["tokens"]
 
+    @property
+    def caution(self) -> str | None:
+        """What must be said beside bits per byte, where its bytes are not all in the tokens."""
+        if not self.inexact_share:
+            return None
+        return (
+            f"{self.inexact_share:.1%} of the text's bytes are in documents that the tokenizer "
+            "does not give back (case, accents, blanks or unknown signs are lost): bits per byte "
+            "counts what no model was asked for, so compare it with no other tokenizer's"
+        )
+
     def write(self, directory: Path) -> None:
         """Write manifest.json: last, for it says that the rest is complete."""
-        text = json.dumps(asdict(self), indent=2, sort_keys=True)
+        values = asdict(self)
+        text = json.dumps({**values, "sha256": _digest(values)}, indent=2, sort_keys=True)
         write_text(directory / MANIFEST, text + "\n")
 
     @classmethod
@@ -83,7 +102,7 @@ class Manifest:
         """Read manifest.json.
 
         Raises:
-            HeadlessError: there is none, or it is of another version.
+            HeadlessError: there is none, it is of another version, or not as it was written.
         """
         path = directory / MANIFEST
         if not path.is_file():
@@ -97,9 +116,16 @@ class Manifest:
                 raise HeadlessError(
                     f"{path} is of format {values['format']}, this version reads {FORMAT}: {AGAIN}"
                 )
+            written = values.pop("sha256", None)  # earlier versions wrote none
+            if written is not None and written != _digest(values):
+                raise ValueError("its values do not fit its checksum: was it edited?")
             return cls(**values)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise HeadlessError(f"{path} is damaged ({error}): {AGAIN}") from error
+
+
+def _digest(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 class TokenStream:
@@ -169,22 +195,75 @@ def open_dataset(path: Path | str, verify: Literal["full", "size"] = "full") -> 
 
     Args:
         path: the directory.
-        verify: "full" compares every file's checksum (a second or two a gigabyte), "size" its size.
+        verify: "full" compares every file's checksum (a second or two a gigabyte) and what the
+            manifest counts with the files, "size" their sizes.
 
     Raises:
         HeadlessError: not a dataset, another version, or a file that is missing or damaged.
     """
     directory = Path(path)
     manifest = Manifest.read(directory)
-    for name, expected in manifest.files.items():
-        file = directory / name
-        if not file.is_file():
-            raise HeadlessError(f"{file} is missing: {AGAIN}")
-        if file.stat().st_size != expected["bytes"]:
-            raise HeadlessError(
-                f"{file} is damaged ({file.stat().st_size} bytes instead of {expected['bytes']}): "
-                f"{AGAIN}"
-            )
-        if verify == "full" and sha256_of(file) != expected["sha256"]:
-            raise HeadlessError(f"{file} is damaged (its checksum does not fit): {AGAIN}")
+    try:
+        _check_manifest(manifest)
+        for name, expected in manifest.files.items():
+            _check_file(directory / name, expected, verify)
+        if verify == "full":
+            _check_counts(directory, manifest)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise HeadlessError(f"{directory / MANIFEST} is damaged ({error}): {AGAIN}") from error
     return TokenDataset(directory, manifest)
+
+
+def _check_manifest(manifest: Manifest) -> None:
+    """What the manifest says of itself.
+
+    Raises:
+        ValueError: it contradicts itself, or leaves out a file that is read.
+    """
+    if manifest.dtype != token_dtype(manifest.vocab_size).str:
+        raise ValueError(f"{manifest.vocab_size} ids are not of type {manifest.dtype}")
+    if not 0 <= manifest.eos_token_id < manifest.vocab_size:
+        raise ValueError(f"eos_token_id {manifest.eos_token_id} is none of the ids")
+    own = f"{TOKENIZER}/tokenizer.json"
+    read = [COUNTS, own, *map(tokens_file, SPLITS), *map(documents_file, SPLITS)]
+    if missing := [name for name in read if name not in manifest.files]:
+        raise ValueError(f"it does not list {', '.join(missing)}")
+    if manifest.tokenizer_sha256 != manifest.files[own]["sha256"]:
+        raise ValueError("tokenizer_sha256 is not that of the tokenizer")
+    for split in SPLITS:
+        numbers, size = manifest.splits[split], manifest.files[tokens_file(split)]["bytes"]
+        if numbers["tokens"] * np.dtype(manifest.dtype).itemsize != size:
+            raise ValueError(f"{tokens_file(split)} does not hold {numbers['tokens']} tokens")
+        if not 0 < numbers["bytes"]:
+            raise ValueError(f"the {split} split has {numbers['bytes']} bytes of text")
+
+
+def _check_file(file: Path, expected: dict[str, Any], verify: str) -> None:
+    if not file.is_file():
+        raise HeadlessError(f"{file} is missing: {AGAIN}")
+    if file.stat().st_size != expected["bytes"]:
+        raise HeadlessError(
+            f"{file} is damaged ({file.stat().st_size} bytes instead of {expected['bytes']}): "
+            f"{AGAIN}"
+        )
+    if verify == "full" and sha256_of(file) != expected["sha256"]:
+        raise HeadlessError(f"{file} is damaged (its checksum does not fit): {AGAIN}")
+
+
+def _check_counts(directory: Path, manifest: Manifest) -> None:
+    """What the manifest counts, counted again where that takes no pass over the tokens.
+
+    Raises:
+        ValueError: a number that is not that of the files.
+    """
+    for split in SPLITS:
+        found, said = (
+            np.load(directory / documents_file(split), mmap_mode="r").shape,
+            manifest.splits[split]["documents"],
+        )
+        if found != (said,):
+            raise ValueError(f"{documents_file(split)} does not hold {said} documents")
+    counts = np.load(directory / COUNTS)
+    tokens = manifest.splits["train"]["tokens"]
+    if counts.shape != (manifest.vocab_size,) or counts.sum() != tokens:
+        raise ValueError(f"{COUNTS} does not count {tokens} tokens of {manifest.vocab_size} ids")

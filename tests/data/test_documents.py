@@ -1,7 +1,11 @@
 """Documents come out of every format as they went in, and bad ones are told by file and place."""
 
+import bz2
+import gzip
 import json
+import lzma
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import datasets
@@ -10,6 +14,7 @@ import pytest
 from pyarrow import parquet
 
 from headless.data.documents import Documents
+from headless.data.text_files import describe
 from headless.errors import HeadlessError
 
 TEXTS = ["To be, or not to be", "naïve café\r\nsecond line\n", "日本語 🙂", "a \x00 b"]
@@ -67,7 +72,80 @@ def test_a_directory_is_read_recursively_sorted_without_hidden_and_other_files(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
     write_jsonl(tmp_path / "b" / "m.jsonl", ["one", "two"])
-    assert list(Documents([str(tmp_path)])) == ["a.txt", "b/c/d.txt", "one", "two", "b/z.txt"]
+    read = ["README.md", "a.txt", "b/c/d.txt", "one", "two", "b/z.txt"]
+    assert list(Documents([str(tmp_path)])) == read
+
+
+def zstd(raw: bytes) -> bytes:
+    """As `zstd` writes it."""
+    out = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(out, "zstd") as stream:
+        stream.write(raw)
+    return out.getvalue().to_pybytes()
+
+
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zst": zstd,
+}
+
+
+@pytest.mark.parametrize("suffix", PACKERS)
+def test_compressed_files_are_read(tmp_path: Path, suffix: str) -> None:
+    pack = PACKERS[suffix]
+    lines = "\n".join(json.dumps({"text": text}) for text in TEXTS[1:]).encode()
+    (tmp_path / f"a.txt{suffix}").write_bytes(pack(TEXTS[0].encode()))
+    (tmp_path / f"b.jsonl{suffix}").write_bytes(pack(lines))
+    assert list(Documents([str(tmp_path)])) == TEXTS
+    assert Documents([str(tmp_path)]).left_out() == []
+    whole = pack(b"".join(b"%d of many\n" % i for i in range(5000)))
+    (tmp_path / f"a.txt{suffix}").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(HeadlessError, match=rf"a\.txt\{suffix} cannot be unpacked"):
+        list(Documents([str(tmp_path)]))
+
+
+def test_names_in_capitals_json_and_linked_directories_are_read(tmp_path: Path) -> None:
+    root, other = tmp_path / "root", tmp_path / "other"
+    for path in (root / "a", other):
+        path.mkdir(parents=True)
+    (root / "a/1.TXT").write_text("capitals")
+    (root / "b.json").write_text(json.dumps([{"text": "x"}, {"text": "y"}]))
+    (root / "c.json").write_text('{"text": "one"}\n{"text": "a line"}\n')
+    (root / "d.json").write_text('{\n  "text": "alone"\n}')
+    (other / "in.txt").write_text("elsewhere")
+    (root / "e").symlink_to(other)
+    read = ["capitals", "x", "y", "one", "a line", "alone", "elsewhere"]
+    assert list(Documents([str(root)])) == read
+    (other / "back").symlink_to(root)
+    (root / "f").symlink_to(root / "a")
+    (root / "g").symlink_to(tmp_path)
+    assert list(Documents([str(root)])) == read  # each once, and no way round for ever
+    reasons = {path.name: reason for path, reason in Documents([str(root)]).left_out()}
+    assert list(reasons) == ["back", "f", "g"]
+
+
+def test_what_is_left_out_is_named_with_its_reason(tmp_path: Path) -> None:
+    for name in ("a.txt", "b.png", "c.PNG", "LICENSE", ".hidden.txt", "t.parquet.gz"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "settings.json").write_text('{"width": 3}')
+    (tmp_path / "gone.txt").symlink_to(tmp_path / "nowhere.txt")
+    documents = Documents([str(tmp_path)])
+    assert list(documents) == ["x"]
+    reasons = {path.name: reason for path, reason in documents.left_out()}
+    assert reasons == {
+        "b.png": ".png",
+        "c.PNG": ".png",
+        "LICENSE": "no suffix",
+        ".hidden.txt": "hidden",
+        "t.parquet.gz": ".gz",
+        "settings.json": ".json without a field 'text'",
+        "gone.txt": "link to nothing",
+    }
+    said = describe(documents.left_out(), names=1)
+    assert said.startswith("7 left out (.png: 2, ")
+    assert said.endswith(".hidden.txt, …")
 
 
 def test_a_separator_splits_txt_files_only(tmp_path: Path) -> None:
@@ -78,6 +156,27 @@ def test_a_separator_splits_txt_files_only(tmp_path: Path) -> None:
         Documents([str(tmp_path)], separator="")
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("blank", ["", "  ", "\t"])
+def test_a_blank_line_separates_whatever_ends_lines_and_stands_on_it(
+    tmp_path: Path, end: str, blank: str
+) -> None:
+    texts = [f"one {end}two", f"  three{end}four  ", "five"]  # none of this is lost
+    (tmp_path / "a.txt").write_bytes(f"{end}{blank}{end}".join(texts).encode())
+    assert list(Documents([str(tmp_path)], separator="\n\n")) == texts
+    (tmp_path / "a.txt").write_bytes(f"{end}---{end}".join(texts).encode())
+    assert list(Documents([str(tmp_path)], separator="\n---\n")) == texts
+
+
+def test_a_separator_that_is_nowhere_is_told(tmp_path: Path) -> None:
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text("one\ntwo\n")
+    with pytest.raises(HeadlessError, match=r"'\\n---\\n' is in none of the 2 text files"):
+        list(Documents([str(tmp_path)], separator="\n---\n"))
+    (tmp_path / "b.txt").write_text("one\n---\ntwo\n")
+    assert len(list(Documents([str(tmp_path)], separator="\n---\n"))) == 3
+
+
 def bad_inputs(directory: Path) -> dict[str, str]:
     """Files that cannot be used, and what must be said of each."""
     (directory / "latin.txt").write_bytes(b"caf\xe9 au lait")
@@ -86,6 +185,9 @@ def bad_inputs(directory: Path) -> dict[str, str]:
     (directory / "list.jsonl").write_text("[1, 2]\n")
     (directory / "number.jsonl").write_text('{"text": 3}\n')
     (directory / "half.jsonl").write_text('{"text": "ok"}\n{"text": "o\n')
+    (directory / "broken.json").write_text('[{"text": "ok"},\n {"text": ]')
+    (directory / "deep.json").write_text("[" * 100_000)
+    (directory / "fields.json").write_text('[{"text": "ok"}, {"body": "no"}]')
     (directory / "surrogate.jsonl").write_text('{"text": "ab\\ud800"}\n')
     write_parquet(directory / "column.parquet", ["x"], "body")
     write_parquet(directory / "cut.parquet", ["x" * 1000])
@@ -99,10 +201,13 @@ def bad_inputs(directory: Path) -> dict[str, str]:
         "list.jsonl": r"list\.jsonl:1 has no field 'text'",
         "number.jsonl": r"number\.jsonl:1: the field 'text' holds int",
         "half.jsonl": r"half\.jsonl:2 is not JSON",
+        "broken.json": r"broken\.json is not JSON: .* line 2",
+        "deep.json": r"deep\.json is nested too deeply",
+        "fields.json": r"fields\.json\[1\] has no field 'text'",
         "surrogate.jsonl": r"surrogate\.jsonl:1: half a surrogate pair at character 2",
         "column.parquet": r"column\.parquet has no field 'text' \(it has body, n\)",
         "cut.parquet": r"cut\.parquet is not a Parquet file",
-        "empty": r"empty holds no \.txt, \.jsonl, \.parquet file",
+        "empty": r"empty holds no \.txt, \.md, \.jsonl, \.json, \.parquet file",
         "a.csv": r"a\.csv is none of",
         "missing.txt": r"there is no .*missing\.txt",
         "missing/deep/path": r"there is no .*missing/deep/path",

@@ -1,12 +1,12 @@
 """Preparing: what the streams are made from, and what happens when something is amiss."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from headless.data import encode
 from headless.data.documents import Documents
@@ -15,6 +15,7 @@ from headless.data.prepare import prepare
 from headless.data.stream import Manifest, open_dataset
 from headless.data.tokenizer import train_tokenizer
 from headless.errors import HeadlessError
+from headless.files import exclusive
 
 TOKENIZER = train_tokenizer(["the king of the north and the queen of the south " * 20], 300)
 EOS = TOKENIZER.token_to_id("<|endoftext|>")
@@ -37,15 +38,16 @@ def test_batches_change_nothing(
     batches = list(encode_documents(write_texts(tmp_path, texts), TOKENIZER, EOS))
     assert len(batches) == {1: 20, 40: len(batches), 10**6: 1}[characters]
     expected = [[*TOKENIZER.encode(text).ids, EOS] for text in texts]
-    assert np.concatenate([ids for ids, _ in batches]).tolist() == sum(expected, [])
-    lengths = np.concatenate([lengths for _, lengths in batches])
+    assert np.concatenate([batch.ids for batch in batches]).tolist() == sum(expected, [])
+    lengths = np.concatenate([batch.lengths for batch in batches])
     assert lengths.tolist() == [len(ids) for ids in expected]
 
 
 def test_the_name_of_a_special_token_inside_a_text_is_text(tmp_path: Path) -> None:
     documents = write_texts(tmp_path, ["the <|endoftext|> king", "queen"])
-    ((ids, lengths),) = encode_documents(documents, TOKENIZER, EOS)
+    ((ids, lengths, exact),) = encode_documents(documents, TOKENIZER, EOS)
     assert (ids == EOS).sum() == 2
+    assert exact.all()
     assert TOKENIZER.decode(ids[: lengths[0] - 1].tolist()) == "the <|endoftext|> king"
 
 
@@ -62,7 +64,7 @@ def streams(documents: Documents, directory: Path, **changes: Any) -> dict[str, 
         "directory": directory,
         "report": lambda *report: None,
     }
-    return write_streams(**{**options, **changes})
+    return write_streams(**{**options, **changes}).splits
 
 
 def test_documents_go_to_their_side(tmp_path: Path) -> None:
@@ -137,13 +139,14 @@ def test_overwriting_replaces_datasets_only(text_files: Path, tmp_path: Path) ->
     output = tmp_path / "mine"
     output.mkdir()
     (output / "thesis.tex").write_text("years of work")
-    with pytest.raises(HeadlessError, match="mine exists: .* --overwrite true"):
-        prepare([str(text_files)], output, vocab_size=300)
-    with pytest.raises(HeadlessError, match="mine is not a prepared dataset"):
-        prepare([str(text_files)], output, vocab_size=300, overwrite=True)
+    for overwrite in (False, True):
+        with pytest.raises(HeadlessError, match="mine is no prepared dataset"):
+            prepare([str(text_files)], output, vocab_size=300, overwrite=overwrite)
     assert (output / "thesis.tex").read_text() == "years of work"
     output = tmp_path / "data"
     prepare([str(text_files)], output, vocab_size=300)
+    with pytest.raises(HeadlessError, match="data exists: .* --overwrite true"):
+        prepare([str(text_files)], output, vocab_size=310)
     prepare([str(text_files)], output, vocab_size=310, overwrite=True)
     assert open_dataset(output).manifest.vocab_size == 310
     with pytest.raises(HeadlessError, match="there is no"):
@@ -152,19 +155,42 @@ def test_overwriting_replaces_datasets_only(text_files: Path, tmp_path: Path) ->
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "mine"]
 
 
-def test_what_a_run_killed_between_two_renames_left_is_put_back(
-    dataset: Path, text_files: Path, tmp_path: Path
+def test_two_that_write_to_one_output_exclude_each_other(text_files: Path, tmp_path: Path) -> None:
+    output = tmp_path / "data"
+    with exclusive(output), pytest.raises(HeadlessError, match="is being written to by process"):
+        prepare([str(text_files)], output, vocab_size=300)
+    (tmp_path / ".data.partial-0123").mkdir()  # of one that was killed
+    prepare([str(text_files)], output, vocab_size=300)
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def make_lossy(directory: Path) -> str:
+    """A tokenizer that loses case, and all that it does not know."""
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "[SEP]": 1, "the": 2, "king": 3}, "[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]", sep_token="[SEP]")
+    fast.save_pretrained(directory)
+    return str(directory)
+
+
+def test_the_share_of_text_that_its_tokens_do_not_give_back_is_kept(
+    dataset: Path, tmp_path: Path
 ) -> None:
-    dead = 2**22 + 1  # no process has this number
-    (tmp_path / f".data.partial-{dead}").mkdir()
-    other = tmp_path / f".data.partial-{os.getppid()}"  # of a process that lives
-    other.mkdir()
-    prepare([str(text_files)], tmp_path / "data", vocab_size=300)
-    os.replace(tmp_path / "data", tmp_path / f".data.old-{dead}")
-    with pytest.raises(HeadlessError, match="data exists"):
-        prepare([str(text_files)], tmp_path / "data", vocab_size=310)
-    assert open_dataset(tmp_path / "data").manifest.vocab_size == 300
-    assert {path.name for path in tmp_path.iterdir()} == {"data", other.name}
+    assert Manifest.read(dataset).inexact_share == 0.0  # bytes lose nothing
+    assert Manifest.read(dataset).caution is None
+    texts = ["the king", "The king", "the queen", "king  the", "the king the"]
+    write_texts(tmp_path / "text", texts)
+    manifest = prepare(
+        [str(tmp_path / "text")],
+        tmp_path / "data",
+        tokenizer=make_lossy(tmp_path / "lossy"),
+        validation_fraction=0.2,
+    )
+    lost = sum(map(len, texts[1:4]))  # case, an unknown word, a blank
+    assert manifest.inexact_share == lost / sum(map(len, texts))
+    assert Manifest.read(tmp_path / "data") == manifest
+    assert "bits per byte" in str(manifest.caution)
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -1.0, float("nan")])

@@ -203,7 +203,7 @@ def test_the_mask_token_is_counted_and_stands_in_no_text(masked_dataset: Path) -
 def test_the_mask_takes_the_blank_before_it_along(masked_dataset: Path) -> None:
     """So that the model is asked for ' king', as in the text, and not for 'king'."""
     tokenizer = TokenDataModule(masked_dataset, 16).tokenizer
-    ids = tokenizer.encode("the [MASK]", add_special_tokens=False)
+    ids = tokenizer.encode("the [MASK]", add_special_tokens=False, split_special_tokens=False)
     assert ids == [*tokenizer.encode("the"), tokenizer.mask_token_id]
 
 

@@ -92,6 +92,7 @@ def test_what_is_no_dataset_is_told(dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(HeadlessError, match="is not a prepared dataset .*headless prepare"):
         open_dataset(tmp_path)
     values = json.loads((dataset / "manifest.json").read_text())
+    del values["sha256"]
     assert Manifest(**values) == Manifest.read(dataset)
     path = tmp_path / "manifest.json"
     path.write_text(json.dumps({**values, "format": 2}))
@@ -102,3 +103,51 @@ def test_what_is_no_dataset_is_told(dataset: Path, tmp_path: Path) -> None:
         path.write_text(damaged)
         with pytest.raises(HeadlessError, match=r"manifest\.json is damaged .*prepare it again"):
             open_dataset(tmp_path)
+
+
+def edited(dataset: Path, directory: Path, change: Callable[[dict], object], sign: bool) -> Path:
+    """A copy whose manifest was changed, with a new checksum of its values or the old one."""
+    shutil.copytree(dataset, directory)
+    path = directory / "manifest.json"
+    values = json.loads(path.read_text())
+    change(values)
+    if sign:
+        del values["sha256"]  # as an earlier version wrote it
+    path.write_text(json.dumps(values))
+    return directory
+
+
+CHANGES: dict[str, Callable[[dict], object]] = {
+    "leaves out": lambda m: m.update(files={}),
+    "tokens": lambda m: m["splits"]["validation"].update(tokens=7),
+    "documents": lambda m: m["splits"]["train"].update(documents=3),
+    "eos": lambda m: m.update(eos_token_id=320),
+    "vocabulary": lambda m: m.update(vocab_size=321),
+    "dtype": lambda m: m.update(dtype="<u4"),
+    "tokenizer": lambda m: m.update(tokenizer_sha256="0" * 64),
+    "no bytes": lambda m: m["splits"]["train"].update(bytes=0),
+    "a text": lambda m: m["splits"]["train"].update(tokens="7"),
+    "a list": lambda m: m.update(files=["train.bin"]),
+    "nothing": lambda m: m.update(splits=None),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_manifest_is_compared_with_the_files(dataset: Path, tmp_path: Path, change: str) -> None:
+    for sign in (True, False):
+        copy = edited(dataset, tmp_path / str(sign), CHANGES[change], sign)
+        with pytest.raises(HeadlessError, match=r"manifest\.json is damaged .*prepare it again"):
+            open_dataset(copy)
+
+
+def test_a_number_that_no_file_tells_is_found_by_the_checksum(
+    dataset: Path, tmp_path: Path
+) -> None:
+    copy = edited(
+        dataset, tmp_path / "a", lambda m: m["splits"]["validation"].update(bytes=10), sign=False
+    )
+    for verify in ("full", "size"):
+        with pytest.raises(HeadlessError, match="do not fit its checksum: was it edited"):
+            open_dataset(copy, verify=verify)
+    earlier = edited(dataset, tmp_path / "b", lambda m: m.pop("inexact_share"), sign=True)
+    assert open_dataset(earlier).manifest.inexact_share is None
