@@ -5,8 +5,13 @@ Nothing heavy is imported here, so `headless --help` answers at once.
 
 import errno
 import importlib
+import os
 import sys
+import tempfile
+import traceback
+from pathlib import Path
 
+import headless
 from headless import __version__
 from headless.errors import HeadlessError
 
@@ -23,8 +28,11 @@ COMMANDS = {
     "analyze": "the inside of any model, as a page",
 }
 FULL_DISK = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+# How libraries say that there is no memory; torch is not imported to ask for its own error's type.
+NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")
 USER_ERROR = 2
 INTERRUPTED = 130
+READER_GONE = 141  # what a shell gives a command whose reader stopped reading: `... | head`
 
 
 def usage() -> str:
@@ -39,7 +47,8 @@ def usage() -> str:
             "",
             *lines,
             "",
-            "headless COMMAND --help lists the options of a command.",
+            "headless COMMAND --help lists the options of a command; --import MODULE lets a config",
+            "name the classes of a module of your own.",
         ]
     )
 
@@ -52,7 +61,20 @@ def fail(message: str) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 2 for bad input, 130 when interrupted."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        return dispatch(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:
+        print("headless: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads it any more
+        return READER_GONE
+    except Exception as error:  # noqa: BLE001 - no input may end in a traceback
+        return fail(explain(error))
+
+
+def dispatch(arguments: list[str]) -> int:
+    """Find the command and run it."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())
         return 0 if arguments else USER_ERROR
@@ -66,19 +88,60 @@ def main(arguments: list[str] | None = None) -> int:
         near = get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"commands: {', '.join(COMMANDS)}"
         return fail(f"there is no command {name!r}; {hint}")
-    try:
-        importlib.import_module(f"headless.cli.{name}").main(rest)
-    except HeadlessError as error:
-        return fail(str(error))
-    except OSError as error:
-        if error.errno not in FULL_DISK:
-            raise
+    if any(word.startswith("--import") for word in rest):
+        from headless.training.imports import take_imports
+
+        rest = take_imports(rest)
+    importlib.import_module(f"headless.cli.{name}").main(rest)
+    return 0
+
+
+def explain(error: Exception) -> str:
+    """What an error that ends a command means to the user."""
+    if isinstance(error, HeadlessError):
+        return str(error)
+    text = f"{error}".strip() or type(error).__name__
+    if isinstance(error, MemoryError) or any(words in text.lower() for words in NO_MEMORY):
+        return (
+            f"memory ran out ({_first_line(text)}): lower the batch size, the length of the "
+            "sequences or the size of the model"
+        )
+    if isinstance(error, OSError) and error.errno in FULL_DISK:
         place = f" {error.filename}" if error.filename else ""
-        return fail(
+        return (
             f"no room to write{place} ({error.strerror}); what was complete before is intact: "
             "free some space and run the command again"
         )
-    except KeyboardInterrupt:
-        print("headless: interrupted", file=sys.stderr)
-        return INTERRUPTED
-    return 0
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+    if type(error).__name__ == "MisconfigurationException":  # Lightning's own for bad settings
+        return text
+    if isinstance(error, RecursionError):
+        text = "something in the input is nested too deeply"
+    return f"{type(error).__name__}: {_first_line(text)} ({_place(error)}{_kept(error)})"
+
+
+def _first_line(text: str) -> str:
+    return text.splitlines()[0]
+
+
+def _place(error: Exception) -> str:
+    """The last line of this package that took part."""
+    root = Path(headless.__file__).parent
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if path.is_relative_to(root):
+            return f"at {path.relative_to(root.parent).as_posix()}:{frame.lineno}"
+    return "outside of headless"
+
+
+def _kept(error: Exception) -> str:
+    """Where the traceback is kept."""
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix=f"headless-{os.getpid()}-", suffix=".txt", delete=False, encoding="utf-8"
+        ) as file:
+            file.write("".join(traceback.format_exception(error)))
+    except OSError:
+        return ""
+    return f"; the traceback is in {file.name}"

@@ -7,10 +7,15 @@ from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
-from jsonargparse import ArgumentParser, Namespace
+import yaml
+from jsonargparse import ArgumentParser, Namespace, get_loader, set_dumper, set_loader
 
 from headless.cli.repeated import with_lists
 from headless.errors import HeadlessError
+from headless.structured import check_yaml
+from headless.training.imports import OPTION, PACKAGES, restrict_imports
+
+MODE = "strict_yaml"
 
 
 def leaf_keys(parser: argparse.ArgumentParser) -> list[str]:
@@ -20,6 +25,19 @@ def leaf_keys(parser: argparse.ArgumentParser) -> list[str]:
     ]
 
 
+def _load(text: str) -> Any:
+    check_yaml(text)
+    return get_loader("yaml")(text)
+
+
+def _dump(values: Any) -> str:
+    return yaml.safe_dump(values, default_flow_style=False, allow_unicode=True, sort_keys=False)
+
+
+set_loader(MODE, _load, (yaml.YAMLError,))
+set_dumper(MODE, _dump)
+
+DENIED = re.compile(r"Importing '([\w.]+)' is not allowed")
 UNKNOWN = re.compile(r"(?:unrecognized arguments: (?:--)?|[Oo]ption '|[Kk]ey ['\"])([\w.]+)")
 GROUP = re.compile(r"Group '([\w.]+)'")
 COMPLAINT = re.compile(r"unrecognized arguments|not accept|is not expected|does not exist")
@@ -27,7 +45,15 @@ COMPLAINT = re.compile(r"unrecognized arguments|not accept|is not expected|does 
 
 def suggest(message: str, keys: Iterable[str]) -> str:
     """One line from a parser's message, with the nearest valid key where a key was unknown."""
-    line = " ".join(message.split())
+    line = " ".join(message.replace('in "<unicode string>", ', "in ").split())
+    if denied := DENIED.search(line):
+        name, package = denied.group(1), denied.group(1).split(".")[0]
+        if package in PACKAGES:
+            return f"{name} runs whatever it is given: a config may not name it"
+        return (
+            f"a config names the parts of {', '.join(PACKAGES)}, and {name} is none: where it is "
+            f"yours, allow it with {OPTION} {package}"
+        )
     unknown = UNKNOWN.search(line)
     if unknown is None or COMPLAINT.search(line) is None:
         return line
@@ -42,7 +68,14 @@ def suggest(message: str, keys: Iterable[str]) -> str:
 
 
 class CommandParser(ArgumentParser):
-    """A jsonargparse parser whose complaints are one line for `headless.cli.main.fail`."""
+    """A jsonargparse parser whose complaints are one line for `headless.cli.main.fail`.
+
+    It takes no key twice, and imports what a value names only where that is allowed.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        restrict_imports()
+        super().__init__(*args, **{"parser_mode": MODE, **kwargs})
 
     def known_keys(self) -> list[str]:
         """What an unknown key may have been meant to be."""

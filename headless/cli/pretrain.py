@@ -16,6 +16,7 @@ from headless.errors import HeadlessError
 from headless.runs.directory import RunDirectory
 from headless.runs.environment import describe_environment
 from headless.training.checkpoint_io import check_checkpoint
+from headless.training.imports import take_imports
 
 
 def quiet_lightning() -> None:
@@ -47,7 +48,7 @@ def build(arguments: list[str]) -> RunCLI:
         HeadlessError: a wrong key or type, with the nearest valid key; bad data; bad sizes.
     """
     quiet_lightning()
-    return RunCLI(arguments, prog="headless pretrain")
+    return RunCLI(take_imports(arguments), prog="headless pretrain")
 
 
 def pretrain(cli: RunCLI, *, validate_first: bool = False) -> Path:

@@ -9,6 +9,7 @@ import torch
 from headless.errors import HeadlessError
 from headless.runs.directory import RunDirectory, open_run
 from headless.training.checkpoint_io import check_checkpoint
+from headless.training.imports import restrict_imports
 from headless.training.module import CHECKPOINT_KEY, PretrainingModule
 
 
@@ -61,6 +62,7 @@ def load_module(place: Path | str) -> PretrainingModule:
     """
     path = find_checkpoint(place)
     check_checkpoint(path)
+    restrict_imports()
     foreign = HeadlessError(
         f"{path} is not a checkpoint of this version of headless: export it with the version that "
         "wrote it (RUN/environment.json names it)"

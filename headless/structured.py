@@ -1,0 +1,106 @@
+"""JSON and YAML files as they are read: of the type that was asked for, or refused in a line."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from headless.errors import HeadlessError
+
+T = TypeVar("T")
+DEEPEST = 100  # levels of a YAML text
+UNFOLDED = 100_000  # values that its aliases may stand for
+
+
+def read_json(path: Path, kind: type[T]) -> T:
+    """The content of a JSON file that must be a `kind`: dict or list.
+
+    Raises:
+        HeadlessError: it is no JSON, of another type, or nested too deeply.
+    """
+    try:
+        value: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise HeadlessError(f"{path} is damaged, it is no JSON: {_one_line(error)}") from error
+    if not isinstance(value, kind):
+        raise HeadlessError(
+            f"{path} is damaged: it holds a {type(value).__name__} instead of a {kind.__name__}"
+        )
+    return value
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The content of a YAML file of keys and values; empty for an empty file.
+
+    Raises:
+        HeadlessError: it is no such thing, or what `check_yaml` refuses.
+    """
+    import yaml
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        check_yaml(text)
+        value = yaml.safe_load(text)
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise HeadlessError(f"{path} is no proper YAML: {_one_line(error)}") from error
+    if value is not None and not isinstance(value, dict):
+        raise HeadlessError(f"{path} holds a {type(value).__name__} instead of keys and values")
+    return value or {}
+
+
+def check_yaml(text: str) -> None:
+    """Refuse what YAML readers take in silence: a key given twice, and what unfolds without end.
+
+    Raises:
+        yaml.YAMLError: names the line.
+    """
+    import yaml
+    from yaml.constructor import ConstructorError
+
+    anchors: dict[str, int] = {}  # how many values each stands for
+    nodes = [_Node()]
+    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        problem, size = None, 1
+        if isinstance(event, yaml.CollectionEndEvent):
+            node = nodes.pop()
+            nodes[-1].size += node.size
+            anchors[node.anchor or ""] = node.size
+        elif isinstance(event, yaml.NodeEvent):
+            word = event.value if isinstance(event, yaml.ScalarEvent) else None
+            size = anchors.get(event.anchor or "", 1) if isinstance(event, yaml.AliasEvent) else 1
+            if nodes[-1].has_already(word):
+                problem = f"the key {word!r} is given twice: keep one of them"
+            nodes[-1].size += size
+            if isinstance(event, yaml.CollectionStartEvent):
+                nodes.append(_Node(isinstance(event, yaml.MappingStartEvent), event.anchor))
+        if len(nodes) > DEEPEST:
+            problem = f"it is nested more than {DEEPEST} levels deep"
+        if nodes[-1].size > UNFOLDED:
+            problem = f"its aliases stand for more than {UNFOLDED:,} values"
+        if problem:
+            raise ConstructorError(None, None, problem, event.start_mark)  # type: ignore[arg-type] # either kind of mark prints
+
+
+@dataclass
+class _Node:
+    """A YAML collection that is being read."""
+
+    is_mapping: bool = False
+    anchor: str | None = None
+    size: int = 0
+    keys: set[str] = field(default_factory=set)
+    key_is_next: bool = True
+
+    def has_already(self, word: str | None) -> bool:
+        """Whether the next value is a key for the second time; None is no plain word."""
+        is_key = self.is_mapping and self.key_is_next
+        self.key_is_next = not self.key_is_next
+        if not is_key or word is None:
+            return False
+        known = word in self.keys
+        self.keys.add(word)
+        return known
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,76 @@
+"""What a config or a checkpoint may name to be imported, and what the user allows beside it."""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+from headless.errors import HeadlessError
+
+# A config names classes by their dotted path, and the parts of these packages are made to be named.
+PACKAGES = ("headless", "lightning", "torch")
+# These run what they are given: a callback of any function, a file from the network, a pickle.
+REFUSED = (
+    "lightning.pytorch.callbacks.LambdaCallback",
+    "lightning.pytorch.callbacks.lambda_function",
+    "torch.hub",
+    "torch.load",
+    "torch.package",
+    "torch.serialization",
+    "torch.utils.cpp_extension",
+)
+OPTION = "--import"
+
+
+def restrict_imports() -> None:
+    """Nothing outside of `PACKAGES` is imported because a config or a checkpoint names it."""
+    from jsonargparse import set_parsing_settings
+
+    set_parsing_settings(
+        import_path_denylist=["*", *REFUSED],
+        import_path_allowlist=list(PACKAGES),
+        instantiate_subclass_spec_in_any=False,
+    )
+
+
+def allow_import(module: str) -> None:
+    """Import a module of the user's and let configs name what is in its package.
+
+    Args:
+        module: dotted, found as Python finds it or in the current directory.
+
+    Raises:
+        HeadlessError: there is none, or it cannot be imported.
+    """
+    from jsonargparse import set_parsing_settings
+
+    here = str(Path.cwd())
+    if here not in sys.path and "" not in sys.path:
+        sys.path.append(here)
+    try:
+        import_module(module)
+    except Exception as error:
+        raise HeadlessError(
+            f"{OPTION} {module}: it cannot be imported ({type(error).__name__}: {error}); name a "
+            "module as Python does: my_objectives for my_objectives.py in this directory"
+        ) from error
+    restrict_imports()
+    set_parsing_settings(import_path_allowlist=[module.split(".")[0]])
+
+
+def take_imports(arguments: Sequence[str]) -> list[str]:
+    """Import what `--import MODULE` names and return the other arguments.
+
+    Raises:
+        HeadlessError: a module that is not there.
+    """
+    rest, waiting = [], iter(arguments)
+    for argument in waiting:
+        option, equals, value = argument.partition("=")
+        if option != OPTION:
+            rest.append(argument)
+        elif module := value if equals else next(waiting, ""):
+            allow_import(module)
+        else:
+            raise HeadlessError(f"{OPTION} needs the name of a module: {OPTION} my_objectives")
+    return rest
