@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from headless.callbacks.wandb_logger import TokenWandbLogger
 from headless.cli.lightning import RunCLI
 from headless.errors import HeadlessError
+from headless.models.backbone import resolve
 from headless.runs.directory import RunDirectory
 from headless.runs.environment import describe_environment
 from headless.training.checkpoint_io import check_checkpoint
@@ -69,6 +70,7 @@ def pretrain(cli: RunCLI, *, validate_first: bool = False) -> Path:
             directory.metrics.unlink(missing_ok=True)
             directory.samples.unlink(missing_ok=True)
         _describe(cli, directory)
+        _say_what_is_trained(cli)
     if validate_first and checkpoint is None:
         cli.trainer.validate_loop.inference_mode = False  # its sums are updated in training too
         cli.trainer.validate(cli.model, cli.datamodule, verbose=False)
@@ -91,6 +93,24 @@ def pretrain(cli: RunCLI, *, validate_first: bool = False) -> Path:
             ) from error
         raise
     return directory.path
+
+
+def _say_what_is_trained(cli: RunCLI) -> None:
+    """The size, and what decided it: a width that is named decides more than itself."""
+    config = cli.model.backbone_config
+    count, embeddings = cli.model.num_parameters(), cli.model.embedding_VD.numel()
+    print(
+        f"headless: {config.family}: {count:,} parameters, {embeddings:,} of them token embeddings",
+        file=sys.stderr,
+    )
+    _, derived = resolve(config)
+    if derived:
+        sizes = ", ".join(f"{name} {value}" for name, value in derived.items())
+        print(
+            f"headless: {sizes}: from the width, the heads and the blocks, in the ratios of "
+            f"{config.preset or config.family}; set them in model.backbone.extra for others",
+            file=sys.stderr,
+        )
 
 
 def _is_first_process() -> bool:

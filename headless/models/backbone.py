@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedMode
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from headless.errors import HeadlessError
+from headless.models.sizes import check_heads, check_memory, follow
 
 # Sizes as published; the vocabulary comes from the data. Dropout is off, as in Pythia and in
 # every comparison here: a regulariser would act on the two objectives differently.
@@ -48,9 +49,18 @@ _RENAMED = {
 }
 
 
+SIZES = (
+    *("hidden_size", "num_hidden_layers", "num_attention_heads"),
+    *("intermediate_size", "max_position_embeddings"),
+)
+
+
 @dataclass(frozen=True)
 class BackboneConfig:
-    """Which architecture to build; every field that is None keeps the preset's or family's value.
+    """Which architecture to build.
+
+    A field that is None has the preset's or the family's value; where width or heads are other
+    than those, the sizes that depend on them follow in the same ratios (see `sizes.follow`).
 
     Args:
         preset: a published architecture by name: gpt2, gpt2-medium, pythia-14m, -31m, -70m,
@@ -60,9 +70,10 @@ class BackboneConfig:
         hidden_size: width D of the residual stream.
         num_hidden_layers: number of blocks.
         num_attention_heads: heads a block; divides hidden_size.
-        intermediate_size: width of the MLP.
+        intermediate_size: width of the MLP; None: as many widths as in the family.
         max_position_embeddings: longest sequence.
-        attn_implementation: "sdpa", "eager", "flash_attention_2", ... as in Transformers.
+        attn_implementation: "sdpa" (eager where the family has none), "eager",
+            "flash_attention_2", ... as in Transformers.
         extra: any other fields of the family's config class.
     """
 
@@ -82,8 +93,13 @@ class BackboneConfig:
                 f"there is no backbone preset {self.preset!r}; presets: {', '.join(PRESETS)}"
             )
 
-    def fields(self) -> dict[str, Any]:
-        """The fields of the Hugging Face config that are set, the most specific value of each.
+        for name in SIZES:
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise HeadlessError(f"model.backbone.{name} must be at least 1, got {value}")
+
+    @property
+    def family(self) -> str:
+        """The Hugging Face model type.
 
         Raises:
             HeadlessError: no architecture is named.
@@ -92,12 +108,49 @@ class BackboneConfig:
             raise HeadlessError(
                 "the backbone has neither a preset nor a model_type; presets: " + ", ".join(PRESETS)
             )
-        chosen = dict(PRESETS[self.preset]) if self.preset else {}
-        names = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads")
-        for name in (*names, "intermediate_size", "max_position_embeddings"):
-            if (value := getattr(self, name)) is not None:
-                chosen[name] = value
-        return chosen | self.extra
+        return str(self.extra.get("model_type") or self.model_type or self.published["model_type"])
+
+    @property
+    def published(self) -> dict[str, Any]:
+        """The fields of the preset; none without one."""
+        return PRESETS[self.preset] if self.preset else {}
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """The fields that were chosen here."""
+        sizes = {name: getattr(self, name) for name in SIZES if getattr(self, name) is not None}
+        return sizes | {name: value for name, value in self.extra.items() if name != "model_type"}
+
+
+def resolve(config: BackboneConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The fields of the family's config that are set, and those of them that followed from others.
+
+    Raises:
+        HeadlessError: an unknown model type, an unknown field, or sizes that do not fit.
+    """
+    try:
+        known = AutoConfig.for_model(config.family)
+    except ValueError as error:
+        raise HeadlessError(
+            f"Transformers knows no model_type {config.family!r}; try gpt2, gpt_neox, llama or bert"
+        ) from error
+    renamed = _RENAMED.get(config.family, {})
+    common = {own: name for name, own in (known.attribute_map | renamed).items()}
+
+    def usual(fields: dict[str, Any]) -> dict[str, Any]:
+        return {common.get(name, name): value for name, value in fields.items()}
+
+    unknown = [n for n in config.named if n not in renamed and not hasattr(known, n)]
+    if unknown:
+        raise HeadlessError(f"the config of {config.family} has no field {', '.join(unknown)}")
+    family, named = usual(known.to_dict()), usual(config.named)
+    preset = usual({k: v for k, v in config.published.items() if k != "model_type"})
+    preset |= follow(family, preset)
+    check_heads(family | preset | {"num_key_value_heads": None} | named)
+    derived = follow(family | preset, named)
+    fields = preset | derived | named
+    check_heads(family | fields)
+    return {renamed.get(name, name): value for name, value in fields.items()}, derived
 
 
 def backbone_config(config: BackboneConfig, vocab_size: int, **tokens: int) -> PretrainedConfig:
@@ -109,38 +162,31 @@ def backbone_config(config: BackboneConfig, vocab_size: int, **tokens: int) -> P
         **tokens: special token ids (eos_token_id, ...).
 
     Raises:
-        HeadlessError: an unknown model type, an unknown field, or sizes that do not fit.
+        HeadlessError: see `resolve`.
     """
-    fields = config.fields()
-    model_type = fields.pop("model_type")
-    for common, own in _RENAMED.get(model_type, {}).items():
-        if common in fields:
-            fields[own] = fields.pop(common)
-    try:
-        known = AutoConfig.for_model(model_type)
-    except ValueError as error:
-        raise HeadlessError(
-            f"Transformers knows no model_type {model_type!r}; try gpt2, gpt_neox, llama or bert"
-        ) from error
-    unknown = [name for name in fields if not hasattr(known, name)]
-    if unknown:
-        raise HeadlessError(f"the config of {model_type} has no field {', '.join(unknown)}")
-    width, heads = (
-        fields.get(k, getattr(known, k)) for k in ("hidden_size", "num_attention_heads")
-    )
-    if width % heads:
-        raise HeadlessError(
-            f"hidden_size {width} is not a multiple of num_attention_heads {heads}: "
-            "change one of them"
-        )
+    fields, _ = resolve(config)
     # Every token is one of the text. A family's padding id would be a token of our vocabulary whose
     # embedding begins at 0 and stays there.
     tokens_and_fields: dict[str, Any] = {"pad_token_id": None} | tokens | fields
     try:
-        return AutoConfig.for_model(model_type, vocab_size=vocab_size, **tokens_and_fields)
+        return AutoConfig.for_model(config.family, vocab_size=vocab_size, **tokens_and_fields)
     except Exception as error:  # noqa: BLE001 - each config class has checks of its own
-        reason = " ".join(str(error).split())
-        raise HeadlessError(f"a {model_type} cannot be made of these sizes: {reason}") from error
+        raise _impossible(config, error) from error
+
+
+def _impossible(config: BackboneConfig, error: Exception) -> HeadlessError:
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    return HeadlessError(f"a {config.family} cannot be made of these sizes: {reason}")
+
+
+def _from_config(hf_config: PretrainedConfig, attn_implementation: str) -> PreTrainedModel:
+    """Without its LM head; by the eager attention where the family has none of torch's."""
+    try:
+        return AutoModel.from_config(hf_config, attn_implementation=attn_implementation)
+    except ValueError as error:
+        if attn_implementation != "sdpa" or "scaled_dot_product_attention" not in str(error):
+            raise
+        return AutoModel.from_config(hf_config, attn_implementation="eager")
 
 
 def build_backbone(config: BackboneConfig, vocab_size: int, **tokens: int) -> PreTrainedModel:
@@ -150,10 +196,23 @@ def build_backbone(config: BackboneConfig, vocab_size: int, **tokens: int) -> Pr
     norm) and, on request, `hidden_states`: L + 1 of them, the last one after the final norm.
 
     Raises:
-        HeadlessError: see `backbone_config`.
+        HeadlessError: see `backbone_config`; or it is too large for this machine.
     """
     hf_config = backbone_config(config, vocab_size, **tokens)
-    backbone = AutoModel.from_config(hf_config, attn_implementation=config.attn_implementation)
+    on_meta = torch.get_default_device().type == "meta"
+    if not on_meta:
+        values = {name: getattr(hf_config, name, None) for name in (*SIZES, "rope_parameters")}
+        check_memory(values, vocab_size)
+    try:
+        backbone: Any = _from_config(hf_config, config.attn_implementation)
+        if not on_meta and config.attn_implementation in ("sdpa", "eager"):  # they run on the CPU
+            with torch.no_grad():
+                hidden_states(backbone.eval(), torch.zeros(1, 2, dtype=torch.long))
+            backbone.train()
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - each family complains in its own way
+        raise _impossible(config, error) from error
     if getattr(backbone, "pooler", None) is not None:
         backbone.pooler = None  # an encoder's, for sentences: nothing here would train it
     return backbone
