@@ -313,7 +313,7 @@ _memory: dict[tuple[str, torch.device], Tensor] = {}
 
 
 def _scratch(name: str, like: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Memory of a tensor's shape that is used again and again.
+    """Memory of a tensor's shape that is used again and again until `release_scratch`.
 
     New memory costs more than what is computed in it: the system clears every page.
     """
@@ -321,6 +321,11 @@ def _scratch(name: str, like: Tensor, dtype: torch.dtype = torch.float64) -> Ten
     if key not in _memory or len(_memory[key]) < like.numel():
         _memory[key] = torch.empty(like.numel(), dtype=dtype, device=like.device)
     return _memory[key][: like.numel()].view(like.shape)
+
+
+def release_scratch() -> None:
+    """Give the memory back at the end of a pass: the model may be one that goes on training."""
+    _memory.clear()
 
 
 def _rows(ranks: Tensor) -> Tensor:

@@ -13,7 +13,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from headless.analysis.accumulators import EDGES, EXAMPLE, StateStatistics, Statistics
+from headless.analysis.accumulators import (
+    EDGES,
+    EXAMPLE,
+    StateStatistics,
+    Statistics,
+    release_scratch,
+)
 from headless.analysis.capture import (
     INNER,
     Point,
@@ -133,6 +139,7 @@ def measure(
                     progress(seen, token_budget)
     finally:
         backbone.train(was_training)
+        release_scratch()
     if not metrics:
         raise HeadlessError("no sequences to measure: give more text or a shorter length")
     return {point: _finite(point, metrics.pop(point)) for point in wanted}

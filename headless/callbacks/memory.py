@@ -1,5 +1,6 @@
-"""Peak memory between two reports, and over the whole run."""
+"""Peak memory of training between two reports and over the whole run; that of its pauses apart."""
 
+import ctypes
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,11 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 
 from headless.callbacks.periodic import PeriodicMonitor
-from headless.callbacks.progress import log_point
+from headless.callbacks.progress import log_point, progress_of
 
 GIB = 2**30
 CLEAR_REFS = Path("/proc/self/clear_refs")  # writing 5 resets the high-water mark
+LEFT = 16 * 2**20  # bytes that a pause may leave to the allocator; giving back less is not worth it
 
 
 class HostMemory:
@@ -51,59 +53,143 @@ class HostMemory:
             self._marked = False
 
 
+class Memory:
+    """What a process holds on its device and on the host, and the peaks since the last reset.
+
+    Args:
+        device: of the model.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device if device.type == "cuda" else None
+        self._host = HostMemory()
+        self._before = self._host.resident()
+
+    def peaks(self) -> dict[str, float]:
+        """In GiB: `host`, and on a GPU `device` (tensors) and `reserved` (taken from it)."""
+        found = {"host": self._host.peak() / GIB}
+        if self._device is not None:
+            found["device"] = torch.cuda.max_memory_allocated(self._device) / GIB
+            found["reserved"] = torch.cuda.max_memory_reserved(self._device) / GIB
+        return found
+
+    def resident(self) -> float:
+        """Of the host, now, in GiB."""
+        return self._host.resident() / GIB
+
+    def reset(self) -> None:
+        """Forget the peaks."""
+        self._host.reset()
+        if self._device is not None:
+            torch.cuda.reset_peak_memory_stats(self._device)
+
+    def begin_pause(self) -> None:
+        """Remember how much training holds."""
+        self._before = self._host.resident()
+
+    def end_pause(self) -> None:
+        """Give back what a pause has freed and the C library keeps: no peak of training's."""
+        if self._host.resident() - self._before > LEFT:
+            _trim()
+
+
+def _trim() -> None:
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError):  # another C library than GNU's
+        return
+
+
 class MemoryMonitor(PeriodicMonitor):
-    """Peaks are reset at each report: they tell about the steps since the last one.
+    """Training's peaks since the last report, and those of its pauses: validation and monitors.
+
+    The peaks are read and forgotten wherever the training clock stops or goes on, so that neither
+    holds what the other took; torch.compile's work is a pause, too. On a host they are of the whole
+    process: the interpreter, its libraries and whatever a monitor keeps (the laboratory's copy of
+    the first weights) are in both.
 
     | key | meaning |
     | --- | --- |
-    | `memory/peak_gib` | GPU: most memory in tensors, GiB |
-    | `memory/peak_reserved_gib` | GPU: most memory taken from the device, GiB |
+    | `memory/peak_gib` | GPU: most memory in tensors while training, GiB |
+    | `memory/peak_reserved_gib` | GPU: most memory taken from the device while training, GiB; what its pauses left in torch's cache is in it |
+    | `memory/peak_validation_gib` | GPU: most memory in tensors in its pauses: validation, monitors, GiB |
     | `memory/host_gib` | resident memory of the process now, GiB |
-    | `memory/peak_host_gib` | the most of it since the last report, GiB |
+    | `memory/peak_host_gib` | the most of it while training, GiB |
+    | `memory/peak_validation_host_gib` | the most of it in its pauses: validation, monitors, GiB |
 
     Args:
         every_n_steps: optimizer steps between two reports.
 
     Attributes:
-        peak_gib: the most over the whole run, resumes included: of the GPU, or of the host where
-            there is none.
-    """
+        peak_gib: training's most over the whole run, resumes included: of the GPU, or of the host
+            where there is none.
+        peak_validation_gib: the same of its pauses: validation and monitors.
+    """  # noqa: E501 - a table's row is one line
 
     def __init__(self, every_n_steps: int = 50) -> None:
         super().__init__(every_n_steps)
         self.peak_gib = 0.0
-        self._host = HostMemory()
+        self.peak_validation_gib = 0.0
+        self._memory: Memory | None = None
+        self._training: dict[str, float] = {}
+        self._pauses: dict[str, float] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """What was used before is not training's."""
         super().on_train_start(trainer, pl_module)
-        self._reset(pl_module)
+        progress = progress_of(trainer)
+        if self not in progress.listeners:
+            progress.listeners.append(self)
+        self._memory = Memory(pl_module.device)
+        self._training, self._pauses = {}, {}
+        self._memory.reset()
+
+    def training_pauses(self) -> None:
+        """What was used so far is training's."""
+        if self._memory is not None:
+            self.peak_gib = max(self.peak_gib, self._fold(self._training))
+            self._memory.begin_pause()
+
+    def training_goes_on(self) -> None:
+        """What was used since is not."""
+        if self._memory is not None:
+            self._fold_pause()
+            self._memory.end_pause()
+            self._memory.reset()  # the mark begins at what is left
+
+    def _fold_pause(self) -> None:
+        self.peak_validation_gib = max(self.peak_validation_gib, self._fold(self._pauses))
+
+    def _fold(self, into: dict[str, float]) -> float:
+        """Add what was used since the last reset to a window's peaks; returns the model's own."""
+        assert self._memory is not None
+        peaks = self._memory.peaks()
+        self._memory.reset()
+        for name, value in peaks.items():
+            into[name] = max(into.get(name, 0.0), value)
+        return peaks.get("device", peaks["host"])
 
     def report(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Read the peaks and forget them."""
+        """Log the peaks and forget them; training stands still meanwhile."""
+        assert self._memory is not None
+        self._fold_pause()
+        training, pauses = self._training, self._pauses
         values = {
-            "memory/host_gib": self._host.resident() / GIB,
-            "memory/peak_host_gib": self._host.peak() / GIB,
+            "memory/host_gib": self._memory.resident(),
+            "memory/peak_host_gib": training.get("host"),
+            "memory/peak_validation_host_gib": pauses.get("host"),
+            "memory/peak_gib": training.get("device"),
+            "memory/peak_reserved_gib": training.get("reserved"),
+            "memory/peak_validation_gib": pauses.get("device"),
         }
-        peak = values["memory/peak_host_gib"]
-        if pl_module.device.type == "cuda":
-            peak = torch.cuda.max_memory_allocated(pl_module.device) / GIB
-            values["memory/peak_gib"] = peak
-            reserved = torch.cuda.max_memory_reserved(pl_module.device)
-            values["memory/peak_reserved_gib"] = reserved / GIB
-        self.peak_gib = max(self.peak_gib, peak)
-        log_point(trainer, values)
-        self._reset(pl_module)
-
-    def _reset(self, pl_module: LightningModule) -> None:
-        self._host.reset()
-        if pl_module.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(pl_module.device)
+        log_point(trainer, {key: value for key, value in values.items() if value is not None})
+        self._training, self._pauses = {}, {}
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values."""
-        return {"peak_gib": self.peak_gib}
+        return {"peak_gib": self.peak_gib, "peak_validation_gib": self.peak_validation_gib}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The peak of the run so far."""
+        """The peaks of the run so far; an older checkpoint has one for both."""
         self.peak_gib = state_dict["peak_gib"]
+        self.peak_validation_gib = state_dict.get("peak_validation_gib", 0.0)

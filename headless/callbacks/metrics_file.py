@@ -9,7 +9,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from headless.callbacks.progress import ProgressMonitor
 from headless.runs.directory import RunDirectory
-from headless.runs.metrics import append_point, truncate_metrics
+from headless.runs.metrics import append_point, as_written, read_metrics, truncate_metrics
 
 
 class MetricsFileLogger(Logger):
@@ -26,6 +26,16 @@ class MetricsFileLogger(Logger):
         super().__init__()
         self._run = RunDirectory(Path(directory))
         self.progress: ProgressMonitor | None = None
+        self._last: dict[str, Any] | None = None
+
+    @property
+    def last(self) -> dict[str, Any]:
+        """The last value of every key. The file is read once; what is logged after is known."""
+        if self._last is None:
+            self._last = {}
+            for point in read_metrics(self._run.metrics):
+                self._last.update(point)
+        return self._last
 
     @property
     def name(self) -> str:
@@ -46,6 +56,7 @@ class MetricsFileLogger(Logger):
     def begin(self, tokens: int) -> None:
         """Training begins, or goes on, after so many tokens: drop the points behind them."""
         truncate_metrics(self._run.metrics, tokens)
+        self._last = None
 
     def point(self, metrics: Mapping[str, Any], step: int | None = None) -> dict[str, Any]:
         """Metrics beside the run's progress, exact (Lightning's own values are float32).
@@ -63,7 +74,10 @@ class MetricsFileLogger(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Append a line."""
-        append_point(self._run.metrics, self.point(metrics, step))
+        point = self.point(metrics, step)
+        append_point(self._run.metrics, point)
+        if self._last is not None:
+            self._last.update(as_written(point))
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:

@@ -3,18 +3,33 @@
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch._dynamo.callback import callback_handler
+
+WARMUP_STEPS = 2  # optimizer steps after a start or a resume that no clock counts
+
+
+class PauseListener(Protocol):
+    """What measures training alone is told when training stands still, by whatever cause."""
+
+    def training_pauses(self) -> None:
+        """What comes now is not training."""
+
+    def training_goes_on(self) -> None:
+        """What comes now is."""
 
 
 class ProgressMonitor(Callback):
     """Counts what a run has consumed; always on, first among the callbacks.
 
     Tokens are real ones (`batch["num_tokens"]`), of all devices. Seconds are those of training:
-    the clock stands still during validation, checkpoints and the work of monitors. All go on
-    over a resume. The run's loggers put them beside every point they write:
+    the clock stands still during validation, checkpoints, the work of monitors and torch.compile's,
+    and over the first steps after a start or a resume, in which memory is taken and kernels are
+    loaded. The seconds of compilation and of those steps are kept apart, as `startup_seconds`. All
+    go on over a resume. The run's loggers put them beside every point they write:
 
     | key | meaning |
     | --- | --- |
@@ -23,25 +38,43 @@ class ProgressMonitor(Callback):
     | `progress/seconds` | seconds of training |
     | `progress/flops` | forward and backward floating-point operations |
     | `progress/epoch` | passes over the data before this one; beside the module's own values |
+
+    Attributes:
+        warmup_steps: optimizer steps after a start or a resume that are not timed.
+        timed_tokens: tokens of the steps that `seconds` were counted for.
+        listeners: told of each pause of training and of its end.
     """
 
     def __init__(self) -> None:
         self.step = 0
         self.tokens = 0
         self.flops = 0.0
+        self.timed_tokens = 0
+        self.warmup_steps = WARMUP_STEPS
+        self.listeners: list[PauseListener] = []
         self._seconds = 0.0
+        self._startup_seconds = 0.0
         self._since: float | None = None
+        self._compiling_since: float | None = None
+        self._warm_at = 0
+        self._warm = True
         self._cuda = False
         self._point: dict[str, float] | None = None
 
     @property
     def seconds(self) -> float:
         """Seconds of training so far; on a GPU it waits for the work that was given to it."""
-        if self._since is None:
-            return self._seconds
-        if self._cuda:
-            torch.cuda.synchronize()
-        return self._seconds + time.perf_counter() - self._since
+        return self._seconds + (self._running() if self._warm else 0.0)
+
+    @property
+    def startup_seconds(self) -> float:
+        """Seconds of compilation and of warm-up steps, over all starts of the run."""
+        return self._startup_seconds + (0.0 if self._warm else self._running())
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether the steps of now are timed."""
+        return self._warm
 
     def point(self) -> dict[str, float]:
         """The four keys.
@@ -60,7 +93,7 @@ class ProgressMonitor(Callback):
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """What is done inside is not training time."""
+        """What is done inside is not training."""
         running = self._since is not None
         self._stop()
         try:
@@ -69,11 +102,45 @@ class ProgressMonitor(Callback):
             if running:
                 self._start()
 
+    def _running(self) -> float:
+        """Seconds since the clock was started."""
+        if self._since is None:
+            return 0.0
+        if self._cuda:
+            torch.cuda.synchronize()
+        return time.perf_counter() - self._since
+
+    def _bank(self) -> None:
+        """Put what has run to where it belongs."""
+        self._seconds, self._startup_seconds = self.seconds, self.startup_seconds
+        if self._since is not None:
+            self._since = time.perf_counter()
+
     def _start(self) -> None:
-        self._since = time.perf_counter()
+        if self._since is None:
+            for listener in self.listeners:
+                listener.training_goes_on()
+            self._since = time.perf_counter()
 
     def _stop(self) -> None:
-        self._seconds, self._since = self.seconds, None
+        if self._since is None:
+            return
+        self._bank()
+        self._since = None
+        for listener in self.listeners:
+            listener.training_pauses()
+
+    def _compilation_begins(self, *_: Any) -> None:
+        """Whenever it comes: a batch of another size may ask for a second graph."""
+        if self._since is not None:
+            self._stop()
+            self._compiling_since = time.perf_counter()
+
+    def _compilation_ends(self, *_: Any) -> None:
+        if self._compiling_since is not None:
+            self._startup_seconds += time.perf_counter() - self._compiling_since
+            self._compiling_since = None
+            self._start()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Loggers that can tell how far the run is."""
@@ -85,10 +152,13 @@ class ProgressMonitor(Callback):
         """Tell the loggers where the run begins, and start the clock."""
         self._cuda = pl_module.device.type == "cuda"
         self.step = trainer.global_step
+        self._warm_at = self.step + self.warmup_steps
+        self._warm = self.warmup_steps == 0
         self._point = None
         for logger in trainer.loggers:
             if hasattr(logger, "begin"):
                 logger.begin(self.tokens)
+        self._watch_compiler()
         self._start()
 
     def on_train_batch_end(
@@ -97,8 +167,14 @@ class ProgressMonitor(Callback):
         """Count a micro-batch; every device has one of the same size."""
         self._point = None
         self.step = trainer.global_step
-        self.tokens += batch["num_tokens"] * trainer.world_size
+        tokens = batch["num_tokens"] * trainer.world_size
+        self.tokens += tokens
         self.flops += pl_module.training_flops(batch) * trainer.world_size  # type: ignore[operator]
+        if self._warm:
+            self.timed_tokens += tokens
+        elif self.step >= self._warm_at:
+            self._bank()
+            self._warm = True
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Validation is not training."""
@@ -113,21 +189,44 @@ class ProgressMonitor(Callback):
         """The last second."""
         self._stop()
 
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Other trainings of this process have clocks of their own."""
+        self._ignore_compiler()
+
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """So that a summary written now is right."""
         self._stop()
+        self._ignore_compiler()
+
+    def _watch_compiler(self) -> None:
+        self._ignore_compiler()
+        callback_handler.register_start_callback(self._compilation_begins)
+        callback_handler.register_end_callback(self._compilation_ends)
+
+    def _ignore_compiler(self) -> None:
+        if self._compilation_begins in callback_handler.start_callbacks:
+            callback_handler.remove_start_callback(self._compilation_begins)
+            callback_handler.remove_end_callback(self._compilation_ends)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values."""
-        return {"tokens": self.tokens, "flops": self.flops, "seconds": self.seconds}
+        return {
+            "tokens": self.tokens,
+            "flops": self.flops,
+            "seconds": self.seconds,
+            "startup_seconds": self.startup_seconds,
+            "timed_tokens": self.timed_tokens,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting."""
+        """Go on counting; an older checkpoint timed every step."""
         self.tokens = state_dict["tokens"]
         self.flops = state_dict["flops"]
         self._seconds = state_dict["seconds"]
+        self._startup_seconds = state_dict.get("startup_seconds", 0.0)
+        self.timed_tokens = state_dict.get("timed_tokens", self.tokens)
 
 
 def progress_of(trainer: Trainer) -> ProgressMonitor:

@@ -7,9 +7,9 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from headless.callbacks.memory import MemoryMonitor
+from headless.callbacks.metrics_file import MetricsFileLogger
 from headless.callbacks.progress import progress_of
 from headless.runs.directory import RunDirectory
-from headless.runs.metrics import read_metrics
 
 LEFT_OUT = ("progress/", "analysis/")  # the summary's own, and hundreds that metrics.jsonl has
 
@@ -17,7 +17,7 @@ LEFT_OUT = ("progress/", "analysis/")  # the summary's own, and hundreds that me
 class RunSummary(Callback):
     """Writes `summary.json` after every validation and at the end.
 
-    Logs nothing: it reads what the others logged.
+    Logs nothing: it takes what the others logged, outside training time.
 
     Args:
         name: the run's name.
@@ -56,42 +56,45 @@ class RunSummary(Callback):
     def _write(self, trainer: Trainer, pl_module: Any, finished: bool) -> None:
         if not trainer.is_global_zero:
             return
-        run = RunDirectory(Path(trainer.default_root_dir))
-        progress = progress_of(trainer)
-        last: dict[str, float] = {}
-        for point in read_metrics(run.metrics):
-            last.update({k: v for k, v in point.items() if not k.startswith(LEFT_OUT)})
+        with progress_of(trainer).paused():
+            run = RunDirectory(Path(trainer.default_root_dir))
+            run.write_summary(self._summary(trainer, pl_module, finished))
+
+    def _summary(self, trainer: Trainer, pl_module: Any, finished: bool) -> dict[str, Any]:
+        progress, seconds = progress_of(trainer), progress_of(trainer).seconds
+        logged: dict[str, Any] = {}
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsFileLogger):
+                logged = logger.last
         memory = next((c for c in trainer.callbacks if isinstance(c, MemoryMonitor)), None)  # type: ignore[attr-defined]
-        run.write_summary(
-            {
-                "name": self.name,
-                "group": self.group,
-                "tags": self.tags,
-                "objective": pl_module.objective.describe(),
-                "objective_class": type(pl_module.objective).__name__,
-                "begins_from": getattr(pl_module, "begins_from", None),
-                "backbone": _describe_backbone(pl_module.backbone.config),
-                "parameters": pl_module.num_parameters(),
-                "vocab_size": pl_module.vocab_size,
-                "hidden_size": pl_module.hidden_size,
-                "seed": getattr(trainer.datamodule, "seed", None),  # type: ignore[attr-defined]
-                "dataset_sha256": getattr(trainer.datamodule, "dataset_sha256", None),  # type: ignore[attr-defined]
-                "tokenizer_sha256": getattr(trainer.datamodule, "tokenizer_sha256", None),  # type: ignore[attr-defined]
-                "inexact_share": getattr(trainer.datamodule, "inexact_share", None),  # type: ignore[attr-defined]
-                "steps": trainer.global_step,
-                "tokens": progress.tokens,
-                "seconds": progress.seconds,
-                "wall_seconds": self._wall(),
-                "flops": progress.flops,
-                "tokens_per_second": progress.tokens / progress.seconds
-                if progress.seconds
-                else None,
-                "peak_memory_gib": memory.peak_gib if memory else None,
-                "memory_kind": "gpu" if pl_module.device.type == "cuda" else "host",
-                "finished": finished,
-                "last": last,
-            }
-        )
+        return {
+            "name": self.name,
+            "group": self.group,
+            "tags": self.tags,
+            "objective": pl_module.objective.describe(),
+            "objective_class": type(pl_module.objective).__name__,
+            "begins_from": getattr(pl_module, "begins_from", None),
+            "backbone": _describe_backbone(pl_module.backbone.config),
+            "parameters": pl_module.num_parameters(),
+            "vocab_size": pl_module.vocab_size,
+            "hidden_size": pl_module.hidden_size,
+            "seed": getattr(trainer.datamodule, "seed", None),  # type: ignore[attr-defined]
+            "dataset_sha256": getattr(trainer.datamodule, "dataset_sha256", None),  # type: ignore[attr-defined]
+            "tokenizer_sha256": getattr(trainer.datamodule, "tokenizer_sha256", None),  # type: ignore[attr-defined]
+            "inexact_share": getattr(trainer.datamodule, "inexact_share", None),  # type: ignore[attr-defined]
+            "steps": trainer.global_step,
+            "tokens": progress.tokens,
+            "seconds": seconds,
+            "startup_seconds": progress.startup_seconds,
+            "wall_seconds": self._wall(),
+            "flops": progress.flops,
+            "tokens_per_second": progress.timed_tokens / seconds if seconds else None,
+            "peak_memory_gib": memory.peak_gib if memory else None,
+            "peak_validation_memory_gib": memory.peak_validation_gib if memory else None,
+            "memory_kind": "gpu" if pl_module.device.type == "cuda" else "host",
+            "finished": finished,
+            "last": {k: v for k, v in logged.items() if not k.startswith(LEFT_OUT)},
+        }
 
 
 def _describe_backbone(config: Any) -> str:

@@ -64,7 +64,7 @@ class ThroughputMonitor(Callback):
 
     Everything is a difference of what the progress monitor counted: real tokens, so gradient
     accumulation and batches of other sizes are right, and training seconds, so validation,
-    checkpoints and monitors are left out.
+    checkpoints, monitors and compilation are left out.
 
     | key | meaning |
     | --- | --- |
@@ -72,47 +72,65 @@ class ThroughputMonitor(Callback):
     | `throughput/step_ms` | milliseconds an optimizer step |
     | `throughput/flops_per_second` | of all devices together |
     | `throughput/mfu` | share of the devices' peak; only where the peak is known |
+    | `throughput/startup_seconds` | so far, left out of `progress/seconds`: torch.compile and warm-up steps; whenever it has grown |
 
     Args:
         every_n_steps: optimizer steps between two reports.
-        warmup_steps: steps after a start or a resume that no report covers.
+        warmup_steps: optimizer steps after a start or a resume that are not timed: neither here
+            nor in `progress/seconds`.
         peak_flops: dense peak of one device in FLOP/s, where it is not known or other than known.
-    """
+
+    Raises:
+        ValueError: a cadence below 1 or warm-up steps below 0.
+    """  # noqa: E501 - a table's row is one line
 
     def __init__(
         self, every_n_steps: int = 20, warmup_steps: int = 2, peak_flops: float | None = None
     ) -> None:
+        if warmup_steps < 0:
+            raise ValueError(f"warmup_steps must be at least 0, got {warmup_steps}")
         self.cadence = Cadence(every_n_steps)
         self.warmup_steps = warmup_steps
         self.peak_flops = peak_flops
-        self._first = 0
+        self._startup = 0.0
         self._before: dict[str, float] | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """One warm-up for both: the rates, and the seconds that they are made of."""
+        progress_of(trainer).warmup_steps = self.warmup_steps
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Nothing to compare with yet."""
-        self._before = None
-        self._first = trainer.global_step + self.warmup_steps
+        progress = progress_of(trainer)
+        self._before = progress.point() if progress.is_warm else None
+        self._startup = progress.startup_seconds
         self.cadence.begin(trainer.global_step)
         if self.peak_flops is None and pl_module.device.type == "cuda":
             name = torch.cuda.get_device_name(pl_module.device)
             self.peak_flops = peak_flops(name, str(trainer.precision))
-        if self.warmup_steps == 0:
-            self._before = progress_of(trainer).point()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Report when it is time."""
-        step = trainer.global_step
+        step, progress = trainer.global_step, progress_of(trainer)
         if self._before is None:
-            if step >= self._first:
-                self._before = progress_of(trainer).point()
+            if progress.is_warm:
+                self._before = progress.point()
                 self.cadence.begin(step)  # the window begins here: nothing to report of it yet
+                log_point(trainer, self._grown(progress.startup_seconds))
             return
         if self.cadence.due(step):
-            now = progress_of(trainer).point()
-            log_point(trainer, self._rates(trainer, now))
+            now = progress.point()
+            grown = self._grown(progress.startup_seconds)
+            log_point(trainer, self._rates(trainer, now) | grown)
             self._before = now
+
+    def _grown(self, startup_seconds: float) -> dict[str, float]:
+        if startup_seconds <= self._startup:
+            return {}
+        self._startup = startup_seconds
+        return {"throughput/startup_seconds": startup_seconds}
 
     def _rates(self, trainer: Trainer, now: dict[str, float]) -> dict[str, float]:
         assert self._before is not None

@@ -151,8 +151,9 @@ class Run:
             tokens, seconds = self.value("tokens"), self.value("seconds")
             return tokens / seconds if tokens and seconds else None
         if key == "step_ms":  # over all steps: the last logged window is a noisy one
-            seconds, steps = self.value("seconds"), self.value("step")
-            return 1000 * seconds / steps if seconds and steps else None
+            tokens, steps = self.value("tokens"), self.value("step")
+            speed = self.value("tokens_per_second")  # of the steps that were timed
+            return 1000 * tokens / steps / speed if tokens and steps and speed else None
         if key in (*AXES, "step"):
             total = "steps" if key == "step" else key
             ends = [self.last.get(f"progress/{key}"), self.summary.get(total)]

@@ -20,8 +20,12 @@ TOKENS = "progress/tokens"
 
 
 def _line(point: Mapping[str, Any]) -> str:
-    clean = {key: _finite(value) for key, value in point.items()}
-    return json.dumps(clean, allow_nan=False, ensure_ascii=False) + "\n"
+    return json.dumps(as_written(point), allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def as_written(point: Mapping[str, Any]) -> dict[str, Any]:
+    """A point as a reader will find it."""
+    return {key: _finite(value) for key, value in point.items()}
 
 
 def _finite(value: Any) -> Any:

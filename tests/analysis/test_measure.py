@@ -1,5 +1,6 @@
 """One streaming pass: the same statistics as the states themselves, on one process and on two."""
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -169,3 +170,17 @@ def test_sparse_points_see_every_fourth_batch() -> None:
     torch.testing.assert_close(some[post].powers_G4D, every[post].powers_G4D)
     torch.testing.assert_close(some[norm].powers_G4D, few[norm].powers_G4D)
     assert float(some[norm].count_G.sum()) == 2 * 2 * 8
+
+
+def test_a_pass_keeps_no_memory() -> None:
+    """A model that goes on training shares its device with what was looked at."""
+
+    def held() -> int:
+        gc.collect()
+        return sum(x.numel() for x in gc.get_objects() if type(x) is Tensor and x.is_leaf)
+
+    model, batches = model_of(), batches_of(size=40)
+    before = held()
+    found = measure(model, batches)
+    del found
+    assert held() - before < 1000

@@ -1,13 +1,20 @@
 """Peaks of a process that takes memory and gives it back."""
 
+import json
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 from lightning.pytorch import Callback
 
 import headless.callbacks.memory
 from headless.callbacks.memory import GIB, HostMemory, MemoryMonitor
+from headless.data.prepare import prepare
 
 TAKEN = 0.25  # GiB
+WORDS = 60_000  # of a vocabulary whose logits are larger than anything a headless step holds
 
 
 def take() -> np.ndarray:
@@ -73,6 +80,122 @@ def test_a_report_is_not_repeated(train) -> None:
     train("run", "--trainer.max_steps", "7")
     run = train("run", "--trainer.max_steps", "7", "--run.resume", "true")
     assert [p["progress/step"] for p in run.with_key("memory/host_gib")] == [3, 6, 7]
+
+
+@pytest.fixture(scope="module")
+def wide_dataset(dataset: Path, text_files: Path, tmp_path_factory) -> Path:
+    """The usual text, with tens of thousands of words in the vocabulary that it never uses."""
+    directory = tmp_path_factory.mktemp("wide")
+    shutil.copytree(dataset / "tokenizer", directory / "tokenizer")
+    file = directory / "tokenizer" / "tokenizer.json"
+    tokenizer = json.loads(file.read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary |= {f"word{n}": len(vocabulary) + n for n in range(WORDS)}
+    file.write_text(json.dumps(tokenizer))
+    prepare(
+        [str(text_files)],
+        directory / "data",
+        tokenizer=str(directory / "tokenizer"),
+        validation_fraction=0.1,
+    )
+    return directory / "data"
+
+
+def peaks_with_and_without_validation(arguments, train, wide_dataset, *more: str) -> list[dict]:
+    """Summaries of the same training, validated and not."""
+    found = []
+    for name, limit in (("validated", "1"), ("alone", "0")):
+        run = train(
+            name,
+            *("--data.path", str(wide_dataset), "--data.val_batch_size", "64"),
+            *("--model.objective", "ContrastiveWeightTying", "--laboratory.enabled", "false"),
+            *("--trainer.limit_val_batches", limit, "--samples.every_n_steps", "1000"),
+            *("--geometry.every_n_steps", "1000", "--trainer.val_check_interval", "3"),
+            *("--trainer.max_steps", "6", *more),
+        )
+        found.append(run.directory.read_summary())
+    return found
+
+
+def test_the_peak_is_trainings_with_validation_on(arguments, train, wide_dataset) -> None:
+    """A headless step never holds logits over the vocabulary; validation does, and says so."""
+    validated, alone = peaks_with_and_without_validation(arguments, train, wide_dataset)
+    logits = 64 * 16 * WORDS * 4 / GIB  # of one batch
+    assert validated["peak_memory_gib"] == pytest.approx(alone["peak_memory_gib"], abs=0.5 * logits)
+    assert validated["peak_validation_memory_gib"] > validated["peak_memory_gib"] + logits
+    assert validated["memory_kind"] == "host"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_peak_is_trainings_on_a_gpu(arguments, train, wide_dataset) -> None:
+    gpu = ("--trainer.accelerator", "gpu", "--trainer.devices", "1", "--model.compile", "false")
+    validated, alone = peaks_with_and_without_validation(arguments, train, wide_dataset, *gpu)
+    logits = 64 * 16 * WORDS * 4 / GIB
+    assert validated["peak_memory_gib"] == pytest.approx(alone["peak_memory_gib"], rel=0.02)
+    assert validated["peak_validation_memory_gib"] > logits
+    assert validated["memory_kind"] == "gpu"
+
+
+class Device(Callback):
+    """A GPU's allocator by hand, in GiB: what it holds now, and the most since the last reset."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.held, self.peak = 1.0, 0.0
+        for name, value in (
+            ("max_memory_allocated", lambda device: self.peak * GIB),
+            ("max_memory_reserved", lambda device: 2 * self.peak * GIB),
+            ("reset_peak_memory_stats", self.reset),
+        ):
+            monkeypatch.setattr(torch.cuda, name, value)
+        cuda = headless.callbacks.memory.Memory(torch.device("cuda"))
+        monkeypatch.setattr(headless.callbacks.memory, "Memory", lambda device: cuda)
+
+    def reset(self, device: torch.device) -> None:
+        self.peak = self.held
+
+    def take(self, gib: float) -> None:
+        self.peak = max(self.peak, self.held + gib)
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
+        self.take(5.0 if trainer.global_step == 4 else 2.0)
+
+    def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        self.take(40.0)
+
+    def on_save_checkpoint(self, trainer, pl_module, checkpoint) -> None:
+        self.take(20.0)
+
+
+def test_every_pause_is_a_boundary_on_a_gpu(train, monkeypatch) -> None:
+    """Validation after step 6, checkpoints after 5, 10 and 12, reports every third step."""
+    run = train("run", callbacks=[Device(monkeypatch)])
+    keys = ("peak_gib", "peak_reserved_gib", "peak_validation_gib")
+    found = {
+        p["progress/step"]: tuple(p[f"memory/{key}"] for key in keys)
+        for p in run.with_key("memory/peak_gib")
+    }
+    assert found[3] == (3.0, 6.0, 1.0)
+    assert found[6] == (6.0, 12.0, 21.0)
+    assert found[9] == (3.0, 6.0, 41.0)
+    monitor = run.callback(MemoryMonitor)
+    assert (monitor.peak_gib, monitor.peak_validation_gib) == (6.0, 41.0)
+
+
+def test_what_a_pause_leaves_to_the_allocator_is_given_back() -> None:
+    """Many small pieces: the C library keeps them for later, and the system counts them as held."""
+    memory = headless.callbacks.memory.Memory(torch.device("cpu"))
+    headless.callbacks.memory._trim()
+    memory.begin_pause()
+    before = memory.resident()
+    pieces = [torch.ones(2**18) for _ in range(200)]
+    held = memory.resident() - before
+    fence = torch.ones(8)  # above them: the end of the heap does not fall by itself
+    del pieces
+    memory.end_pause()
+    assert len(fence) == 8
+    assert held > 0.15
+    assert memory.resident() - before < 0.2 * held
 
 
 def test_cadence_must_be_positive() -> None:

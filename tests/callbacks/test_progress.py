@@ -3,9 +3,13 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
+from lightning.pytorch import Callback
 from lightning.pytorch.loggers.logger import Logger
+from torch._dynamo.callback import callback_handler
 
 from headless.callbacks.progress import Cadence, ProgressMonitor, progress_of
+from headless.reports.compare import compare
 
 AXES = {"progress/step", "progress/tokens", "progress/seconds", "progress/flops"}
 TOKENS = 4 * 16  # a micro-batch
@@ -57,22 +61,104 @@ def test_only_training_takes_time(train, clock) -> None:
         callbacks=[clock],
     )
     assert clock.now > 10_000
-    assert run.callback(ProgressMonitor).seconds == 24  # micro-batches
+    progress = run.callback(ProgressMonitor)
+    assert progress.seconds == 20  # micro-batches, without those of two steps of warm-up
+    assert progress.startup_seconds == 4
     for point in run.points:
-        assert point["progress/seconds"] == point["progress/step"] * 2
+        assert point["progress/seconds"] == max(0, point["progress/step"] - 2) * 2
 
 
 def test_counts_go_on_after_a_resume(train, clock) -> None:
     whole = train("whole", "--trainer.max_steps", "9", callbacks=[clock])
     train("parts", "--trainer.max_steps", "4", callbacks=[clock])
     parts = train("parts", "--trainer.max_steps", "9", "--run.resume", "true", callbacks=[clock])
-    expected = [[p[k] for k in sorted(AXES)] for p in whole.with_key("train/loss")]
-    assert [[p[k] for k in sorted(AXES)] for p in parts.with_key("train/loss")] == expected
+    counts = sorted(AXES - {"progress/seconds"})
+    expected = [[p[k] for k in counts] for p in whole.with_key("train/loss")]
+    assert [[p[k] for k in counts] for p in parts.with_key("train/loss")] == expected
+    # Each start has two steps that are not timed.
+    seconds = [p["progress/seconds"] for p in parts.with_key("train/loss")]
+    assert seconds == [0, 0, 1, 2, 2, 2, 3, 4, 5]
     assert parts.callback(ProgressMonitor).state_dict() == {
         "tokens": 9 * TOKENS,
         "flops": whole.callback(ProgressMonitor).flops,
-        "seconds": 9.0,
+        "seconds": 5.0,
+        "startup_seconds": 4.0,
+        "timed_tokens": 5 * TOKENS,
     }
+
+
+class LateCompilation(Callback):
+    """In the middle of a step something is compiled, as when a batch asks for a second graph."""
+
+    def __init__(self, clock: Callback, step: int) -> None:
+        self.clock = clock
+        self.step = step
+
+    def on_before_zero_grad(self, trainer, pl_module, optimizer) -> None:
+        def backend(graph, inputs):
+            self.clock.now += 500.0
+            return graph.forward
+
+        if trainer.global_step == self.step:
+            torch.compile(lambda x: x + 1, backend=backend)(torch.ones(2))
+
+
+@pytest.mark.parametrize("step", [1, 7])
+def test_compilation_is_not_training(train, clock, step) -> None:
+    """Neither in the seconds nor in the rates, whenever it comes; what was left out is said."""
+    run = train("run", callbacks=[clock, LateCompilation(clock, step)])
+    trained = run.with_key("train/loss")
+    assert [p["progress/seconds"] for p in trained] == [max(0, n - 2) for n in range(1, 13)]
+    assert {p["throughput/step_ms"] for p in run.with_key("throughput/step_ms")} == {1000.0}
+    said = [p["throughput/startup_seconds"] for p in run.with_key("throughput/startup_seconds")]
+    assert said == ([502.0] if step == 1 else [2.0, 502.0])
+    summary = run.directory.read_summary()
+    assert (summary["seconds"], summary["startup_seconds"]) == (10.0, 502.0)
+    assert summary["tokens_per_second"] == TOKENS  # of the timed steps, in the timed seconds
+
+
+def test_a_run_that_is_all_warm_up_claims_no_speed(train, clock) -> None:
+    runs = []
+    for name, rate in (("one", "1e-3"), ("two", "1e-2")):
+        more = ("--trainer.max_steps", "2", "--model.optimizer.lr", rate)
+        runs.append(train(name, *more, callbacks=[clock]).directory)
+        summary = runs[-1].read_summary()
+        assert (summary["seconds"], summary["startup_seconds"]) == (0.0, 2.0)
+        assert summary["tokens_per_second"] is None
+    found = compare([run.path for run in runs], runs[0].path.parent / "report")
+    assert [group.values("tokens_per_second") for group in found.groups] == [[None], [None]]
+
+
+def test_trainings_do_not_listen_to_the_compiler_for_ever(train) -> None:
+    before = len(callback_handler.start_callbacks)
+    train("run", "--trainer.max_steps", "3")
+    assert len(callback_handler.start_callbacks) == before
+
+
+class Listening:
+    """Hears of pauses."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def training_pauses(self) -> None:
+        self.heard.append("pauses")
+
+    def training_goes_on(self) -> None:
+        self.heard.append("goes on")
+
+
+def test_listeners_hear_of_every_pause_once() -> None:
+    progress, listening = ProgressMonitor(), Listening()
+    progress.listeners.append(listening)
+    with progress.paused():
+        pass  # nothing runs yet
+    progress._start()
+    with progress.paused(), progress.paused():
+        progress._stop()
+    progress._stop()
+    progress._stop()
+    assert listening.heard == ["goes on", "pauses", "goes on", "pauses"]
 
 
 def test_tokens_and_flops_of_all_devices() -> None:
