@@ -25,7 +25,7 @@ from headless.downstream.calibration import Calibration
 from headless.downstream.loading import (
     UNIGRAM_FILE,
     complete_config,
-    load_tokenizer_of,
+    tokenizer_of_run,
 )
 from headless.downstream.model_card import model_card
 from headless.errors import HeadlessError
@@ -79,7 +79,7 @@ def export(
     if calibration is not None:
         kind, lm_head = "fitted", calibration.apply(lm_head)
     converted = _convert(module, lm_head, dtype)
-    tokenizer = load_tokenizer_of(run.tokenizer)
+    tokenizer = tokenizer_of_run(run, module)
     tokenizer.model_max_length = module.sequence_length
     complete_config(converted.model, tokenizer)
     facts = _facts(run, checkpoint, module, kind, converted, dtype, calibration)

@@ -12,12 +12,15 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING,
 )
 
+from headless.data.stream import sha256_of
 from headless.data.tokenizer import end_of_document, open_tokenizer
 from headless.errors import HeadlessError
 from headless.models.backbone import is_causal
 from headless.models.pretrained import as_backbone, load_config, load_pretrained
+from headless.runs.directory import RunDirectory
 from headless.training.language_model import HeadName, language_model
 from headless.training.loading import find_checkpoint, is_run, load_module, run_of
+from headless.training.module import PretrainingModule
 
 UNIGRAM_FILE = "unigram_counts.safetensors"  # beside an export's weights
 
@@ -92,7 +95,7 @@ def load_language_model(
         run = run_of(checkpoint)
         module = load_module(checkpoint)
         name, model = language_model(module, head)
-        tokenizer = load_tokenizer_of(run.tokenizer)
+        tokenizer = tokenizer_of_run(run, module)
         complete_config(model, tokenizer)
         loaded = LanguageModel(
             _cast(model, dtype),
@@ -121,7 +124,7 @@ def load_encoder(
         run = run_of(checkpoint)
         module = load_module(checkpoint)
         backbone: Any = module.backbone
-        name, tokenizer = run.path.name, load_tokenizer_of(run.tokenizer)
+        name, tokenizer = run.path.name, tokenizer_of_run(run, module)
         directory: Path | None = run.path
     else:
         backbone = load_pretrained(str(place), trust_remote_code=trust_remote_code)
@@ -171,6 +174,21 @@ def _unigram_counts(path: Path) -> Tensor | None:
     from safetensors.torch import load_file
 
     return load_file(path)["unigram_counts"]
+
+
+def tokenizer_of_run(run: RunDirectory, module: PretrainingModule) -> Any:
+    """The tokenizer in a run's directory, if it is the one that its checkpoint was trained with.
+
+    Raises:
+        HeadlessError: it is another one, or there is none.
+    """
+    file, trained_with = run.tokenizer / "tokenizer.json", module.tokenizer_sha256
+    if file.is_file() and trained_with not in (None, sha256_of(file)):
+        raise HeadlessError(
+            f"{file} is not the tokenizer that the checkpoint was trained with, or damaged: put "
+            "back that of the prepared dataset (DATA/tokenizer)"
+        )
+    return load_tokenizer_of(run.tokenizer)
 
 
 def load_tokenizer_of(place: str | Path, *, trust_remote_code: bool = False) -> Any:

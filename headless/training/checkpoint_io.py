@@ -1,6 +1,7 @@
 """Checkpoints that are whole or not there."""
 
 import os
+import pickle
 import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,17 +13,38 @@ from headless.errors import HeadlessError
 from headless.files import whole_file
 
 
-def check_checkpoint(path: Path) -> None:
-    """Refuse a file that is cut off or no checkpoint at all.
+def read_checkpoint(path: Path) -> Any:
+    """What a checkpoint holds, mapped into memory; every value was compared with its checksum.
+
+    A checkpoint is a zip archive: its directory has a CRC-32 of every tensor and of the structure
+    around them. What no checksum covers, padding and times, is no value.
 
     Raises:
-        HeadlessError: names the file.
+        HeadlessError: it is cut off, damaged, no checkpoint at all, or holds pickled objects.
     """
-    if not zipfile.is_zipfile(path):  # looks at the end of the file only
+    damaged = HeadlessError(
+        f"{path} is damaged or no checkpoint: take another one, or start anew with "
+        "--run.overwrite true"
+    )
+    try:
+        with zipfile.ZipFile(path) as archive:
+            wrong = archive.testzip()
+        if wrong is not None:
+            raise damaged
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (FileNotFoundError, PermissionError, HeadlessError):
+        raise
+    except pickle.UnpicklingError as error:
         raise HeadlessError(
-            f"{path} is damaged or no checkpoint: take another one, or start anew with "
-            "--run.overwrite true"
-        )
+            f"{path} holds pickled objects, which could run any code when they are loaded: refused"
+        ) from error
+    except Exception as error:  # noqa: BLE001 - a damaged archive raises anything
+        raise damaged from error
+
+
+def check_checkpoint(path: Path) -> None:
+    """Refuse a checkpoint that cannot be read: see `read_checkpoint`."""
+    read_checkpoint(path)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

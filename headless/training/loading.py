@@ -1,14 +1,11 @@
 """A trained module from a run directory or a checkpoint."""
 
-import pickle
 import warnings
 from pathlib import Path
 
-import torch
-
 from headless.errors import HeadlessError
 from headless.runs.directory import RunDirectory, open_run
-from headless.training.checkpoint_io import check_checkpoint
+from headless.training.checkpoint_io import read_checkpoint
 from headless.training.imports import restrict_imports
 from headless.training.module import CHECKPOINT_KEY, PretrainingModule
 
@@ -61,20 +58,12 @@ def load_module(place: Path | str) -> PretrainingModule:
         HeadlessError: no checkpoint, a damaged one, one with pickled objects, or another version's.
     """
     path = find_checkpoint(place)
-    check_checkpoint(path)
+    content = read_checkpoint(path)
     restrict_imports()
     foreign = HeadlessError(
         f"{path} is not a checkpoint of this version of headless: export it with the version that "
         "wrote it (RUN/environment.json names it)"
     )
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        raise HeadlessError(
-            f"{path} holds pickled objects, which could run any code when they are loaded: refused"
-        ) from error
-    except (RuntimeError, EOFError) as error:
-        raise HeadlessError(f"{path} is damaged: take another checkpoint") from error
     if not isinstance(content, dict) or CHECKPOINT_KEY not in content:
         raise foreign
     try:

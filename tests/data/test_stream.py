@@ -112,7 +112,7 @@ def edited(dataset: Path, directory: Path, change: Callable[[dict], object], sig
     values = json.loads(path.read_text())
     change(values)
     if sign:
-        del values["sha256"]  # as an earlier version wrote it
+        values.pop("sha256", None)  # as an earlier version wrote it
     path.write_text(json.dumps(values))
     return directory
 

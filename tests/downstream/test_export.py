@@ -8,9 +8,17 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
+from tokenizers import Tokenizer
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+)
 
 from headless.cli.main import main
+from headless.downstream.export import export
 from headless.downstream.loading import load_encoder, load_language_model
 from headless.errors import HeadlessError
 from headless.training.loading import load_module
@@ -239,3 +247,35 @@ def test_what_is_no_model(tmp_path: Path, exported: dict[str, Path]) -> None:
         load_language_model(exported["vanilla"], head="tied")
     with pytest.raises(HeadlessError, match="cannot be used"):
         load_language_model(exported["vanilla"], device="cuda:99")
+
+
+def test_a_run_is_read_with_the_tokenizer_that_its_checkpoint_names(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(runs["vanilla"], run)
+    file = run / "tokenizer/tokenizer.json"
+    content = json.loads(file.read_text())
+    vocabulary = content["model"]["vocab"]
+    vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+    file.write_text(json.dumps(content))
+    for load in (
+        load_language_model,
+        load_encoder,
+        lambda place: export(place, tmp_path / "exported"),
+    ):
+        with pytest.raises(HeadlessError, match=r"tokenizer\.json is not the tokenizer that"):
+            load(run)
+    assert not (tmp_path / "exported").exists()
+
+
+def test_an_export_names_the_tokenizer_class_that_keeps_its_ids(train: Any, tmp_path: Path) -> None:
+    """Transformers has a class of its own choice for this family."""
+    heads = ("--model.backbone.extra", "{num_key_value_heads: 2}")
+    run, output = train("qwen", "CrossEntropy", "qwen2", *heads), tmp_path / "qwen"
+    assert export(run, output)["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert "PreTrainedTokenizerFast.from_pretrained" in (output / "README.md").read_text()
+    text = "In 1812 the king's  crown"
+    truth = Tokenizer.from_file(str(run / "tokenizer/tokenizer.json")).encode(text).ids
+    assert PreTrainedTokenizerFast.from_pretrained(output).encode(text) == truth
+    assert load_language_model(output).tokenizer.encode(text) == truth

@@ -56,7 +56,7 @@ def open_for(lm: LanguageModel, path: Any, split: str) -> tuple[TokenDataset, To
         raise HeadlessError(
             f"{lm.name} is a masked model: contexts with a next token need a causal one"
         )
-    dataset = open_dataset(path, verify="size")
+    dataset = open_dataset(path)
     if not same_ids(load_tokenizer(str(dataset.tokenizer_path)), lm.tokenizer):
         raise HeadlessError(
             f"{path} was prepared with another tokenizer than that of {lm.name}: prepare it with "
