@@ -3,6 +3,7 @@
 import errno
 import glob
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
@@ -53,6 +54,11 @@ def move_aside(path: Path) -> Path:
         n += 1
     os.replace(path, old)
     return old
+
+
+def is_moved_aside(path: Path) -> bool:
+    """Whether the name is one that `move_aside` gives."""
+    return re.search(r"\.old-[0-9]+$", path.name) is not None
 
 
 @contextmanager

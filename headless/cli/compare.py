@@ -5,40 +5,7 @@ from pathlib import Path
 
 from headless.cli.parsing import CommandParser
 from headless.errors import HeadlessError
-from headless.reports.compare import Comparison, compare
-from headless.reports.headline import shown
-from headless.reports.statistics import estimate
-
-
-def show(comparison: Comparison) -> None:
-    """Print the headline numbers: one row a number, one column a group."""
-    from rich.console import Console
-    from rich.table import Table
-
-    groups = comparison.groups
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("", no_wrap=True)
-    for group in groups:
-        count = f" [dim]({len(group.runs)} runs)[/dim]" if len(group.runs) > 1 else ""
-        table.add_column(f"{_plain(group.label)}{count}", justify="right")
-    for quantity in shown(groups):
-        found = [estimate(group.values(quantity.key)) for group in groups]
-        cells = [
-            f"{quantity.text(e.mean if e else None)} [dim]{quantity.interval(e)}[/dim]".strip()
-            for e in found
-        ]
-        unit = f" [dim]{quantity.unit}[/dim]" if quantity.unit else ""
-        table.add_row(f"{quantity.name}{unit}", *cells)
-    console = Console()
-    console.print(table)
-    for warning in comparison.warnings:
-        console.print(f"[yellow]warning:[/yellow] {_plain(warning)}", highlight=False)
-
-
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
+from headless.reports.compare import compare
 
 
 def main(arguments: list[str]) -> None:
@@ -52,9 +19,21 @@ def main(arguments: list[str]) -> None:
         description="Run directories to a table and one self-contained report.html.",
         allow_abbrev=False,
     )
-    parser.add_argument("runs", nargs="*", type=Path, help="the run directories, several")
+    parser.add_argument(
+        "runs",
+        nargs="*",
+        type=Path,
+        help="run directories, directories of headless finetune, or folders of these, several",
+    )
     parser.add_argument(
         "--output", type=Path, default=None, help="where report.html and compare.json go"
+    )
+    parser.add_argument(
+        "--baseline",
+        type=str,
+        default=None,
+        help="what the others are measured against: a run's name, or a recipe's as the table "
+        "shows it; the first cross-entropy one by default",
     )
     parser.add_argument(
         "--overwrite", type=bool, default=False, help="replace a report that is there already"
@@ -65,6 +44,10 @@ def main(arguments: list[str]) -> None:
         raise HeadlessError(
             "say where the report goes: headless compare runs/a runs/b --output DIR"
         )
-    comparison = compare(runs, options.output, overwrite=options.overwrite)
+    comparison = compare(
+        runs, options.output, overwrite=options.overwrite, baseline=options.baseline
+    )
+    from headless.reports.terminal import show  # rich is not needed to answer --help
+
     show(comparison)
     print(f"report: {comparison.report}")

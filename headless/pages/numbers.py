@@ -1,14 +1,22 @@
 """Numbers as a reader wants them: few digits, a prefix instead of zeros."""
 
-import math
+import sys
+from typing import Any, TypeGuard
 
 _PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 MISSING = "–"  # the dash of an empty cell
 
 
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether it is a finite number."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return abs(value) <= sys.float_info.max  # an integer can be larger
+
+
 def compact(value: float, digits: int = 3) -> str:
     """At most `digits` significant digits with an SI prefix: 1234567 is 1.23M, 0.0125 is 0.0125."""
-    if not math.isfinite(value):
+    if not is_number(value):
         return MISSING
     if value == 0:
         return "0"
@@ -22,7 +30,7 @@ def compact(value: float, digits: int = 3) -> str:
 
 def decimals(value: float | None, places: int = 3) -> str:
     """A fixed number of decimals with a thousands separator; a dash for what is not known."""
-    if value is None or not math.isfinite(value):
+    if not is_number(value):
         return MISSING
     text = f"{value:,.{places}f}"
     return text.removeprefix("-") if float(text.replace(",", "")) == 0 else text.replace("-", "−")

@@ -2,48 +2,43 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from headless.errors import HeadlessError
 from headless.files import write_text
+from headless.reports.comparison import Comparison
 from headless.reports.evaluations import evaluations_of
 from headless.reports.fairness import unfair
+from headless.reports.finetunings import as_json as finetunings_as_json
+from headless.reports.finetunings import read_finetuning
+from headless.reports.groups import Group, differing_settings, observing_differences, read_groups
 from headless.reports.headline import QUANTITIES, baseline_of, share_to_reach
 from headless.reports.lm_heads import as_json as tuned_as_json
 from headless.reports.lm_heads import split
-from headless.reports.reading import Group, differing_settings, read_groups
+from headless.reports.places import find_places
 from headless.reports.sections import build_page
 from headless.reports.statistics import difference, estimate
 
 REPORT, NUMBERS = "report.html", "compare.json"
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """What was compared: the groups of runs, what is unfair about it, and where the page is.
-
-    `tuned` are the groups that began from a trained model, where others did not: they have a
-    section of their own.
-    """
-
-    groups: list[Group]
-    warnings: list[str]
-    report: Path
-    tuned: list[Group] = field(default_factory=list)
-
-
-def compare(runs: Sequence[Path], output: Path, *, overwrite: bool = False) -> Comparison:
+def compare(
+    runs: Sequence[Path], output: Path, *, overwrite: bool = False, baseline: str | None = None
+) -> Comparison:
     """Write `report.html` and `compare.json` into `output`.
 
     Args:
-        runs: run directories. Those that differ in nothing but seed, name and place are one group.
+        runs: run directories, directories of `headless finetune`, and folders of these. Runs that
+            differ in nothing but seed, name, place and in what only observes are one group.
         output: the directory to write to; made where it is missing.
         overwrite: replace a report that is there already. Nothing else in it is touched.
+        baseline: the label of a group or the name of a run, against which the others are measured;
+            the first cross-entropy group by default.
 
     Raises:
-        HeadlessError: no runs, not a run directory, a damaged file, or a report in the way.
+        HeadlessError: no runs, not a run directory, a damaged file, an unknown baseline, or a
+            report in the way.
     """
     output = Path(output)
     if output.exists() and not output.is_dir():
@@ -54,9 +49,18 @@ def compare(runs: Sequence[Path], output: Path, *, overwrite: bool = False) -> C
             f"{output} has a {there[0]} already: replace it with --overwrite true, or give another "
             "--output"
         )
-    groups, tuned = split(read_groups([Path(path) for path in runs]))
-    comparison = Comparison(groups, unfair(groups), output / REPORT, tuned)
-    page = build_page(groups, comparison.warnings, output, tuned)
+    places = find_places([Path(path) for path in runs])
+    groups, tuned = split(read_groups(places.runs))
+    comparison = Comparison(
+        groups,
+        unfair(groups),
+        output / REPORT,
+        tuned,
+        [read_finetuning(path) for path in places.finetunings],
+        baseline_of(groups, baseline) if groups or baseline else None,
+        places.left_out,
+    )
+    page = build_page(comparison)
     numbers = json.dumps(as_json(comparison), indent=2, ensure_ascii=False, allow_nan=False)
     output.mkdir(parents=True, exist_ok=True)
     write_text(output / NUMBERS, numbers + "\n")
@@ -66,16 +70,18 @@ def compare(runs: Sequence[Path], output: Path, *, overwrite: bool = False) -> C
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
     """All numbers of a comparison as plain values; what is not known is left out."""
-    groups = comparison.groups
-    baseline = baseline_of(groups)
+    groups, baseline = comparison.groups, comparison.baseline
     return {
         "format": 1,
         "interval": "95 %, Student's t over runs",
-        "baseline": baseline.label,
+        "baseline": baseline.label if baseline else None,
         "warnings": comparison.warnings,
+        "left_out": comparison.left_out,
         "differing_settings": differing_settings(groups),
-        "groups": [_group(group, baseline) for group in groups],
+        "observing_settings": observing_differences(groups),
+        "groups": [_group(group, baseline or group) for group in groups],
         "fine_tuned": tuned_as_json(comparison.tuned),
+        "classifiers": finetunings_as_json(comparison.finetunings),
     }
 
 
@@ -105,6 +111,8 @@ def _group(group: Group, baseline: Group) -> dict[str, Any]:
         "backbone": group.first.summary.get("backbone"),
         "width": group.first.width,
         "memory_kind": group.first.memory_kind,
+        "memory_of": group.first.memory_scope,
+        "inexact_share": group.inexact_share,
         "runs": [
             {"name": run.name, "seed": run.seed, "finished": run.finished} for run in group.runs
         ],

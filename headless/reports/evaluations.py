@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from headless.pages.numbers import is_number
 from headless.pages.page import Cell, Column, Page
 from headless.reports.fairness import same_budget, same_tokenizer
+from headless.reports.groups import Group
 from headless.reports.headline import Quantity
-from headless.reports.reading import Group, Run
-from headless.reports.statistics import LEVEL, Estimate, estimate, student_t_quantile
+from headless.reports.reading import Run, keyed
+from headless.reports.statistics import Estimate, estimate, leader, t_quantile
 from headless.runs.evaluations import Evaluation, latest
 
 SETTINGS = ("max_length", "stride", "num_fewshot")  # what else a score depends on
@@ -109,8 +111,10 @@ class TaskTable:
 def value_of(result: Evaluation, metric: str) -> float | None:
     """A metric of a result, or the accuracy of a subset: "subset/name"."""
     if metric.startswith("subset/"):
-        return result.subsets.get(metric.removeprefix("subset/"), {}).get("accuracy")
-    return result.metrics.get(metric)
+        value: Any = _subset(result, metric).get("accuracy")
+    else:
+        value = result.metrics.get(metric)
+    return float(value) if is_number(value) else None
 
 
 def task_tables(groups: Sequence[Group]) -> list[TaskTable]:
@@ -138,12 +142,13 @@ def add_zero_shot(page: Page, groups: Sequence[Group]) -> None:
         "What `headless evaluate` found: the last result of each run, task and LM head. With "
         "several seeds ± is the 95 % interval of the mean over them; with one, s.e. is the "
         "standard error over the items of the task. Bold: the best, where the budget is the same "
-        "and its lead over the next is more than two standard errors of their difference."
+        "and its lead is more than chance: the interval of its difference to every other leaves "
+        "zero out or, with one seed, it is more than two standard errors ahead of the next."
     )
     fair = same_budget(groups)
     for table in tables:
         columns, rows = table_cells(table, fair=fair, one_tokenizer=same_tokenizer(groups))
-        page.table(columns, rows, f"{table.title}. {ABOUT[table.kind]}", wide=True)
+        page.table(columns, rows, f"{table.title}. {ABOUT.get(table.kind, '')}", wide=True)
 
 
 def table_cells(
@@ -230,8 +235,7 @@ def _detail(quantity: Quantity, row: Row, found: Estimate | None) -> str:
 def _standard_error(quantity: Quantity, row: Row, found: Estimate) -> float:
     """Of a row's mean: over its runs, or over the items where there is one run; 0 if not known."""
     if found.n > 1:
-        quantile = student_t_quantile((1 + LEVEL) / 2, found.n - 1)
-        return (found.half_width or 0.0) / quantile
+        return (found.half_width or 0.0) / t_quantile(found.n - 1)
     errors = [_error(result, quantity.key) for result in row.results.values()]
     return next((error for error in errors if error), 0.0)
 
@@ -240,14 +244,25 @@ def _error(result: Evaluation | None, metric: str) -> float | None:
     if result is None:
         return None
     if metric.startswith("subset/"):
-        return result.subsets.get(metric.removeprefix("subset/"), {}).get("accuracy_error")
-    return result.errors.get(metric)
+        value: Any = _subset(result, metric).get("accuracy_error")
+    else:
+        value = result.errors.get(metric)
+    return float(value) if is_number(value) else None
+
+
+def _subset(result: Evaluation, metric: str) -> dict[str, Any]:
+    found = result.subsets.get(metric.removeprefix("subset/"))
+    return found if isinstance(found, dict) else {}
 
 
 def _best(quantity: Quantity, rows: Sequence[Row], means: Sequence[Estimate | None]) -> int | None:
-    """The place of the row that leads by more than two standard errors of the difference."""
+    """The place of the row that leads by more than chance: over seeds where all have several, else
+    by more than two standard errors of the difference."""
     if quantity.better is None or len(rows) < 2:
         return None
+    if all(one is not None and one.n > 1 for one in means):
+        by_seed = [keyed(row.group.runs, row.values(quantity.key)) for row in rows]
+        return leader(by_seed, quantity.better)
     sign = 1 if quantity.better == "lower" else -1
     known = [
         (sign * one.mean, _standard_error(quantity, row, one) ** 2, place)

@@ -1,12 +1,39 @@
 """What a reader must know before comparing: sentences on what differs besides the objective."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from headless.pages.numbers import compact
-from headless.reports.reading import Group, Run
+from headless.pages.numbers import MISSING, compact
+from headless.reports.groups import Group
+from headless.reports.reading import Run
+from headless.reports.settings import (
+    OBJECTIVE,
+    STEP_FACTORS,
+    counting,
+    differing,
+    sequences_per_step,
+)
 
 TOKEN_TOLERANCE = 0.005  # of the budget: the last step of a run may be a partial one
+MAX_TEXT = 40  # letters of a value in a sentence
+# What a difference means, where that can be said; the most special name of a setting first.
+MEANINGS = {
+    "data.sequence_length": "sequence lengths: a longer context makes each token easier",
+    "data.batch_size": "micro-batch sizes: a headless run has as many negatives as it has rows",
+    "data.val_batch_size": "parts of the validation text that were scored",
+    "trainer.limit_val_batches": "parts of the validation text that were scored",
+    "model.backbone": "backbones",
+    "model.optimizer": "optimizer settings",
+    "model.schedule": "learning-rate schedules",
+    "model.compile": "compilation: time and memory are not the objective's alone",
+    "trainer.precision": "numeric precisions: time and memory are not the objective's alone",
+    "trainer.devices": "numbers of devices: time and memory are not the objective's alone",
+    "trainer.num_nodes": "numbers of nodes: time and memory are not the objective's alone",
+    "trainer": "settings of the trainer",
+    "data": "settings of the data",
+    "model": "settings of the model besides the objective",
+    "": "settings",
+}
 
 
 def unfair(groups: Sequence[Group]) -> list[str]:
@@ -16,24 +43,22 @@ def unfair(groups: Sequence[Group]) -> list[str]:
     if not same_tokenizer(groups):
         found.append(
             "The runs used different tokenizers: nats per token, perplexity and accuracy count "
-            "other units for each of them. Compare bits per byte."
+            f"other units for each of them. {_across_tokenizers(groups)}"
         )
-    if _several(runs, lambda run: run.dataset):
+    if not same_data(groups):
         names = ", ".join(sorted({run.data for run in runs}))
         found.append(f"The runs were trained on different data ({names}).")
-    for key, words in {
-        "data.sequence_length": "sequence lengths: a longer context makes each token easier",
-        "data.batch_size": "micro-batch sizes: a headless run has as many negatives as it has rows",
-        "model.backbone": "backbones",
-        "model.optimizer": "optimizer settings",
-        "model.schedule": "learning-rate schedules",
-        "trainer.precision": "numeric precisions: time and memory are not the objective's alone",
-        "trainer.devices": "numbers of devices: time and memory are not the objective's alone",
-    }.items():
-        if _several(runs, _settings_below(key)):
-            found.append(f"The runs have different {words} (`{key}`).")
-    if _several(runs, _environment("cpu", "gpus", "cores")):
+    if _several(runs, lambda run: run.begins_from):
+        names = ", ".join(sorted({run.begins_from or "random weights" for run in runs}))
+        found.append(f"The runs began from different models ({names}).")
+    found += _settings(runs)
+    if not same_hardware(groups):
         found.append("The runs were made on different hardware: do not compare time and memory.")
+    if len({run.memory_scope for run in runs if run.summary}) > 1:
+        found.append(
+            "The memory of some runs is of training alone, that of others (an earlier version) of "
+            "training and validation: do not compare it."
+        )
     if _several(runs, _environment("commit", "headless")):
         found.append("The runs were made with different versions of the code.")
     return found + _seeds(groups)
@@ -51,6 +76,50 @@ def same_tokenizer(groups: Sequence[Group]) -> bool:
     """Whether all runs whose tokenizer is known used the same one."""
     known = {run.tokenizer for group in groups for run in group.runs} - {None}
     return len(known) < 2
+
+
+def same_unit(key: str, groups: Sequence[Group]) -> bool:
+    """Whether a score counts the same for all: bits per byte also does between tokenizers, where
+    all of these give the text back."""
+    return same_tokenizer(groups) or (key.endswith("bits_per_byte") and not inexact(groups))
+
+
+def inexact(groups: Sequence[Group]) -> list[str]:
+    """What bits per byte does not say where a tokenizer does not give the text back."""
+    lossy = [group for group in groups if group.inexact_share > 0]
+    if not lossy:
+        return []
+    shares = ", ".join(f"{g.label}: {compact(100 * g.inexact_share, 2)} %" for g in lossy)
+    return [
+        "* Bits per byte counts the bytes of the text as it was, but the tokenizer does not give "
+        f"all of it back. Share of the bytes in documents that it changes: {shares}. What it drops "
+        "is not predicted, so this is no fair number between tokenizers."
+    ]
+
+
+def _across_tokenizers(groups: Sequence[Group]) -> str:
+    if inexact(groups):
+        return (
+            "Bits per byte does not help here, since a tokenizer does not give the text back: "
+            "these scores cannot be compared."
+        )
+    return "Compare bits per byte."
+
+
+def same_data(groups: Sequence[Group]) -> bool:
+    """Whether all runs had the same data: by its digest, and by its name where a run has none."""
+    runs = [run for group in groups for run in group.runs]
+    known = {digest for run in runs if (digest := run.summary.get("dataset_sha256"))}
+    return len(known) < 2 and (
+        all(run.summary.get("dataset_sha256") for run in runs)
+        or not _several(runs, lambda r: r.data)
+    )
+
+
+def same_hardware(groups: Sequence[Group]) -> bool:
+    """Whether all runs were made on machines of one kind."""
+    runs = [run for group in groups for run in group.runs]
+    return not _several(runs, _environment("cpu", "gpus", "cores"))
 
 
 def same_budget(groups: Sequence[Group]) -> bool:
@@ -95,8 +164,40 @@ def remarks(groups: Sequence[Group]) -> list[str]:
     return found
 
 
-def _settings_below(key: str) -> Callable[[Run], Any]:
-    return lambda run: {k: v for k, v in run.flat_config.items() if f"{k}.".startswith(f"{key}.")}
+def _settings(runs: Sequence[Run]) -> list[str]:
+    """A sentence for each kind of setting that differs besides the objective."""
+    configs = [counting(run.settings) for run in runs]
+    differences = {
+        key: texts
+        for key, texts in differing(configs).items()
+        if not f"{key}.".startswith(f"{OBJECTIVE}.")
+    }
+    found = []
+    steps = {sequences_per_step(run.settings) for run in runs} - {None}
+    if len(steps) > 1:
+        factors = ", ".join(f"`{key}`" for key in STEP_FACTORS if key in differences)
+        found.append(
+            f"The runs have different batches of an optimizer step ({_listed(sorted(steps))} "
+            f"sequences over all devices; {factors})."
+        )
+    by_meaning: dict[str, list[str]] = {}
+    for key, texts in differences.items():
+        meaning = next(words for name, words in MEANINGS.items() if _is_below(key, name))
+        values = _listed(dict.fromkeys(texts))
+        by_meaning.setdefault(meaning, []).append(f"`{key}`: {values}")
+    return found + [
+        f"The runs have different {meaning} ({'; '.join(keys)})."
+        for meaning, keys in by_meaning.items()
+    ]
+
+
+def _is_below(key: str, name: str) -> bool:
+    return not name or f"{key}.".startswith(f"{name}.")
+
+
+def _listed(values: Iterable[Any]) -> str:
+    words = [MISSING if value is None else str(value) for value in values]
+    return ", ".join(w if len(w) <= MAX_TEXT else f"{w[: MAX_TEXT - 1]}…" for w in words)
 
 
 def _environment(*keys: str) -> Callable[[Run], Any]:

@@ -9,12 +9,20 @@ from typing import Literal
 
 import numpy as np
 
+from headless.errors import HeadlessError
 from headless.pages.numbers import MISSING, compact, decimals
 from headless.pages.page import Cell, Column
-from headless.reports.fairness import same_budget, same_tokenizer
+from headless.reports.fairness import (
+    inexact,
+    same_budget,
+    same_data,
+    same_hardware,
+    same_tokenizer,
+    same_unit,
+)
+from headless.reports.groups import Group
 from headless.reports.plots import group_curves, mean_curve
-from headless.reports.reading import Group
-from headless.reports.statistics import Estimate, difference, estimate
+from headless.reports.statistics import Estimate, difference, estimate, leader
 
 # How a number is written: counts with a prefix, or a fixed number of decimals.
 Digits = int | Literal["compact"]
@@ -49,12 +57,15 @@ class Quantity:
 
 COST, SCORES, GEOMETRY = "cost", "validation, under the objective's LM head", "geometry"
 RANK = "geometry/effective_rank/last_layer"
+MEMORY = ("peak_memory_gib", "peak_validation_memory_gib")
 QUANTITIES = (
     Quantity("parameters", "params", "", COST, "compact"),
     Quantity("tokens", "tokens", "", COST, "compact"),
     Quantity("seconds", "time", "seconds", COST, 0, "lower"),
     Quantity("tokens_per_second", "speed", "tokens/s", COST, 0, "higher"),
+    Quantity("startup_seconds", "start-up", "seconds", COST, 0),
     Quantity("peak_memory_gib", "memory", "GiB", COST, 2, "lower"),
+    Quantity("peak_validation_memory_gib", "in validation", "GiB", COST, 2, "lower"),
     Quantity("val/nll", "nll", "nats/token", SCORES, 3, "lower"),
     Quantity("val/perplexity", "perplexity", "", SCORES, 2, "lower"),
     Quantity("val/bits_per_byte", "bits/byte", "", SCORES, 3, "lower"),
@@ -73,22 +84,20 @@ def shown(groups: Sequence[Group]) -> list[Quantity]:
 def headline(groups: Sequence[Group]) -> tuple[list[Column], list[list[Cell]]]:
     """The headline table: one row a group, mean and 95 % interval over its runs.
 
-    The best mean of a column is strong where every group has one and there is no tie, and only if
-    all runs had the same budget and tokenizer.
+    The best mean of a column is strong where it is better than every other by more than chance
+    over seeds (`leader`), and only where the runs can be compared: `_comparable`.
     """
     quantities = shown(groups)
     widths = {group.first.width for group in groups}
-    kinds = {run.memory_kind for group in groups for run in group.runs}
     columns = [Column("objective", "backbone, runs", "left")]
     for q in quantities:
         unit = q.unit
-        if q.key == "peak_memory_gib" and len(kinds) == 1:
-            unit = f"{unit}, {kinds.copy().pop()}"
+        if q.key in MEMORY:
+            unit = ", ".join([unit, *(words for words in memory_of(groups, q.key) if words)])
         if q.key == RANK and len(widths) == 1 and None not in widths:
-            unit = f"of {widths.copy().pop()}"
-        columns.append(Column(q.name, unit, "right", q.group))
-    fair = len(groups) > 1 and same_budget(groups) and same_tokenizer(groups)
-    best = {q.key: _best(q, groups) if fair else None for q in quantities}
+            unit = f"of {next(iter(widths))}"
+        columns.append(Column(marked(q, groups), unit, "right", q.group))
+    best = {q.key: _best(q, groups) for q in quantities}
     rows = []
     for group in groups:
         backbone = str(group.first.summary.get("backbone") or "")
@@ -103,26 +112,69 @@ def headline(groups: Sequence[Group]) -> tuple[list[Column], list[list[Cell]]]:
                 detail = f"{detail} of {group.first.width}".strip()
             if found and found.n < len(group.runs):
                 detail = f"{detail} ({found.n} runs)".strip()
-            if found and quantity.key == "peak_memory_gib" and len(kinds) > 1:
-                detail = f"{detail} {group.first.memory_kind}".strip()
+            if found and quantity.key in MEMORY:
+                common = memory_of(groups, quantity.key)
+                own = [w for w in memory_of([group], quantity.key) if w and w not in common]
+                detail = " ".join(filter(None, (detail, ", ".join(own))))
             row.append(Cell(text, detail, strong=best[quantity.key] is group))
         rows.append(row)
     return columns, rows
 
 
-def baseline_of(groups: Sequence[Group]) -> Group:
-    """What the others are measured against: the first cross-entropy group, else the first group."""
-    vanilla = [group for group in groups if group.first.objective_class == "CrossEntropy"]
-    return (vanilla or list(groups))[0]
+def marked(quantity: Quantity, groups: Sequence[Group]) -> str:
+    """The name of a quantity, with a mark where `fairness.inexact` has something to say of it."""
+    star = " *" if quantity.key.endswith("bits_per_byte") and inexact(groups) else ""
+    return quantity.name + star
 
 
-def relative(groups: Sequence[Group]) -> tuple[list[Column], list[list[Cell]]]:
+def memory_of(groups: Sequence[Group], key: str = MEMORY[0]) -> tuple[str, str]:
+    """Whose memory the peaks are and of what: "host", "training"; empty where they differ."""
+    runs = [run for group in groups for run in group.runs]
+    kinds, scopes = {run.memory_kind for run in runs}, {run.memory_scope for run in runs}
+    scope = scopes.pop() if len(scopes) == 1 and key == MEMORY[0] else ""
+    return kinds.pop() if len(kinds) == 1 else "", scope
+
+
+def baseline_of(groups: Sequence[Group], name: str | None = None) -> Group:
+    """What the others are measured against: what is named, or the first cross-entropy group, else
+    the first group.
+
+    Args:
+        groups: of the comparison.
+        name: the label of a group, or the name or the path of a run.
+
+    Raises:
+        HeadlessError: nothing is called that, or several groups are.
+    """
+    if name is None:
+        vanilla = [group for group in groups if group.first.objective_class == "CrossEntropy"]
+        return (vanilla or list(groups))[0]
+    found = [group for group in groups if group.label == name] or [
+        group
+        for group in groups
+        if any(name in (run.name, str(run.directory.path)) for run in group.runs)
+    ]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        labels = ", ".join(repr(group.label) for group in found)
+        raise HeadlessError(f"--baseline {name} is in several recipes: name one of them, {labels}")
+    known = [word for g in groups for word in (repr(g.label), *(run.name for run in g.runs))]
+    raise HeadlessError(
+        f"--baseline: no recipe or run that is compared is called {name!r}; "
+        f"there are {', '.join(known) or 'none'}"
+    )
+
+
+def relative(
+    groups: Sequence[Group], baseline: Group | None = None
+) -> tuple[list[Column], list[list[Cell]]]:
     """Each group against the baseline: ratios of costs, differences of scores.
 
     The last columns say after which share of the baseline's budget a group's mean validation nll
     had come down to the baseline's last value.
     """
-    baseline = baseline_of(groups)
+    baseline = baseline or baseline_of(groups)
     ratios = ["seconds", "tokens_per_second", "peak_memory_gib", "flops"]
     ratios = [key for key in ratios if estimate(baseline.values(key))]
     names = {
@@ -135,7 +187,7 @@ def relative(groups: Sequence[Group]) -> tuple[list[Column], list[list[Cell]]]:
     deltas = [q for q in deltas if estimate(baseline.values(q.key))]
     columns = [Column("objective", "", "left")]
     columns += [Column(*names[key], "right", COST) for key in ratios]
-    columns += [Column(f"Δ {q.name}", q.unit, "right", "scores") for q in deltas]
+    columns += [Column(f"Δ {marked(q, groups)}", q.unit, "right", "scores") for q in deltas]
     reach = "budget to reach its nll"
     columns += [Column("tokens", "ratio", "right", reach), Column("time", "ratio", "right", reach)]
     rows = []
@@ -143,14 +195,14 @@ def relative(groups: Sequence[Group]) -> tuple[list[Column], list[list[Cell]]]:
         row = [Cell(group.label, "baseline" if group is baseline else "", swatch=group.index)]
         for key in ratios:
             one, other = estimate(group.values(key)), estimate(baseline.values(key))
-            if key == "peak_memory_gib" and group.first.memory_kind != baseline.first.memory_kind:
-                other = None  # the memory of another device
+            if key in MEMORY and memory_of([group]) != memory_of([baseline]):
+                other = None  # of another device, or of more than training
             ratio = one.mean / other.mean if one and other and other.mean else None
             row.append(Cell(decimals(ratio, 2)))
         for quantity in deltas:
             found = difference(group.by_seed(quantity.key), baseline.by_seed(quantity.key))
-            if quantity.key != "val/bits_per_byte" and not same_tokenizer([group, baseline]):
-                found = None  # other units
+            if not same_unit(quantity.key, [group, baseline]):
+                found = None
             same = group is baseline
             text = "0" if same else signed(quantity, found)
             row.append(Cell(text, "" if same else quantity.interval(found)))
@@ -194,9 +246,22 @@ def share_to_reach(group: Group, baseline: Group, axis: str) -> float | None:
 
 
 def _best(quantity: Quantity, groups: Sequence[Group]) -> Group | None:
-    found = [estimate(group.values(quantity.key)) for group in groups]
-    known = [one.mean for one in found if one]
-    if quantity.better is None or len(known) < len(groups) or len(set(known)) < len(known):
+    if quantity.better is None or not _comparable(quantity, groups):
         return None
-    extreme = min(known) if quantity.better == "lower" else max(known)
-    return groups[known.index(extreme)]
+    place = leader([group.by_seed(quantity.key) for group in groups], quantity.better)
+    texts = [_mean_text(quantity, group) for group in groups]
+    # What cannot be seen in the digits that are shown is not shown as better.
+    return None if place is None or texts.count(texts[place]) > 1 else groups[place]
+
+
+def _mean_text(quantity: Quantity, group: Group) -> str:
+    found = estimate(group.values(quantity.key))
+    return quantity.text(found.mean if found else None)
+
+
+def _comparable(quantity: Quantity, groups: Sequence[Group]) -> bool:
+    if not (same_budget(groups) and same_tokenizer(groups) and same_data(groups)):
+        return False
+    if quantity.group == COST and not same_hardware(groups):
+        return False
+    return quantity.key not in MEMORY or all(memory_of(groups))

@@ -12,6 +12,7 @@ from headless.analysis import tables
 from headless.pages.numbers import MISSING, compact
 from headless.pages.page import Cell, Column, Page
 from headless.reports import inside_plots
+from headless.reports.groups import Group
 from headless.reports.inside_reading import (
     analysed,
     disputed,
@@ -19,7 +20,7 @@ from headless.reports.inside_reading import (
     scalar_of,
     verdicts,
 )
-from headless.reports.reading import Group, Run
+from headless.reports.reading import Run
 from headless.reports.statistics import estimate
 
 MAX_ROWS = 200  # of a finding's numbers; each run's analysis.json has all

@@ -13,6 +13,7 @@ from headless.pages.figures import (
     new_figure,
     series_color,
 )
+from headless.reports.groups import Group
 from headless.reports.inside_reading import (
     analysed,
     angle_density,
@@ -21,7 +22,7 @@ from headless.reports.inside_reading import (
     last_spectrum,
 )
 from headless.reports.plots import WIDE, Curve, legend
-from headless.reports.reading import Group, Run
+from headless.reports.reading import Run
 
 Read = Callable[[Run], Curve | None]
 Panel = tuple[str, Read, Read | None]  # title, the curve, its null model

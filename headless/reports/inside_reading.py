@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from headless.reports.reading import Group, Run
+from headless.pages.numbers import is_number
+from headless.reports.groups import Group
+from headless.reports.reading import Run
 
 
 def findings_of(run: Run) -> dict[str, dict[str, Any]]:
@@ -28,7 +30,7 @@ def scalar_of(run: Run, name: str) -> float | None:
     """A number by its name, whichever finding holds it."""
     for finding in findings_of(run).values():
         value = (finding.get("scalars") or {}).get(name)
-        if value is not None:
+        if is_number(value):
             return float(value)
     return None
 
@@ -52,7 +54,7 @@ def by_block(run: Run, pattern: str) -> np.ndarray | None:
         return None
     form = re.compile(re.escape(pattern).replace(r"\*", r"(\d+)"))
     found = {
-        int(match.group(1)): np.nan if value is None else float(value)
+        int(match.group(1)): float(value) if is_number(value) else np.nan
         for name, value in (finding.get("scalars") or {}).items()
         if (match := form.fullmatch(name))
     }

@@ -13,8 +13,9 @@ import numpy as np
 from headless.pages.figures import MUTED, compact_ticks, drawing_style, new_figure, series_color
 from headless.pages.numbers import MISSING, decimals
 from headless.pages.page import Cell, Column, Page
+from headless.reports.groups import Group
 from headless.reports.plots import mean_curve, thin
-from headless.reports.reading import Group, Run
+from headless.reports.reading import Run
 from headless.reports.statistics import Estimate, estimate
 
 WIDE = 11.2

@@ -18,7 +18,8 @@ from headless.pages.figures import (
     series_color,
 )
 from headless.pages.numbers import compact, decimals
-from headless.reports.reading import AXES, Group
+from headless.reports.groups import Group
+from headless.reports.reading import AXES
 from headless.reports.statistics import estimate
 
 AXIS_NAMES = {"tokens": "training tokens", "seconds": "training seconds", "flops": "training FLOPs"}

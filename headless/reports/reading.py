@@ -4,38 +4,21 @@ Only the files of a run directory are read. A run that is still going, or was st
 summary or an old one: what its metrics say counts then.
 """
 
-import json
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from headless.errors import HeadlessError
-from headless.pages.numbers import MISSING
+from headless.pages.numbers import is_number
+from headless.reports import records
+from headless.reports.settings import flatten
 from headless.runs.directory import RunDirectory, open_run
 from headless.runs.evaluations import Evaluation, read_evaluations
 from headless.runs.metrics import read_metrics
 
-# What may differ between two runs of one recipe: seeds, names, places, what is only shown.
-NOT_THE_RECIPE = (
-    "seed_everything",
-    "run.",
-    "config",
-    "ckpt_path",
-    "data.seed",
-    "model.init_from",  # what it says of the source stands in `Run.begins_from`
-    "data.path",
-    "data.num_workers",
-    "data.verify",
-    "trainer.default_root_dir",
-    "trainer.enable_progress_bar",
-    "trainer.enable_model_summary",
-    "trainer.logger",
-)
 AXES = ("tokens", "seconds", "flops")
 STARTS = {"source": "its own", "embedding": "the embeddings", "random": "random weights"}
 
@@ -55,8 +38,8 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The run's name."""
-        return str(self.summary.get("name") or self.directory.path.name)
+        """The run's name: its directory's, whatever it was called when it was made."""
+        return Path(os.path.abspath(self.directory.path)).name
 
     @property
     def seed(self) -> int | None:
@@ -109,6 +92,12 @@ class Run:
         return self.summary.get("tokenizer_sha256")
 
     @property
+    def inexact_share(self) -> float:
+        """Share of the text's bytes in documents that its tokenizer does not give back."""
+        share = self.summary.get("inexact_share")
+        return float(share) if is_number(share) else 0.0
+
+    @property
     def dataset(self) -> str:
         """A digest of the data; its name where an unfinished run has none yet."""
         return self.summary.get("dataset_sha256") or self.data
@@ -122,6 +111,19 @@ class Run:
     def flat_config(self) -> dict[str, Any]:
         """The config with dotted keys; lists are values."""
         return dict(flatten(self.config))
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The config as it was carried out: with what "auto" and null came to, where known."""
+        found = dict(self.flat_config)
+        if found.get("trainer.precision") is None:
+            found["trainer.precision"] = self.environment.get("precision")
+        devices = found.get("trainer.devices")
+        if not isinstance(devices, int) or devices < 1:
+            world, nodes = self.environment.get("devices"), found.get("trainer.num_nodes") or 1
+            if isinstance(world, int) and isinstance(nodes, int) and nodes > 0:
+                found["trainer.devices"] = max(1, world // nodes)
+        return found
 
     @cached_property
     def last(self) -> dict[str, float]:
@@ -171,6 +173,12 @@ class Run:
         kind = "gpu" if "memory/peak_gib" in self.last else "host"
         return str(self.summary.get("memory_kind") or kind)
 
+    @property
+    def memory_scope(self) -> str:
+        """When the peak was taken: "training", or "with validation" as earlier versions did."""
+        knows = "peak_validation_memory_gib" in self.summary or not self.summary
+        return "training" if knows else "with validation"
+
     def curve(self, key: str, axis: str) -> tuple[list[float], list[float]]:
         """The points of a metric over "tokens", "seconds", "flops" or "step", in their order."""
         pairs = [
@@ -182,29 +190,12 @@ class Run:
         return [x for x, _ in pairs], [y for _, y in pairs]
 
 
-@dataclass
-class Group:
-    """Runs of one recipe; `index` is the place among the groups, which gives it its colour."""
-
-    runs: list[Run]
-    index: int
-    label: str = ""
-
-    @property
-    def first(self) -> Run:
-        """One that stands for all where they agree."""
-        return self.runs[0]
-
-    def values(self, key: str) -> list[float | None]:
-        """A number of every run, see `Run.value`."""
-        return [run.value(key) for run in self.runs]
-
-    def by_seed(self, key: str) -> dict[int, float | None]:
-        """A number of every run, by its seed; runs without a seed are numbered below zero."""
-        return {
-            run.seed if run.seed is not None else -1 - place: run.value(key)
-            for place, run in enumerate(self.runs)
-        }
+def keyed(runs: Sequence[Run], values: Sequence[float | None]) -> dict[int, float | None]:
+    """One value a run by the run's seed; runs without a seed are numbered below zero."""
+    return {
+        run.seed if run.seed is not None else -1 - place: value
+        for place, (run, value) in enumerate(zip(runs, values, strict=True))
+    }
 
 
 def read_run(path: Path) -> Run:
@@ -213,108 +204,30 @@ def read_run(path: Path) -> Run:
     Raises:
         HeadlessError: not a run directory, or a file in it is damaged.
     """
-    directory = open_run(path)
-    try:
-        return Run(
-            directory=directory,
-            config=directory.read_config() or {},
-            summary=directory.read_summary(),
-            environment=directory.read_environment(),
-            points=read_metrics(directory.metrics),
-            samples=read_metrics(directory.samples),
-            evaluations=read_evaluations(directory.evaluations),
-            analysis=_read_analysis(directory.analysis / "analysis.json"),
+    run = open_run(path)
+    config = records.read(run.config, run.read_config, records.CONFIG)
+    if isinstance(config.get("model"), str) and "task" in config:
+        raise HeadlessError(
+            f"{path} is a fine-tuning that has no results: headless finetune did not come to its "
+            "end there; leave it out"
         )
-    except (ValueError, yaml.YAMLError) as error:
-        raise HeadlessError(f"{path} holds a damaged file, leave this run out: {error}") from error
-
-
-def _read_analysis(path: Path) -> dict[str, Any]:
-    """What `headless analyze` wrote; empty where it was not called."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def read_groups(paths: Sequence[Path]) -> list[Group]:
-    """Read run directories and group the runs of one recipe, in the order in which they come.
-
-    Raises:
-        HeadlessError: none given, one given twice, or one that cannot be read.
-    """
-    if not paths:
-        raise HeadlessError("name the runs to compare: headless compare runs/a runs/b --output DIR")
-    groups: dict[str, Group] = {}
-    seen: set[Path] = set()
-    for path in paths:
-        if path.resolve() in seen:
-            raise HeadlessError(f"{path} is named twice: name each run once")
-        seen.add(path.resolve())
-        run = read_run(path)
-        groups.setdefault(recipe(run), Group([], len(groups))).runs.append(run)
-    _label(list(groups.values()))
-    return list(groups.values())
-
-
-def recipe(run: Run) -> str:
-    """What makes two runs the same but for their seed: the resolved config and the data."""
-    settings = {k: v for k, v in run.flat_config.items() if not k.startswith(NOT_THE_RECIPE)}
-    parts = [settings, run.dataset, run.tokenizer, run.begins_from]
-    return json.dumps(parts, sort_keys=True, default=str)
-
-
-def differing_settings(groups: Sequence[Group]) -> dict[str, list[str]]:
-    """The settings in which the groups differ: dotted key to a text for each group.
-
-    Where a run was kept, what it was called and its seed are left out.
-    """
-    configs = [group.first.flat_config for group in groups]
-    found = {}
-    for key in sorted({key for config in configs for key in config}):
-        texts = [_text(config[key]) if key in config else MISSING for config in configs]
-        kept = key == "data.path" or not key.startswith(NOT_THE_RECIPE)
-        if kept and len(set(texts)) > 1:
-            found[key] = texts
+    evaluations = read_evaluations(run.evaluations)
+    analysis = run.analysis / "analysis.json"
+    found = Run(
+        directory=run,
+        config=config,
+        summary=records.read(run.summary, run.read_summary, records.SUMMARY),
+        environment=records.read(run.environment, run.read_environment, records.ENVIRONMENT),
+        points=read_metrics(run.metrics),
+        samples=read_metrics(run.samples),
+        evaluations=evaluations,
+        analysis=records.read(analysis, partial(records.load_json, analysis), records.ANALYSIS),
+    )
+    records.checked_all(run.samples, found.samples, records.SAMPLE, ("prompt", "text"))
+    shapes = [asdict(evaluation) for evaluation in evaluations]
+    records.checked_all(run.evaluations, shapes, records.EVALUATION, records.EVALUATION_NEEDS)
+    findings = found.analysis.get("findings") or []
+    records.checked_all(analysis, findings, records.FINDING, ("name",))
+    if found.init_head not in STARTS:
+        raise records.damaged(run.config, f"model.init_head is {found.init_head!r}")
     return found
-
-
-def flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested mappings as dotted keys."""
-    for key, value in values.items():
-        if isinstance(value, dict) and value:
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def is_number(value: Any) -> bool:
-    """Whether it is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
-
-
-def _subject(run: Run) -> str:
-    """What a run trained: its objective, or what was done to which model."""
-    if run.init_from is None:
-        return run.objective
-    frozen = ", head only" if run.flat_config.get("model.freeze_backbone") else ""
-    return f"{run.begins_from}, head from {STARTS[run.init_head]}{frozen}"
-
-
-def _label(groups: list[Group]) -> None:
-    """Name groups by their objective; where two share it, add the settings in which they differ."""
-    for group in groups:
-        group.label = _subject(group.first)
-    names = [group.label for group in groups]
-    for group in groups:
-        same = [g for g, name in zip(groups, names, strict=True) if name == group.label]
-        if len(same) > 1:
-            settings = differing_settings(same)
-            texts = [f"{k.rsplit('.', 1)[-1]}={v[same.index(group)]}" for k, v in settings.items()]
-            short = ", ".join(texts) if len(texts) <= 2 else group.first.name
-            group.label += f", {short or group.first.name}"
-    labels = [group.label for group in groups]
-    for group in groups:
-        if labels.count(group.label) > 1:
-            group.label += f" ({group.first.name})"

@@ -1,82 +1,56 @@
 """The sections of the comparison's page, in the order in which they are read."""
 
-import shlex
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
-import headless
-from headless.pages.numbers import MISSING, compact, decimals
+from headless.pages.numbers import compact
 from headless.pages.page import Cell, Column, Page, TextCard
+from headless.reports.comparison import Comparison
 from headless.reports.evaluations import add_zero_shot
-from headless.reports.fairness import remarks, same_budget
+from headless.reports.fairness import inexact, remarks, same_budget
+from headless.reports.finetunings import add_finetunings
+from headless.reports.groups import Group, differing_settings, observing_differences
 from headless.reports.headline import baseline_of, headline, relative
 from headless.reports.inside import add_inside
 from headless.reports.lm_heads import add_lm_heads
+from headless.reports.method import add_method
 from headless.reports.plots import costs, geometry, learning_curves
-from headless.reports.reading import Group, Run, differing_settings
+from headless.reports.reading import Run
 from headless.reports.statistics import estimate
 
 MAX_PROMPTS = 4  # shown open; more are folded away
-NOT_KNOWN = "not known"
-
-DEFINITIONS = (
-    ("LM head", "How a model turns its hidden states h into next-token logits. For cross-entropy "
-     "the head it was trained with. For the headless objective the calibrated head, "
-     "`logits = h·Eᵀ/T + log p(v)`: E is the input embedding table, T the temperature of the "
-     "objective and p the unigram distribution of the training text (counts plus one). It has no "
-     "parameter of its own and is not trained."),
-    ("nll", "Mean negative log-likelihood of the validation tokens under that head, in nats per "
-     "token; perplexity is its exponential."),
-    ("bits per byte", "nll divided by ln 2 and by the mean number of UTF-8 bytes that a validation "
-     "token stands for. It is the one score that can be compared between tokenizers."),
-    ("accuracy", "Share of validation tokens that the head ranks first."),
-    ("bare head", "nll of the headless model under `logits = h·Eᵀ/T`, the tied head without "
-     "log p(v): what a reader who reuses the weights the usual way would see."),
-    ("time, speed", "Seconds of training alone: validation, checkpoints and the monitors' own time "
-     "are left out. Speed is training tokens divided by it."),
-    ("FLOPs", "Of forward and backward pass, counted from the shapes: a headless step scores its "
-     "rows against the distinct targets of the batch, a vanilla one against the vocabulary."),
-    ("memory", "Largest amount held during training: allocated on the GPU, or of the process where "
-     "there is none (host)."),
-    ("anisotropy", "Mean cosine over all pairs of hidden states of the probe batch, without "
-     "position 0, whose vectors are nearly equal in many models; of the embedding table: over all "
-     "pairs of rows. 0 is isotropic, 1 is a single direction."),
-    ("effective rank", "Exponential of the entropy of the normalised singular values of the "
-     "centred vectors (Roy and Vetterli, 2007), from 1 to the width."),
-    ("± ", "95 % interval of the mean over seeds, Student's t with n − 1 degrees of freedom. "
-     "Differences from the baseline are paired by seed where the seeds are the same."),
-)  # fmt: skip
 
 
-def build_page(
-    groups: Sequence[Group], warnings: Sequence[str], output: Path, tuned: Sequence[Group] = ()
-) -> Page:
-    """The page of a comparison.
-
-    Args:
-        groups: what is compared.
-        warnings: what is unfair about it.
-        output: named in the command that makes it again.
-        tuned: fine-tunings, for a section of their own.
-    """
+def build_page(comparison: Comparison) -> Page:
+    """The page of a comparison."""
+    groups, output = comparison.groups, comparison.report.parent
     runs = [run for group in groups for run in group.runs]
-    labels = [group.label for group in groups]
-    listed = " and ".join(filter(None, (", ".join(labels[:-1]), labels[-1])))
-    title = listed if len(groups) <= 3 else f"{len(groups)} recipes"
-    page = Page(f"Comparison: {title}", _subtitle(groups, runs))
-    if warnings:
-        page.notes(warnings, "warning", "Read this before comparing")
-    _results(page, groups)
-    _curves(page, groups)
-    add_zero_shot(page, groups)
-    add_lm_heads(page, tuned)
-    _geometry(page, groups)
-    add_inside(page, groups, output)
-    _samples(page, groups)
-    _settings(page, groups)
-    _method(page, [*groups, *tuned], output)
+    page = Page(f"Comparison: {_title(comparison)}", _subtitle(groups, runs) if runs else "")
+    if comparison.warnings:
+        page.notes(comparison.warnings, "warning", "Read this before comparing")
+    if groups:
+        _results(page, groups, comparison.baseline)
+        _curves(page, groups)
+        add_zero_shot(page, groups)
+    add_finetunings(page, comparison.finetunings)
+    add_lm_heads(page, comparison.tuned)
+    if groups:
+        _geometry(page, groups)
+        add_inside(page, groups, output)
+        _samples(page, groups)
+        _settings(page, groups)
+    add_method(page, comparison)
     return page
+
+
+def _title(comparison: Comparison) -> str:
+    labels = [group.label for group in comparison.groups]
+    kind = "recipes"
+    if not labels:
+        kind = "fine-tuned models"
+        labels = list(dict.fromkeys(one.model for one in comparison.finetunings))
+    if len(labels) > 3:
+        return f"{len(labels)} {kind}"
+    return " and ".join(filter(None, (", ".join(labels[:-1]), labels[-1])))
 
 
 def _subtitle(groups: Sequence[Group], runs: Sequence[Run]) -> str:
@@ -94,27 +68,30 @@ def _subtitle(groups: Sequence[Group], runs: Sequence[Run]) -> str:
     return " · ".join(part for part in parts if part)
 
 
-def _results(page: Page, groups: Sequence[Group]) -> None:
+def _results(page: Page, groups: Sequence[Group], baseline: Group | None) -> None:
     page.heading("Results")
     columns, rows = headline(groups)
     page.table(
         columns,
         rows,
         "The state at the end of training. Mean over runs, ± 95 % interval where a recipe was run "
-        "with several seeds. Bold: the best mean, where budget and tokenizer are the same. Every "
-        "score is computed on the validation text under the head that the objective implies; "
-        "definitions are at the end.",
+        "with several seeds. Bold: better than every other by more than chance, that is, the "
+        "interval of the difference over seeds leaves zero out; nothing is where a recipe has one "
+        "seed, or where budget, data, tokenizer or (for costs) hardware differ. Every score is "
+        "computed on the validation text under the head that the objective implies; definitions "
+        "are at the end.",
         wide=True,
     )
-    limits = remarks(groups)
+    limits = [*inexact(groups), *remarks(groups)]
     if limits:
         page.notes(limits)
     if len(groups) > 1:
-        columns, rows = relative(groups)
+        baseline = baseline or baseline_of(groups)
+        columns, rows = relative(groups, baseline)
         page.table(
             columns,
             rows,
-            f"Against the baseline, {baseline_of(groups).label}. Ratios of the means; differences "
+            f"Against the baseline, {baseline.label}. Ratios of the means; differences "
             "of the scores. The last columns: the share of the baseline's budget after which the "
             "validation nll had fallen to the baseline's last value (below 1: sooner).",
             wide=True,
@@ -194,8 +171,12 @@ def _settings(page: Page, groups: Sequence[Group]) -> None:
         return
     page.heading("What differs between the configs")
     settings = differing_settings(groups)
+    observing = ", ".join(f"`{key}`" for key in observing_differences(groups))
+    also = f" Not the same either, but these only observe: {observing}." if observing else ""
     if not settings:
-        page.paragraph("Nothing but seeds, names and places: the recipes differ in their data.")
+        page.paragraph(
+            f"Nothing but seeds, names and places: the recipes differ in their data.{also}"
+        )
         return
     page.table(
         [Column("setting", "", "left"), *(Column(g.label, "", "left") for g in groups)],
@@ -203,85 +184,6 @@ def _settings(page: Page, groups: Sequence[Group]) -> None:
             [Cell(key, code=True), *(Cell(text, code=True) for text in texts)]
             for key, texts in settings.items()
         ],
-        "All settings of the resolved configs that are not the same, but for seeds, names and "
-        "places. A dash: that objective has no such setting.",
+        "All settings of the resolved configs that are not the same, but for seeds, names, places "
+        f"and what only observes. A dash: that objective has no such setting.{also}",
     )
-
-
-def _method(page: Page, groups: Sequence[Group], output: Path) -> None:
-    runs = [run for group in groups for run in group.runs]
-    page.heading("How this was made")
-    columns = [
-        Column("run", "", "left"),
-        Column("seed"),
-        Column("steps"),
-        Column("wall clock", "seconds"),
-        Column("hardware", "", "left"),
-        Column("code", "", "left"),
-    ]
-    rows: list[list[Cell | str]] = []
-    for group in groups:
-        for run in group.runs:
-            state = "" if run.finished else "not finished"
-            rows.append(
-                [
-                    Cell(run.name, state, swatch=group.index),
-                    MISSING if run.seed is None else str(run.seed),
-                    decimals(run.value("step"), 0),
-                    decimals(run.summary.get("wall_seconds"), 0),
-                    _hardware(run.environment),
-                    _code(run.environment),
-                ]
-            )
-    page.table(columns, rows, "The runs. Wall clock counts everything, from start to end.")
-    page.heading("To make it again", level=3)
-    commands = [_command(run, again=True) for run in runs]
-    parts = [shlex.quote(str(run.directory.path)) for run in runs]
-    parts.append(f"--output {shlex.quote(str(output))} --overwrite true")
-    commands.append(" \\\n    ".join(["headless compare", *parts]))
-    page.code("\n".join(commands))
-    with page.details("Commands as they were given, and versions"):
-        page.code("\n".join(f"{run.name}: {_command(run)}" for run in runs))
-        page.definitions(_versions(runs))
-    page.heading("Definitions", level=3)
-    page.definitions(DEFINITIONS)
-    page.paragraph(f"Made by headless {headless.__version__} from the files of the runs alone.")
-
-
-def _hardware(environment: dict[str, Any]) -> Cell:
-    gpus = [str(name) for name in environment.get("gpus") or []]
-    cpu = str(environment.get("cpu") or NOT_KNOWN)
-    cores = environment.get("cores")
-    processor = f"{cpu}, {cores} cores" if cores else cpu
-    if not gpus:
-        return Cell(processor)
-    names = sorted(set(gpus))
-    return Cell(", ".join(f"{gpus.count(name)} × {name}" for name in names), processor)
-
-
-def _code(environment: dict[str, Any]) -> Cell:
-    commit = environment.get("commit")
-    version = environment.get("headless") or NOT_KNOWN
-    if not commit:
-        return Cell(str(version))
-    return Cell(str(version), str(commit)[:10] + (", modified" if environment.get("dirty") else ""))
-
-
-def _command(run: Run, again: bool = False) -> str:
-    if again:
-        config, name = shlex.quote(str(run.directory.config)), shlex.quote(f"{run.name}-again")
-        return f"headless pretrain --config {config} --run.name {name}"
-    return str(run.environment.get("command") or NOT_KNOWN)
-
-
-def _versions(runs: Sequence[Run]) -> list[tuple[str, str]]:
-    found: dict[str, set[str]] = {}
-    for run in runs:
-        packages = {
-            "python": run.environment.get("python"),
-            **(run.environment.get("packages") or {}),
-        }
-        for name, version in packages.items():
-            if version:
-                found.setdefault(name, set()).add(str(version))
-    return [(name, ", ".join(sorted(versions))) for name, versions in found.items()]

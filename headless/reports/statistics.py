@@ -5,8 +5,11 @@ wide on each side, which is what three seeds can tell.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
+
+from headless.pages.numbers import is_number
 
 LEVEL = 0.95
 
@@ -20,48 +23,16 @@ class Estimate:
     n: int
 
 
-def student_t_cdf(t: float, degrees: int) -> float:
-    """P(T <= t) of Student's distribution with a whole number of degrees of freedom.
+def t_quantile(degrees: float) -> float:
+    """The t between whose negative and itself Student's distribution has `LEVEL`."""
+    from scipy.special import stdtrit  # a comparison of single runs does without
 
-    The closed form of Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.3 and 26.7.4.
-    """
-    theta = math.atan2(t, math.sqrt(degrees))
-    sine, cosine = math.sin(theta), math.cos(theta)
-    odd = degrees % 2
-    term = cosine if odd else 1.0
-    total = 0.0
-    for k in range(degrees // 2):
-        if k:
-            term *= cosine**2 * (2 * k / (2 * k + 1) if odd else (2 * k - 1) / (2 * k))
-        total += term
-    inside = (2 / math.pi) * (theta + sine * total) if odd else sine * total
-    return 0.5 + inside / 2
-
-
-def student_t_quantile(probability: float, degrees: int) -> float:
-    """The t with P(T <= t) = `probability`, for a probability of at least one half.
-
-    Raises:
-        ValueError: no degree of freedom, or a probability outside [0.5, 1).
-    """
-    if degrees < 1 or not 0.5 <= probability < 1:
-        raise ValueError(f"no quantile {probability} for {degrees} degrees of freedom")
-    low, high = 0.0, 1.0
-    while student_t_cdf(high, degrees) < probability:
-        high *= 2
-    for _ in range(200):
-        middle = (low + high) / 2
-        if middle in (low, high):
-            break
-        low, high = (
-            (middle, high) if student_t_cdf(middle, degrees) < probability else (low, middle)
-        )
-    return (low + high) / 2
+    return float(stdtrit(degrees, (1 + LEVEL) / 2))
 
 
 def estimate(values: Iterable[float | None]) -> Estimate | None:
     """The mean of the values that are known and finite, with its interval; None without any."""
-    known = [float(v) for v in values if v is not None and math.isfinite(v)]
+    known = [float(v) for v in values if is_number(v)]
     n = len(known)
     if not n:
         return None
@@ -69,8 +40,7 @@ def estimate(values: Iterable[float | None]) -> Estimate | None:
     if n == 1:
         return Estimate(mean, None, 1)
     deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in known) / (n - 1))
-    t = student_t_quantile((1 + LEVEL) / 2, n - 1)
-    return Estimate(mean, t * deviation / math.sqrt(n), n)
+    return Estimate(mean, t_quantile(n - 1) * deviation / math.sqrt(n), n)
 
 
 def difference(
@@ -79,17 +49,45 @@ def difference(
     """How much larger `values` are than `baseline`; both by seed.
 
     Runs with the same seed saw the same data in the same order, so their differences are what is
-    averaged (a paired t interval). Without a common seed: the difference of the means, and no
-    interval.
+    averaged (a paired t interval). Without two common seeds: the difference of the means, with
+    Welch's interval where both have several runs, and none where one has a single run.
     """
     pairs = [
         x - y
         for seed in sorted(values.keys() & baseline.keys())
-        if (x := values[seed]) is not None and (y := baseline[seed]) is not None
+        if is_number(x := values[seed]) and is_number(y := baseline[seed])
     ]
-    if pairs:
-        return estimate(pairs)
     one, other = estimate(values.values()), estimate(baseline.values())
     if one is None or other is None:
         return None
-    return Estimate(one.mean - other.mean, None, min(one.n, other.n))
+    if len(pairs) > 1 or (pairs and None in (one.half_width, other.half_width)):
+        return estimate(pairs)
+    mean, n = one.mean - other.mean, min(one.n, other.n)
+    if one.half_width is None or other.half_width is None:
+        return Estimate(mean, None, n)
+    a, b = (
+        (half / t_quantile(count - 1)) ** 2
+        for half, count in ((one.half_width, one.n), (other.half_width, other.n))
+    )
+    if not a + b:
+        return Estimate(mean, 0.0, n)
+    degrees = (a + b) ** 2 / (a**2 / (one.n - 1) + b**2 / (other.n - 1))
+    return Estimate(mean, t_quantile(degrees) * math.sqrt(a + b), n)
+
+
+def leader(
+    rows: Sequence[Mapping[int, float | None]], better: Literal["lower", "higher"]
+) -> int | None:
+    """The place of the row that is better than every other by more than chance.
+
+    That is: the interval of its difference to each of the others leaves zero out. None without one,
+    with a single row, and where a row is not known or of a single run.
+    """
+    sign = 1.0 if better == "higher" else -1.0
+    for place, row in enumerate(rows):
+        gaps = [difference(row, other) for i, other in enumerate(rows) if i != place]
+        if gaps and all(
+            gap and gap.half_width is not None and sign * gap.mean > gap.half_width for gap in gaps
+        ):
+            return place
+    return None

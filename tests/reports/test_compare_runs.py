@@ -14,9 +14,9 @@ from headless.errors import HeadlessError
 from headless.pages.page import Cell
 from headless.reports.compare import Comparison, compare
 from headless.reports.fairness import unfair
+from headless.reports.groups import read_groups
 from headless.reports.headline import headline, relative
 from headless.reports.plots import mean_curve, thin
-from headless.reports.reading import read_groups
 
 
 def run_compare(runs: list[Path], output: Path) -> tuple[Comparison, dict[str, Any], str]:
@@ -308,7 +308,7 @@ def test_bad_arguments(tmp_path: Path) -> None:
     with pytest.raises(HeadlessError, match="named twice"):
         compare([run, tmp_path / "." / run.name], tmp_path / "out")
     with pytest.raises(HeadlessError, match="not a run directory"):
-        compare([tmp_path], tmp_path / "out")
+        compare([run / "checkpoints"], tmp_path / "out")
     with pytest.raises(HeadlessError, match="is a file"):
         compare([run], run / "config.yaml")
 

@@ -12,6 +12,7 @@ from synthetic_runs import write_run
 
 from headless.pages.page import Page
 from headless.reports import inside_plots
+from headless.reports.groups import Group, read_groups
 from headless.reports.inside import add_inside
 from headless.reports.inside_reading import (
     angle_density,
@@ -21,7 +22,6 @@ from headless.reports.inside_reading import (
     last_spectrum,
     scalar_of,
 )
-from headless.reports.reading import Group, read_groups
 
 
 def analysis(

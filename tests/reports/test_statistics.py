@@ -8,29 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from headless.reports.statistics import (
-    difference,
-    estimate,
-    student_t_cdf,
-    student_t_quantile,
-)
-
-
-@given(st.floats(-60, 60), st.integers(1, 200))
-def test_cdf(t: float, degrees: int) -> None:
-    assert student_t_cdf(t, degrees) == pytest.approx(stats.t.cdf(t, degrees), abs=1e-12)
-
-
-@given(st.floats(0.5, 0.9999), st.integers(1, 200))
-def test_quantile(probability: float, degrees: int) -> None:
-    expected = stats.t.ppf(probability, degrees)
-    assert student_t_quantile(probability, degrees) == pytest.approx(expected, rel=1e-8, abs=1e-9)
-
-
-@pytest.mark.parametrize(("probability", "degrees"), [(0.975, 0), (0.4, 3), (1.0, 3)])
-def test_no_quantile(probability: float, degrees: int) -> None:
-    with pytest.raises(ValueError, match="no quantile"):
-        student_t_quantile(probability, degrees)
+from headless.reports.statistics import difference, estimate, leader
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=20))
@@ -71,8 +49,30 @@ def test_differences_are_paired_by_seed() -> None:
     assert found.mean + found.half_width == pytest.approx(expected.high)
 
 
-def test_without_a_common_seed_there_is_no_interval() -> None:
+def test_a_single_run_without_a_common_seed_has_no_interval() -> None:
     found = difference({1: 1.0, 2: 3.0}, {3: 5.0})
     assert found is not None
     assert (found.mean, found.half_width) == (-3.0, None)
     assert difference({1: None}, {1: 5.0}) is None
+
+
+def test_without_common_seeds_the_interval_is_welch_s() -> None:
+    one, other = [9.1, 18.9, 29.0, 25.0], [10.0, 10.5]
+    found = difference(dict(enumerate(one)), dict(enumerate(other, start=10)))
+    expected = stats.ttest_ind(one, other, equal_var=False).confidence_interval(0.95)
+    assert found is not None
+    assert found.half_width is not None
+    assert found.mean - found.half_width == pytest.approx(expected.low)
+    assert found.mean + found.half_width == pytest.approx(expected.high)
+
+
+def test_the_leader_is_ahead_of_all_others_by_more_than_chance() -> None:
+    sure = {1: 1.0, 2: 1.1, 3: 1.2}
+    behind = {1: 2.0, 2: 2.1, 3: 2.3}
+    wild = {1: 34.0, 2: 0.1, 3: 70.0}
+    assert leader([behind, sure], "lower") == 1
+    assert leader([behind, sure], "higher") == 0
+    assert leader([sure, behind, wild], "lower") is None  # 1.1 against 34.7 ± 87
+    assert leader([sure], "lower") is None
+    assert leader([{1: 1.0}, {1: 2.0}], "lower") is None  # a seed each
+    assert leader([sure, {1: None}], "lower") is None

@@ -11,7 +11,7 @@ from synthetic_runs import write_run, write_runs
 from headless.errors import HeadlessError
 from headless.reports.compare import compare
 from headless.reports.evaluations import table_cells, task_tables
-from headless.reports.reading import read_groups
+from headless.reports.groups import read_groups
 from headless.reports.statistics import estimate
 from headless.runs.evaluations import Evaluation, append_evaluation
 

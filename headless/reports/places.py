@@ -1,0 +1,102 @@
+"""What the named directories hold: runs, classifiers that were fine-tuned, and folders of them."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from headless.errors import HeadlessError
+from headless.files import is_moved_aside
+from headless.runs.directory import RunDirectory
+
+RESULTS = "results.json"  # what `headless finetune` writes when it is done
+DEPTH = 2  # levels below a named folder that are looked at
+
+
+@dataclass
+class Places:
+    """Directories in the order in which they were named; in a folder by name.
+
+    `left_out` says in words what was found in a folder and is not compared.
+    """
+
+    runs: list[Path] = field(default_factory=list)
+    finetunings: list[Path] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+
+def find_places(named: Sequence[Path]) -> Places:
+    """Look at what was named, and below folders at what is in them.
+
+    Raises:
+        HeadlessError: none named, one named twice, or one that holds no run.
+    """
+    if not named:
+        raise HeadlessError(
+            "name the runs to compare, or a folder of them: headless compare runs/a runs/b "
+            "--output DIR"
+        )
+    places = Places()
+    seen: set[Path] = set()
+    explicit = [path for path in named if not _is_folder(path)]
+    for path in explicit:
+        if path.resolve() in seen:
+            raise HeadlessError(f"{path} is named twice: name each run once")
+        seen.add(path.resolve())
+    for path in named:
+        if not _is_folder(path):
+            _add(places, path)
+            continue
+        found = list(_below(path, DEPTH))
+        if not found:
+            raise HeadlessError(
+                f"{path} is not a run directory (no config.yaml), and none lies up to {DEPTH} "
+                "levels below it: headless pretrain makes one"
+            )
+        for place in found:
+            if place.resolve() not in seen and not _left_out(places, place, path):
+                _add(places, place)
+            seen.add(place.resolve())
+    if not places.runs and not places.finetunings:
+        raise HeadlessError(f"nothing to compare: {' '.join(places.left_out)}")
+    return places
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether it is a directory of directories, and no run or fine-tuning itself."""
+    return path.is_dir() and not _is_one(path)
+
+
+def _is_one(path: Path) -> bool:
+    return RunDirectory(path).config.is_file() or (path / RESULTS).is_file()
+
+
+def _add(places: Places, path: Path) -> None:
+    (places.finetunings if (path / RESULTS).is_file() else places.runs).append(path)
+
+
+def _below(folder: Path, depth: int) -> Iterator[Path]:
+    for path in sorted(folder.iterdir(), key=_in_numbers):
+        if not path.is_dir() or path.name.startswith("."):
+            continue
+        if _is_one(path):
+            yield path
+        elif depth > 1:
+            yield from _below(path, depth - 1)
+
+
+def _left_out(places: Places, path: Path, folder: Path) -> bool:
+    """Whether what lies in a folder is not meant when the folder is named."""
+    run = RunDirectory(path)
+    if any(is_moved_aside(Path(part)) for part in path.relative_to(folder).parts):
+        places.left_out.append(f"{path} was moved aside: name it to compare it.")
+    elif (path / RESULTS).is_file() or run.metrics.is_file() or run.summary.is_file():
+        return False
+    else:
+        places.left_out.append(f"{path} has no logged point and no results yet.")
+    return True
+
+
+def _in_numbers(path: Path) -> list[tuple[str, int]]:
+    """An order in which seed 2 comes before seed 10."""
+    return [(word, int(n or 0)) for word, n in re.findall(r"(\D*)([0-9]*)", path.name)]
