@@ -58,8 +58,8 @@ def export_model(
         )
     form = {
         "native": "the family's own class",
-        "folded": "the family's own class, the bias folded into its weights",
-        "custom": "needs trust_remote_code=True",
+        "folded": "the family's own class, the head folded into its weights",
+        "custom": "needs trust_remote_code=True (without it, the head's matrix alone)",
     }
     print(f"{output}: {facts['head']} head, {form[facts['head_form']]}")
 

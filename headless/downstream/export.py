@@ -81,6 +81,8 @@ def export(
     converted = _convert(module, lm_head, dtype)
     tokenizer = tokenizer_of_run(run, module)
     tokenizer.model_max_length = module.sequence_length
+    if module.task == "causal":  # what is generated follows the last token of a row
+        tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = "left"
     complete_config(converted.model, tokenizer)
     facts = _facts(run, checkpoint, module, kind, converted, dtype, calibration)
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -59,9 +59,20 @@ def model_card(facts: dict[str, Any]) -> str:
         "```",
         "",
         *_about_the_head(facts),
+        *_about_padding(facts),
         "",
     ]
     return "\n".join(lines)
+
+
+def _about_padding(facts: dict[str, Any]) -> list[str]:
+    if facts["task"] != "causal":
+        return []
+    return [
+        "",
+        "The tokenizer pads on the left, as `generate` needs it: pass the attention mask on "
+        '(`model.generate(**tokenizer(prompts, return_tensors="pt", padding=True))`).',
+    ]
 
 
 def _about_the_head(facts: dict[str, Any]) -> list[str]:
@@ -71,17 +82,26 @@ def _about_the_head(facts: dict[str, Any]) -> list[str]:
         f"log-probabilities on a test sequence is {error:.1e} of the largest one "
         f"({facts['dtype']})."
     )
-    if facts["head_form"] == "folded":
+    causal = facts["task"] == "causal"
+    if facts["head_form"] == "folded" and causal:
         return [
             "The head has a bias, which this architecture has no place for: it is folded into the "
             "output matrix and the bias of the last LayerNorm, so that no custom code is needed. "
             "`AutoModel` therefore gives last hidden states that are shifted by half of that "
             f"norm's weight, the same for every token. {exact}"
         ]
-    if facts["head_form"] == "custom":
+    if facts["head_form"] == "folded":
         return [
-            "The head needs `modeling_headless.py` in this directory (`trust_remote_code=True`): "
-            "this architecture's own class has no place for all of it, and loaded without the file "
-            "it has a random one. `AutoModel` loads without it. " + exact
+            "The head is a matrix and a bias. This architecture has a transform before them, whose "
+            "weights are such that it does nothing, so that no custom code is needed; to train the "
+            f"head further, give that transform fresh weights. {exact}"
+        ]
+    if facts["head_form"] == "custom":
+        rest = "the matrix of the head without what completes it" if causal else "part of the head"
+        return [
+            "The whole head needs `modeling_headless.py` in this directory "
+            "(`trust_remote_code=True`): this architecture's own class has no place for all of it. "
+            f"Loaded without the file it has {rest}: scores that rank tokens less well and are no "
+            f"calibrated logits. `AutoModel` loads without it. {exact}"
         ]
     return [exact]

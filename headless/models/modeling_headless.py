@@ -28,17 +28,17 @@ class MaskedTransform(nn.Module):
         return self.norm(F.gelu(self.dense(hidden)))
 
 
-class HeadlessHead(nn.Module):
+class HeadlessHead(nn.Linear):
     """Hidden states [..., D] to logits [..., V], in at least float32.
 
     scores = transform(hidden) · weightᵀ + bias. Where `own_excess` is, the model's distribution is
-    proportional to r · (1 + own_excess · r) with r = softmax(scores).
+    proportional to r · (1 + own_excess · r) with r = softmax(scores). The matrix has the name that
+    it has in the family's class, which loads it as its own head where this file is not trusted.
     """
 
     def __init__(self, config: Any) -> None:
-        super().__init__()
         parts = config.headless_head
-        self.linear = nn.Linear(config.hidden_size, config.vocab_size, bias=parts["bias"])
+        super().__init__(config.hidden_size, config.vocab_size, bias=parts["bias"])
         self.transform = MaskedTransform(config.hidden_size) if parts["transform"] else None
         self.normalize = bool(parts["normalize"])
         excess = torch.zeros(config.vocab_size) if parts["own_excess"] else None
@@ -48,15 +48,16 @@ class HeadlessHead(nn.Module):
         """Logits: their softmax is the model's distribution."""
         if self.transform is not None:
             hidden = self.transform(hidden)
-        if self.normalize:
-            hidden = F.normalize(hidden.float(), dim=-1).to(hidden.dtype)
-        logits = hidden @ self.linear.weight.to(hidden.dtype).T
-        logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
-        if self.linear.bias is not None:
-            logits = logits + self.linear.bias
-        if self.own_excess is not None:
-            logits = logits.log_softmax(dim=-1)
-            logits = logits + (self.own_excess * logits.exp()).log1p()
+        dtype = torch.promote_types(hidden.dtype, torch.float32)
+        with torch.autocast(hidden.device.type, enabled=False):
+            hidden = hidden.to(dtype)
+            if self.normalize:
+                hidden = F.normalize(hidden, dim=-1)
+            bias = None if self.bias is None else self.bias.to(dtype)
+            logits = F.linear(hidden, self.weight.to(dtype), bias)
+            if self.own_excess is not None:
+                logits = logits.log_softmax(dim=-1)
+                logits = logits + (self.own_excess * logits.exp()).log1p()
         return logits
 
 
@@ -64,7 +65,6 @@ def causal_class(family: type[PreTrainedModel]) -> type[PreTrainedModel]:
     """A family's model for generation with our head in the place of its own."""
 
     class HeadlessForCausalLM(family):  # type: ignore[misc,valid-type]
-        _tied_weights_keys: dict[str, str] = {}
         _keys_to_ignore_on_load_missing: list[str] = []
 
         def __init__(self, config: Any) -> None:
@@ -72,33 +72,26 @@ def causal_class(family: type[PreTrainedModel]) -> type[PreTrainedModel]:
             self.set_output_embeddings(HeadlessHead(config))
             self.post_init()
 
-        def get_output_embeddings(self) -> nn.Module:
-            return _linear(super().get_output_embeddings())
-
     return HeadlessForCausalLM
 
 
 def masked_class(family: type[PreTrainedModel]) -> type[PreTrainedModel]:
-    """A family's model for masked tokens with our head in the place of its own."""
+    """A family's model for masked tokens with our head beside its own, which is not used here."""
 
     class HeadlessForMaskedLM(family):  # type: ignore[misc,valid-type]
-        _tied_weights_keys: dict[str, str] = {}
         _keys_to_ignore_on_load_missing: list[str] = []
 
         def __init__(self, config: Any) -> None:
             super().__init__(config)
-            for name in [n for n, _ in self.named_children() if n != self.base_model_prefix]:
-                delattr(self, name)
             self.headless_head = HeadlessHead(config)
             self.post_init()
 
-        def get_output_embeddings(self) -> nn.Module | None:
-            head = getattr(self, "headless_head", None)  # the family asks while it is built
-            return None if head is None else _linear(head)
+        def get_output_embeddings(self) -> nn.Module:
+            return getattr(self, "headless_head", None) or super().get_output_embeddings()
 
         def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
-            if hasattr(self, "headless_head"):
-                self.headless_head.linear = new_embeddings  # type: ignore[assignment]
+            head, new = self.headless_head, new_embeddings
+            head.weight, head.bias, head.out_features = new.weight, new.bias, new.out_features
 
         def forward(
             self,
@@ -122,7 +115,3 @@ def masked_class(family: type[PreTrainedModel]) -> type[PreTrainedModel]:
             )
 
     return HeadlessForMaskedLM
-
-
-def _linear(head: nn.Module) -> nn.Module:
-    return head.linear if isinstance(head, HeadlessHead) else head

@@ -1,6 +1,6 @@
 """A run's backbone and head as a Hugging Face model, whose logits are the same.
 
-Three ways, the plainest that is exact:
+Four ways, the plainest that is exact:
 
 * the family's own class, where the head is a matrix (and a bias that the class has, or the BERT
   family's transform);
@@ -8,8 +8,13 @@ Three ways, the plainest that is exact:
   (GPT-2, GPT-NeoX): its normalised vectors z sum to zero, so that for y = γ∘z + β and a = 1/γ the
   number aᵀy = Σ β/γ is a constant. With the norm's bias shifted by δ = γ/2 it is s = Σ β'/γ, about
   D/2 and well conditioned, and W' = W + (b - W·δ)·aᵀ/s gives W'(y + δ) = W·y + b for every y;
+* the BERT family's own class, whose transform (dense, GELU, LayerNorm) is made to do nothing: the
+  last LayerNorm of the backbone gave y = γ∘z + β with z of mean 0 and variance 1, the dense layer
+  makes s·z of it for a small s, GELU(s·z) is s·z/2 but for a relative 0.8·s·z, and a LayerNorm
+  with gain γ and bias β gives y again;
 * the family's class with our head (headless/models/modeling_headless.py) for everything else:
-  RMSNorm families, a calibrated masked-LM head, cosines, the head of `duplicates="mask"`.
+  RMSNorm families, cosines, the head of `duplicates="mask"`. The family's own class then finds the
+  head without what it has no place for: the matrix alone, or what else can be folded.
 
 Shapes: D hidden size, V vocabulary.
 """
@@ -33,6 +38,7 @@ from headless.objectives.cross_entropy import MaskedHeadTransform
 
 Form = Literal["native", "folded", "custom"]
 PROBE_TOKENS = 16  # of the sequence on which two models are compared
+SMALL = 2.0**-16  # s above: the smaller the more exact; float16 ends at 2**-24
 TOLERANCE = 1e-4  # largest difference of logits, relative to the largest logit, in float32
 
 
@@ -60,7 +66,7 @@ def to_hugging_face(
         backbone: as `build_backbone` makes it; its tensors are copied.
         head: what turns its hidden states into logits.
         embedding_VD: the input embeddings: a head that is the same tensor stays tied to them.
-        fold: whether a bias may be folded into other weights, which shifts the hidden states.
+        fold: whether a head may be folded into other weights: a bias shifts the hidden states.
 
     Raises:
         HeadlessError: no class of the family can hold the model.
@@ -156,7 +162,7 @@ def _native(backbone: Any, head: LMHead, embedding_VD: Tensor) -> Any:
     return model
 
 
-def _transform_parts(model: Any) -> tuple[nn.Module, nn.Module] | None:
+def _transform_parts(model: Any) -> tuple[nn.Linear, nn.LayerNorm] | None:
     """Dense layer and LayerNorm of a family's masked-LM transform, where it is of that kind."""
     outside = [m for n, m in model.named_children() if n != model.base_model_prefix]
     decoder = model.get_output_embeddings()
@@ -166,15 +172,45 @@ def _transform_parts(model: Any) -> tuple[nn.Module, nn.Module] | None:
     return (dense[0], norms[0]) if len(dense) == len(norms) == 1 else None
 
 
-@torch.no_grad()
 def _folded(backbone: Any, head: LMHead, embedding_VD: Tensor) -> Any:
-    """The family's own class without a bias, with one in its weights; None without a LayerNorm."""
-    if head.bias_V is None or head.transform is not None or head.own_excess_V is not None:
+    """The family's own class with the head folded into its weights; None without a LayerNorm."""
+    if head.transform is not None or head.own_excess_V is not None:
+        return None
+    fold = _folded_bias if is_causal(backbone) else _folded_transform
+    return fold(backbone, head, embedding_VD)
+
+
+@torch.no_grad()
+def _folded_transform(backbone: Any, head: LMHead, embedding_VD: Tensor) -> Any:
+    """A masked-LM class whose transform does nothing."""
+    config = _config(backbone, _same(head, embedding_VD))
+    model: Any = lm_class(config, causal=False)(config)
+    parts, last = _transform_parts(model), _last_norm(backbone)
+    if parts is None or last is None or not _has_bias(config, causal=False):
+        return None
+    dense, norm = parts
+    gain_D, bias_D = (p.double() for p in backbone.get_submodule(last).parameters())
+    if not bool((1 / gain_D).isfinite().all()):
+        return None
+    _with_backbone(model, backbone)
+    dense.weight.copy_((SMALL / gain_D).diag())
+    dense.bias.copy_(-SMALL * bias_D / gain_D)
+    half = SMALL / 2  # the standard deviation of what GELU gives
+    norm.weight.copy_(gain_D * (half**2 + norm.eps) ** 0.5 / half)
+    norm.bias.copy_(bias_D)
+    linear = model.get_output_embeddings()
+    linear.weight.copy_(head.weight_VD)
+    linear.bias.zero_() if head.bias_V is None else linear.bias.copy_(head.bias_V)
+    return model
+
+
+@torch.no_grad()
+def _folded_bias(backbone: Any, head: LMHead, embedding_VD: Tensor) -> Any:
+    """A causal class without a bias, with one in its weights."""
+    if head.bias_V is None:
         return None
     config = _config(backbone, tied=False)
-    if not is_causal(backbone) or _has_bias(config, causal=True):
-        return None
-    if (last := _last_norm(backbone)) is None:
+    if _has_bias(config, causal=True) or (last := _last_norm(backbone)) is None:
         return None
     model: Any = lm_class(config, causal=True)(config)
     _with_backbone(model, backbone)
@@ -221,9 +257,9 @@ def _last_norm(backbone: Any) -> str | None:
 
 @torch.no_grad()
 def _custom(backbone: Any, head: LMHead, embedding_VD: Tensor) -> Any:
-    """The family's class with our head in the place of its own."""
+    """The family's class with our head."""
     causal = is_causal(backbone)
-    config = _config(backbone, tied=False)
+    config = _config(backbone, _same(head, embedding_VD))
     learned = isinstance(head.transform, MaskedHeadTransform)
     config.headless_head = {
         "bias": head.bias_V is not None,
@@ -235,13 +271,18 @@ def _custom(backbone: Any, head: LMHead, embedding_VD: Tensor) -> Any:
     model: Any = (causal_class if causal else masked_class)(family)(config)
     _with_backbone(model, backbone)
     ours: Any = next(m for m in model.modules() if isinstance(m, HeadlessHead))
-    ours.linear.weight.copy_(head.weight_VD)
+    ours.weight.copy_(head.weight_VD)
     if head.bias_V is not None:
-        ours.linear.bias.copy_(head.bias_V)
+        ours.bias.copy_(head.bias_V)
     if head.own_excess_V is not None:
         ours.own_excess.copy_(head.own_excess_V)
     if isinstance(head.transform, MaskedHeadTransform):
         ours.transform.load_state_dict(head.transform.state_dict())
+    if not causal:  # what the family's own class finds in the file
+        rest = head._replace(own_excess_V=None, transform=head.transform if learned else None)
+        plain = _native(backbone, rest, embedding_VD) or _folded(backbone, rest, embedding_VD)
+        if plain is not None:
+            model.load_state_dict(plain.state_dict(), strict=False)
     return model
 
 

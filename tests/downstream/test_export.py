@@ -120,16 +120,53 @@ def test_a_checkpoint_file_and_bf16(runs: dict[str, Path], tmp_path: Path) -> No
 def test_a_masked_model(masked_run: Path, tmp_path: Path) -> None:
     output = tmp_path / "bert"
     assert main(["export", "--checkpoint", str(masked_run), "--output", str(output)]) == 0
-    model = AutoModelForMaskedLM.from_pretrained(output, trust_remote_code=True).eval()
+    model = AutoModelForMaskedLM.from_pretrained(output).eval()
     ids_BT = torch.randint(0, model.config.vocab_size, (2, 16))
     with torch.no_grad():
         found = model(input_ids=ids_BT).logits.double().log_softmax(-1)
     wanted = logits_of_run(masked_run, ids_BT)
     assert float((found - wanted).abs().max() / wanted.abs().max()) <= 1e-4
-    assert AutoTokenizer.from_pretrained(output).mask_token == "[MASK]"
-    assert load_language_model(output, trust_remote_code=True).task == "masked"
+    tokenizer = AutoTokenizer.from_pretrained(output)
+    assert (tokenizer.mask_token, tokenizer.padding_side) == ("[MASK]", "right")
+    assert load_language_model(output).task == "masked"
+
+
+def test_without_its_file_a_decoder_has_the_bare_head(
+    runs: dict[str, Path], exported: dict[str, Path]
+) -> None:
+    model, report = AutoModelForCausalLM.from_pretrained(
+        exported["llama"], output_loading_info=True
+    )
+    assert not report["missing_keys"]
+    module = load_module(runs["llama"])
+    ids_BT = torch.randint(0, module.vocab_size, (2, 16))
+    with torch.no_grad():
+        wanted = module.backbone(input_ids=ids_BT).last_hidden_state @ module.embedding_VD.T
+        found = model.eval()(input_ids=ids_BT).logits
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    assert "the matrix of the head" in (exported["llama"] / "README.md").read_text()
     with pytest.raises(HeadlessError, match="Python code of its own"):
-        load_language_model(output)
+        load_language_model(exported["llama"])
+
+
+@pytest.mark.parametrize("name", ["vanilla", "llama", "gpt2"])
+def test_a_padded_batch_generates_what_each_prompt_does_alone(
+    name: str, train: Any, exported: dict[str, Path], tmp_path: Path
+) -> None:
+    place = exported.get(name, tmp_path / name)
+    if name == "gpt2":  # the positions of its embeddings must begin after the padding
+        run = train(name, "CrossEntropy", "gpt2", "--trainer.max_steps", "4")
+        assert main(["export", "--checkpoint", str(run), "--output", str(place)]) == 0
+    tokenizer = AutoTokenizer.from_pretrained(place)
+    model: Any = AutoModelForCausalLM.from_pretrained(place, trust_remote_code=True).eval()
+
+    def continued(prompts: list[str]) -> list[list[int]]:
+        batch = tokenizer(prompts, return_tensors="pt", padding=True)
+        options = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False}
+        return model.generate(**batch, **options)[:, batch.input_ids.shape[1] :].tolist()
+
+    prompts = ["the", "my lord fears the sea, and a crown", "the king"]
+    assert continued(prompts) == [continued([prompt])[0] for prompt in prompts]
 
 
 def test_nothing_is_overwritten_unasked(

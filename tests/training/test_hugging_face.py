@@ -23,6 +23,11 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "bert": {"intermediate_size": 32},
     "distilbert": {"intermediate_size": 32},
 }
+MORE: dict[str, dict[str, Any]] = {
+    "mistral": {"intermediate_size": 32, "extra": {"num_key_value_heads": 2}},
+    "qwen2": {"intermediate_size": 32, "extra": {"num_key_value_heads": 2}},
+    "gemma": {"intermediate_size": 32, "extra": {"num_key_value_heads": 2, "head_dim": 8}},
+}
 OBJECTIVES: dict[str, Objective] = {
     "untied": CrossEntropy(),
     "tied": CrossEntropy(tied=True),
@@ -39,7 +44,7 @@ def backbone_of(family: str) -> Any:
     torch.manual_seed(1)
     sizes = {"hidden_size": D, "num_hidden_layers": 2, "num_attention_heads": 2}
     sizes["max_position_embeddings"] = 32
-    config = BackboneConfig(model_type=family, **sizes, **FAMILIES[family])
+    config = BackboneConfig(model_type=family, **sizes, **(FAMILIES | MORE)[family])
     backbone: Any = build_backbone(config, V)
     with torch.no_grad():  # trained norms have gains of all sizes and signs
         for module in backbone.modules():
@@ -83,7 +88,9 @@ def reload(converted: Converted, directory: Path) -> Any:
 
 def expected_form(family: str, name: str) -> str:
     if family in ("bert", "distilbert"):
-        return "native" if name == "transform" else "custom"
+        if name in ("mask", "cosine"):
+            return "custom"
+        return "native" if name == "transform" else "folded"
     if name in ("untied", "tied"):
         return "native"
     folds = family != "llama" and name in ("fixed bias", "calibrated", "calibrated untied")
@@ -112,7 +119,7 @@ def test_logits_are_the_same_through_files(family: str, name: str, tmp_path: Pat
         found = log_probabilities(model(input_ids=ids_BT).logits)
         assert float((found - wanted).abs().max() / wanted.abs().max()) <= 1e-4
         bare = AutoModel.from_pretrained(tmp_path).eval()(input_ids=ids_BT).last_hidden_state
-        if converted.form != "folded":
+        if converted.form != "folded" or not is_causal(backbone):
             torch.testing.assert_close(bare, backbone(input_ids=ids_BT).last_hidden_state)
         labels = torch.randint(0, V, (3, 9))
         loss = model(input_ids=ids_BT, labels=labels).loss
@@ -198,7 +205,60 @@ def test_a_norm_that_cannot_take_it_gets_a_file_of_its_own() -> None:
     assert to_hugging_face(backbone, head, embedding_VD=table).error <= 1e-5
 
 
-def test_without_its_file_the_head_is_missing_and_not_a_wrong_one(tmp_path: Path) -> None:
+PLAIN = [*FAMILIES, *MORE]
+PLAIN_CASES = [
+    (family, name)
+    for family in PLAIN
+    for name in ("untied", "tied", "calibrated", "calibrated untied", "mask", "at one")
+]
+
+
+@pytest.mark.parametrize(("family", "name"), PLAIN_CASES)
+def test_the_familys_own_class_has_the_bare_head_or_a_better_one(
+    family: str, name: str, tmp_path: Path
+) -> None:
+    """Without our file: states times the head's matrix, and its bias where it has a place."""
+    backbone = backbone_of(family)
+    objective = ContrastiveWeightTying() if name == "at one" else OBJECTIVES[name]
+    head = head_of(objective, backbone)
+    table = backbone.get_input_embeddings().weight
+    converted = to_hugging_face(backbone, head, embedding_VD=table)
+    reload(converted, tmp_path)
+    auto = AutoModelForCausalLM if is_causal(backbone) else AutoModelForMaskedLM
+    model, report = auto.from_pretrained(tmp_path, output_loading_info=True)
+    assert not report["missing_keys"]
+    ids_BT = torch.randint(0, V, (3, 9))
+    with torch.no_grad():
+        hidden_BTD = backbone(input_ids=ids_BT).last_hidden_state
+        found = log_probabilities(model.eval()(input_ids=ids_BT).logits)
+        bias_V = None if converted.form == "custom" and is_causal(backbone) else head.bias_V
+        wanted = log_probabilities(LMHead(head.weight_VD, bias_V).logits(hidden_BTD))
+    assert float((found - wanted).abs().max() / wanted.abs().max()) <= 1e-4
+    if name == "at one":  # the matrix is the table: it is there once
+        assert head.weight_VD.equal(table)
+        wanted = log_probabilities(hidden_BTD @ table.T + (0 if bias_V is None else bias_V))
+        assert float((found - wanted).abs().max() / wanted.abs().max()) <= 1e-4
+        folded = converted.form == "folded" and is_causal(backbone)
+        assert model.config.tie_word_embeddings is not folded
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert"])
+def test_a_transform_that_does_nothing_in_bf16(family: str) -> None:
+    backbone = backbone_of(family)
+    table = backbone.get_input_embeddings().weight
+    head = LMHead(torch.randn(V, D), torch.randn(V))
+    model: Any = to_hugging_face(backbone, head, embedding_VD=table).model
+    ids_BT = torch.randint(0, V, (8, 16))
+    with torch.no_grad():
+        wanted = log_probabilities(head.logits(backbone(input_ids=ids_BT).last_hidden_state))
+        found = log_probabilities(model.bfloat16()(input_ids=ids_BT).logits)
+        hidden_BTD = model.base_model(input_ids=ids_BT).last_hidden_state
+        plain = log_probabilities(head.logits(hidden_BTD.float()))
+    errors = [float((x - wanted).abs().mean()) for x in (found, plain)]
+    assert errors[0] <= 4 * errors[1], errors
+
+
+def test_our_own_commands_ask_for_the_file_that_completes_the_head(tmp_path: Path) -> None:
     from headless.errors import HeadlessError
     from headless.models.pretrained import load_pretrained
 
@@ -206,7 +266,5 @@ def test_without_its_file_the_head_is_missing_and_not_a_wrong_one(tmp_path: Path
     head = head_of(OBJECTIVES["calibrated"], backbone)
     table = backbone.get_input_embeddings().weight
     reload(to_hugging_face(backbone, head, embedding_VD=table), tmp_path)
-    _, report = AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
-    assert "lm_head.weight" in report["missing_keys"]  # Transformers warns: newly initialised
     with pytest.raises(HeadlessError, match="--trust_remote_code true"):
         load_pretrained(str(tmp_path), AutoModelForCausalLM)
