@@ -41,10 +41,15 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a `whole_file`."""
+    with whole_file(path) as file:
+        file.write(data)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a `whole_file` in UTF-8."""
-    with whole_file(path) as file:
-        file.write(text.encode("utf-8"))
+    write_bytes(path, text.encode("utf-8"))
 
 
 def move_aside(path: Path) -> Path:

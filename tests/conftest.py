@@ -3,6 +3,7 @@
 import os
 import random
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny: threads would only wait
@@ -56,12 +57,22 @@ def dataset(text_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run_arguments(dataset: Path, tmp_path: Path) -> Callable[..., list[str]]:
+def run_arguments(
+    run_arguments_in: Callable[..., list[str]], tmp_path: Path
+) -> Callable[..., list[str]]:
     """Arguments of a tiny run below tmp_path: `run_arguments("name", "--option", "value", ...)`."""
+    return partial(run_arguments_in, tmp_path / "runs")
 
-    def arguments(name: str, *more: str, objective: str = "ContrastiveWeightTying") -> list[str]:
+
+@pytest.fixture(scope="session")
+def run_arguments_in(dataset: Path) -> Callable[..., list[str]]:
+    """Likewise below a directory that is given first."""
+
+    def arguments(
+        root: Path, name: str, *more: str, objective: str = "ContrastiveWeightTying"
+    ) -> list[str]:
         return [
-            *("--run.name", name, "--run.root", str(tmp_path / "runs"), "--run.wandb", "disabled"),
+            *("--run.name", name, "--run.root", str(root), "--run.wandb", "disabled"),
             *("--model.objective", objective),
             *("--model.backbone.model_type", "gpt_neox"),
             *("--model.backbone.hidden_size", "16", "--model.backbone.num_hidden_layers", "2"),

@@ -5,7 +5,10 @@ import os
 import shutil
 import sys
 import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import yaml
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -13,11 +16,15 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from headless.callbacks.wandb_logger import TokenWandbLogger
 from headless.cli.lightning import RunCLI
 from headless.errors import HeadlessError
+from headless.files import exclusive
 from headless.models.backbone import resolve
-from headless.runs.directory import RunDirectory
+from headless.runs.directory import RunDirectory, check_name
 from headless.runs.environment import describe_environment
-from headless.training.checkpoint_io import check_checkpoint
+from headless.runs.resume import Change, changes
+from headless.runs.start import begin_run
+from headless.training.checkpoint_io import read_own_checkpoint
 from headless.training.imports import take_imports
+from headless.training.resume import check_resume, is_finished
 
 
 def quiet_lightning() -> None:
@@ -49,29 +56,61 @@ def build(arguments: list[str]) -> RunCLI:
         HeadlessError: a wrong key or type, with the nearest valid key; bad data; bad sizes.
     """
     quiet_lightning()
-    return RunCLI(take_imports(arguments), prog="headless pretrain")
+    cli = RunCLI(take_imports(arguments), prog="headless pretrain")
+    check_name(cli.run.name)
+    return cli
 
 
 def pretrain(cli: RunCLI, *, validate_first: bool = False) -> Path:
     """Train what `build` made; returns the run directory.
+
+    One process writes to it at a time. What cannot be begun, or gone on with, leaves everything as
+    it was.
 
     Args:
         cli: the run.
         validate_first: log the validation scores before the first step, too.
 
     Raises:
-        HeadlessError: the run directory exists and neither resume nor overwrite was asked for.
+        HeadlessError: the run directory exists and neither resume nor overwrite was asked for; a
+            run that goes on is not the one that this config describes, or another process trains
+            it.
     """
     run, directory = cli.run, cli.run.directory
-    checkpoint = _checkpoint_to_resume(directory) if run.resume else None
-    if _is_first_process():
-        RunDirectory.create(directory.path, resume=run.resume, overwrite=run.overwrite)
-        if checkpoint is None:
-            directory.metrics.unlink(missing_ok=True)
-            directory.samples.unlink(missing_ok=True)
-        _describe(cli, directory)
-        _say_what_is_trained(cli)
-    if validate_first and checkpoint is None:
+    with exclusive(directory.path) if _is_first_process() else nullcontext():
+        path = directory.last_checkpoint if run.resume else None
+        if path is None or not path.is_file():
+            with _begin(cli, directory):
+                _train(cli, directory, validate_first=validate_first)
+            return directory.path
+        checkpoint = read_own_checkpoint(path)
+        step, changed = int(checkpoint["global_step"]), []
+        if _is_first_process():
+            found = changes(_config_before(cli, directory), yaml.safe_load(_config_text(cli)))
+            parts = cli.trainer, cli.model, cli.datamodule
+            changed = check_resume(directory, checkpoint, found, *parts)
+        if is_finished(directory, checkpoint, cli.trainer, cli.datamodule):
+            if _is_first_process():
+                print(
+                    f"headless: {directory.path} is finished ({step} steps): train on with "
+                    "--trainer.max_steps or --trainer.max_epochs",
+                    file=sys.stderr,
+                )
+            return directory.path
+        del checkpoint
+        with _begin(cli, directory, changed, step):
+            _train(cli, directory, path)
+    return directory.path
+
+
+def _train(
+    cli: RunCLI,
+    directory: RunDirectory,
+    checkpoint: Path | None = None,
+    *,
+    validate_first: bool = False,
+) -> None:
+    if validate_first:
         cli.trainer.validate_loop.inference_mode = False  # its sums are updated in training too
         cli.trainer.validate(cli.model, cli.datamodule, verbose=False)
     try:
@@ -79,20 +118,13 @@ def pretrain(cli: RunCLI, *, validate_first: bool = False) -> Path:
     except SystemExit:
         if not cli.trainer.interrupted:
             raise
-        print(
-            f"headless: stopped at step {cli.trainer.global_step}; go on from the last checkpoint "
-            f"with: headless pretrain --config {directory.config} --run.resume true",
-            file=sys.stderr,
-        )
+        if directory.last_checkpoint.is_file():
+            print(
+                f"headless: stopped at step {cli.trainer.global_step}; go on from the last "
+                f"checkpoint with: headless pretrain --config {directory.config} --run.resume true",
+                file=sys.stderr,
+            )
         raise KeyboardInterrupt from None
-    except RuntimeError as error:
-        if "Error(s) in loading state_dict" in str(error):
-            raise HeadlessError(
-                f"{checkpoint} holds another model than this config describes: "
-                f"resume with {directory.config}"
-            ) from error
-        raise
-    return directory.path
 
 
 def _say_what_is_trained(cli: RunCLI) -> None:
@@ -117,32 +149,61 @@ def _is_first_process() -> bool:
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
-def _checkpoint_to_resume(directory: RunDirectory) -> Path | None:
-    path = directory.last_checkpoint
-    if not path.is_file():
-        return None
-    check_checkpoint(path)
-    return path
+@contextmanager
+def _begin(
+    cli: RunCLI, directory: RunDirectory, changed: Sequence[Change] = (), step: int = 0
+) -> Iterator[None]:
+    """The run directory for the training in the block; other ranks than the first need none."""
+    if not _is_first_process():
+        yield
+        return
+    text = _config_text(cli)
+
+    def describe(run: RunDirectory) -> None:
+        if changed:
+            run.keep_config(step)
+        run.write_config(text)
+        environment = describe_environment()
+        environment["precision"] = str(cli.trainer.precision)
+        environment["devices"] = cli.trainer.world_size
+        run.write_environment(environment)
+        if not run.tokenizer.exists():
+            shutil.copytree(cli.datamodule.dataset.tokenizer_path, run.tokenizer)
+
+    with begin_run(
+        directory,
+        describe,
+        resume=cli.run.resume,
+        overwrite=cli.run.overwrite,
+        keep_points=step > 0,
+        made_a_step=lambda: cli.trainer.global_step > step,
+    ):
+        _say_what_is_trained(cli)
+        if used := [str(change) for change in changed if change.is_used]:
+            print(f"headless: from step {step} on: {', '.join(used)}", file=sys.stderr)
+        for logger in cli.trainer.loggers:
+            if isinstance(logger, TokenWandbLogger):
+                logger.log_hyperparams(yaml.safe_load(text))
+        yield
 
 
-def _describe(cli: RunCLI, directory: RunDirectory) -> None:
-    """What a run is, written before it starts: config, environment, tokenizer; W&B gets it too."""
-    config = cli.config.clone()
+def _config_text(cli: RunCLI, config: Any = None) -> str:
+    """A parsed config as a file that starts the same run again, by default the one of this run."""
+    config = (cli.config if config is None else config).clone()
     config.run.resume = config.run.overwrite = False  # running it again is a new run
     config.pop("config", None)
-    text = cli.parser.dump(config, skip_none=False, skip_link_targets=True)
-    if directory.config.is_file() and directory.config.read_text() != text:
-        shutil.copyfile(directory.config, directory.path / "config.previous.yaml")
-    directory.write_config(text)
-    environment = describe_environment()
-    environment["precision"] = str(cli.trainer.precision)
-    environment["devices"] = cli.trainer.world_size
-    directory.write_environment(environment)
-    if not directory.tokenizer.exists():
-        shutil.copytree(cli.datamodule.dataset.tokenizer_path, directory.tokenizer)
-    for logger in cli.trainer.loggers:
-        if isinstance(logger, TokenWandbLogger):
-            logger.log_hyperparams(yaml.safe_load(text))
+    return cli.parser.dump(config, skip_none=False, skip_link_targets=True)
+
+
+def _config_before(cli: RunCLI, directory: RunDirectory) -> dict[str, Any]:
+    """A run's config as this version would write it, with the defaults of what it leaves out."""
+    if not directory.config.is_file():
+        return yaml.safe_load(_config_text(cli))
+    try:
+        config = cli.parser.parse_path(str(directory.config))
+    except HeadlessError:  # of a version with other options
+        return directory.read_config()
+    return yaml.safe_load(_config_text(cli, config))
 
 
 def main(arguments: list[str]) -> None:

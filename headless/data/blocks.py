@@ -24,6 +24,13 @@ class BatchIndex(NamedTuple):
     others: list[int]  # blocks of other micro-batches and ranks, for the table of unique targets
 
 
+class Position(NamedTuple):
+    """Where training is in its data, whoever reads it: the blocks of an epoch have one order."""
+
+    epoch: int
+    sequences: int  # of this epoch, read by all ranks together
+
+
 class Blocks(NamedTuple):
     """Blocks as they were read, filled up with EOS: R of them, of S = T + lookahead tokens."""
 
@@ -176,6 +183,21 @@ class BlockSampler:
         """Batches of a whole epoch on one rank."""
         step = self.batch_size * self.world_size
         return self.num_blocks // step if self.drop_last else -(-self.num_blocks // step)
+
+    def position(self, batches_seen: int) -> Position:
+        """Where all ranks are when each has read so many batches."""
+        epoch, read = divmod(batches_seen, len(self))
+        return Position(epoch, read * self.world_size * self.batch_size)
+
+    def batches_at(self, position: Position) -> int:
+        """The `batches_seen` with which the next batch begins at a position.
+
+        It must be a whole number of batches of all ranks into its epoch. What is left of an epoch,
+        if it is no full batch, is left out.
+        """
+        read, rest = divmod(position.sequences, self.world_size * self.batch_size)
+        assert rest == 0
+        return position.epoch * len(self) + read
 
     def order(self, epoch: int) -> np.ndarray:
         """All block indices in the order of an epoch: int64 [num_blocks]."""

@@ -194,9 +194,12 @@ class TokenDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled blocks, from the batch after the last one that the module has seen."""
-        trainer = self.trainer
-        assert trainer is not None
-        sampler = BlockSampler(
+        assert self.trainer is not None
+        return self._loader("train", self.train_sampler(self.trainer))
+
+    def train_sampler(self, trainer: Any) -> BlockSampler:
+        """Which blocks a trainer's process reads, and in which order."""
+        return BlockSampler(
             len(self._blocks["train"]),
             self.batch_size,
             seed=self.seed,
@@ -206,7 +209,6 @@ class TokenDataModule(LightningDataModule):
             negatives=getattr(trainer.lightning_module, "negatives", "microbatch"),
             accumulate=trainer.accumulate_grad_batches,
         )
-        return self._loader("train", sampler)
 
     def val_dataloader(self) -> DataLoader:
         """The whole validation split, in order."""

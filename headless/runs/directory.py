@@ -1,7 +1,6 @@
 """A run directory: every file of a run, named in one place, written whole or not at all."""
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import yaml
 
 from headless.errors import HeadlessError
-from headless.files import write_text
+from headless.files import move_aside, write_text
 
 
 @dataclass(frozen=True)
@@ -81,23 +80,42 @@ class RunDirectory:
         `resume` it is used as it is.
 
         Raises:
-            HeadlessError: it exists, and neither was asked for.
+            HeadlessError: it exists, and neither was asked for, or is no run.
         """
         run = cls(Path(path))
-        if run.path.exists() and not run.path.is_dir():
-            raise HeadlessError(f"{run.path} is a file: give another --run.name or --run.root")
-        if run.path.exists() and any(run.path.iterdir()) and not resume:
-            if not overwrite:
-                raise HeadlessError(
-                    f"{run.path} exists: go on with --run.resume true, give another --run.name, or "
-                    "start anew with --run.overwrite true (the old one is moved aside)"
-                )
-            n = 1
-            while (old := run.path.with_name(f"{run.path.name}.old-{n}")).exists():
-                n += 1
-            os.replace(run.path, old)
+        run.check_place(resume=resume, overwrite=overwrite)
+        if run.is_run and not resume:
+            move_aside(run.path)
         run.checkpoints.mkdir(parents=True, exist_ok=True)
         return run
+
+    @property
+    def is_run(self) -> bool:
+        """Whether a run has written here."""
+        files = (self.config, self.metrics, self.summary, self.last_checkpoint)
+        return any(file.is_file() for file in files)
+
+    def check_place(self, *, resume: bool = False, overwrite: bool = False) -> None:
+        """Whether a run may begin, or go on, here.
+
+        Raises:
+            HeadlessError: something is here that was not to be used, or is no run.
+        """
+        path = self.path
+        if path.exists() and not path.is_dir():
+            raise HeadlessError(f"{path} is a file: give another --run.name or --run.root")
+        if not path.exists() or not any(path.iterdir()):
+            return
+        if not (resume or overwrite):
+            raise HeadlessError(
+                f"{path} exists: go on with --run.resume true, give another --run.name, or "
+                "start anew with --run.overwrite true (the old one is moved aside)"
+            )
+        if not self.is_run:
+            raise HeadlessError(
+                f"{path} is no run (it has no {self.config.name}), so it stays as it is: give "
+                "another --run.name or --run.root"
+            )
 
     def read_config(self) -> dict[str, Any]:
         """The resolved config."""
@@ -106,6 +124,15 @@ class RunDirectory:
     def write_config(self, text: str) -> None:
         """Write the resolved config, already in YAML."""
         write_text(self.config, text)
+
+    def keep_config(self, step: int) -> None:
+        """Keep the config with which the run came to a step, before another is written.
+
+        Of several starts from one step, the first found the one that was used.
+        """
+        kept = self.path / f"config.until-step-{step}.yaml"
+        if self.config.is_file() and not kept.exists():
+            write_text(kept, self.config.read_text(encoding="utf-8"))
 
     def read_environment(self) -> dict[str, Any]:
         """What `describe_environment` found; empty where it is missing."""
@@ -122,6 +149,20 @@ class RunDirectory:
     def write_summary(self, values: dict[str, Any]) -> None:
         """Write the headline numbers."""
         _write_json(self.summary, values)
+
+
+def check_name(name: str) -> str:
+    """A run's name, which is one part of a path below the directory of all runs.
+
+    Raises:
+        HeadlessError: it would be another place, a hidden one, or an option to every command.
+    """
+    if not name or name[0] in ".-" or not name.isprintable() or {"/", "\\"} & set(name):
+        raise HeadlessError(
+            f"run.name must be a plain name of a directory below run.root, got {name!r}: no / or "
+            "\\ in it, nothing that cannot be printed, and no . or - at its beginning"
+        )
+    return name
 
 
 def open_run(path: Path | str) -> RunDirectory:

@@ -12,6 +12,8 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from headless.errors import HeadlessError
 from headless.files import whole_file
 
+CHECKPOINT_KEY = "headless"  # where our own part of a checkpoint lies
+
 
 def read_checkpoint(path: Path) -> Any:
     """What a checkpoint holds, mapped into memory; every value was compared with its checksum.
@@ -45,6 +47,26 @@ def read_checkpoint(path: Path) -> Any:
 def check_checkpoint(path: Path) -> None:
     """Refuse a checkpoint that cannot be read: see `read_checkpoint`."""
     read_checkpoint(path)
+
+
+def read_own_checkpoint(path: Path) -> dict[str, Any]:
+    """`read_checkpoint` of one that holds a run of this version.
+
+    Raises:
+        HeadlessError: as `read_checkpoint`, or it is another version's.
+    """
+    content = read_checkpoint(path)
+    if not isinstance(content, dict) or CHECKPOINT_KEY not in content:
+        raise another_version(path)
+    return content
+
+
+def another_version(path: Path) -> HeadlessError:
+    """What to do with a checkpoint that this version cannot read."""
+    return HeadlessError(
+        f"{path} is not a checkpoint of this version of headless: export it with the version that "
+        "wrote it (RUN/environment.json names it)"
+    )
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from headless.errors import HeadlessError
 from headless.runs.directory import RunDirectory, open_run
-from headless.training.checkpoint_io import read_checkpoint
+from headless.training.checkpoint_io import another_version, read_own_checkpoint
 from headless.training.imports import restrict_imports
-from headless.training.module import CHECKPOINT_KEY, PretrainingModule
+from headless.training.module import PretrainingModule
 
 
 def is_run(place: Path | str) -> bool:
@@ -39,8 +39,11 @@ def run_of(checkpoint: Path) -> RunDirectory:
     Raises:
         HeadlessError: it lies in none.
     """
-    run = RunDirectory(checkpoint.resolve().parent.parent)
-    if not run.config.is_file():
+    # Where it lies, before where a link leads.
+    places = (checkpoint.absolute(), checkpoint.resolve())
+    runs = [RunDirectory(place.parent.parent) for place in places]
+    run = next((run for run in runs if run.config.is_file()), None)
+    if run is None:
         raise HeadlessError(
             f"{checkpoint} is not in a run directory: it must lie in RUN/checkpoints, beside "
             "RUN/config.yaml and RUN/tokenizer"
@@ -58,14 +61,8 @@ def load_module(place: Path | str) -> PretrainingModule:
         HeadlessError: no checkpoint, a damaged one, one with pickled objects, or another version's.
     """
     path = find_checkpoint(place)
-    content = read_checkpoint(path)
     restrict_imports()
-    foreign = HeadlessError(
-        f"{path} is not a checkpoint of this version of headless: export it with the version that "
-        "wrote it (RUN/environment.json names it)"
-    )
-    if not isinstance(content, dict) or CHECKPOINT_KEY not in content:
-        raise foreign
+    read_own_checkpoint(path)
     try:
         with warnings.catch_warnings():
             # The objective is a plain description in the checkpoint: the advice does not apply.
@@ -76,4 +73,4 @@ def load_module(place: Path | str) -> PretrainingModule:
     except HeadlessError:
         raise
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        raise foreign from error
+        raise another_version(path) from error

@@ -27,6 +27,7 @@ from headless.models.flops import backbone_flops_per_token, scoring_flops
 from headless.models.heads import OutputHead
 from headless.models.sharding import gathered, is_sharded, shard
 from headless.objectives import LMHead, Negatives, Objective, ObjectiveOutput, UniqueTargets
+from headless.training.checkpoint_io import CHECKPOINT_KEY
 from headless.training.evaluation import LanguageModelScores, head_scores
 from headless.training.initial import Source, check_vocabulary, open_source
 from headless.training.optim import (
@@ -34,11 +35,14 @@ from headless.training.optim import (
     ScheduleConfig,
     build_optimizer,
     gradient_norm,
+    settings_of,
+    use_settings,
     whole,
 )
+from headless.training.position import describe_position, restore_position
 from headless.training.random_state import get_random_state, set_random_state
+from headless.training.resume import check_tokenizer
 
-CHECKPOINT_KEY = "headless"
 InitHead = Literal["random", "embedding", "source"]
 
 
@@ -138,7 +142,8 @@ class PretrainingModule(LightningModule):
         if freeze_backbone:
             self.backbone.requires_grad_(False).eval()
         self.tokenizer_sha256: str | None = None
-        self.batches_seen = 0  # micro-batches of this rank; the position in the data
+        # Micro-batches of this rank, as many as there would be had it always been one of as many.
+        self.batches_seen = 0
         self._flops_per_token = backbone_flops_per_token(self.backbone, sequence_length)
         self._compile = compile
         self._score = torch.compile(self.score) if compile else self.score
@@ -146,6 +151,7 @@ class PretrainingModule(LightningModule):
         self._val_scores = LanguageModelScores()
         self._finite: Tensor | None = None
         self._restored: dict[str, Any] | None = None
+        self._settings: list[dict[str, Any]] = []
         self._grad_norm: Tensor | None = None
         self._val_head: LMHead | None = None
 
@@ -276,6 +282,7 @@ class PretrainingModule(LightningModule):
         optimizer, schedule = build_optimizer(
             self, self.optimizer_config, self.schedule_config, total
         )
+        self._settings = settings_of(optimizer)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
@@ -360,29 +367,32 @@ class PretrainingModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Position in the data, random states of every rank, and whose tokens these are."""
         self._require_finite()
+        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
         checkpoint[CHECKPOINT_KEY] = {
             "batches_seen": self.batches_seen,
             "random_states": _gather(get_random_state()),
-            "tokenizer_sha256": getattr(self.trainer.datamodule, "tokenizer_sha256", None),  # type: ignore[attr-defined]
+            "tokenizer_sha256": getattr(datamodule, "tokenizer_sha256", None),
+            "dataset_sha256": getattr(datamodule, "dataset_sha256", None),
         }
+        if hasattr(datamodule, "train_sampler"):
+            sampler = datamodule.train_sampler(self.trainer)
+            checkpoint[CHECKPOINT_KEY]["position"] = describe_position(self.batches_seen, sampler)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take back what `on_save_checkpoint` wrote; random states wait for the first step.
 
         Raises:
-            HeadlessError: the data was made with another tokenizer.
+            HeadlessError: the data was made with another tokenizer, or cannot be gone on with from
+                there.
         """
         state = checkpoint[CHECKPOINT_KEY]
-        datamodule = getattr(self._trainer, "datamodule", None)
-        theirs, ours = state["tokenizer_sha256"], getattr(datamodule, "tokenizer_sha256", None)
-        if theirs and ours and theirs != ours:
-            raise HeadlessError(
-                f"the checkpoint was trained with another tokenizer ({theirs[:12]}) than the data "
-                f"in {datamodule.path} was made with ({ours[:12]}): give the data of that run, or "  # type: ignore[union-attr]
-                "prepare this text with its tokenizer (headless prepare --tokenizer RUN/tokenizer)"
-            )
+        datamodule: Any = getattr(self._trainer, "datamodule", None)
+        check_tokenizer(state["tokenizer_sha256"], datamodule)
         self.batches_seen = state["batches_seen"]
-        self.tokenizer_sha256 = theirs
+        if hasattr(datamodule, "train_sampler") and self.trainer.state.fn == "fit":
+            sampler = datamodule.train_sampler(self.trainer)
+            self.batches_seen = restore_position(checkpoint, sampler, self.trainer)
+        self.tokenizer_sha256 = state["tokenizer_sha256"]
         self._restored = state
 
     def on_fit_start(self) -> None:
@@ -392,8 +402,10 @@ class PretrainingModule(LightningModule):
             self._score = torch.compile(self.score)
 
     def on_train_start(self) -> None:
-        """Continue the random numbers where the checkpoint left them."""
+        """Continue the random numbers where the checkpoint left them, with today's settings."""
         if self._restored is not None:
+            optimizer: Any = self.optimizers(use_pl_optimizer=False)
+            use_settings(optimizer, self.lr_schedulers(), self._settings)  # type: ignore[arg-type]
             states = self._restored["random_states"]
             if len(states) == self.trainer.world_size:
                 set_random_state(states[self.trainer.global_rank])

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from headless.errors import HeadlessError
 
+SETTINGS = ("initial_lr", "betas", "eps", "weight_decay")
 ScheduleName = Literal["cosine", "linear", "wsd", "constant"]
 
 
@@ -144,6 +145,23 @@ def build_optimizer(
     # A function and not the object: LambdaLR would put the object's state into checkpoints, and a
     # run that is resumed with more steps would keep the schedule of fewer.
     return optimizer, LambdaLR(optimizer, lambda step: factor(step))
+
+
+def settings_of(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """What a config decides of each parameter group; a checkpoint puts its own in their place."""
+    return [{name: group[name] for name in SETTINGS} for group in optimizer.param_groups]
+
+
+def use_settings(
+    optimizer: torch.optim.Optimizer, schedule: LambdaLR, settings: list[dict[str, Any]]
+) -> None:
+    """Go on with these settings, at the step that a checkpoint restored."""
+    schedule.base_lrs = [chosen["initial_lr"] for chosen in settings]
+    for group, chosen, factor in zip(
+        optimizer.param_groups, settings, schedule.lr_lambdas, strict=True
+    ):
+        group.update(chosen)
+        group["lr"] = chosen["initial_lr"] * factor(schedule.last_epoch)
 
 
 def gradient_norm(module: nn.Module) -> torch.Tensor:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headless.data.blocks import IGNORED, BatchIndex, BlockDataset, BlockSampler, num_blocks
@@ -201,3 +201,32 @@ def test_the_order_is_a_function_of_seed_and_epoch() -> None:
 def test_the_order_never_changes_between_versions() -> None:
     """A resumed run must read what the interrupted one would have: these numbers are a promise."""
     assert BlockSampler(8, 1, seed=5).order(3).tolist() == [7, 1, 0, 3, 4, 2, 6, 5]
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    blocks=st.integers(24, 60),
+    then=st.tuples(st.integers(1, 3), st.integers(1, 4)),
+    now=st.tuples(st.integers(1, 3), st.integers(1, 4)),
+    epoch=st.integers(0, 2),
+    data=st.data(),
+)
+def test_any_number_of_ranks_goes_on_where_any_other_was(blocks, then, now, epoch, data) -> None:
+    """Every block once over the epoch, but for the rest that fills no batch of all ranks."""
+    (old_world, old_batch), (world, batch) = then, now
+    before = BlockSampler(blocks, old_batch, world_size=old_world)
+    read = data.draw(st.integers(0, len(before) - 1), label="read")
+    position = before.position(epoch * len(before) + read)
+    assert position == (epoch, read * old_world * old_batch)
+    if position.sequences % (world * batch):
+        return
+    seen = list(before.order(epoch)[: position.sequences])
+    batches = BlockSampler(blocks, batch, world_size=world).batches_at(position)
+    for rank in range(world):
+        sampler = BlockSampler(
+            blocks, batch, rank=rank, world_size=world, batches_seen=lambda: batches
+        )
+        for index in sampler:
+            if index.epoch == epoch:
+                seen += index.own
+    assert len(seen) == len(set(seen)) == blocks - blocks % (world * batch)

@@ -6,6 +6,7 @@ here. Everything in float64, so that "the same" leaves no room.
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -19,7 +20,7 @@ from distributed_worker import run_case
 
 from headless.cli.pretrain import build, pretrain
 from headless.cli.validate import validate
-from headless.data.blocks import num_blocks
+from headless.data.blocks import BlockSampler, num_blocks
 from headless.data.stream import open_dataset
 from headless.runs.metrics import read_metrics
 
@@ -79,6 +80,10 @@ for _kind, _options in (("ddp", DDP), ("fsdp", FSDP)):
     CASES[f"{_kind}-stopped"] = _case | {"stop_at": 5}
     _resumed = {"options": [*_case["options"], "--run.resume", "true"], "run": f"{_kind}-stopped"}
     CASES[f"{_kind}-resumed"] = _resumed
+CASES["spread"] = {
+    "options": [*DDP, *size(2), "--run.resume", "true", "--trainer.max_steps", str(STEPS + 5)],
+    "run": "spread-later",
+}
 SINGLE: dict[str, dict[str, Any]] = {
     "one": {"options": [*DOUBLE, *size(8)]},
     "one-global": {"options": [*DOUBLE, *GLOBAL, *size(4, 2)]},
@@ -140,6 +145,8 @@ def runs(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
         | {key: case[key] for key in ("double", "stop_at") if key in case}
         for name, case in CASES.items()
     ]
+    first = {"options": [*size(8), "--trainer.devices", "1"]}
+    run_case({"arguments": arguments("spread-later", first)})
     file = output / "cases.json"
     file.write_text(json.dumps(cases))
     launch([*TORCHRUN, str(WORKER), str(file), str(output)])
@@ -258,6 +265,31 @@ def test_stopped_and_resumed(runs: Runs, kind: str) -> None:
         assert torch.equal(stopped, whole[: len(stopped)])
         assert torch.equal(resumed, whole[-len(resumed) :])
         assert len(resumed) == 4 * (STEPS - 4)
+
+
+def in_order(dataset: Path, begin: int, end: int) -> torch.Tensor:
+    """The inputs of the first epoch's sequences, as they are dealt out."""
+    tokens = open_dataset(dataset).split("train").tokens
+    full = torch.from_numpy(tokens[: (len(tokens) - 1) // 16 * 16].astype("int64")).view(-1, 16)
+    return full[torch.from_numpy(BlockSampler(len(full), 1).order(0)[begin:end])]
+
+
+def test_one_rank_goes_on_where_two_were(runs: Runs, dataset: Path) -> None:
+    """No sequence for the second time, and none left out."""
+    shutil.copytree(runs.root / "ddp-whole", runs.root / "gathered")
+    options = ["--config", str(runs.root / "ddp-whole" / "config.yaml"), *size(4)]
+    options += ["--run.name", "gathered", "--run.resume", "true", "--trainer.devices", "1"]
+    options += ["--trainer.strategy", "auto", "--trainer.max_steps", str(STEPS + 10)]
+    read = 8 * STEPS
+    assert torch.equal(
+        run_case({"arguments": options})["rows"], in_order(dataset, read, read + 4 * 10)
+    )
+
+
+def test_two_ranks_go_on_where_one_was(runs: Runs, dataset: Path) -> None:
+    rows = [runs.rank("spread", rank)["rows"].view(-1, 2, 16) for rank in (0, 1)]
+    together = torch.stack(rows, dim=1).view(-1, 16)
+    assert torch.equal(together, in_order(dataset, 8 * STEPS, 8 * STEPS + 4 * 5))
 
 
 def test_sharded_checkpoints_are_anyones(runs: Runs) -> None:

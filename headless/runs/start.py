@@ -1,0 +1,98 @@
+"""The beginning of a run in its directory, which is as it was before where no step is made."""
+
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from headless.files import move_aside, write_bytes
+from headless.runs.directory import RunDirectory
+
+Describe = Callable[[RunDirectory], None]
+
+
+@contextmanager
+def begin_run(
+    run: RunDirectory,
+    describe: Describe,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    keep_points: bool = False,
+    made_a_step: Callable[[], bool] = lambda: False,
+) -> Iterator[None]:
+    """Make the directory, or use the one that is there, for the block in which the run trains.
+
+    A new one is made beside and renamed. What `overwrite` replaces is moved aside to
+    `<name>.old-<n>`, never deleted. Where the block ends with an error before the first step, all
+    is put back.
+
+    Args:
+        run: its directory.
+        describe: writes what the run is.
+        resume: use what is there.
+        overwrite: replace what is there.
+        keep_points: of a run that goes on from a checkpoint; without one it logs them again.
+        made_a_step: asked when the block ends with an error.
+
+    Raises:
+        HeadlessError: as `RunDirectory.check_place`.
+    """
+    run.check_place(resume=resume, overwrite=overwrite)
+    if resume and run.is_run:
+        undo = _use(run, describe, keep_points)
+    else:
+        undo = _make(run, describe)
+    try:
+        yield
+    except BaseException:
+        if not made_a_step():
+            undo()
+        raise
+
+
+def _use(run: RunDirectory, describe: Describe, keep_points: bool) -> Callable[[], None]:
+    files = (run.config, run.environment, run.metrics, run.samples)
+    before = {file: file.read_bytes() if file.is_file() else None for file in files}
+    there = set(run.path.iterdir())
+
+    def undo() -> None:
+        for file, data in before.items():
+            if data is None:
+                file.unlink(missing_ok=True)
+            elif not file.is_file() or file.read_bytes() != data:
+                write_bytes(file, data)
+        for new in set(run.path.iterdir()) - there:
+            shutil.rmtree(new, ignore_errors=True) if new.is_dir() else new.unlink()
+
+    try:
+        if not keep_points:
+            run.metrics.unlink(missing_ok=True)
+            run.samples.unlink(missing_ok=True)
+        run.checkpoints.mkdir(exist_ok=True)
+        describe(run)
+    except BaseException:
+        undo()
+        raise
+    return undo
+
+
+def _make(run: RunDirectory, describe: Describe) -> Callable[[], None]:
+    path = run.path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = RunDirectory(path.with_name(f".{path.name}.partial-{secrets.token_hex(4)}"))
+    try:
+        partial.checkpoints.mkdir(parents=True)
+        describe(partial)
+        old = move_aside(path) if run.is_run else None
+        os.replace(partial.path, path)
+    finally:
+        shutil.rmtree(partial.path, ignore_errors=True)
+
+    def undo() -> None:
+        shutil.rmtree(path, ignore_errors=True)
+        if old is not None:
+            os.replace(old, path)
+
+    return undo
