@@ -8,13 +8,14 @@ from headless.cli.pretrain import quiet_lightning
 from headless.errors import HeadlessError
 from headless.runs.directory import open_run
 from headless.training.checkpoint_io import check_checkpoint
+from headless.training.loading import find_checkpoint, run_of
 
 USAGE = """usage: headless validate RUN_OR_CHECKPOINT [--data.path DIR] [--trainer.accelerator cpu]
 
 Evaluates the last checkpoint of a run directory, or any checkpoint below one, on the validation
 split of its data (or of --data.path: the same tokenizer). Any option of pretrain can follow.
 Prints the objective's own loss and, under the LM head that the objective implies, nats,
-perplexity, bits per byte and accuracy."""
+perplexity, bits per byte and accuracy. Writes nothing."""
 
 # However many devices the run was trained on.
 ONE_DEVICE = (
@@ -24,7 +25,7 @@ ONE_DEVICE = (
 
 
 def validate(place: Path, options: list[str]) -> dict[str, float]:
-    """Scores of a run's checkpoint.
+    """Scores of a run's checkpoint; nothing is written.
 
     Args:
         place: a run directory, or a checkpoint in one.
@@ -33,18 +34,19 @@ def validate(place: Path, options: list[str]) -> dict[str, float]:
     Raises:
         HeadlessError: no run, no checkpoint, or data made with another tokenizer.
     """
-    run = open_run(place if place.is_dir() else place.parent.parent)
-    checkpoint = place if place.is_file() else run.last_checkpoint
-    if not checkpoint.is_file():
-        raise HeadlessError(f"{run.path} has no checkpoint yet: let it train longer")
+    checkpoint = find_checkpoint(place)
     check_checkpoint(checkpoint)
+    run = open_run(place) if place.is_dir() else run_of(checkpoint)
     quiet_lightning()
+    # A run is where it lies, whatever its config says of the place where it was trained.
+    lies = run.path.absolute()
+    here = ("--run.root", str(lies.parent), f"--run.name={lies.name}")
     cli = RunCLI(
-        ["--config", str(run.config), *ONE_DEVICE, *options, "--run.wandb", "disabled"],
+        ["--config", str(run.config), *ONE_DEVICE, *options, "--run.wandb", "disabled", *here],
         prog="headless validate",
-        logger=False,
         enable_checkpointing=False,
     )
+    cli.trainer.loggers = []  # they would add a point to the run's metrics
     (scores,) = cli.trainer.validate(
         cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True, verbose=False
     )
