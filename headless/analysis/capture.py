@@ -27,7 +27,6 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple, get_args
 
-import torch
 from torch import Tensor, nn
 
 from headless.analysis.families import Family, backbone_of, family_of, input_width
@@ -180,53 +179,3 @@ def _state(output: Any) -> Tensor:
 
 def _input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     return (args[0] if args else kwargs["hidden_states"]).detach()
-
-
-@torch.no_grad()
-def identity_errors(model: nn.Module, input_ids_BT: Tensor) -> dict[int, float]:
-    """How far each block is from what its kind says of it: the self-test of the hooks.
-
-    Pre-norm blocks are added up in the model's own precision, as the model does: 0 exactly. The
-    others differ by rounding: a parallel block adds in an order of its own, and the norms of a
-    post-norm block are computed in float64.
-
-    Returns:
-        For each block the largest absolute difference, relative to the largest state.
-
-    Raises:
-        HeadlessError: an unknown family.
-    """
-    backbone = backbone_of(model)
-    family, states = family_of(backbone), {}
-
-    def keep(point: Point, state: Tensor) -> None:
-        states[point] = state.clone()
-
-    was_training = backbone.training
-    backbone.eval()
-    with capture(backbone, keep):
-        backbone(input_ids=input_ids_BT, **({} if family.post_norm else {"use_cache": False}))
-    backbone.train(was_training)
-    errors = {}
-    stream = states[Point("embed", -1)]
-    for i, block in enumerate(blocks(backbone)):
-        attn, mlp, post = (states[Point(c, i)] for c in ("attn", "mlp", "post"))
-        if family.post_norm:
-            norm1, norm2 = (_double(block.get_submodule(n)) for n in (family.norm1, family.norm2))
-            mid = states[Point("mid", i)]
-            gaps = [norm1(stream + attn) - mid, norm2(mid + mlp) - post]
-        elif family.parallel(backbone.config):
-            gaps = [stream + attn + mlp - post]
-        else:
-            mid = states[Point("mid", i)]
-            gaps = [stream + attn - mid, mid + mlp - post]
-        errors[i] = max(float(gap.abs().max()) for gap in gaps) / float(post.abs().max())
-        stream = post
-    return errors
-
-
-def _double(norm: Any) -> Callable[[Tensor], Tensor]:
-    """A LayerNorm in float64, apart from the model."""
-    weight, bias = norm.weight.double(), norm.bias.double()
-    shape = norm.normalized_shape
-    return lambda x: nn.functional.layer_norm(x.double(), shape, weight, bias, norm.eps)

@@ -235,8 +235,6 @@ class LaboratoryMonitor(Callback):
         # The other processes have gone home.
         findings, left_out = analyze(Session(subject, self.seed, spread=False), select())
         if not findings:
-            raise HeadlessError(next(iter(left_out.values()), "there was nothing to do"))
-        if not findings:
             raise HeadlessError(next(iter(left_out.values()), "nothing was asked for"))
         write_report(
             f"Inside {subject.name}",

@@ -21,6 +21,8 @@ from headless.analysis.by_depth import (
 from headless.analysis.capture import Point
 from headless.analysis.finding import Claim, Finding, Picture
 from headless.analysis.sources import PAPER
+from headless.geometry import Growth, growth
+from headless.geometry.growth import MARGIN, RISES
 from headless.pages.figures import INK, compact_ticks, drawing_style, series_color
 
 MASSIVE = 10.0  # first position's norm over the others' from which on it is called massive
@@ -67,8 +69,8 @@ def norms(
     scalars["norms/first_over_rest"] = ratio
     scalars["norms/first_over_largest_other"] = float(profile_T[0] / others.max())
     rest = np.array([moments.mean_norm(s) for _, s in posts])
-    growth = _growth(rest, [b for b, _ in posts], middle)
-    scalars["norms/growth"] = growth
+    factor = _growth(rest, [b for b, _ in posts], middle)
+    scalars["norms/growth"] = factor
     arrays: dict[str, np.ndarray] = {"by_position": profile_T, "post/rest": rest}
     arrays["post/first"] = np.array([moments.mean_norm(s, FIRST) for _, s in posts])
     if alone is not None:
@@ -120,7 +122,7 @@ def norms(
         name="norms",
         title="How long are the states, and what is position 0?",
         about=_ABOUT,
-        answer=_answer(scalars, ratio, rest, growth),
+        answer=_answer(scalars, ratio, rest, factor),
         scalars=scalars,
         arrays=arrays,
         pictures=tuple(pictures),
@@ -169,8 +171,7 @@ def _claims(
     )
     fall = float(first[-1] / first.max())
     rest = arrays["post/rest"]
-    depth = np.arange(len(rest))
-    rising = float(np.corrcoef(depth, np.log(rest))[0, 1]) if len(rest) > 2 else float("nan")
+    law = growth(rest)
     claims = [
         Claim(
             PAPER,
@@ -194,9 +195,8 @@ def _claims(
         Claim(
             "Heimersheim and Turner 2023",
             "the norm of the residual stream grows exponentially with depth",
-            bool(rising >= 0.9) if len(rest) > 2 else None,
-            f"correlation of block and log norm {rising:.2f}, at least 0.9; growth "
-            f"{scalars['norms/growth']:.3f} a block",
+            None if law is None else law.exponential,
+            "needs five blocks" if law is None else _laws(law),
         ),
     ]
     if "alone" in arrays:
@@ -211,6 +211,15 @@ def _claims(
             )
         )
     return tuple(claims)
+
+
+def _laws(law: Growth) -> str:
+    unsure = "; too close to tell" if law.exponential is None else ""
+    return (
+        f"R² of the log norm {law.exponential_r2:.3f} with a factor a block ({law.factor:.3f}, "
+        f"above 1), {law.linear_r2:.3f} with an amount a block; the better one at least {RISES:g}, "
+        f"AIC better by {law.evidence:.1f} with a factor, at least {MARGIN:g}{unsure}"
+    )
 
 
 def _draw_layers(

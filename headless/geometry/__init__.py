@@ -11,7 +11,8 @@ from headless.geometry.gaussianity import (
     gaussian_distance,
     moments,
 )
-from headless.geometry.helix import Helix, helix, path_steps, random_walks
+from headless.geometry.growth import Growth, growth
+from headless.geometry.helix import Helix, helix, random_walks
 from headless.geometry.marchenko_pastur import (
     MarchenkoPastur,
     bulk_std,
@@ -48,12 +49,13 @@ __all__ = [
     "rank_law",
     "tail_law",
     "ranks_of",
+    "Growth",
     "Helix",
     "Projection",
     "Separation",
     "explained",
+    "growth",
     "helix",
-    "path_steps",
     "principal_axes",
     "random_walks",
     "separation",

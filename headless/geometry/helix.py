@@ -145,18 +145,13 @@ def random_walks(steps_TD: Tensor, walks: int, seed: int = 0, longest: int = 256
         seed: of the steps.
         longest: walks have this many positions at most; longer ones look the same.
     """
-    difference_TD = path_steps(steps_TD)
+    difference_TD = steps_TD.double().diff(dim=0)
     squares = torch.linalg.svdvals(difference_TD).square()
     effective = float(squares.sum().square() / squares.square().sum().clamp(min=1e-300))
     width = max(3, min(round(effective), longest))
     generator = torch.Generator().manual_seed(seed)
     shape = (walks, min(len(steps_TD), longest), width)
     return list(torch.randn(shape, generator=generator, dtype=torch.float64).cumsum(dim=1))
-
-
-def path_steps(path_TD: Tensor) -> Tensor:
-    """Differences of neighbouring positions [T − 1, D], float64."""
-    return path_TD.double().diff(dim=0)
 
 
 @lru_cache(maxsize=2)

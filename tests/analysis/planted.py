@@ -1,14 +1,18 @@
 """Statistics of states whose answers are known, and the picture check of the laboratory's tests."""
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from headless.analysis.accumulators import StateStatistics, Statistics
-from headless.analysis.capture import Point
+from headless.analysis.capture import Point, capture
+from headless.analysis.families import backbone_of, family_of
 from headless.analysis.finding import Finding
+from headless.models.sharding import blocks
 
 
 def gather(x_CTD: Tensor, reservoir: int = 1000) -> Statistics:
@@ -28,16 +32,70 @@ def stream(states: list[Tensor], component: str = "post") -> dict[Point, Statist
 
 
 def draw_all(finding: Finding, directory: Path) -> None:
-    """Every picture, without a warning."""
+    """Every picture, without a warning; each of its panels shows something."""
     assert finding.pictures
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for picture in finding.pictures:
-            picture.draw().savefig(directory / f"{picture.name}.png", dpi=40)
-            assert (directory / f"{picture.name}.png").stat().st_size > 2000
+            figure = picture.draw()
+            figure.savefig(directory / f"{picture.name}.png", dpi=40)
+            shown = [panel for panel in figure.axes if panel.get_visible()]
+            assert any(panel.has_data() for panel in shown), picture.name
+            empty = [panel for panel in shown if panel.axison and not panel.has_data()]
+            assert not [panel for panel in empty if panel.name != "3d"], picture.name
 
 
 def claim(finding: Finding, part: str) -> bool | None:
     """Whether the one claim with these words agrees."""
     (found,) = [c for c in finding.claims if part in c.text]
     return found.agrees
+
+
+@torch.no_grad()
+def identity_errors(model: nn.Module, input_ids_BT: Tensor) -> dict[int, float]:
+    """How far each block is from what its kind says of it: the self-test of the hooks.
+
+    Pre-norm blocks are added up in the model's own precision, as the model does: 0 exactly. The
+    others differ by rounding: a parallel block adds in an order of its own, and the norms of a
+    post-norm block are computed in float64.
+
+    Returns:
+        For each block the largest absolute difference, relative to the largest state.
+
+    Raises:
+        HeadlessError: an unknown family.
+    """
+    backbone = backbone_of(model)
+    family, states = family_of(backbone), {}
+
+    def keep(point: Point, state: Tensor) -> None:
+        states[point] = state.clone()
+
+    was_training = backbone.training
+    backbone.eval()
+    with capture(backbone, keep):
+        backbone(input_ids=input_ids_BT, **({} if family.post_norm else {"use_cache": False}))
+    backbone.train(was_training)
+    errors = {}
+    stream = states[Point("embed", -1)]
+    for i, block in enumerate(blocks(backbone)):
+        attn, mlp, post = (states[Point(c, i)] for c in ("attn", "mlp", "post"))
+        if family.post_norm:
+            norm1, norm2 = (_double(block.get_submodule(n)) for n in (family.norm1, family.norm2))
+            mid = states[Point("mid", i)]
+            gaps = [norm1(stream + attn) - mid, norm2(mid + mlp) - post]
+        elif family.parallel(backbone.config):
+            gaps = [stream + attn + mlp - post]
+        else:
+            mid = states[Point("mid", i)]
+            gaps = [stream + attn - mid, mid + mlp - post]
+        errors[i] = max(float(gap.abs().max()) for gap in gaps) / float(post.abs().max())
+        stream = post
+    return errors
+
+
+def _double(norm: Any) -> Callable[[Tensor], Tensor]:
+    """A LayerNorm in float64, apart from the model."""
+    weight, bias = norm.weight.double(), norm.bias.double()
+    shape = norm.normalized_shape
+    return lambda x: nn.functional.layer_norm(x.double(), shape, weight, bias, norm.eps)

@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 import torch
+from planted import identity_errors
 from torch import Tensor, nn
 
-from headless.analysis.capture import Point, capture, identity_errors, points_of
+from headless.analysis.capture import Point, capture, points_of
 from headless.analysis.families import block_matrices
 from headless.errors import HeadlessError
 from headless.models.backbone import BackboneConfig, build_backbone

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from planted import claim, draw_all, gather, gaussian, stream
@@ -107,11 +108,18 @@ def test_what_the_model_uses_costs_it(tmp_path: Path) -> None:
     model = Reader(5)
     batches = [torch.randint(0, V, (8, 1)).expand(8, 10).contiguous() for _ in range(2)]
     statistics = measure(model, batches, points=[Point("post", 0)])
-    finding = outlier_ablation(model, batches, statistics, counts=(1, 5, 30), draws=3)
+    finding = outlier_ablation(model, batches, statistics, counts=(1, 5, 30))
     assert finding.arrays["counts"].tolist() == [1, 5]  # 30 of 32 are no few
     assert finding.scalars["outlier_ablation/5/zero"] > 1
     assert finding.scalars["outlier_ablation/5/random_largest"] < 0.2
     assert claim(finding, "zeroing outlier dimensions")
+    random = finding.arrays["random"]
+    assert np.isfinite(random).sum(axis=1).tolist() == [3, 19]
+    assert finding.scalars["outlier_ablation/5/random_p"] == pytest.approx(1 / 20)
+    # Three sets cannot show it: the real one is the largest of four once in four times.
+    few = outlier_ablation(model, batches, statistics, counts=(5,), draws=3)
+    assert few.scalars["outlier_ablation/5/random_p"] == pytest.approx(1 / 4)
+    assert claim(few, "zeroing outlier dimensions") is False
     assert finding.scalars["outlier_ablation/nll"] == nll(model, batches)
     draw_all(finding, tmp_path)
     with pytest.raises(HeadlessError, match="block 1 was not measured"):

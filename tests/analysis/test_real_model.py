@@ -19,11 +19,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from planted import identity_errors
 from torch import Tensor
 
 from headless.analysis import moments
 from headless.analysis.accumulators import FIRST
-from headless.analysis.capture import Point, identity_errors, inner_points_of, points_of
+from headless.analysis.capture import Point, inner_points_of, points_of
 from headless.analysis.cone import cone
 from headless.analysis.frequency import frequency
 from headless.analysis.measure import measure

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from headless.analysis.families import block_matrices
 from headless.analysis.finding import Finding
@@ -257,8 +258,6 @@ def test_folded_sizes_are_those_of_the_effective_matrix(family: str) -> None:
 
 
 def test_a_trend_is_told_from_chance() -> None:
-    from scipy import stats
-
     rng = np.random.default_rng(0)
     rising = trend(np.exp(0.1 * np.arange(12)))
     assert (rising.spearman, rising.log_slope) == (pytest.approx(1), pytest.approx(0.1))
@@ -270,6 +269,27 @@ def test_a_trend_is_told_from_chance() -> None:
     assert found.spearman == pytest.approx(reference.statistic)
     assert found.p == pytest.approx(reference.pvalue, abs=0.05)
     assert np.isnan(trend(np.ones(9)).spearman)
+
+
+def test_a_trend_is_never_impossible_by_chance() -> None:
+    """(b + 1)/(m + 1) of m random orders, whichever the values; exact where all orders are few."""
+    for depth in (12, 30):
+        for values in (np.arange(1.0, depth + 1), np.random.default_rng(0).random(depth) + 0.1):
+            found = trend(values)
+            assert 1 / 2001 <= found.p <= 1
+            assert (found.p * 2001) == pytest.approx(round(found.p * 2001), abs=1e-6)
+    assert trend(np.arange(1.0, 13)).p == pytest.approx(1 / 2001)
+    assert trend(np.arange(1.0, 7)).p == pytest.approx(2 / 720)
+
+
+def test_a_trend_of_equal_sizes_has_their_mean_rank() -> None:
+    values = np.array([1.0, 1.0, 2.0, 2.0, 2.0, 3.0, 3.0, 1.0])
+    wanted = stats.spearmanr(np.arange(8), values)
+    assert trend(values).spearman == pytest.approx(wanted.statistic)
+    # In whichever order the equal ones stand, as those of two roles with one beginning do.
+    assert trend(np.array([1.0, 1, 1, 2, 2, 2])).spearman == pytest.approx(
+        stats.spearmanr(range(6), [0, 0, 0, 1, 1, 1]).statistic
+    )
 
 
 def test_writing_weights_that_grow_are_seen() -> None:

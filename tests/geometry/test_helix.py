@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from headless.geometry import helix, path_steps, random_walks
+from headless.geometry import helix, random_walks
 
 T, D = 256, 40
 
@@ -73,7 +73,6 @@ def test_paths_without_length() -> None:
     assert not found.found
     with pytest.raises(ValueError, match="at least 8"):
         helix(torch.randn(5, 5))
-    assert path_steps(line).shape == (19, 5)
 
 
 def test_turning_and_scaling_change_nothing() -> None:
