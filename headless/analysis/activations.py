@@ -11,7 +11,7 @@ from headless.analysis.activations_measure import QUANTILES, course, some, views
 from headless.analysis.by_depth import states_of, stream_of
 from headless.analysis.capture import Point
 from headless.analysis.finding import Claim, Finding, Picture
-from headless.analysis.sources import CONJECTURE
+from headless.analysis.sources import CONJECTURE, SMOLLM2
 from headless.geometry.gaussianity import best_fit, fit_distributions, gaussian_distance
 from headless.geometry.gaussianity import moments as moments_of
 
@@ -144,10 +144,11 @@ def _claims(
             f"blocks (median {np.median(gains):+.3f} nats an entry), more than half",
         ),
         Claim(
-            "SmolLM2-135M, measured with this laboratory's definitions",
+            SMOLLM2,
             "dimensions become more Gaussian with depth",
             bool(late <= 0.8 * early) if len(blocks) > 1 else None,
             f"median |excess kurtosis| {early:.2f} in the first half, {late:.2f} in the second, at "
             "most 0.8 of it",
+            kind="own",
         ),
     )

@@ -19,6 +19,7 @@ from headless.analysis.by_depth import (
 )
 from headless.analysis.capture import Point
 from headless.analysis.finding import Claim, Finding, Picture
+from headless.analysis.sources import ISOTROPY
 from headless.geometry import anisotropy as mean_cosine
 from headless.geometry.isotropy import isoscore, partition_isotropy
 from headless.pages.figures import INK, MUTED, drawing_style, series_color
@@ -197,18 +198,21 @@ def _claims(scalars: Mapping[str, float], posts: Sequence[Point]) -> tuple[Claim
             bool(plain.min() > 0.1 and plain[-1] >= plain.max() - 0.02),
             f"smallest mean cosine {plain.min():.2f}, above 0.1; last {plain[-1]:.2f}, the largest "
             f"({plain.max():.2f}) within 0.02",
+            contested=ISOTROPY,
         ),
         Claim(
             "Godey et al. 2024",
             "anisotropy is inherent to self-attention: found in the middle layers of every model",
             bool(np.median(plain) > 0.1),
             f"median mean cosine over blocks {np.median(plain):.2f}, above 0.1",
+            contested=ISOTROPY,
         ),
         Claim(
             "Machina and Mercer 2024",
             "some trained decoders are nearly isotropic",
             bool(plain[-1] < 0.1),
             f"mean cosine after the last block {plain[-1]:.2f}, below 0.1",
+            contested=ISOTROPY,
         ),
         Claim(
             "Timkey and van Schijndel 2021",

@@ -16,10 +16,9 @@ from headless.analysis.corpus_spectra import (
     spectra,
 )
 from headless.analysis.finding import Claim, Finding, Picture
-from headless.analysis.sources import CONJECTURE
+from headless.analysis.sources import CONJECTURE, MOBY_DICK
 from headless.errors import HeadlessError
 
-OURS = "Moby-Dick, measured with this laboratory's definitions"
 LEAST = 64  # sequences
 
 
@@ -32,6 +31,7 @@ def corpus(
     window: int = WINDOW,
     compare: Mapping[str, np.ndarray] | None = None,
     seed: int = 0,
+    known: dict[str, dict[str, np.ndarray]] | None = None,
 ) -> Finding:
     """The spectrum of the token–token covariance of a text, beside the same text shuffled.
 
@@ -44,6 +44,7 @@ def corpus(
         compare: eigenvalues (of activations) or squared singular values (of weights) by name, to
             see whether a model has the spectrum of its text.
         seed: of the shuffled text.
+        known: keeps the text's spectra, which take long, for another model on the same text.
 
     Raises:
         HeadlessError: too few tokens.
@@ -58,11 +59,10 @@ def corpus(
     real_N = np.concatenate([tokens[i * length : (i + 1) * length] for i in chosen])
     real_N = real_N.astype(np.int64)
     shuffled_N = np.random.default_rng(seed).permutation(real_N)
-    settings = {"length": length, "window": window}
-    found = {
-        "real": spectra(real_N, vocab_size, **settings),
-        "null": spectra(shuffled_N, vocab_size, **settings),
-    }
+    found = {} if known is None else known
+    if not found:
+        for kind, text_N in (("real", real_N), ("null", shuffled_N)):
+            found[kind] = spectra(text_N, vocab_size, length=length, window=window)
     scalars = {
         "corpus/sequences": float(len(chosen)),
         "corpus/tokens": float(len(real_N)),
@@ -107,6 +107,7 @@ def corpus(
             "The spectrum of the token covariance is an exceptionally clear power law",
             r2 >= 0.98,
             f"R² of log eigenvalue on log rank {r2:.3f} (ranks {first}–{last}), at least 0.980",
+            of_text=True,
         ),
         Claim(
             CONJECTURE,
@@ -116,12 +117,15 @@ def corpus(
             if drop is None
             else f"last eigenvalue over what the law of ranks {first}–{last} has there "
             f"{drop:.2g}, at most 0.50",
+            of_text=True,
         ),
         Claim(
-            OURS,
+            MOBY_DICK,
             "Most of the power law is word frequency: text in shuffled order has it, too",
             share >= 0.75,
             f"exponent of shuffled text over that of the text {share:.2f}, at least 0.75",
+            kind="own",
+            of_text=True,
         ),
         Claim(
             CONJECTURE,

@@ -21,7 +21,7 @@ from headless.analysis.by_depth import (
 from headless.analysis.capture import Point
 from headless.analysis.families import READS, Matrix
 from headless.analysis.finding import Claim, Finding, Picture
-from headless.analysis.sources import CONJECTURE
+from headless.analysis.sources import CONJECTURE, SMOLLM2
 from headless.errors import HeadlessError
 from headless.geometry.power_law import rank_law
 from headless.pages.figures import INK, MUTED, compact_ticks, drawing_style
@@ -234,10 +234,11 @@ def _claims(
         mlp = np.median(_values(statistics, scalars, "mlp", "exponent"))
         claims.append(
             Claim(
-                "SmolLM2-135M, measured with this laboratory's definitions",
+                SMOLLM2,
                 "what attention adds has a steeper spectrum than what MLPs add",
                 bool(attn > mlp),
                 f"median exponent {attn:.2f} of attention against {mlp:.2f} of MLPs",
+                kind="own",
             )
         )
     return tuple(claims)

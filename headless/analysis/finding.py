@@ -7,9 +7,11 @@ papers and W&B are all made from findings alone.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+
+Kind = Literal["literature", "own"]
 
 
 @dataclass(frozen=True)
@@ -56,16 +58,40 @@ class Claim:
     """What a source says, and what this model does.
 
     Args:
-        source: who says it.
+        source: who says it; of our own, the model or text that it was measured on.
         text: what.
         agrees: whether this model does so by the stated criterion; None: it cannot be asked.
         criterion: in numbers, e.g. "largest Jaccard of adjacent blocks 0.92, at least 0.6".
+        kind: "own" is what we found in one model or text and ask of others: it is shown and never
+            counted, for on its source it holds by construction.
+        of_text: it is said of texts; no model agrees or disagrees.
+        contested: what sources contradict each other on: a model always agrees with one of them,
+            so that neither is counted.
+        twins: what `agrees` is for the same shape with random weights, each time other ones;
+            empty: they were not asked.
+        twin_criterion: the criterion with the numbers of the first of them.
     """
 
     source: str
     text: str
     agrees: bool | None
     criterion: str
+    kind: Kind = "literature"
+    of_text: bool = False
+    contested: str = ""
+    twins: tuple[bool | None, ...] = ()
+    twin_criterion: str = ""
+
+    @property
+    def counts(self) -> bool:
+        """Whether agreement with it says something of a model."""
+        return self.kind == "literature" and not self.of_text and not self.contested
+
+    @property
+    def twin(self) -> bool | None:
+        """Whether it holds in one of the random twins; None: it cannot be asked of any."""
+        known = [verdict for verdict in self.twins if verdict is not None]
+        return any(known) if known else None
 
 
 @dataclass(frozen=True)

@@ -121,6 +121,7 @@ def frequency(
         "Token frequencies fall as one over the rank",
         bool(abs(slope + 1) <= 0.2 and r2 >= 0.95),
         f"slope {slope:.2f}, between −1.2 and −0.8; R² {r2:.3f}, at least 0.95",
+        of_text=True,
     )
     about = (
         "A few tokens make most of a text: counts fall about as one over the rank (Zipf's law). A "

@@ -22,12 +22,10 @@ from headless.analysis.gradients_measure import (
     noise_scale,
     token_loss,
 )
-from headless.analysis.sources import CONJECTURE
+from headless.analysis.sources import CONJECTURE, SMOLLM2
 from headless.errors import HeadlessError
 
 __all__ = ["entries", "gradients", "token_loss"]
-
-OURS = "SmolLM2-135M, measured with this laboratory's definitions"
 
 
 def gradients(backbone: nn.Module, examples: Sequence[Tensor], loss_of: LossOf) -> Finding:
@@ -170,10 +168,11 @@ def _reading(single: Mapping[Place, Entries]) -> Claim:
 
     reading, writing = median("q", "gate", "up"), median("o")
     return Claim(
-        OURS,
+        SMOLLM2,
         "Gradients of matrices that read the stream have heavier tails than those of attention's "
         "output",
         reading > writing,
         f"median excess kurtosis in the middle blocks {reading:.1f} of q, gate and up, above "
         f"{writing:.1f} of o",
+        kind="own",
     )

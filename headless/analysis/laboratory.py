@@ -140,6 +140,8 @@ def _positions(session: Session) -> list[Finding]:
         means_TD, floor = position_means(session.statistics, directions=True)
         path_TD = means_TD[1:]  # the first position is of another kind
     learned = table is not None
+    if session.claims_only and not learned:
+        return found  # its one claim is of learned positions
     return [positional_geometry(path_TD, learned=learned, floor=floor, seed=session.seed), *found]
 
 
@@ -153,7 +155,8 @@ def _corpus(session: Session) -> list[Finding]:
     last = next(reversed(session.statistics.values()))
     others = {name: values_R.cpu().numpy() for name, values_R in compare.items()}
     others["last states"] = moments.eigenvalues(last)
-    return [corpus(tokens, rows, compare=others, seed=session.seed)]
+    known = session.text_spectra
+    return [corpus(tokens, rows, compare=others, seed=session.seed, known=known)]
 
 
 def _covariance(session: Session) -> list[Finding]:
@@ -162,6 +165,9 @@ def _covariance(session: Session) -> list[Finding]:
 
 
 def _histograms(session: Session) -> list[Finding]:
+    if session.claims_only:
+        measured = session.statistics.items()
+        return [histograms({point: s for point, s in measured if point.component == "post"})]
     backbone = session.subject.backbone
     activation, gated = activation_of(backbone)
     heads = int(backbone.config.num_attention_heads)  # type: ignore[union-attr,arg-type]

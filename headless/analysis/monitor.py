@@ -19,6 +19,7 @@ from headless.analysis.laboratory import analyze, select
 from headless.analysis.report import FIGURES, write_report
 from headless.analysis.session import Session, Subject
 from headless.analysis.text import about, length_for, take_text
+from headless.analysis.twin import ask_twin, first_subject
 from headless.callbacks.evaluating import evaluating
 from headless.callbacks.progress import log_point, progress_of
 from headless.errors import HeadlessError
@@ -233,14 +234,17 @@ class LaboratoryMonitor(Callback):
         subject.initial, subject.beginning = first_weights(run, module)
         self._take_text(trainer, subject, self.tokens, length_for(model, pl_module.sequence_length))
         # The other processes have gone home.
-        findings, left_out = analyze(Session(subject, self.seed, spread=False), select())
+        session, chosen = Session(subject, self.seed, spread=False), select()
+        findings, left_out = analyze(session, chosen)
         if not findings:
             raise HeadlessError(next(iter(left_out.values()), "nothing was asked for"))
+        findings, twin = ask_twin(findings, session, chosen, first_subject(run, module, subject))
         write_report(
             f"Inside {subject.name}",
             findings,
             run.analysis,
             about=about(run.path, subject, left_out),
+            twin=twin,
         )
         log_point(trainer, _scalars(findings))
         _send(trainer, _files(findings, run.analysis / FIGURES), findings)

@@ -13,13 +13,8 @@ import numpy as np
 
 import headless
 from headless.analysis.finding import Animation, Finding, Picture
-from headless.analysis.tables import (
-    CLAIM_COLUMNS,
-    add_claims,
-    add_scalars,
-    anchor_of,
-    claim_row,
-)
+from headless.analysis.tables import add_claims, add_scalars, anchor_of, claim_table
+from headless.analysis.tally import tally
 from headless.errors import HeadlessError
 from headless.files import write_text
 from headless.pages.figures import clean_svg, drawing_style, svg_file
@@ -56,6 +51,7 @@ def write_report(
     output: Path,
     *,
     about: Sequence[tuple[str, str]] = (),
+    twin: str = "",
     formats: Sequence[FigureFormat] = ("svg", "png"),
     report: Report = lambda what, done, total: None,
 ) -> Path:
@@ -66,11 +62,12 @@ def write_report(
         findings: in the order in which they are read.
         output: the directory to write to; made where it is missing.
         about: what else a reader must know: model, text, tokens, versions.
+        twin: what the random weights are that the claims were asked of as well; empty: none.
         formats: of the figures beside the page.
         report: is told of drawn figures.
     """
     output.mkdir(parents=True, exist_ok=True)
-    write_text(output / NUMBERS, numbers_text(as_json(title, findings, about)))
+    write_text(output / NUMBERS, numbers_text(as_json(title, findings, about, twin)))
     pictures = [picture for finding in findings for picture in finding.pictures]
     animations = [film for finding in findings for film in finding.animations]
     total = len(pictures) + sum(len(film.frames) for film in animations)
@@ -90,7 +87,7 @@ def write_report(
             done += len(film.frames)
         report("page", done, total)
         _replace(directory, output / FIGURES)
-    build_page(title, findings, about, drawn, films).write(output / PAGE)
+    build_page(title, findings, about, drawn, films, twin).write(output / PAGE)
     return output / PAGE
 
 
@@ -131,6 +128,7 @@ def build_page(
     about: Sequence[tuple[str, str]],
     figures: Mapping[str, Any],
     films: Mapping[str, Film],
+    twin: str = "",
 ) -> Page:
     """The page: what the sources say and this model does, then every finding.
 
@@ -140,11 +138,12 @@ def build_page(
         about: terms and texts on how it was made.
         figures: SVGs or matplotlib figures by a picture's name.
         films: by an animation's name.
+        twin: see `write_report`.
     """
     page = Page(title, f"{len(findings)} analyses", contents=True)
-    add_claims(page, findings)
+    add_claims(page, findings, twin)
     for finding in findings:
-        _section(page, finding, figures, films)
+        _section(page, finding, figures, films, twin)
     page.heading("How this was made")
     page.definitions(list(about))
     page.paragraph(
@@ -155,7 +154,11 @@ def build_page(
 
 
 def _section(
-    page: Page, finding: Finding, figures: Mapping[str, Any], films: Mapping[str, Film]
+    page: Page,
+    finding: Finding,
+    figures: Mapping[str, Any],
+    films: Mapping[str, Film],
+    twin: str,
 ) -> None:
     page.heading(finding.title, anchor=anchor_of(finding))
     page.paragraph(finding.about)
@@ -168,13 +171,16 @@ def _section(
     for picture in finding.pictures[1:]:
         page.figure(figures[picture.name], picture.caption, wide=picture.wide)
     if finding.claims:
-        page.table(CLAIM_COLUMNS, [claim_row(claim) for claim in finding.claims])
+        page.table(*claim_table(finding.claims, twin))
     if finding.scalars:
         add_scalars(page, finding.scalars)
 
 
 def as_json(
-    title: str, findings: Sequence[Finding], about: Sequence[tuple[str, str]] = ()
+    title: str,
+    findings: Sequence[Finding],
+    about: Sequence[tuple[str, str]] = (),
+    twin: str = "",
 ) -> dict[str, Any]:
     """All numbers as plain values; what is not finite is null, long arrays are left out."""
     return {
@@ -182,6 +188,8 @@ def as_json(
         "headless": headless.__version__,
         "title": title,
         "about": dict(about),
+        "random_twin": twin or None,
+        "tally": vars(tally(findings)),
         "findings": [
             {
                 "name": finding.name,

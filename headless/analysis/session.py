@@ -82,6 +82,8 @@ class Session:
         spread: in a group of processes, all of them measure; otherwise this one does, alone.
         umap: lay states out by UMAP as well.
         blocks: whose states are looked at; None: those of all.
+        claims_only: leave out what no claim is made of.
+        text_spectra: of the text, once they are known: shared by the models that read it.
     """
 
     subject: Subject
@@ -91,6 +93,8 @@ class Session:
     spread: bool = True
     umap: bool = False
     blocks: Sequence[int] | None = None
+    claims_only: bool = False
+    text_spectra: dict[str, dict[str, np.ndarray]] = field(default_factory=dict, repr=False)
     _statistics: dict[Point, Any] | None = field(default=None, repr=False)
 
     @property

@@ -2,26 +2,17 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from headless.analysis.finding import Claim, Finding
+from headless.analysis.tally import Tally, in_words, tally
 from headless.pages.numbers import MISSING, compact
 from headless.pages.page import Cell, Column, Page
 
 VERDICTS = {True: "yes", False: "no", None: "cannot be asked"}
 MAX_ROWS = 60  # of a table of numbers; analysis.json has all
 MAX_BLOCKS = 12  # side by side: more are shown by some, evenly
-CLAIM_COLUMNS = (
-    Column("finding", "source", "left"),
-    Column("here", "", "left"),
-    Column("criterion", "", "left"),
-)
 OTHERS = "Others"
-_OVERVIEW = (
-    Column("reported finding", "", "left"),
-    Column("here", "", "left"),
-    Column("criterion", "", "left"),
-    Column("section", "", "left"),
-)
 # The sources that the laboratory follows, by what their names hold; all others come last.
 SOURCES = (
     ("Language models have cone-shaped heads (talk)", ("talk",)),
@@ -36,38 +27,78 @@ def anchor_of(finding: Finding) -> str:
     return "finding-" + re.sub(r"[^A-Za-z0-9_-]", "-", finding.name)
 
 
-def add_claims(page: Page, findings: Sequence[Finding]) -> None:
-    """Every claim, grouped by who makes it, with what this model does and where that stands."""
+def add_claims(page: Page, findings: Sequence[Finding], twin: str = "") -> None:
+    """Every claim, grouped by who makes it, with what this model does and where that stands.
+
+    Args:
+        page: is added to.
+        findings: with the claims.
+        twin: what the random weights are that the claims were asked of as well; empty: none.
+    """
     claims = [(finding, claim) for finding in findings for claim in finding.claims]
     if not claims:
         return
     page.heading("What the sources report, and what this model does")
-    asked = [claim for _, claim in claims if claim.agrees is not None]
+    for told in in_words(tally(findings), twin):
+        page.paragraph(told)
     page.paragraph(
-        f"Of {len(claims)} reported findings {len(asked)} could be asked of this model; it "
-        f"agrees with {sum(bool(claim.agrees) for claim in asked)}. Each criterion is stated "
-        "beside its answer; the sections below have the numbers and the pictures."
+        "Each criterion is stated beside its answer; the sections below have the numbers and the "
+        "pictures."
     )
     groups: dict[str, list[tuple[Finding, Claim]]] = {name: [] for name, _ in SOURCES}
     for finding, claim in claims:
         groups[source_of(claim)].append((finding, claim))
+    columns = [Column("reported finding", "", "left"), *_verdict_columns(twin)]
     for name, own in groups.items():
         if not own:
             continue
-        agreed = sum(bool(claim.agrees) for _, claim in own)
-        known = sum(claim.agrees is not None for _, claim in own)
         rows = [
             [
-                Cell(sentence(claim.text), claim.source if name == OTHERS else ""),
-                Cell(VERDICTS[claim.agrees], strong=claim.agrees is False),
-                Cell(claim.criterion),
+                Cell(sentence(claim.text), _detail(claim, named=name == OTHERS)),
+                *_verdicts(claim, twin),
                 Cell(finding.title, to=anchor_of(finding)),
             ]
             for finding, claim in own
         ]
         page.table(
-            _OVERVIEW, rows, f"{name}: this model agrees with {agreed} of {known}.", wide=True
+            [*columns, Column("section", "", "left")],
+            rows,
+            f"{name}: {_group(tally([replace(f, claims=(claim,)) for f, claim in own]), twin)}",
+            wide=True,
         )
+
+
+def _group(found: Tally, twin: str) -> str:
+    told = f"this model agrees with {found.agrees} of {found.asked}"
+    return f"{told}, its random twins do not with {found.alone} of these." if twin else f"{told}."
+
+
+def _verdict_columns(twin: str) -> list[Column]:
+    here = [Column("here", "", "left"), *([Column("random twins", "", "left")] if twin else [])]
+    return [*here, Column("criterion", "", "left")]
+
+
+def _verdicts(claim: Claim, twin: str) -> list[Cell]:
+    """Of the model, of the twin where there is one, and the criterion of both."""
+    here = Cell(VERDICTS[claim.agrees], strong=claim.agrees is False)
+    if not twin:
+        return [here, Cell(claim.criterion)]
+    theirs = f"a random twin: {claim.twin_criterion}" if claim.twin_criterion else ""
+    there = ", ".join(VERDICTS[verdict] for verdict in dict.fromkeys(claim.twins))
+    return [here, Cell(there or MISSING), Cell(claim.criterion, theirs)]
+
+
+def _detail(claim: Claim, *, named: bool) -> str:
+    """Who says so, and why it is not counted."""
+    apart = ""
+    if claim.kind == "own":
+        apart = "not counted: our own finding"
+    elif claim.of_text:
+        apart = "not counted: said of texts"
+    elif claim.contested:
+        apart = f"not counted: sources disagree {claim.contested}"
+    source = claim.source if named or claim.kind == "own" else ""
+    return "; ".join(part for part in (source, apart) if part)
 
 
 def source_of(claim: Claim) -> str:
@@ -81,12 +112,12 @@ def sentence(text: str) -> str:
     return text[:1].upper() + text[1:].removesuffix(".")
 
 
-def claim_row(claim: Claim) -> list[Cell | str]:
-    """A row of a section's table, under `CLAIM_COLUMNS`."""
-    return [
-        Cell(sentence(claim.text), claim.source),
-        Cell(VERDICTS[claim.agrees], strong=claim.agrees is False),
-        Cell(claim.criterion),
+def claim_table(claims: Sequence[Claim], twin: str) -> tuple[list[Column], list[list[Cell | str]]]:
+    """A section's table: columns and rows."""
+    columns = [Column("finding", "source", "left"), *_verdict_columns(twin)]
+    return columns, [
+        [Cell(sentence(claim.text), _detail(claim, named=True)), *_verdicts(claim, twin)]
+        for claim in claims
     ]
 
 

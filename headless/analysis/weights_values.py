@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from headless.analysis.finding import Claim, Finding, Picture
-from headless.analysis.sources import CONJECTURE
+from headless.analysis.sources import CONJECTURE, WEIGHT_TAILS
 from headless.analysis.weights_measure import (
     by_role,
     in_words,
@@ -129,6 +129,7 @@ def _claims(
             near >= 0.8,
             f"{near:.0%} of the matrices have an excess kurtosis within ±0.5 and at most 3 times a "
             "Gaussian's entries (and 3 more) beyond 4 standard deviations; at least 80 %",
+            contested=WEIGHT_TAILS,
         ),
         Claim(
             "Conjecture 2023, part 2 (Pythia over training)",
@@ -136,6 +137,7 @@ def _claims(
             heavy >= 0.5,
             f"{heavy:.0%} of the matrices have an excess kurtosis of at least 1 and are fitted "
             "best by a distribution with heavier tails; at least half",
+            contested=WEIGHT_TAILS,
         ),
         Claim(
             CONJECTURE,

@@ -20,6 +20,7 @@ def analyze(
     steps: Literal["last", "all"] = "last",
     blocks: list[int] | None = None,
     umap: bool = False,
+    random_twin: bool = True,
     seed: int = 0,
     device: str = "auto",
     trust_remote_code: bool = False,
@@ -46,6 +47,9 @@ def analyze(
             --checkpoint.keep true) and draws each number over training.
         blocks: whose states are looked at, as [0, 5, 11]; all by default.
         umap: lay states out by UMAP as well, which takes minutes (pip install umap-learn).
+        random_twin: ask every reported finding of the same shape with random weights as well (of a
+            run: of its own before training): what holds there too says nothing about training. It
+            adds about a third to the time.
         seed: of the null models.
         device: "auto" (a GPU where there is one), "cpu", "cuda", ...
         trust_remote_code: run the Python file that comes with a Hugging Face directory.
@@ -63,8 +67,10 @@ def analyze(
     from headless.analysis.laboratory import select
     from headless.analysis.report import check_output, write_report
     from headless.analysis.session import Session, check_blocks
+    from headless.analysis.tally import in_words, tally
     from headless.analysis.text import about
     from headless.analysis.training import followed, over_training
+    from headless.analysis.twin import ask_twin
 
     if umap:
         from headless.analysis.umap_layout import check_umap
@@ -88,8 +94,8 @@ def analyze(
             bars.update(tasks[inner], description=what, completed=done, total=total)
 
         by_step = {}
-        untrained = before_training(model, subject) if steps == "all" else None
-        if untrained is not None:
+        untrained = before_training(model, subject) if steps == "all" or random_twin else None
+        if untrained is not None and steps == "all":
             session = Session(untrained, seed, report, preset, umap=umap, blocks=blocks)
             by_step[0] = followed(run_analyses(session, chosen)[0])
         for step, checkpoint in (earlier(model) if steps == "all" else {}).items():
@@ -98,6 +104,9 @@ def analyze(
             by_step[step] = followed(run_analyses(session, chosen)[0])
         session = Session(subject, seed, report, preset, umap=umap, blocks=blocks)
         findings, left_out = run_analyses(session, chosen)
+        twin = ""
+        if random_twin:
+            findings, twin = ask_twin(findings, session, chosen, untrained)
         if steps == "all":
             last = last_step(model)
             findings = [over_training(by_step | {last: findings}), *findings]
@@ -109,6 +118,7 @@ def analyze(
             findings,
             output,
             about=about(model, subject, left_out),
+            twin=twin,
             formats=formats,
             report=report,
         )
@@ -116,6 +126,8 @@ def analyze(
         print(f"{finding.title}: {finding.answer or f'{len(finding.scalars)} numbers.'}")
     for name, reason in left_out.items():
         print(f"left out: {name}: {reason}")
+    if any(finding.claims for finding in findings):
+        print(" ".join(in_words(tally(findings), twin)))
     print(f"page: {page}")
 
 
@@ -135,18 +147,13 @@ def default_output(model: str) -> Path:
 
 def before_training(model: str, subject: Any) -> Any:
     """The subject with the weights of step 0, where they can be made again; else None."""
-    from dataclasses import replace
+    from headless.analysis.twin import first_subject
+    from headless.training.loading import find_checkpoint, is_run, load_module, run_of
 
-    from headless.runs.directory import open_run
-    from headless.training.first_weights import first_module
-    from headless.training.language_model import language_model
-    from headless.training.loading import find_checkpoint, load_module
-
-    module = first_module(open_run(model), load_module(find_checkpoint(model)))
-    if module is None:
+    if not is_run(model):
         return None
-    device = next(subject.backbone.parameters()).device
-    return replace(subject, model=language_model(module)[1].to(device).eval())
+    checkpoint = find_checkpoint(model)
+    return first_subject(run_of(checkpoint), load_module(checkpoint), subject)
 
 
 def earlier(model: str) -> dict[int, Path]:

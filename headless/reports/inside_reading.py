@@ -91,6 +91,8 @@ def verdicts(group: Group) -> dict[Claim, list[tuple[bool, str]]]:
     for run in analysed(group):
         for name, finding in findings_of(run).items():
             for claim in finding.get("claims") or ():
+                if claim.get("kind") == "own" or claim.get("of_text"):
+                    continue  # no finding of the literature on models
                 key = (name, str(claim.get("source", "")), str(claim.get("text", "")))
                 if isinstance(claim.get("agrees"), bool):
                     answer = (claim["agrees"], str(claim.get("criterion", "")))

@@ -42,7 +42,8 @@ def test_everything_is_written(tmp_path: Path) -> None:
     text = page.read_text()
     assert "<svg" in text
     assert "http" not in text.replace("http://www.w3.org", "")  # self-contained
-    assert "Of 3 reported findings 2 could be asked of this model; it agrees with 1" in text
+    assert "agrees with 1 of the 2 findings of the literature that could be asked" in text
+    assert "random weights were not asked" in text
     assert "&lt;angle brackets&gt;" in text
     numbers = json.loads((tmp_path / "out/analysis.json").read_text())
     first = numbers["findings"][0]

@@ -25,6 +25,9 @@ def test_a_run_to_a_page(run: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     numbers = json.loads((output / "analysis.json").read_text())
     found = {finding["name"] for finding in numbers["findings"]}
     assert {"table_spectra", "weight_spectra", "anisotropy", "outliers"} <= found
+    assert "in this model and in neither of its two random twins (its own weights before" in out
+    assert numbers["random_twin"].startswith("its own weights before training")
+    assert 0 <= numbers["tally"]["alone"] <= numbers["tally"]["agrees"]
     left_out = [line for line in out.splitlines() if line.startswith("left out")]
     assert len(left_out) <= 3, left_out
     assert all(
@@ -42,7 +45,8 @@ def test_one_analysis_of_an_export_without_text(
     export = tmp_path / "export"
     assert main(["export", "--checkpoint", str(run), "--output", str(export)]) == 0
     arguments = ["analyze", "--model", str(export), "--output", str(tmp_path / "weights")]
-    assert main([*arguments, "--analyses", "weights"]) == 0
+    assert main([*arguments, "--analyses", "weights", "--random_twin", "false"]) == 0
+    assert "random weights were not asked" in capsys.readouterr().out
     found = json.loads((tmp_path / "weights/analysis.json").read_text())["findings"]
     assert "table_spectra" in {finding["name"] for finding in found}
     assert main([*arguments, "--analyses", "norms", "--overwrite", "true"]) == 2
@@ -75,6 +79,7 @@ def test_over_the_kept_checkpoints(
     options = ("--checkpoint.keep", "true", "--checkpoint.every_n_steps", "4")
     path = pretrain(build([*run_arguments("kept"), *options]))
     arguments = ["analyze", "--model", str(path), "--tokens", "512", "--steps", "all"]
+    arguments += ["--random_twin", "false"]
     assert main([*arguments, "--analyses", "[anisotropy, weights]"]) == 0
     numbers = json.loads((path / "analysis/analysis.json").read_text())
     course = numbers["findings"][0]
@@ -101,7 +106,7 @@ def test_two_runs_side_by_side(run_arguments: Callable[..., list[str]], tmp_path
     runs = []
     for objective in ("CrossEntropy", "ContrastiveWeightTying"):
         path = pretrain(build(run_arguments(objective, objective=objective)))
-        arguments = ["analyze", "--model", str(path), "--tokens", "512"]
+        arguments = ["analyze", "--model", str(path), "--tokens", "512", "--random_twin", "false"]
         assert main([*arguments, "--analyses", "[anisotropy]"]) == 0
         runs.append(str(path))
     assert main(["compare", *runs, "--output", str(tmp_path / "report")]) == 0

@@ -59,6 +59,8 @@ def analysis(
                 {"source": "A 2019", "text": "it is a cone.", "agrees": cosine > 0.2,
                  "criterion": f"{cosine}, above 0.2"},
                 {"source": "B 2020", "text": "both agree", "agrees": True, "criterion": "1"},
+                {"source": "Us", "text": "our own", "agrees": cosine > 0.2, "criterion": "1",
+                 "kind": "own"},
                 {"source": "C 2021", "text": "not asked of all",
                  "agrees": True if cosine > 0.2 else None, "criterion": "-"},
             ],
@@ -124,6 +126,7 @@ def test_two_models(tmp_path: Path) -> None:
     assert "It is a cone" in text
     assert "0.1, above 0.2" in text
     assert "both agree" not in text.lower()  # they do
+    assert "our own" not in text.lower()  # it is no finding of the literature
     assert "not asked of all" not in text.lower()  # one cannot be asked
     assert html.index("All numbers") < html.index("<details")  # folded, at the end
     assert "anisotropy/post/*" in re.sub(r"<wbr>", "", html)
