@@ -50,7 +50,8 @@ class TokenDataModule(LightningDataModule):
             input (BERT); the dataset needs a mask token then (headless prepare --mask_token).
         sequence_length: tokens of a training sequence; any length, without preparing again.
         batch_size: sequences of a micro-batch on one device.
-        val_batch_size: sequences of a validation batch on one device; None: as in training.
+        val_batch_size: sequences of a validation batch on one device, all there are at most; None:
+            as in training.
         seed: seed of the order; linked to seed_everything.
         num_workers: processes that make batches; 0 makes them in the training process.
         verify: "full" compares every file's checksum before it is used, "size" only its size.
@@ -74,6 +75,13 @@ class TokenDataModule(LightningDataModule):
         mask_probability: float = 0.15,
     ) -> None:
         super().__init__()
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("val_batch_size", val_batch_size, 1),
+            ("num_workers", num_workers, 0),
+        ):
+            if value is not None and value < least:
+                raise HeadlessError(f"data.{name} must be at least {least}, got {value}")
         self.path = Path(path)
         self.task = task
         self.mask_probability = mask_probability
@@ -212,11 +220,11 @@ class TokenDataModule(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader:
         """The whole validation split, in order."""
-        trainer = self.trainer
+        trainer, blocks = self.trainer, len(self._blocks["validation"])
         assert trainer is not None
         sampler = BlockSampler(
-            len(self._blocks["validation"]),
-            self.val_batch_size,
+            blocks,
+            min(self.val_batch_size, -(-blocks // trainer.world_size)),
             shuffle=False,
             drop_last=False,
             rank=trainer.global_rank,

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from headless.data.tokenizer import (
     END_OF_TEXT,
+    LONGEST_WORD,
     as_fast_tokenizer,
     end_of_document,
     load_tokenizer,
@@ -42,6 +43,28 @@ def test_the_vocabulary_has_the_size_asked_for_and_every_byte() -> None:
 
 def test_the_same_texts_give_the_same_tokenizer() -> None:
     assert train_tokenizer(TEXTS, 300).to_str() == TRAINED.to_str()
+
+
+def test_words_without_end_are_learnt_from_in_pieces_and_others_as_they_are() -> None:
+    """Training takes time quadratic in the length of a word: hours for a few megabytes of DNA."""
+    tokenizer = train_tokenizer(["a" * 20_000, *TEXTS], 300)
+    assert max(map(len, tokenizer.get_vocab())) <= LONGEST_WORD
+    for text in ("a" * 5000, *TEXTS):  # a text is encoded whole
+        assert tokenizer.decode(tokenizer.encode(text).ids) == text
+    plain = Tokenizer(models.BPE())
+    plain.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    plain.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    plain.train_from_iterator(
+        TEXTS,
+        trainers.BpeTrainer(
+            vocab_size=300,
+            special_tokens=[END_OF_TEXT],
+            initial_alphabet=alphabet,
+            show_progress=False,
+        ),
+    )
+    assert plain.to_str() == TRAINED.to_str()
 
 
 def test_existing_tokenizers_from_a_directory_or_a_file(tmp_path: Path) -> None:
