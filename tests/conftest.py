@@ -56,6 +56,21 @@ def dataset(text_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
+@pytest.fixture(scope="session")
+def lossy_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One that loses case, blanks, and every word but two."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    directory = tmp_path_factory.mktemp("lossy")
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "[SEP]": 1, "the": 2, "king": 3}, "[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]", sep_token="[SEP]")
+    fast.save_pretrained(directory)
+    return directory
+
+
 @pytest.fixture
 def run_arguments(
     run_arguments_in: Callable[..., list[str]], tmp_path: Path

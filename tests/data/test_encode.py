@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from tokenizers import Tokenizer
 
 from headless.data import encode
 from headless.data.documents import Documents
@@ -164,18 +163,8 @@ def test_two_that_write_to_one_output_exclude_each_other(text_files: Path, tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
-def make_lossy(directory: Path) -> str:
-    """A tokenizer that loses case, and all that it does not know."""
-    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "[SEP]": 1, "the": 2, "king": 3}, "[UNK]"))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]", sep_token="[SEP]")
-    fast.save_pretrained(directory)
-    return str(directory)
-
-
 def test_the_share_of_text_that_its_tokens_do_not_give_back_is_kept(
-    dataset: Path, tmp_path: Path
+    dataset: Path, lossy_tokenizer: Path, tmp_path: Path
 ) -> None:
     assert Manifest.read(dataset).inexact_share == 0.0  # bytes lose nothing
     assert Manifest.read(dataset).caution is None
@@ -184,7 +173,7 @@ def test_the_share_of_text_that_its_tokens_do_not_give_back_is_kept(
     manifest = prepare(
         [str(tmp_path / "text")],
         tmp_path / "data",
-        tokenizer=make_lossy(tmp_path / "lossy"),
+        tokenizer=str(lossy_tokenizer),
         validation_fraction=0.2,
     )
     lost = sum(map(len, texts[1:4]))  # case, an unknown word, a blank

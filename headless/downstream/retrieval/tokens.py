@@ -59,12 +59,12 @@ class NextToken:
 
 
 def token_of(tokenizer: Any, text: str) -> int:
-    """The id of a text that is one token.
+    """The id of a text that is one token, or of a special token by its name.
 
     Raises:
         HeadlessError: it is none or several; the line shows its pieces.
     """
-    ids = tokenizer.encode(text, add_special_tokens=False)
+    ids = tokenizer.encode(text, add_special_tokens=False, split_special_tokens=False)
     if len(ids) == 1:
         return ids[0]
     if not ids:

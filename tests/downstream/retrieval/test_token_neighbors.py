@@ -16,6 +16,7 @@ from headless.downstream.retrieval.tokens import (
     token_table,
     view_context,
 )
+from headless.downstream.retrieval.windows import hidden_and_logits
 from headless.errors import HeadlessError
 from headless.objectives.base import log_unigram
 
@@ -84,9 +85,10 @@ def test_a_context_gives_the_models_own_probabilities(dataset: Path) -> None:
     found = [float(token.pmi or 0) for token in view.specific]
     assert found == pytest.approx(pmi_V.topk(6).values.tolist(), abs=1e-4)
     assert view_context(replace(lm, unigram_count_V=None), "the king").specific is None
-    empty = view_context(lm, "")
-    start = view_context(lm, lm.tokenizer.eos_token)
-    assert torch.equal(empty.hidden_D, start.hidden_D)
+    hidden_1TD, _ = hidden_and_logits(lm, torch.tensor([[lm.tokenizer.eos_token_id]]))
+    assert torch.equal(view_context(lm, "").hidden_D, hidden_1TD[0, -1].float())
+    written = view_context(lm, lm.tokenizer.eos_token)  # its name is text
+    assert not torch.equal(written.hidden_D, hidden_1TD[0, -1].float())
 
 
 def test_a_masked_model_is_asked_at_its_mask(masked_run: Path) -> None:
@@ -106,6 +108,7 @@ def test_a_masked_model_is_asked_at_its_mask(masked_run: Path) -> None:
 def test_a_token_is_named_by_its_text(dataset: Path) -> None:
     lm = gpt_neox(dataset)
     assert token_of(lm.tokenizer, " king") == lm.tokenizer.encode(" king")[0]
+    assert token_of(lm.tokenizer, "<|endoftext|>") == lm.tokenizer.eos_token_id
     with pytest.raises(HeadlessError, match=r"is 2 tokens: ' king' \(\d+\), 's' \(\d+\); name one"):
         token_of(lm.tokenizer, " kings")
     with pytest.raises(HeadlessError, match="or ' king', which is one"):
