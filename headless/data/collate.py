@@ -69,6 +69,7 @@ class Collator:
 
     Attributes:
         lookahead: how many tokens beyond its T inputs a block must have read.
+        bytes_V: how many bytes of text each token stands for; None: nobody asks.
 
     Args:
         vocab_size: V.
@@ -80,6 +81,7 @@ class Collator:
     def __init__(self, vocab_size: int, pad_multiple: int = 512) -> None:
         self.vocab_size = vocab_size
         self.pad_multiple = pad_multiple
+        self.bytes_V: np.ndarray | None = None
 
     def examples(self, blocks: Blocks) -> Examples:
         """Inputs and targets of blocks.
@@ -96,8 +98,9 @@ class Collator:
             `input_ids` (long [B, T]); `targets` (long, -100 where there is none): [B, T], or
             [N] with `rows` [N], their places among the B·T positions, where only some positions
             are scored; `unique_ids` [M], `unique_inverse` [N], `unique_counts` [M] (long); and
-            the plain numbers `num_tokens` (real input tokens) and `num_unique`. All shapes but
-            M are the same for every batch.
+            the plain numbers `num_tokens` (real input tokens), `num_targets` (rows that count)
+            and `num_unique`; where `bytes_V` is known also `num_bytes`, of the text that the
+            targets stand for. All shapes but M are the same for every batch.
         """
         inputs_BT, targets_BK, positions_BK = self.examples(batch.own)
         some_others = len(batch.others.indices_R) > 0
@@ -107,6 +110,7 @@ class Collator:
             self.pad_multiple,
             self.examples(batch.others).targets_RK.reshape(-1) if some_others else None,
         )
+        asked = targets_BK[targets_BK != IGNORE_INDEX]
         placed: dict[str, Any] = {"targets": torch.from_numpy(targets_BK)}
         if positions_BK is not None:
             first_B1 = np.arange(len(inputs_BT))[:, None] * inputs_BT.shape[1]
@@ -122,7 +126,9 @@ class Collator:
             "unique_inverse": torch.from_numpy(inverse),
             "unique_counts": torch.from_numpy(counts),
             "num_tokens": int(batch.own.lengths_R.sum()),
+            "num_targets": len(asked),
             "num_unique": num_unique,
+            **({} if self.bytes_V is None else {"num_bytes": float(self.bytes_V[asked].sum())}),
         }
 
 

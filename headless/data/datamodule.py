@@ -16,6 +16,7 @@ from headless.data.blocks import BatchIndex, BlockDataset, BlockSampler
 from headless.data.collate import CausalCollator, Collator
 from headless.data.masking import MaskedCollator
 from headless.data.stream import open_dataset
+from headless.data.token_bytes import validation_bytes
 from headless.data.tokenizer import load_tokenizer, special_ids
 from headless.errors import HeadlessError
 
@@ -160,11 +161,6 @@ class TokenDataModule(LightningDataModule):
         return self.tokenizer.mask_token_id
 
     @property
-    def bytes_per_token(self) -> float:
-        """Bytes of validation text a token stands for, on average."""
-        return self.manifest.bytes_per_token("validation")
-
-    @property
     def inexact_share(self) -> float | None:
         """Share of the text's bytes in documents that their tokens do not give back."""
         return self.manifest.inexact_share
@@ -222,6 +218,8 @@ class TokenDataModule(LightningDataModule):
         """The whole validation split, in order."""
         trainer, blocks = self.trainer, len(self._blocks["validation"])
         assert trainer is not None
+        if self.task == "causal" and self.val_collator.bytes_V is None:
+            self.val_collator.bytes_V = validation_bytes(self.dataset, self.tokenizer)
         sampler = BlockSampler(
             blocks,
             min(self.val_batch_size, -(-blocks // trainer.world_size)),

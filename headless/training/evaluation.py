@@ -4,6 +4,7 @@ Shapes: N rows, C rows of a chunk, D hidden size, V vocabulary.
 """
 
 import math
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -48,32 +49,33 @@ def head_scores(
 class LanguageModelScores(Metric):
     """Accumulates `head_scores` over batches and ranks: exact over uneven batches.
 
-    `compute()` returns `nll`, `perplexity`, `accuracy` and `nll_uncalibrated`.
+    `compute()` returns `nll`, `perplexity`, `accuracy` and `nll_uncalibrated`; with the bytes of
+    the text that was scored also `bits_per_byte`.
     """
 
     full_state_update = False
 
     def __init__(self) -> None:
         super().__init__()
-        for name in ("nll", "nll_uncalibrated", "correct", "tokens"):
+        for name in ("nll", "nll_uncalibrated", "correct", "tokens", "bytes"):
             zero = torch.zeros((), dtype=torch.float64)
             self.add_state(name, default=zero, dist_reduce_fx="sum")
 
-    def update(self, sums: dict[str, Tensor]) -> None:
-        """Add the sums of a batch."""
+    def update(self, sums: Mapping[str, Tensor | float]) -> None:
+        """Add the sums of a batch; `bytes` is left out where nobody knows them."""
         for name, value in sums.items():
             setattr(self, name, getattr(self, name) + value)
 
     def compute(self) -> dict[str, float]:
         """Means over all tokens; no token at all gives NaN."""
-        nll, bare, correct, tokens = torch.stack(
-            [self.nll, self.nll_uncalibrated, self.correct, self.tokens]  # type: ignore[list-item]
-        ).tolist()
+        states = [self.nll, self.nll_uncalibrated, self.correct, self.tokens, self.bytes]
+        total, bare, correct, tokens, size = torch.stack(states).tolist()  # type: ignore[arg-type]
         tokens = tokens or math.nan
-        nll /= tokens
+        nll = total / tokens
         return {
             "nll": nll,
             "perplexity": math.exp(min(nll, 700.0)),
             "accuracy": correct / tokens,
             "nll_uncalibrated": bare / tokens,
+            **({"bits_per_byte": total / math.log(2) / size} if size else {}),
         }
