@@ -10,7 +10,6 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -34,6 +33,8 @@ from headless.objectives import Objective
 from headless.runs.directory import RunDirectory
 from headless.training.checkpoint_io import AtomicCheckpointIO
 from headless.training.module import PretrainingModule
+from headless.training.optim import check_clipping
+from headless.training.precision import choose_precision
 from headless.training.strategies import choose_strategy, cluster_plugins, tune
 
 
@@ -170,8 +171,8 @@ class RunCLI(LightningCLI):
                 ),
             )
         config = self._get(self.config_init, "trainer")
-        if config.precision is None and config.accelerator != "cpu" and torch.cuda.is_available():
-            config.precision = "bf16-mixed" if torch.cuda.is_bf16_supported(False) else "32-true"
+        config.precision = choose_precision(config.precision, config.accelerator)
+        check_clipping(config.gradient_clip_val)
         config.strategy = choose_strategy(config.strategy)
         config.plugins = [*(config.plugins or []), *cluster_plugins(), AtomicCheckpointIO()]
         config.callbacks = [

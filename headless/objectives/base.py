@@ -4,7 +4,7 @@ Shapes: N rows (positions of the batch, flattened), D hidden size, V vocabulary,
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -46,10 +46,16 @@ class LMHead(NamedTuple):
     is_calibrated: bool = False  # the bias was not trained: it completes what the objective omits
 
     def scores(self, hidden: Tensor) -> Tensor:
-        """Scores [..., V] of hidden states [..., D] without the bias, at least float32."""
-        if self.transform is not None:
-            hidden = self.transform(hidden)
-        return at_least_float32(hidden @ self.weight_VD.to(hidden.dtype).T)
+        """Scores [..., V] of hidden states [..., D] without the bias, at least float32.
+
+        Computed in that precision, whatever the caller's is: in bf16 several tokens share the
+        largest score, and which of them an argmax takes would depend on the head.
+        """
+        with torch.autocast(hidden.device.type, enabled=False):
+            hidden = at_least_float32(hidden)
+            if self.transform is not None:
+                hidden = self.transform(hidden)
+            return hidden @ self.weight_VD.to(hidden.dtype).T
 
     def complete(self, scores: Tensor) -> Tensor:
         """Logits [..., V] from `scores`: their softmax is the model's distribution."""
@@ -91,6 +97,15 @@ class Objective(nn.Module):
 
     needs_unique: bool = False
     negatives: Negatives = "microbatch"
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move or cast as any module; log p stays float32, for bf16 errs by up to 0.03 nats."""
+        before = self._buffers.get("log_unigram_V")
+        super()._apply(fn, recurse)
+        after = self._buffers.get("log_unigram_V")
+        if before is not None and after is not None and after.itemsize < before.itemsize:
+            self._buffers["log_unigram_V"] = before.to(after.device, torch.float32)
+        return self
 
     def setup(self, vocab_size: int, hidden_size: int, initializer_range: float) -> None:
         """Make the parameters whose shapes only the backbone knows. Most objectives have none."""

@@ -19,7 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from headless.objectives.base import IGNORE_INDEX, UniqueTargets
+from headless.objectives.base import IGNORE_INDEX, UniqueTargets, at_least_float32
 
 Duplicates = Literal["count", "mask", "unique", "logq"]
 
@@ -79,7 +79,7 @@ def log_weights(
     if duplicates == "unique":
         return torch.zeros_like(count_M, dtype=dtype).masked_fill(count_M == 0, -torch.inf)
     assert log_unigram_V is not None
-    included_M = _log_inclusion(log_unigram_V[ids_M], rows, arrival)
+    included_M = _log_inclusion(at_least_float32(log_unigram_V)[ids_M], rows, arrival)
     return (-included_M).to(dtype).masked_fill(count_M == 0, -torch.inf)
 
 
@@ -95,7 +95,7 @@ def candidates(
     if num_sampled == 0:
         return ids, log_weights(duplicates, ids, counts, rows, log_unigram_V, dtype=dtype)
     assert log_unigram_V is not None
-    q = log_unigram_V
+    q = at_least_float32(log_unigram_V)  # bf16 has 256 uniform numbers: too few to draw with
     if duplicates in ("count", "mask"):
         counts, ids_K, counts_K = sample_more(unique, num_sampled, q)
         arrival = arrival_K = q.new_zeros(())

@@ -164,6 +164,18 @@ def use_settings(
         group["lr"] = chosen["initial_lr"] * factor(schedule.last_epoch)
 
 
+def check_clipping(largest: float | None) -> None:
+    """Refuse what would turn gradients around.
+
+    Raises:
+        HeadlessError: the trainer's `gradient_clip_val` is negative or not a number.
+    """
+    if largest is not None and not largest >= 0:
+        raise HeadlessError(
+            f"trainer.gradient_clip_val must be a positive number, got {largest}: 0 clips nothing"
+        )
+
+
 def gradient_norm(module: nn.Module) -> torch.Tensor:
     """The Euclidean norm of all gradients together: a DTensor where they are sharded."""
     return nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])

@@ -19,7 +19,7 @@ from headless.objectives import (
     log_unigram,
     unique_targets,
 )
-from headless.objectives.candidates import sample_absent
+from headless.objectives.candidates import candidates, sample_absent
 
 V, D, N = 40, 8, 48
 FORMS = ["count", "mask", "unique", "logq"]
@@ -202,6 +202,39 @@ def test_sampled_tokens_are_distinct_and_absent(held: int, num_sampled: int, see
     assert not set(taken) & set(targets.tolist())
     assert last <= beyond
     assert (beyond == torch.inf) == (num_sampled >= V - held)
+
+
+def test_rare_tokens_are_as_rare_under_a_bf16_distribution() -> None:
+    """With its 256 uniform numbers a token would come at once in 1 of 256 draws, however rare."""
+    q = torch.full((V,), 1.0)
+    q[-1] = 1e-5
+    log_q = (q / q.sum()).log().bfloat16()
+    held = unique_targets(torch.zeros(4, dtype=torch.long))
+    drawn = torch.cat(
+        [candidates(held, "logq", 1, log_q, torch.float32)[0][-1:] for _ in range(3000)]
+    )
+    assert (drawn == V - 1).sum() <= 1  # 3000 · 1e-5 / V are expected
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        CrossEntropy(tied=True, unigram_bias="fixed"),
+        ContrastiveWeightTying(duplicates="logq"),
+        Combined(contrastive=ContrastiveWeightTying(num_sampled=2)),
+    ],
+)
+def test_log_p_keeps_its_digits_in_a_bf16_module(objective: Any) -> None:
+    """In bf16 it would err by up to 0.03 nats."""
+    count = 1000 // torch.arange(1, V + 1) ** 2
+    objective.setup(V, D, 0.02)
+    objective.set_unigram(count)
+    owner = objective.contrastive if isinstance(objective, Combined) else objective
+    for cast in (objective.bfloat16, objective.half, objective.float):
+        cast()
+        assert torch.equal(owner.log_unigram_V, log_unigram(count))
+    objective.double()
+    assert owner.log_unigram_V.dtype == torch.float64
 
 
 def test_a_table_of_the_whole_text_is_cross_entropy_with_the_unigram_bias() -> None:
