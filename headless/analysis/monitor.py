@@ -20,7 +20,7 @@ from headless.analysis.report import FIGURES, write_report
 from headless.analysis.session import Session, Subject
 from headless.analysis.text import about, length_for, take_text
 from headless.analysis.twin import ask_twin, first_subject
-from headless.callbacks.evaluating import evaluating
+from headless.callbacks.evaluating import evaluating, require_finite
 from headless.callbacks.progress import log_point, progress_of
 from headless.errors import HeadlessError
 from headless.models.backbone import num_parameters
@@ -191,6 +191,7 @@ class LaboratoryMonitor(Callback):
         """Look and log, outside training time."""
         self._reported = trainer.global_step
         with progress_of(trainer).paused():
+            require_finite(pl_module)
             try:
                 findings = self._look(trainer, pl_module)
             except HeadlessError as error:  # on every process, or on the first one alone

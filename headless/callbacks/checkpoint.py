@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from headless.callbacks.evaluating import require_finite
 from headless.callbacks.progress import progress_of
 from headless.runs.directory import RunDirectory
 
@@ -64,6 +65,7 @@ class RunCheckpoint(Checkpoint):
     def _save(self, trainer: Trainer) -> None:
         run = RunDirectory(Path(trainer.default_root_dir))
         with progress_of(trainer).paused():
+            require_finite(trainer.lightning_module)  # the last good one is kept
             trainer.save_checkpoint(run.last_checkpoint)
             self._saved_step = trainer.global_step
             if self.keep and trainer.is_global_zero:

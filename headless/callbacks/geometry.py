@@ -36,6 +36,8 @@ class GeometryMonitor(PeriodicMonitor):
         num_sequences: sequences of the fixed batch.
     """
 
+    looks_at_weights = True
+
     def __init__(self, every_n_steps: int = 200, num_sequences: int = 8) -> None:
         if num_sequences < 1:
             raise ValueError(f"num_sequences must be at least 1, got {num_sequences}")

@@ -4,6 +4,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from headless.callbacks.evaluating import require_finite
 from headless.callbacks.progress import Cadence, progress_of
 
 
@@ -15,7 +16,12 @@ class PeriodicMonitor(Callback):
 
     Args:
         every_n_steps: optimizer steps between two reports.
+
+    Attributes:
+        looks_at_weights: a report says nothing after training has diverged, and may die of it.
     """
+
+    looks_at_weights = False
 
     def __init__(self, every_n_steps: int) -> None:
         self.cadence = Cadence(every_n_steps)
@@ -45,4 +51,6 @@ class PeriodicMonitor(Callback):
         """Report outside training time."""
         self._reported = trainer.global_step
         with progress_of(trainer).paused():
+            if self.looks_at_weights:
+                require_finite(pl_module)
             self.report(trainer, pl_module)

@@ -14,6 +14,9 @@ class StepProgressBar(RichProgressBar):
     Logs nothing.
     """
 
+    _read = -1
+    _loss: float | None = None
+
     @property
     def total_train_batches(self) -> int | float:
         """Optimizer steps of the run where they are limited, else batches of the epoch."""
@@ -28,9 +31,14 @@ class StepProgressBar(RichProgressBar):
         super().on_train_batch_end(trainer, pl_module, outputs, batch, done)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """What stands to the right of the bar."""
+        """What stands to the right of the bar: the loss of the last step that was logged."""
         metrics = super().get_metrics(trainer, pl_module)
-        return {name: value for name, value in metrics.items() if name != "v_num"}
+        step, every = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
+        loss = trainer.callback_metrics.get("train/loss")
+        if loss is not None and step % every == 0 and step != self._read:
+            self._read, self._loss = step, float(loss)  # waits for the device: not at every step
+        shown = {} if self._loss is None else {"train/loss": self._loss}
+        return shown | {name: value for name, value in metrics.items() if name != "v_num"}
 
     def _get_train_description(self, current_epoch: int) -> str:
         return f"{Path(self.trainer.default_root_dir).name}, epoch {current_epoch}"

@@ -34,6 +34,8 @@ class SampleWriter(PeriodicMonitor):
         seed: of the random numbers, which are the sampler's own.
     """
 
+    looks_at_weights = True
+
     def __init__(
         self,
         every_n_steps: int = 500,

@@ -34,14 +34,17 @@ from headless.training.optim import (
     AdamWConfig,
     ScheduleConfig,
     build_optimizer,
+    check_clipping,
     gradient_norm,
     settings_of,
     use_settings,
     whole,
 )
 from headless.training.position import describe_position, restore_position
+from headless.training.precision import check_precision
 from headless.training.random_state import get_random_state, set_random_state
 from headless.training.resume import check_tokenizer
+from headless.training.step import StepMeans, clip_values, scale_gradients
 
 InitHead = Literal["random", "embedding", "source"]
 
@@ -149,7 +152,8 @@ class PretrainingModule(LightningModule):
         self._score = torch.compile(self.score) if compile else self.score
         self._val_loss = MeanMetric().set_dtype(torch.float64)
         self._val_scores = LanguageModelScores()
-        self._finite: Tensor | None = None
+        self._step = StepMeans()
+        self._diverged: Tensor | None = None  # the first step that did, 0 for none
         self._restored: dict[str, Any] | None = None
         self._settings: list[dict[str, Any]] = []
         self._grad_norm: Tensor | None = None
@@ -227,11 +231,9 @@ class PretrainingModule(LightningModule):
             batch["input_ids"], batch["targets"], self._unique(batch), batch.get("rows")
         )
         self.batches_seen += 1
-        self._watch(output.loss)
-        self.log("train/loss", output.loss, prog_bar=True)
-        for name, value in output.metrics.items():
-            self.log(f"train/{name}", value)
-        return output.loss
+        values = {"loss": output.loss.detach(), **output.metrics}
+        weight = self._step.add(values, batch["num_targets"], batch["targets"].numel())
+        return output.loss if weight == 1.0 else output.loss * weight
 
     def on_validation_epoch_start(self) -> None:
         """The LM head of today's weights, made once for the whole validation split."""
@@ -251,7 +253,8 @@ class PretrainingModule(LightningModule):
         assert self._val_head is not None
         sums = head_scores(hidden_ND, targets_N, self._val_head)
         self._val_loss.update(output.loss.detach().double(), sums["tokens"])
-        self._val_scores.update(sums)
+        # A masked model's scores do not sum up to a text's: its batches tell no bytes.
+        self._val_scores.update(sums | {"bytes": batch.get("num_bytes", 0.0)})
 
     def on_validation_epoch_end(self) -> None:
         """Log what the whole validation split gave, reduced over ranks."""
@@ -260,11 +263,10 @@ class PretrainingModule(LightningModule):
         if self._val_head is None or not self._val_head.is_calibrated:
             del scores["nll_uncalibrated"]
         self._val_head = None  # a copy of the embedding table: not kept while training
-        datamodule = getattr(self.trainer, "datamodule", None)
-        if datamodule is not None and self.task == "causal":
-            scores["bits_per_byte"] = scores["nll"] / math.log(2) / datamodule.bytes_per_token
         self._val_loss.reset()
         self._val_scores.reset()
+        if self.trainer.state.fn == "fit" and not math.isfinite(scores["nll"]):
+            raise self.diverged()
         if not self.trainer.sanity_checking:
             for name, value in scores.items():
                 self.log(f"val/{name}", value, prog_bar=name == "nll", rank_zero_only=False)
@@ -294,10 +296,17 @@ class PretrainingModule(LightningModule):
             shard(self, self.backbone, self.device_mesh["data_parallel"])
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """The norm of the gradients before clipping, and the rate of this update."""
+        """Gradients of the mean over the step's rows, their norm before clipping, and the rate."""
+        means, factor = self._step.close(self.trainer.accumulate_grad_batches)
+        scale_gradients(self, factor)
         self._grad_norm = gradient_norm(self)
-        self.log("optim/grad_norm", whole(self._grad_norm))
-        self.log("optim/lr", optimizer.param_groups[0]["lr"])
+        norm = whole(self._grad_norm)
+        self._watch(means["loss"], norm)
+        for name, value in means.items():
+            self.log(f"train/{name}", value)
+        self.log("optim/grad_norm", norm)
+        # As a tensor of the host: Lightning would copy a number to the device, and wait for it.
+        self.log("optim/lr", torch.tensor(optimizer.param_groups[0]["lr"]))
 
     def configure_gradient_clipping(
         self,
@@ -306,39 +315,62 @@ class PretrainingModule(LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip by the norm that was just computed, instead of computing it a second time."""
-        if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
+        if not gradient_clip_val:
+            return
+        if gradient_clip_algorithm == "value":
+            clip_values(self, gradient_clip_val)
+        else:
             assert self._grad_norm is not None
             nn.utils.clip_grads_with_norm_(self.parameters(), gradient_clip_val, self._grad_norm)
-        else:
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     # -- losses that are not numbers ----------------------------------------------------------
 
-    def _watch(self, loss: Tensor) -> None:
-        """Remember whether every loss was finite, and look at it where looking is free.
+    def _watch(self, loss: Tensor, grad_norm: Tensor) -> None:
+        """Remember the first step that went wrong, and look at it where looking is free.
 
-        On a GPU the flag stays there until the next logged point or checkpoint, so that no step
-        waits for the device.
+        On a GPU the flag stays there until the next logged point, checkpoint or look at the
+        weights, so that no step waits for the device. Loss and norm are those of all processes:
+        each of them finds the same.
         """
-        finite = torch.isfinite(loss.detach())
-        self._finite = finite if self._finite is None else self._finite & finite
-        trainer = self.trainer
-        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if loss.device.type == "cpu" or trainer.global_step % every == 0:
-            self._require_finite()
+        step = self.trainer.global_step + 1
+        finite = torch.isfinite(loss) & torch.isfinite(grad_norm)
+        found = torch.where(finite, 0, step)
+        before = self._diverged
+        self._diverged = found if before is None else torch.where(before > 0, before, found)
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if loss.device.type == "cpu" or step % every == 0:
+            self.require_finite()
 
-    def _require_finite(self) -> None:
-        if self._finite is not None and not bool(self._finite):
-            raise HeadlessError(
-                f"the loss is not a finite number at step {self.trainer.global_step + 1}: lower "
-                "model.optimizer.lr, lengthen model.schedule.warmup_steps or clip with "
-                "trainer.gradient_clip_val; the last good checkpoint is kept"
-            )
+    def require_finite(self) -> None:
+        """Refuse to go on after a step without a finite loss and gradient.
+
+        Raises:
+            HeadlessError: on every process; it names the step.
+        """
+        step = 0 if self._diverged is None else int(self._diverged)
+        if step:
+            raise self.diverged(step)
+
+    def diverged(self, step: int | None = None) -> HeadlessError:
+        """What is said when the loss is lost: at a step, or at the next one."""
+        step = self.trainer.global_step + 1 if step is None else step
+        return HeadlessError(
+            f"the loss is not a finite number at step {step}: lower model.optimizer.lr, lengthen "
+            "model.schedule.warmup_steps or clip with trainer.gradient_clip_val; the last good "
+            "checkpoint is kept"
+        )
 
     # -- checkpoints --------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Take the unigram counts of the training text; they travel in the state dict."""
+        """Take the unigram counts of the training text; they travel in the state dict.
+
+        Raises:
+            HeadlessError: a trainer in whose precision, or with whose clipping, training is wrong;
+                a head that cannot begin as asked for.
+        """
+        check_precision(self.trainer.precision)
+        check_clipping(self.trainer.gradient_clip_val)
         datamodule = getattr(self.trainer, "datamodule", None)
         if datamodule is None or bool(self.unigram_counts.any()):
             return
@@ -366,7 +398,7 @@ class PretrainingModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Position in the data, random states of every rank, and whose tokens these are."""
-        self._require_finite()
+        self.require_finite()
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
         checkpoint[CHECKPOINT_KEY] = {
             "batches_seen": self.batches_seen,
@@ -397,6 +429,7 @@ class PretrainingModule(LightningModule):
 
     def on_fit_start(self) -> None:
         """Only now the device is known."""
+        self._step, self._diverged = StepMeans(), None
         found_compiler = any(shutil.which(name) for name in ("cc", "gcc", "clang"))
         if self._compile is None and self.device.type == "cuda" and found_compiler:
             self._score = torch.compile(self.score)

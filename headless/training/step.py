@@ -1,0 +1,88 @@
+"""What an optimizer step is the mean of: its rows, of all micro-batches and all processes.
+
+A micro-batch's loss is the mean over its own rows. Automatic optimization divides each by
+`accumulate_grad_batches` and averages over processes, which is the mean over the step's rows only
+where every micro-batch has as many of them, and the step as many micro-batches as were asked for:
+not at the end of an epoch, and not where a masked model's sequences have few ordinary tokens.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class StepMeans:
+    """Adds up the micro-batches of an optimizer step; no step waits for the device.
+
+    A weight is a number of rows in units of the first micro-batch's places: 1 for a full one, so
+    that nothing is rounded where all are full.
+    """
+
+    def __init__(self) -> None:
+        self._places = 0
+        self._weight = 0.0
+        self._sums: dict[str, Tensor] = {}
+
+    def add(self, values: dict[str, Tensor], rows: int, places: int) -> float:
+        """Count a micro-batch.
+
+        Args:
+            values: means over its rows: scalars, detached.
+            rows: how many rows count.
+            places: how many rows it has; the same in every process's first micro-batch.
+
+        Returns:
+            The weight that its loss has in the gradient of the step.
+        """
+        self._places = self._places or places
+        weight = rows / self._places
+        self._weight += weight
+        for name, value in values.items():
+            value = value if weight == 1.0 else value * weight
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        return weight
+
+    def close(self, accumulate: int) -> tuple[dict[str, Tensor], float | Tensor]:
+        """End the step.
+
+        Args:
+            accumulate: what automatic optimization has divided the losses by.
+
+        Returns:
+            The means over all rows of the step, and the factor that makes the gradients theirs.
+        """
+        weight, sums, least = self._weight, self._sums, 1.0 / self._places
+        self._weight, self._sums = 0.0, {}
+        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            weight = max(weight, least)  # a step without any row that counts: 0 and no gradient
+            means = {n: value if weight == 1.0 else value / weight for n, value in sums.items()}
+            return means, accumulate / weight
+        totals = torch.stack([*sums.values()]).double()
+        totals = torch.cat([totals, totals.new_full((1,), weight)])
+        torch.distributed.all_reduce(totals)
+        weights = totals[-1].clamp(min=least)
+        means = dict(zip(sums, totals[:-1] / weights, strict=True))
+        return means, accumulate * torch.distributed.get_world_size() / weights
+
+
+@torch.no_grad()
+def scale_gradients(module: nn.Module, factor: float | Tensor) -> None:
+    """Multiply all gradients, whether or not they are sharded."""
+    if isinstance(factor, float) and factor == 1.0:
+        return
+    for gradient in _local_gradients(module):
+        gradient.mul_(factor)
+
+
+@torch.no_grad()
+def clip_values(module: nn.Module, largest: float) -> None:
+    """Cut each number of the gradients off at ± `largest`."""
+    for gradient in _local_gradients(module):
+        gradient.clamp_(-largest, largest)
+
+
+def _local_gradients(module: nn.Module) -> list[Tensor]:
+    """This process's part of every gradient."""
+    gradients: list[Any] = [p.grad for p in module.parameters() if p.grad is not None]
+    return [g.to_local() if hasattr(g, "to_local") else g for g in gradients]
