@@ -15,7 +15,20 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback
 
+from headless.cli.lightning import RunCLI
 from headless.cli.pretrain import build, pretrain
+from headless.data.blocks import Blocks
+from headless.data.collate import IGNORE_INDEX, CausalCollator, Examples
+from headless.errors import HeadlessError
+
+
+class SparseCollator(CausalCollator):
+    """Of some blocks the first targets alone count: a function of the block, as masks are."""
+
+    def examples(self, blocks: Blocks) -> Examples:
+        inputs_RT, targets_RT, _ = super().examples(blocks)
+        targets_RT[blocks.indices_R % 3 == 0, 5:] = IGNORE_INDEX
+        return Examples(inputs_RT, targets_RT, None)
 
 
 class Stopped(BaseException):
@@ -41,6 +54,18 @@ class Recorder(Callback):
             self.buffers_sent = model.will_sync_module_buffers()
 
 
+def lose(cli: RunCLI, step: int) -> None:
+    """The loss of the second process alone is not a number at a step."""
+    module, score = cli.model, cli.model._score
+
+    def spoiled(*arguments: Any) -> Any:
+        output = score(*arguments)
+        lost = cli.trainer.global_rank == 1 and cli.trainer.global_step == step - 1
+        return output._replace(loss=output.loss * torch.nan) if lost else output
+
+    module._score = spoiled
+
+
 def run_case(case: dict[str, Any]) -> dict[str, Any]:
     """Train; what this rank saw."""
     cli = build(case["arguments"])
@@ -56,13 +81,21 @@ def run_case(case: dict[str, Any]) -> dict[str, Any]:
         log(name, value, *args, **kwargs)
 
     cli.model.log = spy
+    if case.get("sparse"):
+        cli.datamodule.collator = SparseCollator(cli.datamodule.vocab_size)
+    if case.get("lost_at"):
+        lose(cli, case["lost_at"])
+    error = None
     try:
         pretrain(cli)
+    except HeadlessError as raised:
+        error = str(raised)
     except (Stopped, SystemExit, KeyboardInterrupt):
         assert recorder.stop_at is not None
     return {
         "rows": torch.cat(recorder.rows) if recorder.rows else torch.zeros(0),
         "logged": logged,
+        "error": error,
         "buffers_sent": recorder.buffers_sent,
         "rank": cli.trainer.global_rank,
         "held": sum(

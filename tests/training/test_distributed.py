@@ -32,6 +32,9 @@ FSDP = ("--trainer.devices", "2", "--trainer.strategy", "fsdp")
 DOUBLE = ("--trainer.precision", "64-true")
 GLOBAL = ("--model.objective.negatives", "global")
 LEARNED = ("--model.objective.learn_temperature", "true")
+UNEVEN = ("--trainer.limit_train_batches", "3")
+SPARSE: dict[str, Any] = {"sparse": True, "objective": "CrossEntropy"}
+EXTRAS = ("double", "stop_at", "sparse", "lost_at")
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 pytestmark = [
@@ -69,6 +72,11 @@ CASES: dict[str, dict[str, Any]] = {
     "fsdp-accumulated": {"options": [*FSDP, *GLOBAL, *size(2, 2)], "double": True},
     "fsdp-ce": {"options": [*FSDP, *size(4)], "double": True, "objective": "CrossEntropy"},
     "fsdp-temperature": {"options": [*FSDP, *GLOBAL, *LEARNED, *size(4)], "double": True},
+    # Steps of two micro-batches and of one in turn, whose sequences have 16 targets or 5.
+    "ddp-sparse": {"options": [*DDP, *DOUBLE, *size(2, 2), *UNEVEN], **SPARSE},
+    "fsdp-sparse": {"options": [*FSDP, *size(2, 2), *UNEVEN], "double": True, **SPARSE},
+    "ddp-lost": {"options": [*DDP, *size(4)], "lost_at": 3},
+    "fsdp-lost": {"options": [*FSDP, *size(4)], "lost_at": 3},
     "epoch": {
         "options": [*DDP, *size(5), "--trainer.max_epochs", "1", "--trainer.max_steps", "-1"]
     },
@@ -93,6 +101,7 @@ SINGLE: dict[str, dict[str, Any]] = {
     "one-microbatch": {"options": [*DOUBLE, *size(4, 2)]},
     "one-temperature": {"options": [*DOUBLE, *LEARNED, *size(8)]},
     "one-ce": {"options": [*DOUBLE, *size(8)], "objective": "CrossEntropy"},
+    "one-sparse": {"options": [*DOUBLE, *size(4, 2), *UNEVEN], **SPARSE},
 }
 
 
@@ -142,7 +151,7 @@ def runs(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
 
     cases = [
         {"name": name, "arguments": arguments(name, case)}
-        | {key: case[key] for key in ("double", "stop_at") if key in case}
+        | {key: case[key] for key in EXTRAS if key in case}
         for name, case in CASES.items()
     ]
     first = {"options": [*size(8), "--trainer.devices", "1"]}
@@ -151,7 +160,7 @@ def runs(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     file.write_text(json.dumps(cases))
     launch([*TORCHRUN, str(WORKER), str(file), str(output)])
     for name, case in SINGLE.items():
-        alone = run_case({"arguments": [*arguments(name, case), "--trainer.devices", "1"]})
+        alone = run_case(case | {"arguments": [*arguments(name, case), "--trainer.devices", "1"]})
         torch.save(alone, output / f"{name}.0.pt")
     return Runs(root, output)
 
@@ -178,6 +187,8 @@ def assert_same(
         ("fsdp", "one"),
         ("fsdp-accumulated", "one"),
         ("fsdp-ce", "one-ce"),
+        ("ddp-sparse", "one-sparse"),
+        ("fsdp-sparse", "one-sparse"),
         ("fsdp-temperature", "one-temperature"),  # one number: a rank holds nothing of it
     ],
 )
@@ -191,6 +202,10 @@ def test_a_spread_run_is_the_whole_run(runs: Runs, spread: str, whole: str) -> N
     assert_same(ours, theirs)
     norms, expected = (runs.rank(name)["logged"]["optim/grad_norm"] for name in (spread, whole))
     assert norms == pytest.approx(expected, rel=1e-10)
+    if "microbatch" not in spread:  # a step's loss is of all its rows, on every process
+        losses, expected = (runs.rank(n)["logged"]["train/loss"] for n in (spread, whole))
+        assert losses == pytest.approx(expected, rel=1e-10)
+        assert len(losses) == STEPS
     assert min(norms) > 0.3  # clipping acts: its norm must be that of all shards together
 
 
@@ -359,6 +374,15 @@ def test_one_rank_writes(runs: Runs, name: str) -> None:
     assert summary["finished"]
     alone = json.loads((runs.root / "one" / "summary.json").read_text())
     assert summary["parameters"] == alone["parameters"]
+
+
+@pytest.mark.parametrize("name", ["ddp-lost", "fsdp-lost"])
+def test_a_loss_that_one_process_lost_is_lost_to_all(runs: Runs, name: str) -> None:
+    """Each says so at the same step, and none waits for another."""
+    for rank in (0, 1):
+        seen = runs.rank(name, rank)
+        assert "the loss is not a finite number at step 3" in seen["error"]
+        assert len(seen["rows"]) == 3 * 4
 
 
 def test_buffers_are_not_sent_at_every_step(runs: Runs) -> None:
