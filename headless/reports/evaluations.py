@@ -6,9 +6,9 @@ from typing import Any
 
 from headless.pages.numbers import is_number
 from headless.pages.page import Cell, Column, Page
-from headless.reports.fairness import same_budget, same_tokenizer
+from headless.reports.fairness import same_budget, same_unit
 from headless.reports.groups import Group
-from headless.reports.headline import Quantity
+from headless.reports.headline import Quantity, marked
 from headless.reports.reading import Run, keyed
 from headless.reports.statistics import Estimate, estimate, leader, t_quantile
 from headless.runs.evaluations import Evaluation, latest
@@ -49,7 +49,7 @@ ABOUT = {
     "by the same per character and per byte.",
     "harness": "A task of lm-evaluation-harness, with its own metrics.",
 }
-TOKEN_SCORES = {"nll", "perplexity"}  # of a text: they count tokens
+UNITS = {"nll", "perplexity", "bits_per_byte"}  # of a text: what they count is the tokenizer's
 
 
 @dataclass(frozen=True)
@@ -147,17 +147,17 @@ def add_zero_shot(page: Page, groups: Sequence[Group]) -> None:
     )
     fair = same_budget(groups)
     for table in tables:
-        columns, rows = table_cells(table, fair=fair, one_tokenizer=same_tokenizer(groups))
+        columns, rows = table_cells(table, groups, fair=fair)
         page.table(columns, rows, f"{table.title}. {ABOUT.get(table.kind, '')}", wide=True)
 
 
 def table_cells(
-    table: TaskTable, *, fair: bool, one_tokenizer: bool
+    table: TaskTable, groups: Sequence[Group], *, fair: bool
 ) -> tuple[list[Column], list[list[Cell]]]:
     """A task's table: one row a group and head; the best mean of a column is strong."""
     quantities = table.quantities
     columns = [Column("objective", "head, runs", "left")]
-    columns += [Column(q.name, q.unit, "right", q.group) for q in quantities]
+    columns += [Column(marked(q, groups), q.unit, "right", q.group) for q in quantities]
     means = {q.key: [estimate(row.values(q.key)) for row in table.rows] for q in quantities}
     best = {q.key: _best(q, table.rows, means[q.key]) if fair else None for q in quantities}
     rows = []
@@ -166,7 +166,7 @@ def table_cells(
         cells = [Cell(row.group.label, about, swatch=row.group.index)]
         for q in quantities:
             found = means[q.key][number]
-            comparable = one_tokenizer or table.kind != "text" or q.key not in TOKEN_SCORES
+            comparable = table.kind != "text" or q.key not in UNITS or same_unit(q.key, groups)
             strong = comparable and best[q.key] == number
             text = q.text(found.mean if found else None)
             cells.append(Cell(text, _detail(q, row, found), strong=strong))
@@ -232,12 +232,12 @@ def _detail(quantity: Quantity, row: Row, found: Estimate | None) -> str:
     return f"s.e. {quantity.text(error)}" if error else ""
 
 
-def _standard_error(quantity: Quantity, row: Row, found: Estimate) -> float:
-    """Of a row's mean: over its runs, or over the items where there is one run; 0 if not known."""
+def _standard_error(quantity: Quantity, row: Row, found: Estimate) -> float | None:
+    """Of a row's mean: over its runs; over the items where there is one run and it is known."""
     if found.n > 1:
         return (found.half_width or 0.0) / t_quantile(found.n - 1)
     errors = [_error(result, quantity.key) for result in row.results.values()]
-    return next((error for error in errors if error), 0.0)
+    return next((error for error in errors if error), None)
 
 
 def _error(result: Evaluation | None, metric: str) -> float | None:
@@ -265,9 +265,9 @@ def _best(quantity: Quantity, rows: Sequence[Row], means: Sequence[Estimate | No
         return leader(by_seed, quantity.better)
     sign = 1 if quantity.better == "lower" else -1
     known = [
-        (sign * one.mean, _standard_error(quantity, row, one) ** 2, place)
+        (sign * one.mean, error**2, place)
         for place, (row, one) in enumerate(zip(rows, means, strict=True))
-        if one is not None
+        if one is not None and (error := _standard_error(quantity, row, one)) is not None
     ]
     if len(known) < len(rows):
         return None

@@ -22,7 +22,7 @@ from headless.reports.fairness import (
 )
 from headless.reports.groups import Group
 from headless.reports.plots import group_curves, mean_curve
-from headless.reports.statistics import Estimate, difference, estimate, leader
+from headless.reports.statistics import Estimate, difference, estimate, leader, noise_rank
 
 # How a number is written: counts with a prefix, or a fixed number of decimals.
 Digits = int | Literal["compact"]
@@ -65,7 +65,7 @@ QUANTITIES = (
     Quantity("tokens_per_second", "speed", "tokens/s", COST, 0, "higher"),
     Quantity("startup_seconds", "start-up", "seconds", COST, 0),
     Quantity("peak_memory_gib", "memory", "GiB", COST, 2, "lower"),
-    Quantity("peak_validation_memory_gib", "in validation", "GiB", COST, 2, "lower"),
+    Quantity("peak_validation_memory_gib", "memory, validation", "GiB", COST, 2, "lower"),
     Quantity("val/nll", "nll", "nats/token", SCORES, 3, "lower"),
     Quantity("val/perplexity", "perplexity", "", SCORES, 2, "lower"),
     Quantity("val/bits_per_byte", "bits/byte", "", SCORES, 3, "lower"),
@@ -88,15 +88,9 @@ def headline(groups: Sequence[Group]) -> tuple[list[Column], list[list[Cell]]]:
     over seeds (`leader`), and only where the runs can be compared: `_comparable`.
     """
     quantities = shown(groups)
-    widths = {group.first.width for group in groups}
     columns = [Column("objective", "backbone, runs", "left")]
     for q in quantities:
-        unit = q.unit
-        if q.key in MEMORY:
-            unit = ", ".join([unit, *(words for words in memory_of(groups, q.key) if words)])
-        if q.key == RANK and len(widths) == 1 and None not in widths:
-            unit = f"of {next(iter(widths))}"
-        columns.append(Column(marked(q, groups), unit, "right", q.group))
+        columns.append(Column(marked(q, groups), _unit(q, groups), "right", q.group))
     best = {q.key: _best(q, groups) for q in quantities}
     rows = []
     for group in groups:
@@ -104,26 +98,43 @@ def headline(groups: Sequence[Group]) -> tuple[list[Column], list[list[Cell]]]:
         runs = f"{len(group.runs)} run{'s' * (len(group.runs) > 1)}"
         about = ", ".join(filter(None, (backbone, runs)))
         row = [Cell(group.label, about, swatch=group.index)]
-        for quantity in quantities:
-            found = estimate(group.values(quantity.key))
-            text = quantity.text(found.mean if found else None)
-            detail = quantity.interval(found)
-            if found and quantity.key == RANK and len(widths) > 1:
-                detail = f"{detail} of {group.first.width}".strip()
-            if found and found.n < len(group.runs):
-                detail = f"{detail} ({found.n} runs)".strip()
-            if found and quantity.key in MEMORY:
-                common = memory_of(groups, quantity.key)
-                own = [w for w in memory_of([group], quantity.key) if w and w not in common]
-                detail = " ".join(filter(None, (detail, ", ".join(own))))
-            row.append(Cell(text, detail, strong=best[quantity.key] is group))
+        for q in quantities:
+            found = estimate(group.values(q.key))
+            text = q.text(found.mean if found else None)
+            detail = _detail(q, found, group, groups) if found else ""
+            row.append(Cell(text, detail, strong=best[q.key] is group))
         rows.append(row)
     return columns, rows
 
 
+def _unit(q: Quantity, groups: Sequence[Group]) -> str:
+    """The unit, and what else is the same for all groups."""
+    if q.key in MEMORY:
+        return ", ".join([q.unit, *filter(None, memory_of(groups, q.key))])
+    widths = {group.first.width for group in groups}
+    if q.key != RANK or len(widths) > 1 or None in widths:
+        return q.unit
+    noise = noise_ranks(groups)
+    return f"of {next(iter(widths))}" + (f", noise {noise[0][1]:.0f}" if len(noise) == 1 else "")
+
+
+def _detail(q: Quantity, found: Estimate, group: Group, groups: Sequence[Group]) -> str:
+    """The interval, and what is not the same for all groups."""
+    parts = [q.interval(found)]
+    if q.key == RANK and len({group.first.width for group in groups}) > 1:
+        parts.append(f"of {group.first.width}")
+    if found.n < len(group.runs):
+        parts.append(f"({found.n} runs)")
+    if q.key in MEMORY:
+        common = memory_of(groups, q.key)
+        own = [words for words in memory_of([group], q.key) if words and words not in common]
+        parts.append(", ".join(own))
+    return " ".join(filter(None, parts))
+
+
 def marked(quantity: Quantity, groups: Sequence[Group]) -> str:
     """The name of a quantity, with a mark where `fairness.inexact` has something to say of it."""
-    star = " *" if quantity.key.endswith("bits_per_byte") and inexact(groups) else ""
+    star = "*" if quantity.key.endswith("bits_per_byte") and inexact(groups) else ""
     return quantity.name + star
 
 
@@ -133,6 +144,17 @@ def memory_of(groups: Sequence[Group], key: str = MEMORY[0]) -> tuple[str, str]:
     kinds, scopes = {run.memory_kind for run in runs}, {run.memory_scope for run in runs}
     scope = scopes.pop() if len(scopes) == 1 and key == MEMORY[0] else ""
     return kinds.pop() if len(kinds) == 1 else "", scope
+
+
+def noise_ranks(groups: Sequence[Group]) -> list[tuple[int, float]]:
+    """How many vectors the last layer's effective rank is of, and that of as many Gaussian ones:
+    what a sample of that size can show at most."""
+    runs = [run for group in groups for run in group.runs]
+    sizes = {(run.probe_vectors, run.width) for run in runs}
+    return [
+        (count, noise_rank(count, width))
+        for count, width in sorted((count, width) for count, width in sizes if count and width)
+    ]
 
 
 def baseline_of(groups: Sequence[Group], name: str | None = None) -> Group:

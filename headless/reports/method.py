@@ -32,14 +32,16 @@ DEFINITIONS = (
      "run has measured them apart. Speed is training tokens divided by it."),
     ("FLOPs", "Of forward and backward pass, counted from the shapes: a headless step scores its "
      "rows against the distinct targets of the batch, a vanilla one against the vocabulary."),
-    ("memory", "Largest amount held in training, and apart from it in validation: allocated on the "
-     "GPU, or of the process where there is none (host). Runs of earlier versions knew one number "
-     "for both (with validation)."),
+    ("memory", "Largest amount held in training, and apart from it in its pauses, validation and "
+     "the monitors' own looks: allocated on the GPU, or of the process where there is none (host). "
+     "Runs of earlier versions have one number for both (with validation)."),
     ("anisotropy", "Mean cosine over all pairs of hidden states of the probe batch, without "
      "position 0, whose vectors are nearly equal in many models; of the embedding table: over all "
      "pairs of rows. 0 is isotropic, 1 is a single direction."),
     ("effective rank", "Exponential of the entropy of the normalised singular values of the "
-     "centred vectors (Roy and Vetterli, 2007), from 1 to the width."),
+     "centred vectors (Roy and Vetterli, 2007), from 1 to the width. A sample of few vectors holds "
+     "it down: noise is what as many Gaussian vectors of independent entries have, by the law of "
+     "Marchenko and Pastur."),
     ("± ", "95 % interval of the mean over seeds, Student's t with n − 1 degrees of freedom. "
      "Differences from the baseline are paired by seed where the seeds are the same."),
 )  # fmt: skip
@@ -78,12 +80,13 @@ def add_method(page: Page, comparison: Comparison) -> None:
         page.notes(comparison.left_out, title="Left out")
     page.heading("To make it again", level=3)
     page.code("\n".join(_commands(comparison, runs)))
-    with page.details("Commands as they were given, and versions"):
-        page.code("\n".join(f"{run.name}: {_command(run)}" for run in runs))
-        page.definitions(_versions(runs))
-    page.heading("Definitions", level=3)
-    page.definitions(DEFINITIONS)
-    page.paragraph(f"Made by headless {headless.__version__} from the files of the runs alone.")
+    if runs:
+        with page.details("Commands as they were given, and versions"):
+            page.code("\n".join(f"{run.name}: {_command(run)}" for run in runs))
+            page.definitions(_versions(runs))
+        page.heading("Definitions", level=3)
+        page.definitions(DEFINITIONS)
+    page.paragraph(f"Made by headless {headless.__version__} from the files named above alone.")
 
 
 def _commands(comparison: Comparison, runs: Sequence[Run]) -> list[str]:

@@ -264,6 +264,13 @@ def legend(figure: Any, groups: Sequence[Group], extra: Sequence[tuple[str, str]
     ]
     if any(len(group.runs) > 1 for group in groups):
         handles.append(Line2D([], [], color=MUTED, linewidth=0.7, label="single seeds"))
-    letters = sum(8 + len(str(handle.get_label())) for handle in handles)
-    columns = len(handles) if letters < 170 else 3
+    labels = [str(handle.get_label()) for handle in handles]
+    columns = next(n for n in range(len(labels), 0, -1) if n == 1 or _letters(labels, n) < 170)
     figure.legend(handles=handles, loc="outside upper left", ncols=columns, borderaxespad=0.2)
+
+
+def _letters(labels: Sequence[str], columns: int) -> int:
+    """How wide a legend is, in letters: it is filled column by column."""
+    rows = -(-len(labels) // columns)
+    parts = [labels[i : i + rows] for i in range(0, len(labels), rows)]
+    return sum(8 + max(map(len, part)) for part in parts)

@@ -19,6 +19,9 @@ from headless.runs.directory import RunDirectory, open_run
 from headless.runs.evaluations import Evaluation, read_evaluations
 from headless.runs.metrics import read_metrics
 
+# Of the summary, and as the metrics name them: of a GPU's memory and of the host's.
+PEAKS = {"peak_memory_gib": "peak", "peak_validation_memory_gib": "peak_validation"}
+MEMORY_UNITS = ("gib", "host_gib")
 AXES = ("tokens", "seconds", "flops")
 STARTS = {"source": "its own", "embedding": "the embeddings", "random": "random weights"}
 
@@ -85,6 +88,15 @@ class Run:
             "model.backbone.hidden_size"
         )
         return int(width) if width else None
+
+    @property
+    def probe_vectors(self) -> int | None:
+        """How many hidden states of a layer its geometry is measured on, position 0 left out."""
+        count = self.flat_config.get("geometry.num_sequences")
+        length = self.flat_config.get("data.sequence_length")
+        if not (is_number(count) and is_number(length) and count > 0 and length > 1):
+            return None
+        return int(count * (length - 1))
 
     @property
     def tokenizer(self) -> str | None:
@@ -162,8 +174,8 @@ class Run:
             return max((float(v) for v in ends if v is not None and is_number(v)), default=None)
         if is_number(self.summary.get(key)):
             return self.summary[key]
-        if key == "peak_memory_gib":
-            gpu, host = self.last.get("memory/peak_gib"), self.last.get("memory/peak_host_gib")
+        if key in PEAKS:
+            gpu, host = (self.last.get(f"memory/{PEAKS[key]}_{kind}") for kind in MEMORY_UNITS)
             return gpu if gpu is not None else host
         return self.last.get(key)
 
@@ -176,8 +188,9 @@ class Run:
     @property
     def memory_scope(self) -> str:
         """When the peak was taken: "training", or "with validation" as earlier versions did."""
-        knows = "peak_validation_memory_gib" in self.summary or not self.summary
-        return "training" if knows else "with validation"
+        key = "peak_validation_memory_gib"
+        apart = key in self.summary or self.value(key) is not None or not self.summary
+        return "training" if apart else "with validation"
 
     def curve(self, key: str, axis: str) -> tuple[list[float], list[float]]:
         """The points of a metric over "tokens", "seconds", "flops" or "step", in their order."""

@@ -9,7 +9,7 @@ from headless.reports.evaluations import add_zero_shot
 from headless.reports.fairness import inexact, remarks, same_budget
 from headless.reports.finetunings import add_finetunings
 from headless.reports.groups import Group, differing_settings, observing_differences
-from headless.reports.headline import baseline_of, headline, relative
+from headless.reports.headline import COST, baseline_of, headline, noise_ranks, relative
 from headless.reports.inside import add_inside
 from headless.reports.lm_heads import add_lm_heads
 from headless.reports.method import add_method
@@ -17,6 +17,7 @@ from headless.reports.plots import costs, geometry, learning_curves
 from headless.reports.reading import Run
 from headless.reports.statistics import estimate
 
+MAX_COLUMNS = 13  # that a page is wide enough for
 MAX_PROMPTS = 4  # shown open; more are folded away
 
 
@@ -50,7 +51,8 @@ def _title(comparison: Comparison) -> str:
         labels = list(dict.fromkeys(one.model for one in comparison.finetunings))
     if len(labels) > 3:
         return f"{len(labels)} {kind}"
-    return " and ".join(filter(None, (", ".join(labels[:-1]), labels[-1])))
+    listed = " and ".join(filter(None, (", ".join(labels[:-1]), labels[-1])))
+    return listed if comparison.groups else f"{listed}, fine-tuned"
 
 
 def _subtitle(groups: Sequence[Group], runs: Sequence[Run]) -> str:
@@ -71,17 +73,25 @@ def _subtitle(groups: Sequence[Group], runs: Sequence[Run]) -> str:
 def _results(page: Page, groups: Sequence[Group], baseline: Group | None) -> None:
     page.heading("Results")
     columns, rows = headline(groups)
-    page.table(
-        columns,
-        rows,
+    caption = (
         "The state at the end of training. Mean over runs, ± 95 % interval where a recipe was run "
         "with several seeds. Bold: better than every other by more than chance, that is, the "
         "interval of the difference over seeds leaves zero out; nothing is where a recipe has one "
         "seed, or where budget, data, tokenizer or (for costs) hardware differ. Every score is "
         "computed on the validation text under the head that the objective implies; definitions "
-        "are at the end.",
-        wide=True,
+        "are at the end."
     )
+    if len(columns) <= MAX_COLUMNS:
+        page.table(columns, rows, caption, wide=True)
+    else:
+        for costs_alone, words in ((False, caption), (True, "What it cost.")):
+            places = [i for i, c in enumerate(columns) if not i or (c.group == COST) == costs_alone]
+            page.table(
+                [columns[i] for i in places],
+                [[row[i] for i in places] for row in rows],
+                words,
+                wide=True,
+            )
     limits = [*inexact(groups), *remarks(groups)]
     if limits:
         page.notes(limits)
@@ -127,11 +137,13 @@ def _geometry(page: Page, groups: Sequence[Group]) -> None:
     if figure is None:
         return
     page.heading("Geometry")
+    noise = "; ".join(f"{n:,} vectors, Gaussian ones: {r:.0f}" for n, r in noise_ranks(groups))
+    sample = f" What the sample can show of the effective rank: {noise}." if noise else ""
     page.figure(
         figure,
         "Anisotropy and effective rank of the hidden states of a fixed probe batch from the "
         "validation text (position 0 left out), and of the input embedding table. Layer 0 is the "
-        "input of the first layer; the last layer is taken after the final normalisation.",
+        f"input of the first layer; the last layer is taken after the final normalisation.{sample}",
         wide=True,
     )
 

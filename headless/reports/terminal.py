@@ -4,19 +4,20 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from headless.pages.page import Cell
+from headless.pages.page import Cell, Column
 from headless.reports.comparison import Comparison
 from headless.reports.fairness import inexact
 from headless.reports.finetunings import table_cells, task_tables
 from headless.reports.headline import headline
 
 GAP = 2  # between columns
-MIN_HEADING = 14  # narrower ones cannot be read
+MAX_WORD = 24  # longer ones are broken
 MAX_HEADING = 32
 
 
@@ -29,9 +30,9 @@ class Block:
 
     @property
     def least(self) -> int:
-        """Its width where the heading is broken into lines and no cell is."""
-        widest = max((cell.cell_len for cell in self.cells), default=0)
-        return max(widest, min(MIN_HEADING, self.heading.cell_len))
+        """Its width where the heading is broken between words and no cell is."""
+        words = max((cell_len(word) for word in self.heading.plain.split()), default=0)
+        return max(min(words, MAX_WORD), *(cell.cell_len for cell in self.cells))
 
     @property
     def most(self) -> int:
@@ -43,16 +44,15 @@ def show(comparison: Comparison) -> None:
     """Print the headline numbers, one row a number and one column a recipe, and what to know."""
     console = Console(width=shutil.get_terminal_size().columns)
     if comparison.groups:
-        columns, rows = headline(comparison.groups)
-        names = Block(Text(), [_name(column.name, column.unit) for column in columns[1:]])
-        _print(console, names, [_block(row, row[0].detail) for row in rows])
+        _print(console, *headline(comparison.groups))
         for note in inexact(comparison.groups):
             console.print(escape(note), style="dim", highlight=False)
     for task in task_tables(comparison.finetunings):
-        columns, rows = table_cells(task)
         console.print(f"\n{escape(task.title)}", style="bold", highlight=False)
-        names = Block(Text(), [_name(column.name, column.unit) for column in columns[1:]])
-        _print(console, names, [_block(row, row[0].detail) for row in rows])
+        _print(console, *table_cells(task))
+    if comparison.tuned:
+        count = sum(len(group.runs) for group in comparison.tuned)
+        console.print(f"fine-tuned LM heads: {count} runs, in the report", highlight=False)
     for note in comparison.left_out:
         console.print(f"[dim]left out:[/dim] {escape(note)}", highlight=False)
     for warning in comparison.warnings:
@@ -63,8 +63,9 @@ def _name(name: str, unit: str) -> Text:
     return Text.assemble(name, (f" {unit}" if unit else "", "dim"))
 
 
-def _block(row: Sequence[Cell], about: str) -> Block:
-    heading = Text.assemble((row[0].text, "bold"), (f", {about}" if about else "", "dim"))
+def _block(row: Sequence[Cell]) -> Block:
+    about = f", {row[0].detail}" if row[0].detail else ""
+    heading = Text.assemble((row[0].text, "bold"), (about, "dim"))
     return Block(heading, [_cell(cell) for cell in row[1:]])
 
 
@@ -73,9 +74,10 @@ def _cell(cell: Cell) -> Text:
     return Text.assemble((cell.text, "bold" if cell.strong else ""), (detail, "dim"))
 
 
-def _print(console: Console, names: Block, blocks: Sequence[Block]) -> None:
-    """Tables below each other, of as many blocks as fit beside the names."""
-    left = list(blocks)
+def _print(console: Console, columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> None:
+    """A page's table on its side, in parts below each other of as many columns as fit."""
+    names = Block(Text(), [_name(column.name, column.unit) for column in columns[1:]])
+    left = [_block(row) for row in rows]
     while left:
         room = console.width - names.least - GAP - left[0].least
         count = 1
@@ -98,7 +100,7 @@ def _print_table(console: Console, names: Block, blocks: Sequence[Block]) -> Non
             block.heading,
             justify="right",
             overflow="fold",
-            min_width=min(block.least, console.width - GAP - MIN_HEADING),
+            min_width=min(block.least, console.width // 2),
             max_width=block.least + more,
         )
     for place, name in enumerate(names.cells):

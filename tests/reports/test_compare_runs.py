@@ -17,6 +17,7 @@ from headless.reports.fairness import unfair
 from headless.reports.groups import read_groups
 from headless.reports.headline import headline, relative
 from headless.reports.plots import mean_curve, thin
+from headless.reports.terminal import show
 
 
 def run_compare(runs: list[Path], output: Path) -> tuple[Comparison, dict[str, Any], str]:
@@ -333,3 +334,102 @@ def test_thinning_keeps_the_area_and_the_order() -> None:
     assert thin_y == pytest.approx(3 * thin_x)
     assert thin_x[0] == 1
     assert thin_x[-1] > 4700
+
+
+def test_memory_of_training_and_of_validation_stand_apart(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path / "runs", seeds=(1,))
+    old = cells(headline(read_groups(runs)))
+    assert "memory, validation" not in old[0]
+    for run in runs:
+        edit_json(run / "summary.json", peak_validation_memory_gib=7.5, startup_seconds=31.0)
+    groups = read_groups(runs)
+    columns, _ = headline(groups)
+    units = {column.name: column.unit for column in columns}
+    assert units["memory"] == "GiB, host, training"
+    assert units["memory, validation"] == "GiB, host"
+    rows = cells(headline(groups))
+    assert (rows[0]["memory"].text, rows[0]["memory, validation"].text) == ("2.91", "7.50")
+    assert rows[0]["start-up"].text == "31"
+    assert unfair(groups) == []
+
+
+def test_memory_of_an_earlier_version_is_not_divided_by_this_one_s(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path / "runs", seeds=(1,))
+    edit_json(runs[0] / "summary.json", peak_validation_memory_gib=7.5)
+    groups = read_groups(runs)
+    assert cells(relative(groups))[1]["memory"].text == "–"
+    assert cells(headline(groups))[1]["memory"].detail == "with validation"
+    assert any("memory of some runs is of training alone" in w for w in unfair(groups))
+
+
+def test_bits_per_byte_of_a_text_that_is_not_given_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = write_runs(tmp_path / "runs", seeds=(1,))
+    edit_json(runs[1] / "summary.json", inexact_share=0.125)
+    comparison, numbers, html = run_compare(runs, tmp_path / "out")
+    assert [group["inexact_share"] for group in numbers["groups"]] == [0.0, 0.125]
+    note = "headless (CWT): 12 %. What it drops is not predicted"
+    show(comparison)
+    terminal = capsys.readouterr().out
+    assert note in html
+    assert note in " ".join(terminal.split())
+    assert "bits/byte*" in terminal
+    assert "bits/byte*" in cells(headline(comparison.groups))[0]
+    edit_json(runs[1] / "summary.json", tokenizer_sha256="cd" * 32)
+    groups = read_groups(runs)
+    (warning,) = [w for w in unfair(groups) if "different tokenizers" in w]
+    assert "Compare bits per byte" not in warning
+    assert "cannot be compared" in warning
+    assert cells(relative(groups))[1]["Δ bits/byte*"].text == "–"
+
+
+def test_bold_says_more_than_chance(tmp_path: Path) -> None:
+    """25 s against 34 ± 77 s is no difference; nor is one of a seed each, or of other machines."""
+    runs = write_runs(tmp_path / "runs")
+    for run, seconds in zip(runs, (10.0, 20.0, 72.0, 24.0, 25.0, 26.0), strict=True):
+        edit_json(run / "summary.json", seconds=seconds)
+        (run / "metrics.jsonl").write_text(
+            "".join(
+                json.dumps({k: v for k, v in json.loads(line).items() if k != "progress/seconds"})
+                + "\n"
+                for line in (run / "metrics.jsonl").read_text().splitlines()
+            )
+        )
+    rows = cells(headline(read_groups(runs)))
+    assert [(row["time"].text, row["time"].detail) for row in rows] == [
+        ("34", "± 83"),
+        ("25", "± 2"),
+    ]
+    assert not any(row["time"].strong for row in rows)
+    assert rows[1]["nll"].strong
+    assert not any(row["nll"].strong for row in cells(headline(read_groups(runs[::3]))))
+    assert rows[1]["memory"].strong
+    for run in runs[:3]:
+        edit_json(run / "environment.json", cpu="Another")
+    rows = cells(headline(read_groups(runs)))
+    assert (rows[1]["memory"].strong, rows[1]["nll"].strong) == (False, True)
+
+
+def test_effective_rank_stands_beside_what_its_sample_can_show(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path / "runs", seeds=(1,))
+    for run in runs:
+        edit_config(run, "geometry.num_sequences", 2)
+    columns, _ = headline(read_groups(runs))
+    # of 2 sequences of 127: 254 Gaussian vectors in 192 dimensions have 167.6 to 167.9
+    assert columns[-1].unit == "of 192, noise 168"
+    _, _, html = run_compare(runs, tmp_path / "out")
+    assert "254 vectors, Gaussian ones: 168" in html
+
+
+def test_a_table_that_is_too_wide_for_the_page_is_two(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path / "runs", seeds=(1,))
+    _, _, html = run_compare(runs, tmp_path / "out")
+    assert "What it cost." not in html
+    for run in runs:
+        edit_json(run / "summary.json", peak_validation_memory_gib=7.5, startup_seconds=31.0)
+    compare(runs, tmp_path / "out", overwrite=True)
+    scores, cost = (tmp_path / "out/report.html").read_text().split("What it cost.")
+    assert "perplexity<" in scores
+    assert "start-up<" not in scores
+    assert "start-up<" in cost.partition("</table>")[0]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic_runs import write_run, write_runs
+from synthetic_runs import edit_json, write_run, write_runs
 
 from headless.errors import HeadlessError
 from headless.reports.compare import compare
@@ -39,19 +39,20 @@ def add(run: Path, *results: Evaluation) -> None:
 
 def texts(runs: list[Path]) -> list[list[list[str]]]:
     """The cells of every table: text and detail."""
+    groups = read_groups(runs)
     return [
         [
             [f"{cell.text} {cell.detail}".strip() for cell in row]
-            for row in table_cells(table, fair=True, one_tokenizer=True)[1]
+            for row in table_cells(table, groups, fair=True)[1]
         ]
-        for table in task_tables(read_groups(runs))
+        for table in task_tables(groups)
     ]
 
 
-def strong(runs: list[Path], **flags: bool) -> list[list[bool]]:
-    (table,) = task_tables(read_groups(runs))
-    flags = {"fair": True, "one_tokenizer": True} | flags
-    return [[cell.strong for cell in row[1:]] for row in table_cells(table, **flags)[1]]
+def strong(runs: list[Path], fair: bool = True) -> list[list[bool]]:
+    groups = read_groups(runs)
+    (table,) = task_tables(groups)
+    return [[cell.strong for cell in row[1:]] for row in table_cells(table, groups, fair=fair)[1]]
 
 
 def test_means_and_intervals_over_seeds(tmp_path: Path) -> None:
@@ -127,9 +128,21 @@ def test_token_scores_of_a_text_need_one_tokenizer(tmp_path: Path) -> None:
     runs = write_runs(tmp_path, seeds=(1,))
     names = ("nll", "perplexity", "bits_per_byte", "word_perplexity")
     for run, value in zip(runs, (4.0, 3.0), strict=True):
-        add(run, result(0, kind="text", metrics=dict.fromkeys(names, value), errors={}))
+        errors = dict.fromkeys(names, 0.1)
+        add(run, result(0, kind="text", metrics=dict.fromkeys(names, value), errors=errors))
     assert strong(runs) == [[False] * 4, [True] * 4]
-    assert strong(runs, one_tokenizer=False)[1] == [False, False, True, True]
+    edit_json(runs[1] / "summary.json", tokenizer_sha256="cd" * 32)
+    assert strong(runs)[1] == [False, False, True, True]
+    # Bits per byte is no fair number where a tokenizer does not give the text back.
+    edit_json(runs[1] / "summary.json", inexact_share=0.2)
+    assert strong(runs)[1] == [False, False, False, True]
+
+
+def test_a_lead_of_one_seed_without_a_standard_error_is_no_lead(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path, seeds=(1,))
+    for run, value in zip(runs, (0.2, 0.9), strict=True):
+        add(run, result(value, errors={}))
+    assert strong(runs) == [[False, False], [False, False]]
 
 
 def test_subsets_are_columns(tmp_path: Path) -> None:
