@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
+from headless.cli.finetune_results import finite, results, show
 from headless.cli.parsing import run
 from headless.errors import HeadlessError
 from headless.files import write_text
@@ -43,7 +44,7 @@ def finetune(
     seeds: list[int] = [0],  # noqa: B006 - jsonargparse copies it
     epochs: int = 3,
     batch_size: int = 32,
-    lr: float = 2e-5,
+    lr: float | None = None,
     weight_decay: float = 0.01,
     warmup: float = 0.1,
     schedule: Literal["constant", "linear", "cosine"] = "linear",
@@ -84,7 +85,8 @@ def finetune(
         seeds: train once with each, e.g. [1,2,3].
         epochs: the best one on the validation split is kept.
         batch_size: examples.
-        lr: peak learning rate of AdamW.
+        lr: peak learning rate of AdamW; by default one that fits the size of the model, from 1e-5
+            for the largest to 1e-3 for the smallest (BERT-base: 2e-5), and 1e-2 for a probe.
         weight_decay: of matrices and embeddings.
         warmup: share of the steps in which the rate rises.
         schedule: of the rate after that.
@@ -118,6 +120,9 @@ def finetune(
             "one is moved aside)"
         )
     finetuning = prepare(options)
+    if lr is None:
+        options["lr"] = finetuning.recipe.lr
+        print(f"learning rate: {finetuning.recipe.lr:g} (--lr takes another)", file=sys.stderr)
     _make_directory(output)
     text = yaml.safe_dump(
         {k: str(v) if isinstance(v, Path) else v for k, v in options.items()}, sort_keys=False
@@ -127,15 +132,15 @@ def finetune(
     for seed in seeds:
         result = _run_seed(finetuning, seed, output)
         records.append(
-            {"seed": seed, "best_epoch": result.best_epoch, "scores": _finite(result.scores)}
+            {"seed": seed, "best_epoch": result.best_epoch, "scores": finite(result.scores)}
         )
         if best is None or _quality(finetuning, result) > _quality(finetuning, best):
             best = result
     assert best is not None
     save_classifier(best.trained, output / "model")
-    found = _results(finetuning, records, options) | {"model_seed": best.seed}
+    found = results(finetuning, records, options) | {"model_seed": best.seed}
     write_text(output / "results.json", json.dumps(found, indent=2, ensure_ascii=False) + "\n")
-    _show(found, output)
+    show(found, output)
     return found
 
 
@@ -204,7 +209,7 @@ def _run_seed(finetuning: "Finetuning", seed: int, output: Path) -> "SeedResult"
 
     result = finetuning.run(seed, directory, report, bar=live)
     lines = "".join(
-        json.dumps(_finite(line), ensure_ascii=False) + "\n"
+        json.dumps(finite(line), ensure_ascii=False) + "\n"
         for line in _predictions(finetuning, result)
     )
     write_text(directory / "predictions.jsonl", lines)
@@ -234,65 +239,6 @@ def _predictions(finetuning: "Finetuning", result: "SeedResult") -> list[dict[st
             line["prediction"] = float(outputs[0])
         lines.append(line)
     return lines
-
-
-def _finite(value: Any) -> Any:
-    """NaN becomes null, which JSON knows."""
-    if isinstance(value, dict):
-        return {key: _finite(part) for key, part in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _results(
-    finetuning: "Finetuning", records: list[dict[str, Any]], options: dict[str, Any]
-) -> dict[str, Any]:
-    from headless.reports.statistics import estimate
-    from headless.runs.environment import describe_environment
-
-    summary: dict[str, Any] = {}
-    for split in records[0]["scores"]:
-        for metric in finetuning.metrics:
-            found = estimate(record["scores"][split][metric] for record in records)
-            summary.setdefault(split, {})[metric] = found and {
-                "mean": found.mean,
-                "interval_95": found.half_width,
-                "n": found.n,
-            }
-    return {
-        "model": finetuning.encoder.name,
-        "task": finetuning.task.name,
-        "mode": options["mode"],
-        **finetuning.facts(),
-        "seeds": records,
-        "summary": summary,
-        "environment": describe_environment(),
-    }
-
-
-def _show(found: dict[str, Any], output: Path) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    title = f"{found['model']}, {found['task']}, {found['mode']}, {len(found['seeds'])} seed(s)"
-    table = Table("split", "examples", *found["metrics"], title=title)
-    rows = {**found["summary"], "baseline": {k: {"mean": v} for k, v in found["baseline"].items()}}
-    for split, values in rows.items():
-        count = found["splits"].get(split, {}).get("examples")
-        cells = []
-        for metric in found["metrics"]:
-            value = values.get(metric)
-            half = value and value.get("interval_95")
-            shown = "" if value is None else f"{value['mean']:.4f}"
-            cells.append(shown if half is None else f"{shown} ± {half:.4f}")
-        table.add_row(split, "" if count is None else f"{count:,}", *cells)
-    console = Console()
-    console.print(table)
-    if any(found["truncated"].values()):
-        shares = ", ".join(f"{name} {share:.1%}" for name, share in found["truncated"].items())
-        print(f"cut to {found['max_length']} tokens: {shares}")
-    for note in found["notes"]:
-        print(f"note: {note}")
-    print(f"output directory: {output}")
 
 
 def main(arguments: list[str]) -> None:

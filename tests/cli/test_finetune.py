@@ -215,6 +215,28 @@ def test_hidden_labels_of_a_test_file_are_never_scored(
     assert "test" not in found["summary"]
 
 
+def test_the_rate_fits_the_model_and_chance_is_called_chance(
+    model: Path, labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["finetune", "--model", str(model), "--task", str(labelled), "--accelerator", "cpu"]
+    common += ["--batch_size", "4", "--epochs", "6", "--validation_fraction", "0.3"]
+    common += ["--test_fraction", "0.3"]
+    assert main([*common, "--output", str(tmp_path / "fits")]) == 0
+    said = capsys.readouterr()
+    assert "learning rate: 0.001 (--lr takes another)" in said.err
+    assert "baseline's" not in said.out
+    found = read(tmp_path / "fits/results.json")
+    assert found["lr"] == 1e-3
+    assert yaml.safe_load((tmp_path / "fits/config.yaml").read_text())["lr"] == 1e-3
+    assert found["summary"]["test"]["accuracy"]["mean"] > 0.9
+    assert main([*common, "--output", str(tmp_path / "low"), "--lr", "1e-7"]) == 0
+    said = capsys.readouterr()
+    assert "learning rate:" not in said.err
+    assert "is not better than the baseline's 0.5000" in said.out
+    assert "another rate than --lr 1e-07, or more than --epochs 6" in said.out
+    assert "baseline's" in "".join(read(tmp_path / "low/results.json")["notes"])
+
+
 def test_a_class_that_training_does_not_know(
     arguments: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -26,6 +26,25 @@ from headless.downstream.classification.scores import (
 from headless.errors import HeadlessError
 from headless.training.optim import AdamWConfig, ScheduleConfig, build_optimizer
 
+# BERT-base's usual rate for its 85 million weights outside the embeddings, and the bounds.
+USUAL_RATE, USUAL_SIZE = 2e-5, 85e6
+LOWEST_RATE, HIGHEST_RATE = 1e-5, 1e-3
+PROBE_RATE = 1e-2  # of a linear layer on a frozen backbone
+
+
+def fitting_rate(backbone: Any, mode: str) -> float:
+    """A peak learning rate for a model of this size, with two digits.
+
+    A small model takes, and needs, a larger one: it falls as the number of weights outside the
+    embeddings grows, from the highest to the lowest. A frozen backbone's has no say.
+    """
+    if mode == "probe":
+        return PROBE_RATE
+    table = sum(p.numel() for p in backbone.get_input_embeddings().parameters())
+    weights = sum(p.numel() for p in backbone.parameters()) - table
+    rate = USUAL_RATE * USUAL_SIZE / max(1, weights)
+    return float(f"{min(HIGHEST_RATE, max(LOWEST_RATE, rate)):.1e}")
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -35,7 +54,7 @@ class Recipe:
         mode: "full" trains every weight, "probe" the linear layer on a frozen backbone.
         epochs: over the training text; the one that is best on the validation split is kept.
         batch_size: examples.
-        lr: peak learning rate of AdamW (betas 0.9 and 0.999).
+        lr: peak learning rate of AdamW (betas 0.9 and 0.999); None: see `fitting_rate`.
         weight_decay: of matrices and embeddings; never of biases and norms.
         warmup: share of all steps in which the rate rises linearly.
         schedule: after the warm-up; "linear" and "cosine" fall to zero.
@@ -50,7 +69,7 @@ class Recipe:
     mode: Literal["full", "probe"] = "full"
     epochs: int = 3
     batch_size: int = 32
-    lr: float = 2e-5
+    lr: float | None = None
     weight_decay: float = 0.01
     warmup: float = 0.1
     schedule: Literal["constant", "linear", "cosine"] = "linear"
@@ -69,7 +88,7 @@ class Recipe:
             raise HeadlessError("dropout and warmup must lie in [0, 1)")
         if self.gradient_clip <= 0:
             raise HeadlessError(f"gradient_clip must be positive, got {self.gradient_clip}")
-        AdamWConfig(lr=self.lr, weight_decay=self.weight_decay)
+        AdamWConfig(lr=PROBE_RATE if self.lr is None else self.lr, weight_decay=self.weight_decay)
 
     def pooling_for(self, task: str) -> Pooling:
         """Which tokens speak for a text: `task` is the backbone's, "causal" or "masked"."""
@@ -211,9 +230,10 @@ class ClassificationModule(LightningModule):
         """AdamW and its schedule, stepped at every update."""
         steps = int(self.trainer.estimated_stepping_batches)
         recipe = self.recipe
+        rate = fitting_rate(self.model.backbone, recipe.mode) if recipe.lr is None else recipe.lr
         optimizer, schedule = build_optimizer(
             self.model,
-            AdamWConfig(recipe.lr, (0.9, 0.999), 1e-8, recipe.weight_decay, decay_embeddings=True),
+            AdamWConfig(rate, (0.9, 0.999), 1e-8, recipe.weight_decay, decay_embeddings=True),
             ScheduleConfig(recipe.schedule, round(recipe.warmup * steps), floor=0.0),
             steps,
         )

@@ -8,7 +8,7 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from headless.downstream.classification.module import (
     ClassificationDataModule,
     ClassificationModule,
     Recipe,
+    fitting_rate,
 )
 from headless.downstream.classification.scores import baseline, choose_metrics, score
 from headless.downstream.classification.tasks import TextTask
@@ -68,6 +69,7 @@ class Finetuning:
         max_length: the most tokens of an example; the model's positions where it is None.
 
     Attributes:
+        recipe: with its learning rate.
         metrics: names; the first chooses the epoch.
         truncated: share of examples that were cut, by split.
 
@@ -83,6 +85,8 @@ class Finetuning:
         recipe: Recipe,
         max_length: int | None = None,
     ) -> None:
+        if recipe.lr is None:
+            recipe = replace(recipe, lr=fitting_rate(encoder.backbone, recipe.mode))
         self.encoder, self.task, self.text, self.recipe = encoder, task, text, recipe
         num_classes = len(text.classes)
         self.metrics = choose_metrics(
@@ -238,6 +242,8 @@ class Finetuning:
             "max_length": self.max_length,
             "truncated": self.truncated,
             "pooling": self.recipe.pooling_for(self.encoder.task),
+            "lr": self.recipe.lr,
+            "epochs": self.recipe.epochs,
             "baseline": found,
         }
 

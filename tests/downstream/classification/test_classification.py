@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from transformers import AutoConfig, AutoModel, BertTokenizer
 
+from headless.cli.finetune_results import above_the_baseline
 from headless.data.stream import open_dataset
 from headless.data.tokenizer import load_tokenizer
 from headless.downstream.classification.data import Examples, LabelledText
@@ -30,7 +31,11 @@ from headless.downstream.classification.model import (
     pool,
     save_classifier,
 )
-from headless.downstream.classification.module import ClassificationModule, Recipe
+from headless.downstream.classification.module import (
+    ClassificationModule,
+    Recipe,
+    fitting_rate,
+)
 from headless.downstream.classification.run import Finetuning
 from headless.downstream.classification.scores import (
     CLASS_METRICS,
@@ -235,6 +240,46 @@ def test_only_matrices_decay(dataset: Path, tmp_path: Path) -> None:
     assert len(decays) == len(list(model.parameters()))
     for name, parameter in model.named_parameters():
         assert decays[id(parameter)] == (0.3 if parameter.ndim > 1 else 0.0), name
+
+
+def test_the_rate_falls_with_the_size_of_the_model() -> None:
+    def rate(
+        family: str, width: int, layers: int, mode: str = "full", vocabulary: int = 100
+    ) -> Any:
+        sizes = {"hidden_size": width, "num_hidden_layers": layers, "vocab_size": vocabulary}
+        heads = {"num_attention_heads": width // 32, "intermediate_size": 4 * width}
+        with torch.device("meta"):
+            return fitting_rate(
+                AutoModel.from_config(AutoConfig.for_model(family, **sizes, **heads)), mode
+            )
+
+    assert rate("bert", 768, 12, vocabulary=30_522) == pytest.approx(2e-5, rel=0.05)
+    assert rate("gpt_neox", 64, 2) == rate("bert", 128, 2) == 1e-3
+    assert 1e-4 < rate("bert", 384, 6, vocabulary=30_522) < 2e-4
+    assert rate("gpt_neox", 2048, 24) == 1e-5
+    assert rate("bert", 768, 12, vocabulary=200_000) == rate("bert", 768, 12)
+    assert rate("bert", 768, 12, "probe") == rate("bert", 64, 2, "probe") == 1e-2
+
+
+def test_a_note_stands_where_reading_the_texts_gained_nothing() -> None:
+    def notes(accuracy: float, matthews: float, n: int, seeds: float | None = None) -> list[str]:
+        facts = {
+            "reported_split": "test",
+            "baseline": {"accuracy": 0.6},
+            "splits": {"test": {"examples": n}},
+            "lr": 1e-3,
+            "epochs": 3,
+        }
+        scores = {"accuracy": accuracy, "matthews": matthews}
+        summary = {k: {"mean": v, "interval_95": seeds, "n": 1} for k, v in scores.items()}
+        return above_the_baseline(facts, {"test": summary})
+
+    assert notes(0.6, 0.0, 10_000)
+    assert notes(0.55, 0.01, 100)
+    assert notes(0.65, 0.1, 100)  # 0.65 ± 0.09
+    assert not notes(0.65, 0.1, 1000)
+    assert notes(0.65, 0.05, 1000, seeds=0.06)
+    assert not notes(0.58, 0.3, 1000)  # it knows the classes apart, and is not the largest alone
 
 
 def separable(num: int, start: int) -> Examples:
