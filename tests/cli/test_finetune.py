@@ -19,6 +19,7 @@ RECIPES = sorted(ROOT.glob("configs/finetune/*.yaml"))
 @pytest.fixture(scope="module")
 def model(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny Hugging Face decoder with a tokenizer of ours."""
+    import torch
     from transformers import AutoConfig, AutoModel
 
     from headless.data.stream import open_dataset
@@ -36,7 +37,9 @@ def model(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         max_position_embeddings=32,
         initializer_range=0.3,
     )
-    AutoModel.from_config(config).save_pretrained(directory)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        AutoModel.from_config(config).save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory
 
