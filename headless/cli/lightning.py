@@ -32,6 +32,8 @@ from headless.errors import HeadlessError
 from headless.objectives import Objective
 from headless.runs.directory import RunDirectory
 from headless.training.checkpoint_io import AtomicCheckpointIO
+from headless.training.devices import choose_accelerator
+from headless.training.loops import validate_at_the_end
 from headless.training.module import PretrainingModule
 from headless.training.optim import check_clipping
 from headless.training.precision import choose_precision
@@ -171,6 +173,7 @@ class RunCLI(LightningCLI):
                 ),
             )
         config = self._get(self.config_init, "trainer")
+        config.accelerator = choose_accelerator(config.accelerator)
         config.precision = choose_precision(config.precision, config.accelerator)
         check_clipping(config.gradient_clip_val)
         config.strategy = choose_strategy(config.strategy)
@@ -186,6 +189,7 @@ class RunCLI(LightningCLI):
             default_root_dir=str(directory.path), logger=loggers, **kwargs
         )
         tune(trainer.strategy)
+        validate_at_the_end(trainer)
         return trainer
 
 

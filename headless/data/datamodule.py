@@ -184,10 +184,15 @@ class TokenDataModule(LightningDataModule):
         return self._tokenizer
 
     def probe_batch(self, num_sequences: int) -> dict[str, Any]:
-        """The first sequences of the validation split: the same ones whenever it is asked."""
+        """The first sequences of the validation split: the same ones whenever it is asked.
+
+        The last one of the split may be filled up: `lengths` [B] says how many of each one's
+        tokens are real.
+        """
         blocks = self._blocks["validation"]
         indices = list(range(min(num_sequences, len(blocks))))
-        return self.val_collator(blocks.__getitems__(BatchIndex(0, indices, [])))
+        batch = blocks.__getitems__(BatchIndex(0, indices, []))
+        return {**self.val_collator(batch), "lengths": torch.from_numpy(batch.own.lengths_R)}
 
     def validation_batches(self) -> Iterator[dict[str, Any]]:
         """The whole validation split in order, as batches: without a trainer."""

@@ -18,6 +18,7 @@ from headless.errors import HeadlessError
 from headless.models.backbone import is_causal
 from headless.models.pretrained import as_backbone, load_config, load_pretrained
 from headless.runs.directory import RunDirectory
+from headless.training.devices import choose_device
 from headless.training.language_model import HeadName, language_model
 from headless.training.loading import find_checkpoint, is_run, load_module, run_of
 from headless.training.module import PretrainingModule
@@ -219,9 +220,8 @@ def _cast(model: Any, dtype: torch.dtype) -> PreTrainedModel:
 
 
 def _to(model: Any, device: str) -> None:
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    chosen = choose_device(device)
     try:
-        model.to(device)
+        model.to(chosen)
     except (RuntimeError, AssertionError) as error:
         raise HeadlessError(f"the device {device!r} cannot be used: {error}") from error

@@ -88,6 +88,19 @@ class MarchenkoPastur:
         return _interpolate(shares_M, below_G, grid_G).flip(0)
 
 
+def effective_rank_of_noise(rows: int, columns: int) -> float:
+    """Effective rank, centred, of a typical matrix of independent Gaussian rows.
+
+    What a finite sample gives where every direction is as strong as any other: a measured rank
+    is compared with it, not with D. NaN for fewer than two rows, which have no direction.
+    """
+    if rows < 2:
+        return math.nan
+    values_M = MarchenkoPastur.of((rows - 1, columns), 1.0).expected()  # the mean takes one row
+    shares_M = values_M / values_M.sum()
+    return float((-torch.special.xlogy(shares_M, shares_M).sum()).exp())
+
+
 def bulk_std(values_R: Tensor, rows: int, columns: int) -> float:
     """The entries' standard deviation that gives the median singular value (Gavish and Donoho).
 

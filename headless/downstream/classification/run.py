@@ -35,6 +35,7 @@ from headless.downstream.classification.scores import baseline, choose_metrics, 
 from headless.downstream.classification.tasks import TextTask
 from headless.downstream.loading import Encoder
 from headless.errors import HeadlessError
+from headless.training.devices import choose_accelerator
 
 Report = Callable[[int, int, dict[str, float]], None]  # epoch (from 1), step, values
 
@@ -180,7 +181,7 @@ class Finetuning:
         try:
             return Trainer(
                 default_root_dir=str(directory),
-                accelerator=self.recipe.accelerator,
+                accelerator=choose_accelerator(self.recipe.accelerator),
                 devices=1,
                 precision=self.recipe.precision,  # type: ignore[arg-type]
                 max_epochs=self.recipe.epochs,
