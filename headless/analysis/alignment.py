@@ -169,7 +169,9 @@ def _claims(scalars: Mapping[str, float], points: list[Point], null: float) -> t
             "and brings together what belongs together",
             apart - together > 0.1 if both else None,
             f"squared distance to the next token's row {together:.2f}, at least 0.1 below "
-            f"{apart:.2f} of random pairs",
+            f"{apart:.2f} of random pairs"
+            if both
+            else "the rows of a head, and what follows, are not known",
         ),
     )
 

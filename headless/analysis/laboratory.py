@@ -50,6 +50,7 @@ from headless.analysis.session import Preset, Session
 from headless.analysis.weights import weight_findings
 from headless.errors import HeadlessError
 from headless.geometry import singular_spectrum
+from headless.models.backbone import is_causal
 
 ALONE = 256  # tokens that are looked at one by one
 FEW = 4  # sequences for what runs the model again
@@ -83,7 +84,12 @@ class Analysis:
 
 def _weights(session: Session) -> list[Finding]:
     subject = session.subject
-    return weight_findings(subject.weights, head=subject.head_VD, initial=subject.initial)
+    return weight_findings(
+        subject.weights,
+        head=subject.head_VD,
+        initial=subject.initial,
+        has_head=subject.has_head,
+    )
 
 
 def _cone(session: Session) -> list[Finding]:
@@ -99,7 +105,9 @@ def _alignment(session: Session) -> list[Finding]:
         alignment_uniformity(
             statistics,
             tokens_K=sample_tokens(last, session.batches()),
-            next_K=sample_tokens(last, session.batches(), offset=1),
+            next_K=sample_tokens(last, session.batches(), offset=1)
+            if session.subject.has_head
+            else None,
             tables=session.tables,
             head=head,
         )
@@ -112,11 +120,12 @@ def _norms(session: Session) -> list[Finding]:
     generator = torch.Generator().manual_seed(session.seed)
     some_N = torch.randperm(rows, generator=generator)[:ALONE]
     alone = initial_token_norms(subject.model, some_N)
-    sink = sink_strength(subject.model, _few(session)) if subject.mask_token is None else None
+    sink = sink_strength(subject.model, _few(session)) if is_causal(subject.backbone) else None
     return [norms(session.statistics, alone=alone, sink=sink)]
 
 
 def _ablation(session: Session) -> list[Finding]:
+    _needs_loss(session)
     subject, few = session.subject, _short(session)
     mask, seed = subject.mask_token, session.seed
     return [outlier_ablation(subject.model, few, session.statistics, mask_token=mask, seed=seed)]
@@ -206,10 +215,17 @@ def _permutation(session: Session) -> list[Finding]:
     def loss(model: nn.Module, ids_BT: Tensor) -> float:
         return nll(model, [ids_BT], mask_token=subject.mask_token, seed=session.seed)
 
-    return [block_permutation(subject.model, _short(session), loss=loss, seed=session.seed)]
+    known = None if subject.no_loss else loss
+    return [block_permutation(subject.model, _short(session), loss=known, seed=session.seed)]
+
+
+def _needs_loss(session: Session) -> None:
+    if reason := session.subject.no_loss:
+        raise HeadlessError(reason)
 
 
 def _gradients(session: Session) -> list[Finding]:
+    _needs_loss(session)
     subject = session.subject
     loss = token_loss(subject.model, subject.mask_token)
     examples = [ids_BT[:, :EXAMPLE] for ids_BT in _few(session)]
@@ -293,6 +309,10 @@ def analyze(session: Session, analyses: Sequence[Analysis]) -> tuple[list[Findin
     """
     findings: list[Finding] = []
     left_out: dict[str, str] = {}
+    if not session.subject.has_head:
+        left_out["LM head"] = (
+            "the model has none: no logits, no loss, and no claim about the head's rows"
+        )
     for done, analysis in enumerate(analyses):
         session.report(analysis.name, done, len(analyses))
         if analysis.needs_text and session.subject.sequences_NT is None:

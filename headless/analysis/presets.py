@@ -89,10 +89,11 @@ def cheap_alignment(session: Session) -> list[Finding]:
     statistics = session.statistics
     last = next(reversed(statistics.values()))
     tokens_K = sample_tokens(last, session.batches())
-    next_K = sample_tokens(last, session.batches(), offset=1)
     tables = session.tables
     scalars = alignments(statistics, tokens_K)
-    scalars |= next_token(last.sample_KD, next_K, tables.get("head", tables["embedding"]))
+    if session.subject.has_head:
+        next_K = sample_tokens(last, session.batches(), offset=1)
+        scalars |= next_token(last.sample_KD, next_K, tables.get("head", tables["embedding"]))
     return [Finding("alignment_uniformity", "Alignment", ABOUT, "", scalars)]
 
 

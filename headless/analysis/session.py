@@ -13,7 +13,7 @@ from headless.analysis.capture import INNER, Point, inner_points_of, points_of
 from headless.analysis.families import backbone_of
 from headless.analysis.measure import measure
 from headless.errors import HeadlessError
-from headless.models.backbone import embedding_table
+from headless.models.backbone import embedding_table, is_causal
 from headless.models.sharding import blocks as blocks_of
 
 Preset = Literal["cheap", "full"]
@@ -27,7 +27,8 @@ class Subject:
 
     Args:
         name: for titles.
-        model: with a head; its backbone is of a family in `headless.analysis.families`.
+        model: with a head or without; its backbone is of a family in
+            `headless.analysis.families`.
         sequences_NT: token ids of a text, whole sequences; None: weights alone.
         counts_V: how often each token occurs in the training text, where it is known.
         tokens: of the training text, for its own spectrum; None: it is left out.
@@ -37,6 +38,7 @@ class Subject:
         data: the dataset that the text is from.
         beginning: where `initial` is from, or why it is not known.
         shown: the backbone whose weights are looked at, where those of the model are shards.
+        has_head: whether the model makes logits.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Subject:
     data: Path | None = None
     beginning: str = ""
     shown: nn.Module | None = None
+    has_head: bool = True
 
     @property
     def backbone(self) -> nn.Module:
@@ -62,9 +65,18 @@ class Subject:
         return self.backbone if self.shown is None else self.shown
 
     @property
+    def no_loss(self) -> str:
+        """Why the model has no loss; empty where it has one."""
+        if not self.has_head:
+            return "the model has no LM head, so that no loss is known"
+        if self.mask_token is None and not is_causal(self.backbone):
+            return "the tokenizer of the masked model has no mask token, so that no loss is known"
+        return ""
+
+    @property
     def head_VD(self) -> Tensor | None:  # noqa: N802 - the shape is part of the name
         """The head's matrix, where it has one that is not the embedding table."""
-        linear = self.model.get_output_embeddings()
+        linear = self.model.get_output_embeddings() if self.has_head else None
         weight = None if linear is None else linear.weight.detach()
         table = embedding_table(self.weights)
         return None if weight is None or weight is table or torch.equal(weight, table) else weight

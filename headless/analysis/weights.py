@@ -17,7 +17,11 @@ from headless.analysis.weights_values import values_finding
 
 
 def weight_findings(
-    backbone: nn.Module, *, head: Tensor | None = None, initial: nn.Module | None = None
+    backbone: nn.Module,
+    *,
+    head: Tensor | None = None,
+    initial: nn.Module | None = None,
+    has_head: bool = True,
 ) -> list[Finding]:
     """Spectra, noise, circuits, values, gains and sizes of a model's weights.
 
@@ -31,6 +35,8 @@ def weight_findings(
             embedding table.
         initial: the same backbone before training: its spectra and histograms are drawn beside
             those of now, and the way of every matrix is measured.
+        has_head: whether the model has one, the embedding table or another: else nothing is
+            claimed of it.
 
     Returns:
         table_spectra, weight_spectra, weight_noise, head_circuits, weight_values,
@@ -45,7 +51,7 @@ def weight_findings(
     spectra = spectra_of(backbone, initial)
     largest = {(s.block, s.role): float(s.values_R[0]) for s in spectra}
     findings = [
-        tables_finding(tables_of(backbone, head, initial)),
+        tables_finding(tables_of(backbone, head, initial), has_head=has_head),
         spectra_finding(spectra),
         noise_finding(spectra),
         circuits_finding(circuits_of(backbone)),

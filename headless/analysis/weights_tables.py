@@ -123,8 +123,13 @@ def _weights(backbone: nn.Module) -> dict[str, Tensor]:
     return weights
 
 
-def tables_finding(tables: list[Table]) -> Finding:
-    """Singular values of embeddings and head: raw, centred, shuffled and before training."""
+def tables_finding(tables: list[Table], *, has_head: bool = True) -> Finding:
+    """Singular values of embeddings and head: raw, centred, shuffled and before training.
+
+    Args:
+        tables: of `tables_of`; without one called "head" the embedding table is the head.
+        has_head: unless the model has none.
+    """
     scalars: dict[str, float] = {}
     arrays = {}
     for table in tables:
@@ -139,6 +144,7 @@ def tables_finding(tables: list[Table]) -> Finding:
         scalars[f"{NAME}/{reading}/first_share{kind}"] for kind in ("", "_centred", "_shuffled")
     )
     what = "LM head" if reading == "head" else "embedding table"
+    none = "" if has_head else "the model has no LM head; of its embeddings: "
     return Finding(
         name=NAME,
         title="Singular values of embeddings and LM head",
@@ -163,15 +169,15 @@ def tables_finding(tables: list[Table]) -> Finding:
             Claim(
                 TALK,
                 "One direction dominates the LM head, which random values would not do.",
-                raw >= 0.1 and raw >= 10 * null,
-                f"σ₁²/Σσ² of the {what} {raw:.3f}: at least 0.1, and at least ten times that of "
-                f"its shuffled entries ({null:.4f})",
+                raw >= 0.1 and raw >= 10 * null if has_head else None,
+                f"{none}σ₁²/Σσ² of the {what} {raw:.3f}: at least 0.1, and at least ten times that "
+                f"of its shuffled entries ({null:.4f})",
             ),
             Claim(
                 TALK,
                 "The dominating direction is the mean: without it the head is no cone.",
-                centred <= raw / 3 if raw >= 0.1 else None,
-                f"σ₁²/Σσ² {raw:.3f}, centred {centred:.3f}: at most a third (asked where the "
+                centred <= raw / 3 if raw >= 0.1 and has_head else None,
+                f"{none}σ₁²/Σσ² {raw:.3f}, centred {centred:.3f}: at most a third (asked where the "
                 "first is 0.1 or more)",
             ),
             Claim(

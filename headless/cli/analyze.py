@@ -203,11 +203,11 @@ def open_subject(
     from headless.analysis.text import LONGEST, length_for, take_text
     from headless.data.stream import open_dataset
     from headless.data.tokenizer import load_tokenizer, same_ids
-    from headless.downstream.loading import load_language_model
+    from headless.downstream.loading import load_model
     from headless.models.backbone import embedding_table
     from headless.runs.directory import RunDirectory
 
-    lm = load_language_model(model, device=device, trust_remote_code=trust_remote_code)
+    lm = load_model(model, device=device, trust_remote_code=trust_remote_code)
     trained = LONGEST
     run = None if lm.directory is None else RunDirectory(lm.directory)
     if run is not None and run.config.is_file():
@@ -222,8 +222,9 @@ def open_subject(
         lm.name,
         lm.model,
         counts_V=lm.unigram_count_V,
-        mask_token=lm.tokenizer.mask_token_id if lm.task == "masked" else None,
-        bos=lm.tokenizer.eos_token_id,
+        mask_token=getattr(lm.tokenizer, "mask_token_id", None) if lm.task == "masked" else None,
+        bos=getattr(lm.tokenizer, "eos_token_id", None),
+        has_head=lm.has_head,
     )
     if run is not None and run.config.is_file():
         _take_beginning(subject, run, model)
@@ -232,6 +233,11 @@ def open_subject(
     dataset = open_dataset(data)
     if dataset.manifest.vocab_size > len(embedding_table(lm.model)):
         raise HeadlessError(f"{data} has more token ids than {model} has embeddings")
+    if lm.tokenizer is None:
+        raise HeadlessError(
+            f"{model} has no tokenizer, so that nothing shows whether the ids of {data} are its "
+            "own: copy the files of its tokenizer into it (tokenizer.json, tokenizer_config.json)"
+        )
     if not same_ids(load_tokenizer(str(dataset.tokenizer_path)), lm.tokenizer):
         raise HeadlessError(
             f"{data} was made with another tokenizer than {model}: prepare the text with the "

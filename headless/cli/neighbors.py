@@ -82,7 +82,7 @@ def neighbors(
     asked = SimpleNamespace(**locals())
     mode = _check(asked)
 
-    from headless.downstream.loading import load_language_model
+    from headless.downstream.loading import load_model
     from headless.downstream.retrieval.knn_lm import check_numbers
     from headless.downstream.retrieval.library import load_faiss
     from headless.downstream.retrieval.store import check_place
@@ -92,7 +92,8 @@ def neighbors(
         check_place(asked.store, overwrite)
     if mode is not _build or index not in ("auto", "exact"):
         load_faiss()  # what is missing shows before the work
-    lm = load_language_model(model, head=head, device=device, trust_remote_code=trust_remote_code)
+    lm = load_model(model, head=head, device=device, trust_remote_code=trust_remote_code)
+    _check_model(asked, mode, lm)
     result = {"model": lm.name, "head": lm.head, **mode(asked, lm)}
     if output is not None:
         from headless.files import write_text
@@ -131,6 +132,29 @@ def _check(asked: Any) -> Callable[[Any, Any], dict[str, Any]]:
     if output is not None and output.exists() and not asked.overwrite:
         raise HeadlessError(f"{output} exists: replace it with --overwrite true, or name another")
     return mode
+
+
+def _check_model(asked: Any, mode: Any, lm: Any) -> None:
+    """Refuse what a model without an LM head or without a tokenizer cannot do."""
+    if lm.tokenizer is None:
+        raise HeadlessError(
+            f"{lm.place} has no tokenizer: copy the files of its tokenizer into it "
+            "(tokenizer.json, tokenizer_config.json)"
+        )
+    if lm.has_head:
+        return
+    if mode is _evaluate:
+        raise HeadlessError(
+            f"{lm.place} has no LM head, so that it predicts nothing for neighbours to help with"
+        )
+    if mode is _contexts and asked.store is None:
+        further = ": name a --store of its hidden states for the nearest contexts"
+        raise HeadlessError(
+            f"{lm.place} has no LM head, so that no token is likely in a context"
+            + (further if lm.task == "causal" else "")
+        )
+    if mode is _tokens and asked.table == "output":
+        raise HeadlessError(f"{lm.place} has no LM head: choose --table input")
 
 
 def _tokens(asked: Any, lm: Any) -> dict[str, Any]:
@@ -179,6 +203,8 @@ def _contexts(asked: Any, lm: Any) -> dict[str, Any]:
         }
         if store is not None and index is not None:
             near = nearest_contexts(lm, store, index, view.hidden_D, asked.k)
+            record["contexts"] = [asdict(neighbor) for neighbor in near]
+        if store is not None and index is not None and lm.has_head:
             mixed = mixed_tokens(
                 lm,
                 store,
@@ -189,10 +215,11 @@ def _contexts(asked: Any, lm: Any) -> dict[str, Any]:
                 weight=asked.knn_weight,
                 temperature=asked.knn_temperature,
             )
-            record["contexts"] = [asdict(neighbor) for neighbor in near]
             record["mixture"] = [asdict(token) for token in mixed]
         show_context(record, f"{lm.name}, {lm.head} head")
         records.append(record)
+    if not lm.has_head:
+        print(f"left out: the likeliest tokens and the mixture: {lm.name} has no LM head")
     return {"contexts": records}
 
 

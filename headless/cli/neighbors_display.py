@@ -80,6 +80,30 @@ def show_tokens(records: list[dict[str, Any]], title: str, metric: str) -> None:
 
 def show_context(record: dict[str, Any], title: str) -> None:
     """What a context makes likely, beside it what it is specific for; and what a store says."""
+    if record["likeliest"]:
+        _show_next(record, title)
+    if "contexts" not in record:
+        return
+    heading = "nearest stored contexts"
+    if not record["likeliest"]:
+        heading = f"{record['context']!r} ({title}): {heading}"
+    table = _table(heading, ["text, next token marked", "distance²"], 1)
+    for near in record["contexts"]:
+        line = Text(_flat(near["before"]))
+        line.append(f"[{_flat(near['token'])}]", style="bold")
+        line.append(_flat(near["after"]))
+        table.add_row(line, f"{near['distance']:.4g}")
+    Console().print(table)
+    if "mixture" not in record:
+        return
+    table = _table("the next token", ["token", "model", "neighbours", "mixture"], 3)
+    for token in record["mixture"]:
+        shares = (f"{token[name]:.4f}" for name in ("model", "knn", "mixture"))
+        table.add_row(_text(token["text"]), *shares)
+    Console().print(table)
+
+
+def _show_next(record: dict[str, Any], title: str) -> None:
     specific = record["specific"]
     names = ["likeliest", "log p", "p"] + (["most specific", "PMI", "p "] if specific else [])
     table = _table(f"{record['context']!r} ({title})", names, 0)
@@ -89,20 +113,6 @@ def show_context(record: dict[str, Any], title: str) -> None:
             other = specific[place]
             row += [_text(other["text"]), f"{other['pmi']:.2f}", _probability(other)[1]]
         table.add_row(*row)
-    Console().print(table)
-    if "contexts" not in record:
-        return
-    table = _table("nearest stored contexts", ["text, next token marked", "distance²"], 1)
-    for near in record["contexts"]:
-        line = Text(_flat(near["before"]))
-        line.append(f"[{_flat(near['token'])}]", style="bold")
-        line.append(_flat(near["after"]))
-        table.add_row(line, f"{near['distance']:.4g}")
-    Console().print(table)
-    table = _table("the next token", ["token", "model", "neighbours", "mixture"], 3)
-    for token in record["mixture"]:
-        shares = (f"{token[name]:.4f}" for name in ("model", "knn", "mixture"))
-        table.add_row(_text(token["text"]), *shares)
     Console().print(table)
 
 

@@ -16,7 +16,14 @@ from headless.data.stream import sha256_of
 from headless.data.tokenizer import end_of_document, open_tokenizer
 from headless.errors import HeadlessError
 from headless.models.backbone import is_causal
-from headless.models.pretrained import as_backbone, load_config, load_pretrained
+from headless.models.pretrained import (
+    NoHeadError,
+    as_backbone,
+    is_bare,
+    load_config,
+    load_pretrained,
+    transformer_of,
+)
 from headless.runs.directory import RunDirectory
 from headless.training.devices import choose_device
 from headless.training.language_model import HeadName, language_model
@@ -24,21 +31,31 @@ from headless.training.loading import find_checkpoint, is_run, load_module, run_
 from headless.training.module import PretrainingModule
 
 UNIGRAM_FILE = "unigram_counts.safetensors"  # beside an export's weights
+NO_HEAD = "no"  # in the place of a head's name
+TOKENIZER_FILES = (  # one of them is in any directory with a tokenizer
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+)
 
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A model with an LM head.
+    """A model with an LM head; of `load_model` also one without.
 
     Args:
         model: a Hugging Face `...ForCausalLM` or `...ForMaskedLM` in evaluation mode: its logits
             are those of the head that `head` names; `get_output_embeddings()` is that head's
-            matrix and bias.
+            matrix and bias. Without a head the backbone alone.
         tokenizer: with a padding token; its eos token stands between the documents of the training
-            text.
+            text. None where a model without a head has none.
         task: "causal" or "masked".
         name: a few words for tables.
-        head: "calibrated", "tied", "trained", or "own": a Hugging Face model's.
+        head: "calibrated", "tied", "trained", "own": a Hugging Face model's, or `NO_HEAD`.
         place: what the user named.
         directory: the run's or the model's directory; None for a name on the hub.
         unigram_count_V: how often each token occurs in the training text, where it is known.
@@ -52,6 +69,11 @@ class LanguageModel:
     place: str
     directory: Path | None
     unigram_count_V: Tensor | None = None
+
+    @property
+    def has_head(self) -> bool:
+        """Whether it makes logits."""
+        return self.head != NO_HEAD
 
 
 @dataclass(frozen=True)
@@ -80,12 +102,14 @@ def load_language_model(
         place: a run directory (its last checkpoint), a checkpoint, a Hugging Face directory or a
             hub name.
         head: of a run: see `choose_head`; "auto" is the head under which it is a proper language
-            model. A Hugging Face model has its own only.
+            model. A Hugging Face model has its own only; a decoder without one may be given its
+            input embeddings: "tied".
         device: where it goes; "auto": a GPU where there is one.
         dtype: of the weights; None: float32.
         trust_remote_code: run the Python file that comes with a Hugging Face directory.
 
     Raises:
+        NoHeadError: a Hugging Face model without an LM head.
         HeadlessError: nothing usable is there, or it has no such head.
     """
     dtype = dtype or torch.float32
@@ -112,10 +136,58 @@ def load_language_model(
     return loaded
 
 
+def load_model(
+    place: str | Path,
+    *,
+    head: HeadName = "auto",
+    device: str = "cpu",
+    trust_remote_code: bool = False,
+) -> LanguageModel:
+    """Open a model for its weights and states: with its LM head, or without where it has none.
+
+    One without a head may come without a tokenizer, as `save_pretrained` of a backbone leaves it.
+
+    Raises:
+        HeadlessError: nothing usable is there, or it has no such head.
+    """
+    try:
+        return load_language_model(
+            place, head=head, device=device, trust_remote_code=trust_remote_code
+        )
+    except NoHeadError:
+        if head != "auto":
+            raise
+    inside = Path(transformer_of(str(place)))
+    alone = inside.is_dir() and not any((inside / name).is_file() for name in TOKENIZER_FILES)
+    bare = load_encoder(
+        place, device=device, trust_remote_code=trust_remote_code, tokenizer=not alone
+    )
+    return LanguageModel(
+        bare.backbone,
+        bare.tokenizer,
+        bare.task,
+        bare.name,
+        NO_HEAD,
+        bare.place,
+        bare.directory,
+        _unigram_counts(Path(place) / UNIGRAM_FILE),
+    )
+
+
 def load_encoder(
-    place: str | Path, *, device: str = "cpu", trust_remote_code: bool = False
+    place: str | Path,
+    *,
+    device: str = "cpu",
+    trust_remote_code: bool = False,
+    tokenizer: bool = True,
 ) -> Encoder:
     """Open a model without its LM head: for fine-tuning and for its hidden states.
+
+    Args:
+        place: as of `load_language_model`.
+        device: where it goes.
+        trust_remote_code: run the Python file that comes with a Hugging Face directory.
+        tokenizer: False: it has none, and goes without.
 
     Raises:
         HeadlessError: nothing usable is there.
@@ -125,44 +197,49 @@ def load_encoder(
         run = run_of(checkpoint)
         module = load_module(checkpoint)
         backbone: Any = module.backbone
-        name, tokenizer = run.path.name, tokenizer_of_run(run, module)
+        name, found = run.path.name, tokenizer_of_run(run, module)
         directory: Path | None = run.path
     else:
-        backbone = load_pretrained(str(place), trust_remote_code=trust_remote_code)
+        inside = transformer_of(str(place))
+        backbone = load_pretrained(inside, trust_remote_code=trust_remote_code)
         backbone = as_backbone(backbone)
-        tokenizer = load_tokenizer_of(place, trust_remote_code=trust_remote_code)
+        found = None
+        if tokenizer:
+            found = load_tokenizer_of(inside, trust_remote_code=trust_remote_code)
         path = Path(place)
         name, directory = path.resolve().name, path if path.is_dir() else None
     _to(backbone, device)
     task: Literal["causal", "masked"] = "causal" if is_causal(backbone) else "masked"
-    return Encoder(backbone.eval(), tokenizer, task, name, str(place), directory)
+    return Encoder(backbone.eval(), found, task, name, str(place), directory)
 
 
 def _open_hugging_face(
     place: str, head: HeadName, dtype: torch.dtype, trust_remote_code: bool
 ) -> LanguageModel:
-    if head != "auto":
+    inside = transformer_of(place)
+    config = load_config(inside, trust_remote_code=trust_remote_code)
+    if head != "auto" and not (head == "tied" and is_bare(config)):
         raise HeadlessError(
             f"{place} is a Hugging Face model with one head: leave out --head, or name a run"
         )
-    config = load_config(place, trust_remote_code=trust_remote_code)
     masked = type(config) in MODEL_FOR_MASKED_LM_MAPPING and not config.is_decoder
     if not masked and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise HeadlessError(f"{place} is a {config.model_type}, which has no LM head")
+        raise NoHeadError(place, str(config.model_type))
     model = load_pretrained(
-        place,
+        inside,
         AutoModelForMaskedLM if masked else AutoModelForCausalLM,
         dtype=dtype,
         trust_remote_code=trust_remote_code,
+        tied=head == "tied",
     )
-    tokenizer = load_tokenizer_of(place, trust_remote_code=trust_remote_code)
+    tokenizer = load_tokenizer_of(inside, trust_remote_code=trust_remote_code)
     path = Path(place)
     return LanguageModel(
         model,
         tokenizer,
         "masked" if masked else "causal",
         path.resolve().name,
-        "own",
+        "own" if head == "auto" else head,
         place,
         path if path.is_dir() else None,
         _unigram_counts(path / UNIGRAM_FILE),

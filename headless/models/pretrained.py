@@ -1,5 +1,6 @@
 """Hugging Face models from a directory or the hub: safetensors only, errors in one line."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,13 +9,26 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 from transformers.utils import logging
 
 from headless.errors import HeadlessError
 from headless.models.backbone import BackboneConfig
 
+LM_CLASSES = ("AutoModelForCausalLM", "AutoModelForMaskedLM")
 # Fields of a config that say what a call returns or which ids a tokenizer has.
 _NOT_ARCHITECTURE = {"model_type", "tie_word_embeddings", "vocab_size", "output_attentions"}
+
+
+class NoHeadError(HeadlessError):
+    """A model makes hidden states and no logits, where an LM head was asked for."""
+
+    def __init__(self, place: str, kind: str) -> None:
+        super().__init__(
+            f"{place} is a {kind} without an LM head: it has hidden states (headless analyze and "
+            "neighbors look at them) and no logits; a decoder may be given its input embeddings as "
+            "a head with --head tied"
+        )
 
 
 def load_pretrained(
@@ -24,6 +38,7 @@ def load_pretrained(
     dtype: torch.dtype = torch.float32,
     trust_remote_code: bool = False,
     attn_implementation: str = "sdpa",
+    tied: bool = False,
 ) -> PreTrainedModel:
     """A Hugging Face model in evaluation mode.
 
@@ -33,12 +48,20 @@ def load_pretrained(
         dtype: of the weights in memory.
         trust_remote_code: run the Python file that lies in the directory, where it needs one.
         attn_implementation: as in Transformers.
+        tied: give a model that was saved without an LM head its input embeddings as one.
 
     Raises:
+        NoHeadError: a class with an LM head for weights without one.
         HeadlessError: nothing is there, pickled weights, foreign code that was not allowed, or
             weights that do not fit the class.
     """
-    config = load_config(place, trust_remote_code=trust_remote_code)
+    config: Any = load_config(place, trust_remote_code=trust_remote_code)
+    with_head = auto_class.__name__ in LM_CLASSES
+    if with_head and is_bare(config):
+        # Its class would tie a head, or draw one, without a word.
+        if not tied:
+            raise NoHeadError(place, str(config.architectures[0]))
+        config.tie_word_embeddings, config.auto_map = True, {}
     classes = getattr(config, "auto_map", None) or {}
     if auto_class.__name__ in classes and not trust_remote_code:
         raise HeadlessError(
@@ -59,6 +82,9 @@ def load_pretrained(
     except Exception as error:  # noqa: BLE001 - the library raises anything, from anywhere
         raise HeadlessError(f"no model can be loaded from {place!r}: {_line(error)}") from error
     missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
+    inside = f"{model.base_model_prefix}."
+    if missing and with_head and not any(key.startswith(inside) for key in missing):
+        raise NoHeadError(place, str((getattr(config, "architectures", None) or ["model"])[0]))
     if missing:
         raise HeadlessError(
             f"the weights in {place!r} are not a {type(model).__name__}'s: {len(missing)} are "
@@ -103,6 +129,33 @@ def load_config(place: str, *, trust_remote_code: bool = False) -> PretrainedCon
         return AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code)
     except Exception as error:  # noqa: BLE001 - the library raises anything, from anywhere
         raise HeadlessError(f"there is no model {place!r}: {_line(error)}") from error
+
+
+def is_bare(config: Any) -> bool:
+    """Whether a config says that its model was saved without any head: as `AutoModel` has it."""
+    bare = MODEL_MAPPING_NAMES.get(config.model_type)
+    names = getattr(config, "architectures", None) or []
+    return bool(names) and set(names) <= ({bare} if isinstance(bare, str) else set(bare or ()))
+
+
+def transformer_of(place: str) -> str:
+    """Where the Transformer of a sentence encoder lies, if its modules have directories.
+
+    Such a directory has a `modules.json`; older ones keep the weights in `0_Transformer`.
+    """
+    path = Path(place)
+    listed = path / "modules.json"
+    if not listed.is_file() or (path / "config.json").is_file():
+        return place
+    try:
+        modules = json.loads(listed.read_text(encoding="utf-8"))
+        folders = [str(module["path"]) for module in modules]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise HeadlessError(
+            f"{listed} is no list of a sentence encoder's modules: {_line(error)}"
+        ) from error
+    found = [folder for folder in folders if folder and (path / folder / "config.json").is_file()]
+    return str(path / found[0]) if found else place
 
 
 def architecture(config: PretrainedConfig, attn_implementation: str = "sdpa") -> BackboneConfig:

@@ -12,6 +12,7 @@ from headless.downstream.retrieval.indexes import VectorIndex
 from headless.downstream.retrieval.knn_lm import check_numbers, knn_distribution
 from headless.downstream.retrieval.store import HiddenStore
 from headless.downstream.retrieval.tokens import ContextView
+from headless.errors import HeadlessError
 
 WEIGHT, TEMPERATURE = 0.25, 0.05  # where none are given
 BEFORE, AFTER = 12, 4  # tokens of a neighbour's text around its next token
@@ -99,6 +100,8 @@ def mixed_tokens(
     there_k = rows_1k[0] >= 0
     values_k = store.values_N[rows_1k[0][there_k]]
     shares = knn_distribution(distances_1k[0][there_k], values_k, tau)
+    if view.log_probability_V is None:
+        raise HeadlessError(f"{lm.name} has no LM head: there is nothing to mix neighbours with")
     model_V = view.log_probability_V.double().exp()
     mixture_V = model_V * (1.0 - weight)
     for token, share in shares.items():

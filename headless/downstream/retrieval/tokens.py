@@ -157,14 +157,15 @@ class ContextView:
 
     Args:
         hidden_D: its last hidden state, float32.
-        log_probability_V: of the next token (at a mask: of the token there).
+        log_probability_V: of the next token (at a mask: of the token there); None without an LM
+            head.
         likeliest: by probability.
         specific: by pointwise mutual information with the context: what the context makes likelier
             than it is anywhere; None where the unigram distribution is not known.
     """
 
     hidden_D: Tensor
-    log_probability_V: Tensor
+    log_probability_V: Tensor | None
     likeliest: list[NextToken]
     specific: list[NextToken] | None
 
@@ -203,9 +204,10 @@ def view_context(
                 "context"
             )
         ids_1T, place = torch.tensor([ids]), ids.index(lm.tokenizer.mask_token_id)
-    hidden_1TD, logits_1TV = hidden_and_logits(lm, ids_1T)
-    assert logits_1TV is not None
+    hidden_1TD, logits_1TV = hidden_and_logits(lm, ids_1T, lm.has_head)
     hidden_D = hidden_1TD[0, place].float().cpu()
+    if logits_1TV is None:
+        return ContextView(hidden_D, None, [], None)
     log_V = logits_1TV[0, place].float().cpu().log_softmax(dim=-1)
     pmi_V = None
     if lm.unigram_count_V is not None:
