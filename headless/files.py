@@ -2,11 +2,12 @@
 
 import errno
 import glob
+import json
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -83,6 +84,7 @@ def exclusive(path: Path, *, patience: float = 0.0) -> Iterator[None]:
     """
     from filelock import SoftFileLease, Timeout
 
+    path = _named(path)
     file = path.with_name(f".{path.name}.lock")
     lease = SoftFileLease(file, lease_duration=LEASE_SECONDS, thread_local=False)
     try:
@@ -107,6 +109,11 @@ def exclusive(path: Path, *, patience: float = 0.0) -> Iterator[None]:
         yield
     finally:
         lease.release()
+
+
+def _named(path: Path) -> Path:
+    """The same place with a name of its own: "." and ".." have none."""
+    return path if path.name not in ("", "..") else Path(os.path.abspath(path))
 
 
 def _holder(file: Path) -> tuple[str | None, str | None]:
@@ -146,6 +153,7 @@ def new_directory(
         HeadlessError: there is something and it may not be replaced, another process writes to
             it, or there is no right to.
     """
+    path = _named(path)
     with exclusive(path):
         replaced = path.with_name(f".{path.name}.replaced")
         _clear_leftovers(path, replaced)
@@ -195,3 +203,46 @@ def refuse_to_lose(
         raise HeadlessError(
             f"{path} exists: give another {option}, or replace it with --overwrite true"
         )
+
+
+def check_pieces(
+    directory: Path, pieces: Sequence[str], *, overwrite: bool, is_ours: Callable[[Path], bool]
+) -> None:
+    """Whether a command may put its pieces into a directory that may hold other things, too.
+
+    The last piece is put there last: without it an earlier command was cut short, and what it left
+    is replaced unasked.
+
+    Args:
+        directory: that --output named.
+        pieces: names of files and directories in it.
+        overwrite: replace them.
+        is_ours: whether those in the directory are of this command.
+
+    Raises:
+        HeadlessError: they may not be replaced.
+    """
+    if directory.exists() and not directory.is_dir():
+        raise HeadlessError(f"{directory} is a file: give another --output")
+    there = [name for name in pieces if os.path.lexists(directory / name)]
+    if not there:
+        return
+    if not is_ours(directory):
+        raise HeadlessError(
+            f"{directory} has a {there[0]} that this command did not make, so it stays: give "
+            "another --output"
+        )
+    if pieces[-1] in there and not overwrite:
+        raise HeadlessError(
+            f"{directory} has {pieces[-1]} already: replace it with --overwrite true, or give "
+            "another --output"
+        )
+
+
+def holds_json(path: Path, *keys: str) -> bool:
+    """Whether a file is a JSON object with these keys: how a command knows what it made."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and value.keys() >= set(keys)

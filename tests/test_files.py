@@ -1,5 +1,6 @@
 """Directories that are whole or not there, and locks that outlive no process."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -147,3 +148,20 @@ def test_a_writer_of_a_moment_is_waited_for(tmp_path):
     with exclusive(tmp_path / "out", patience=20.0):
         assert enough.is_set()
     thread.join()
+
+
+def test_a_file_system_that_is_read_only_is_one_line(tmp_path, monkeypatch):
+    def refuse(*arguments, **options):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(HeadlessError, match="out cannot be written: Read-only file system"):
+        make(tmp_path / "out", "new")
+
+
+def test_a_place_without_a_name_of_its_own(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(HeadlessError, match="exists"):
+        make(Path("."), "new")
+    assert names(tmp_path) == ["file"]

@@ -4,8 +4,10 @@ import json
 import math
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,14 +17,14 @@ import headless
 from headless.analysis.finding import Animation, Finding, Picture
 from headless.analysis.tables import add_claims, add_scalars, anchor_of, claim_table
 from headless.analysis.tally import tally
-from headless.errors import HeadlessError
-from headless.files import write_text
+from headless.files import check_pieces, exclusive, holds_json, write_text
 from headless.pages.figures import clean_svg, drawing_style, svg_file
 from headless.pages.film import Film, make_film
 from headless.pages.page import Page
 
 PAGE, NUMBERS, FIGURES = "analysis.html", "analysis.json", "figures"
 FigureFormat = Literal["svg", "png", "pdf"]
+WAIT_SECONDS = 600.0  # for another process that writes the same report
 MAX_ARRAY = 4096  # entries of an array in analysis.json
 DIGITS = 7  # of them; scalars are whole
 
@@ -35,14 +37,12 @@ def check_output(output: Path, overwrite: bool) -> None:
     Raises:
         HeadlessError: a file, or an analysis, is in the way.
     """
-    if output.exists() and not output.is_dir():
-        raise HeadlessError(f"{output} is a file: give another --output")
-    there = [name for name in (PAGE, NUMBERS, FIGURES) if (output / name).exists()]
-    if there and not overwrite:
-        raise HeadlessError(
-            f"{output} has {there[0]} already: replace it with --overwrite true, or give another "
-            "--output"
-        )
+    check_pieces(
+        output,
+        (NUMBERS, FIGURES, PAGE),
+        overwrite=overwrite,
+        is_ours=lambda directory: holds_json(directory / NUMBERS, "format", "findings"),
+    )
 
 
 def write_report(
@@ -66,16 +66,14 @@ def write_report(
         formats: of the figures beside the page.
         report: is told of drawn figures.
     """
-    output.mkdir(parents=True, exist_ok=True)
-    write_text(output / NUMBERS, numbers_text(as_json(title, findings, about, twin)))
     pictures = [picture for finding in findings for picture in finding.pictures]
     animations = [film for finding in findings for film in finding.animations]
     total = len(pictures) + sum(len(film.frames) for film in animations)
     done = 0
     drawn: dict[str, str] = {}
     films: dict[str, Film] = {}
-    with tempfile.TemporaryDirectory(dir=output, prefix=f".{FIGURES}-") as temporary:
-        directory = Path(temporary) / FIGURES
+    with _beside(output) as beside:
+        directory = beside / FIGURES
         directory.mkdir()
         for picture in pictures:
             report(picture.name, done, total)
@@ -86,9 +84,28 @@ def write_report(
             (directory / f"{film.name}.gif").write_bytes(films[film.name].gif())
             done += len(film.frames)
         report("page", done, total)
-        _replace(directory, output / FIGURES)
-    build_page(title, findings, about, drawn, films, twin).write(output / PAGE)
+        build_page(title, findings, about, drawn, films, twin).write(beside / PAGE)
+        write_text(beside / NUMBERS, numbers_text(as_json(title, findings, about, twin)))
     return output / PAGE
+
+
+@contextmanager
+def _beside(output: Path) -> Iterator[Path]:
+    """A directory in `output` for what is not complete; its pieces are put in place at the end.
+
+    The numbers go first: they show whose the others are. The page is last.
+    """
+    with exclusive(output / NUMBERS, patience=WAIT_SECONDS):
+        for left in output.glob(f".{FIGURES}-*"):  # by killed processes
+            shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=output, prefix=f".{FIGURES}-") as temporary:
+            beside = Path(temporary)
+            yield beside
+            os.replace(beside / NUMBERS, output / NUMBERS)
+            if (output / FIGURES).exists():
+                os.replace(output / FIGURES, beside / "old")
+            os.replace(beside / FIGURES, output / FIGURES)
+            os.replace(beside / PAGE, output / PAGE)
 
 
 def _draw(picture: Picture, directory: Path, formats: Sequence[FigureFormat]) -> str:
@@ -113,13 +130,6 @@ def _film(animation: Animation, report: Callable[[int], None]) -> Film:
             yield animation.draw(index)
 
     return make_film(frames(), animation.frames, seconds=animation.seconds)
-
-
-def _replace(new: Path, old: Path) -> None:
-    """A directory in the place of another, which is gone afterwards."""
-    if old.exists():
-        os.replace(old, new.parent / "old")
-    os.replace(new, old)
 
 
 def build_page(

@@ -144,7 +144,7 @@ class TokenWandbLogger(WandbLogger):
     def _run_id(self) -> str:
         path = self._files / "run-id"
         if not path.is_file():
-            path.write_text(secrets.token_hex(4))
+            write_text(path, secrets.token_hex(4))
         return path.read_text().strip()
 
     @rank_zero_only

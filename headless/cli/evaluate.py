@@ -227,6 +227,8 @@ def _save(evaluation: Evaluation, place: Path | None) -> None:
         return
     try:
         append_evaluation(place, evaluation)
+    except HeadlessError as error:
+        raise HeadlessError(f"{error}; --output FILE writes elsewhere") from error
     except PermissionError as error:
         raise HeadlessError(
             f"{place} cannot be written: give --output FILE, or copy the model elsewhere"

@@ -27,19 +27,16 @@ def export_model(
         dtype: of the weights on disk.
         fit: a prepared dataset: fit a temperature and a scale of the head's bias to one half of its
             validation split, and report what that gains on the other half.
-        overwrite: move an existing output aside.
+        overwrite: move an export that is there aside.
 
     Raises:
         HeadlessError: no checkpoint, no such head, an output that exists.
     """
     import torch
 
-    from headless.downstream.export import export
+    from headless.downstream.export import check_output, export
 
-    if output.exists() and not overwrite:
-        raise HeadlessError(
-            f"{output} exists: give another --output, or move it aside with --overwrite true"
-        )
+    check_output(output, overwrite)
     calibration = None if fit is None else _fit(checkpoint, head, fit)
     facts = export(
         checkpoint,

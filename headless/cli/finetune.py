@@ -3,7 +3,6 @@
 import itertools
 import json
 import math
-import os
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
@@ -14,13 +13,14 @@ import yaml
 from headless.cli.finetune_results import finite, results, show
 from headless.cli.parsing import run
 from headless.errors import HeadlessError
-from headless.files import write_text
+from headless.files import new_directory, write_text
 
 if TYPE_CHECKING:
     from headless.downstream.classification.run import Finetuning, SeedResult
     from headless.downstream.classification.tasks import TextTask
 
 HEAD_TASK = "lm-head"
+RESULTS = "results.json"
 
 
 def finetune(
@@ -65,7 +65,7 @@ def finetune(
         task: a GLUE or SuperGLUE task, xnli ("xnli:fr" for a language), a csv, tsv, jsonl or
             parquet file, the directory of a saved dataset, a datasets name ("name:config"); or
             lm-head, which has options of its own: headless finetune --task lm-head --help.
-        output: the directory to make.
+        output: the directory to make; it is there when all is done.
         data: where a named task's data is, instead of the hub: as for `task`.
         text_column: the text; "text" by default.
         text_pair_column: the second text of a pair.
@@ -99,7 +99,7 @@ def finetune(
         precision: 32-true, bf16-mixed, ...
         accelerator: auto, cpu, gpu, ...
         trust_remote_code: run the Python file that comes with a Hugging Face directory.
-        overwrite: make the output anew although it exists; the old one is moved aside.
+        overwrite: make the output anew; a fine-tuning that is there is moved aside.
 
     Returns:
         What results.json holds.
@@ -114,34 +114,36 @@ def finetune(
     quiet_lightning()
     if not seeds or len(set(seeds)) < len(seeds):
         raise HeadlessError(f"seeds must be different numbers, at least one, got {seeds}")
-    if output.exists() and not overwrite:
-        raise HeadlessError(
-            f"{output} exists: name another --output, or start anew with --overwrite true (the old "
-            "one is moved aside)"
+    with new_directory(
+        output, option="--output", overwrite=overwrite, is_ours=_is_finetuning, kind="fine-tuning"
+    ) as directory:
+        finetuning = prepare(options)
+        if lr is None:
+            options["lr"] = finetuning.recipe.lr
+            print(f"learning rate: {finetuning.recipe.lr:g} (--lr takes another)", file=sys.stderr)
+        text = yaml.safe_dump(
+            {k: str(v) if isinstance(v, Path) else v for k, v in options.items()}, sort_keys=False
         )
-    finetuning = prepare(options)
-    if lr is None:
-        options["lr"] = finetuning.recipe.lr
-        print(f"learning rate: {finetuning.recipe.lr:g} (--lr takes another)", file=sys.stderr)
-    _make_directory(output)
-    text = yaml.safe_dump(
-        {k: str(v) if isinstance(v, Path) else v for k, v in options.items()}, sort_keys=False
-    )
-    write_text(output / "config.yaml", text)
-    records, best = [], None
-    for seed in seeds:
-        result = _run_seed(finetuning, seed, output)
-        records.append(
-            {"seed": seed, "best_epoch": result.best_epoch, "scores": finite(result.scores)}
-        )
-        if best is None or _quality(finetuning, result) > _quality(finetuning, best):
-            best = result
-    assert best is not None
-    save_classifier(best.trained, output / "model")
-    found = results(finetuning, records, options) | {"model_seed": best.seed}
-    write_text(output / "results.json", json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+        write_text(directory / "config.yaml", text)
+        records, best = [], None
+        for seed in seeds:
+            result = _run_seed(finetuning, seed, directory)
+            records.append(
+                {"seed": seed, "best_epoch": result.best_epoch, "scores": finite(result.scores)}
+            )
+            if best is None or _quality(finetuning, result) > _quality(finetuning, best):
+                best = result
+        assert best is not None
+        save_classifier(best.trained, directory / "model")
+        found = results(finetuning, records, options) | {"model_seed": best.seed}
+        text = json.dumps(found, indent=2, ensure_ascii=False) + "\n"
+        write_text(directory / RESULTS, text)
     show(found, output)
     return found
+
+
+def _is_finetuning(path: Path) -> bool:
+    return (path / RESULTS).is_file()
 
 
 def prepare(options: dict[str, Any]) -> "Finetuning":
@@ -183,15 +185,6 @@ def task_of(options: dict[str, Any]) -> "TextTask":
         "metrics": tuple(options["metrics"] or ()),
     }
     return replace(task, **{name: value for name, value in given.items() if value})
-
-
-def _make_directory(output: Path) -> None:
-    if output.exists():
-        n = 1
-        while (old := output.with_name(f"{output.name}.old-{n}")).exists():
-            n += 1
-        os.replace(output, old)
-    output.mkdir(parents=True)
 
 
 def _run_seed(finetuning: "Finetuning", seed: int, output: Path) -> "SeedResult":

@@ -10,8 +10,6 @@ README.md                           the model card
 """
 
 import json
-import os
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,7 +26,7 @@ from headless.downstream.loading import (
     tokenizer_of_run,
 )
 from headless.downstream.model_card import model_card
-from headless.errors import HeadlessError
+from headless.files import new_directory, refuse_to_lose
 from headless.models import modeling_headless
 from headless.models.pretrained import without_bars
 from headless.objectives import LMHead
@@ -40,6 +38,11 @@ from headless.training.module import PretrainingModule
 
 DESCRIPTION = "headless.json"
 CODE = "modeling_headless.py"
+OUTPUT: Any = {
+    "option": "--output",
+    "is_ours": lambda path: (path / DESCRIPTION).is_file(),
+    "kind": "export of a run",
+}
 
 
 def export(
@@ -59,7 +62,7 @@ def export(
         head: see `headless.training.language_model.choose_head`.
         dtype: of the weights on disk.
         calibration: a temperature and a bias scale to apply to the calibrated head.
-        overwrite: move an existing directory aside.
+        overwrite: move an export that is there aside.
 
     Returns:
         What `headless.json` holds.
@@ -68,10 +71,7 @@ def export(
         HeadlessError: no checkpoint, no such head, or an output that exists.
     """
     output = Path(output)
-    if output.exists() and not overwrite:
-        raise HeadlessError(
-            f"{output} exists: give another --output, or move it aside with --overwrite true"
-        )
+    check_output(output, overwrite)
     checkpoint = find_checkpoint(place)
     run = run_of(checkpoint)
     module = load_module(checkpoint)
@@ -85,14 +85,18 @@ def export(
         tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = "left"
     complete_config(converted.model, tokenizer)
     facts = _facts(run, checkpoint, module, kind, converted, dtype, calibration)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as temporary:
-        directory = Path(temporary) / "model"
+    with new_directory(output, overwrite=overwrite, **OUTPUT) as directory:
         _write(directory, converted, tokenizer, module, facts)
-        if output.exists():
-            os.replace(output, _aside(output))
-        os.replace(directory, output)
     return facts
+
+
+def check_output(output: Path, overwrite: bool) -> None:
+    """Whether an export may be written there, before the work.
+
+    Raises:
+        HeadlessError: what is there is to stay, or is no export.
+    """
+    refuse_to_lose(output, overwrite=overwrite, **OUTPUT)
 
 
 def _convert(module: PretrainingModule, head: LMHead, dtype: torch.dtype) -> Converted:
@@ -106,13 +110,6 @@ def _convert(module: PretrainingModule, head: LMHead, dtype: torch.dtype) -> Con
     model: Any = converted.model
     model.to(dtype)
     return Converted(model, converted.form, largest_error(module.backbone, head, model))
-
-
-def _aside(path: Path) -> Path:
-    n = 1
-    while (old := path.with_name(f"{path.name}.old-{n}")).exists():
-        n += 1
-    return old
 
 
 def _facts(

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from headless.errors import HeadlessError
-from headless.files import write_text
+from headless.files import check_pieces, exclusive, holds_json, whole_file
 from headless.reports.comparison import Comparison
 from headless.reports.evaluations import evaluations_of
 from headless.reports.fairness import unfair
@@ -21,6 +20,7 @@ from headless.reports.sections import build_page
 from headless.reports.statistics import difference, estimate
 
 REPORT, NUMBERS = "report.html", "compare.json"
+WAIT_SECONDS = 60.0  # for another process that writes the same report
 
 
 def compare(
@@ -41,14 +41,7 @@ def compare(
             report in the way.
     """
     output = Path(output)
-    if output.exists() and not output.is_dir():
-        raise HeadlessError(f"{output} is a file: give another --output")
-    there = [name for name in (REPORT, NUMBERS) if (output / name).exists()]
-    if there and not overwrite:
-        raise HeadlessError(
-            f"{output} has a {there[0]} already: replace it with --overwrite true, or give another "
-            "--output"
-        )
+    _check_output(output, overwrite)
     places = find_places([Path(path) for path in runs])
     groups, tuned = split(read_groups(places.runs))
     comparison = Comparison(
@@ -60,12 +53,24 @@ def compare(
         baseline_of(groups, baseline) if groups or baseline else None,
         places.left_out,
     )
-    page = build_page(comparison)
+    page = build_page(comparison).render()
     numbers = json.dumps(as_json(comparison), indent=2, ensure_ascii=False, allow_nan=False)
-    output.mkdir(parents=True, exist_ok=True)
-    write_text(output / NUMBERS, numbers + "\n")
-    page.write(comparison.report)
+    with exclusive(output / NUMBERS, patience=WAIT_SECONDS):
+        _check_output(output, overwrite)
+        # Both are on the disk before either is in its place.
+        with whole_file(comparison.report) as html, whole_file(output / NUMBERS) as file:
+            html.write(page.encode())
+            file.write(f"{numbers}\n".encode())
     return comparison
+
+
+def _check_output(output: Path, overwrite: bool) -> None:
+    check_pieces(
+        output,
+        (NUMBERS, REPORT),
+        overwrite=overwrite,
+        is_ours=lambda directory: holds_json(directory / NUMBERS, "format", "groups"),
+    )
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from headless.errors import HeadlessError
+from headless.files import exclusive
 from headless.runs.metrics import append_point, read_metrics
 
 FORMAT = 1
+WAIT_SECONDS = 60.0  # for another process that adds a line
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,14 @@ class Evaluation:
 
 
 def append_evaluation(path: Path, evaluation: Evaluation) -> None:
-    """Add a line.
+    """Add a line; another process that adds its own is waited for.
 
     Raises:
-        OSError: it could not be written.
+        HeadlessError: there is no right to write there.
+        OSError: there is no room.
     """
-    append_point(path, _plain(asdict(evaluation)))
+    with exclusive(path, patience=WAIT_SECONDS):
+        append_point(path, _plain(asdict(evaluation)))
 
 
 def lines_of(evaluations: Iterable[Evaluation]) -> str:

@@ -1,5 +1,6 @@
 """Findings as a page, as JSON and as figures."""
 
+import errno
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -154,3 +155,34 @@ def test_arrays_take_a_line_each_and_few_digits() -> None:
     text = numbers_text(as_json("t", [long]))
     assert "[0.3333333, null]" in text
     assert json.loads(text)["findings"][0]["arrays"] == {"y": [0.3333333, None], "n": ["a"]}
+
+
+def test_a_full_disk_leaves_what_is_made_again_unasked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing stands in the way of the same command, wherever it was cut short."""
+    output = tmp_path / "out"
+
+    def fill(*arguments: Any, **options: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("headless.analysis.report.build_page", fill)
+        with pytest.raises(OSError, match="No space left"):
+            write_report("demo", [finding("cone")], output)
+    assert list(output.iterdir()) == []
+    write_report("demo", [finding("cone")], output)
+    (output / "analysis.html").unlink()  # killed before the last rename
+    (output / ".figures-abc").mkdir()  # and an earlier one while it drew
+    check_output(output, overwrite=False)
+    write_report("demo", [finding("cone")], output)
+    assert sorted(p.name for p in output.iterdir()) == ["analysis.html", "analysis.json", "figures"]
+
+
+def test_figures_of_others_are_never_replaced(tmp_path: Path) -> None:
+    drawing = tmp_path / "paper" / "figures" / "mine.svg"
+    drawing.parent.mkdir(parents=True)
+    drawing.write_text("<svg/>")
+    for overwrite in (False, True):
+        with pytest.raises(HeadlessError, match="has a figures that this command did not make"):
+            check_output(tmp_path / "paper", overwrite)

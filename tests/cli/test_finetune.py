@@ -1,5 +1,6 @@
 """`headless finetune`: from labelled files to a directory of results, and what users get wrong."""
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -136,8 +137,12 @@ def test_an_output_is_only_moved_aside_when_asked(
     out = tmp_path / "out"
     out.mkdir()
     (out / "mine.txt").write_text("mine")
+    for more in ((), ("--overwrite", "true")):  # no fine-tuning: never
+        assert main(arguments("--epochs", "1", *more)) == 2
+        assert "is no fine-tuning, so it stays as it is" in capsys.readouterr().err
+    (out / "results.json").write_text("{}")
     assert main(arguments("--epochs", "1")) == 2
-    assert "exists: name another --output" in capsys.readouterr().err
+    assert "exists: give another --output" in capsys.readouterr().err
     assert main(arguments("--epochs", "1", "--overwrite", "true")) == 0
     assert (tmp_path / "out.old-1" / "mine.txt").read_text() == "mine"
 
@@ -280,3 +285,18 @@ def test_every_recipe_builds(path: Path) -> None:
 
 def test_recipes_are_there() -> None:
     assert {"glue-balanced", "glue-regular", "xnli"} <= {path.stem for path in RECIPES}
+
+
+def test_a_full_disk_leaves_nothing_in_the_way(
+    arguments: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(*arguments: Any, **options: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("headless.downstream.classification.model.save_file", fill)
+        assert main(arguments("--epochs", "1")) == 2
+    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob(".out*"))
+    assert main(arguments("--epochs", "1")) == 0
+    assert (tmp_path / "out" / "model" / "classifier.json").is_file()

@@ -92,7 +92,7 @@ def test_from_a_text_to_a_mixture(
     assert f"{scores['knn_nats']:.4f}" in out
     assert "λ" in out
 
-    assert "exists: choose another --store" in fails(capsys, *store, "--build_store", dataset)
+    assert "exists: give another --store" in fails(capsys, *store, "--build_store", dataset)
     assert "is the text of the store" in fails(
         capsys, *store, "--evaluate", dataset, "--split", "train"
     )

@@ -1,5 +1,6 @@
 """`headless export`: what it writes, what it refuses, and that nothing is lost."""
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -316,3 +317,34 @@ def test_an_export_names_the_tokenizer_class_that_keeps_its_ids(train: Any, tmp_
     truth = Tokenizer.from_file(str(run / "tokenizer/tokenizer.json")).encode(text).ids
     assert PreTrainedTokenizerFast.from_pretrained(output).encode(text) == truth
     assert load_language_model(output).tokenizer.encode(text) == truth
+
+
+def test_what_is_no_export_is_never_moved(
+    runs: dict[str, Path], tmp_path: Path, capsys: Any
+) -> None:
+    thesis = tmp_path / "thesis" / "chapter.tex"
+    thesis.parent.mkdir()
+    thesis.write_text("years of work")
+    arguments = ["--checkpoint", str(runs["vanilla"]), "--output", str(thesis.parent)]
+    for more in ((), ("--overwrite", "true")):
+        assert main(["export", *arguments, *more]) == 2
+        assert "is no export of a run, so it stays as it is" in capsys.readouterr().err
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [thesis]
+
+
+def test_a_full_disk_leaves_nothing_in_the_way(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(facts: Any) -> str:  # the last file: all others are written by then
+        raise OSError(errno.ENOSPC, "No space left on device", "README.md")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("headless.downstream.export.model_card", fill)
+        with pytest.raises(OSError, match="No space left"):
+            export(runs["vanilla"], tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+    left = tmp_path / ".model.partial-1234"  # by a process that was killed
+    left.mkdir()
+    (left / "model.safetensors").write_bytes(b"half")
+    export(runs["vanilla"], tmp_path / "model")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]

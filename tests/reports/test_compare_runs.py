@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import resource
 import statistics
 from pathlib import Path
 from typing import Any
@@ -433,3 +434,30 @@ def test_a_table_that_is_too_wide_for_the_page_is_two(tmp_path: Path) -> None:
     assert "perplexity<" in scores
     assert "start-up<" not in scores
     assert "start-up<" in cost.partition("</table>")[0]
+
+
+def test_a_full_disk_leaves_nothing_in_the_way(tmp_path: Path) -> None:
+    """A limit on the size of files stands for it: the numbers fit, the page does not."""
+    runs = write_runs(tmp_path / "runs", seeds=(1,))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=re.escape("report.html")):
+            compare(runs, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list((tmp_path / "out").iterdir()) == []
+    compare(runs, tmp_path / "out")
+    (tmp_path / "out" / "report.html").unlink()  # killed between two renames
+    compare(runs, tmp_path / "out")
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["compare.json", "report.html"]
+
+
+@pytest.mark.parametrize("name", ["report.html", "compare.json"])
+def test_what_another_wrote_is_never_replaced(tmp_path: Path, name: str) -> None:
+    runs = write_runs(tmp_path / "runs", seeds=(1,))
+    (tmp_path / name).write_text('{"mine": 1}')
+    for overwrite in (False, True):
+        with pytest.raises(HeadlessError, match="that this command did not make"):
+            compare(runs, tmp_path, overwrite=overwrite)
+    assert (tmp_path / name).read_text() == '{"mine": 1}'

@@ -2,12 +2,14 @@
 
 import json
 import math
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from headless.errors import HeadlessError
+from headless.files import exclusive
 from headless.runs.directory import RunDirectory
 from headless.runs.evaluations import (
     Evaluation,
@@ -88,3 +90,15 @@ def test_the_latest_of_each_task_data_and_head() -> None:
     again = replace(RESULT, metrics={"accuracy": 0.9}, step=640, task="blimp:elsewhere")
     tied, other = replace(RESULT, head="tied"), replace(RESULT, data_sha256="cd" * 32)
     assert latest([RESULT, tied, other, again]) == [again, tied, other]
+
+
+def test_two_processes_add_their_results_one_after_the_other(tmp_path: Path) -> None:
+    path = tmp_path / "evaluations.jsonl"
+    added = threading.Thread(target=append_evaluation, args=(path, RESULT))
+    with exclusive(path):
+        added.start()
+        added.join(timeout=0.2)
+        assert not path.exists()
+    added.join()
+    assert read_evaluations(path) == [RESULT]
+    assert [p.name for p in tmp_path.iterdir()] == ["evaluations.jsonl"]

@@ -5,7 +5,6 @@ Shapes: B batch, T time, D hidden size, C classes (1: regression).
 
 import inspect
 import json
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +17,7 @@ from transformers import AutoConfig, AutoModel
 from headless.downstream.classification.encoding import Batch, TextEncoder, collate
 from headless.downstream.loading import load_tokenizer_of
 from headless.errors import HeadlessError
-from headless.files import write_text
+from headless.files import new_directory, write_text
 from headless.models.pretrained import as_backbone
 
 Pooling = Literal["first", "mean", "last"]
@@ -147,17 +146,17 @@ def save_classifier(trained: TrainedClassifier, directory: Path) -> None:
     """Weights (safetensors), the backbone's config, the tokenizer and `classifier.json`.
 
     The directory is made beside and renamed.
+
+    Raises:
+        HeadlessError: it exists.
     """
-    beside = directory.with_name(f".{directory.name}.partial")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    trained.model.backbone.config.save_pretrained(beside)
-    trained.tokenizer.save_pretrained(beside)
-    state = {k: v.detach().cpu().contiguous() for k, v in trained.model.state_dict().items()}
-    save_file(state, beside / WEIGHTS, metadata={"format": "pt"})
-    text = json.dumps(asdict(trained.description), indent=2, ensure_ascii=False)
-    write_text(beside / DESCRIPTION, text + "\n")
-    beside.rename(directory)
+    with new_directory(directory, option="directory") as beside:
+        trained.model.backbone.config.save_pretrained(beside)
+        trained.tokenizer.save_pretrained(beside)
+        state = {k: v.detach().cpu().contiguous() for k, v in trained.model.state_dict().items()}
+        save_file(state, beside / WEIGHTS, metadata={"format": "pt"})
+        text = json.dumps(asdict(trained.description), indent=2, ensure_ascii=False)
+        write_text(beside / DESCRIPTION, text + "\n")
 
 
 def load_classifier(directory: str | Path, *, device: str = "cpu") -> TrainedClassifier:

@@ -37,6 +37,7 @@ from headless.downstream.retrieval.library import (
     to_device,
 )
 from headless.errors import HeadlessError
+from headless.files import exclusive
 
 Progress = Callable[[int, int], None]  # done, in all
 
@@ -46,6 +47,7 @@ EF = 128  # candidates of a search of the graph, where none are given
 APART = 32  # one row in so many is kept apart under inner products
 WIDER = 8  # times k candidates from compressed rows, for the exact scores to choose from
 SCORED_VALUES = 2**25  # of candidate rows in memory at a time
+WAIT_SECONDS = 600.0  # for another process that saves the same index
 GPU_MOST = 2048  # neighbours, and clusters of a search
 
 
@@ -184,16 +186,17 @@ class VectorIndex:
         return made.tune(nprobe, ef)
 
     def save(self, path: Path) -> None:
-        """Write it beside and rename."""
+        """Write it beside and rename; who makes the same one meanwhile is waited for."""
         faiss = load_faiss()
         beside = path.with_name(f".{path.name}.partial")
-        try:
-            faiss.write_index(to_cpu(faiss, self.index), str(beside))
-            os.replace(beside, path)
-        except RuntimeError as error:  # faiss's own word for a full disk, too
-            raise HeadlessError(f"{path} cannot be written: {one_line(error)}") from error
-        finally:
-            beside.unlink(missing_ok=True)
+        with exclusive(path, patience=WAIT_SECONDS):
+            try:
+                faiss.write_index(to_cpu(faiss, self.index), str(beside))
+                os.replace(beside, path)
+            except RuntimeError as error:  # faiss's own word for a full disk, too
+                raise HeadlessError(f"{path} cannot be written: {one_line(error)}") from error
+            finally:
+                beside.unlink(missing_ok=True)
 
     def tune(self, nprobe: int | None = None, ef: int | None = None) -> "VectorIndex":
         """Set how far a search looks: more finds more and takes longer. None: a default by size.

@@ -11,11 +11,9 @@ values are the text itself.
 Shapes: N rows, D hidden size.
 """
 
-import glob
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -30,11 +28,16 @@ from headless.downstream.retrieval.indexes import Progress, VectorIndex, automat
 from headless.downstream.retrieval.library import Device, Kind
 from headless.downstream.retrieval.windows import open_for, read_windows, window_length
 from headless.errors import HeadlessError
-from headless.files import write_text
+from headless.files import new_directory, refuse_to_lose, write_text
 
 FORMAT = 1
 MANIFEST, KEYS, VALUES = "manifest.json", "keys.npy", "values.npy"
 METRIC = "l2"  # squared distances, as in Khandelwal et al.
+PLACE: Any = {
+    "option": "--store",
+    "is_ours": lambda path: (path / MANIFEST).is_file() and (path / KEYS).is_file(),
+    "kind": "store",
+}
 
 
 @dataclass(frozen=True)
@@ -170,7 +173,7 @@ def build_store(
     config: Any = lm.model.config
     size = config.hidden_size
     total_D, squares, done = np.zeros(size), 0.0, 0
-    with _beside(path) as partial:
+    with new_directory(path, overwrite=overwrite, **PLACE) as partial:
         with (
             _npy(partial / KEYS, np.dtype("<f2"), (rows, size)) as keys,
             _npy(partial / VALUES, np.dtype("<i4"), (rows,)) as values,
@@ -203,9 +206,6 @@ def build_store(
             split=split,
         )
         write_text(partial / MANIFEST, json.dumps(asdict(manifest), indent=2) + "\n")
-        if path.exists():
-            os.replace(path, _old(path))
-        os.replace(partial, path)
     return HiddenStore(path, manifest)
 
 
@@ -247,39 +247,7 @@ def check_place(path: Path, overwrite: bool) -> None:
     Raises:
         HeadlessError: `path` exists and may not be moved aside, or is no store.
     """
-    if path.exists() and not overwrite:
-        raise HeadlessError(
-            f"{path} exists: choose another --store, or move it aside with --overwrite true"
-        )
-    if path.exists() and not (path / MANIFEST).is_file():
-        raise HeadlessError(f"{path} is not a store, so it stays: choose another --store")
-
-
-def _old(path: Path) -> Path:
-    n = 1
-    while (old := path.with_name(f"{path.name}.old-{n}")).exists():
-        n += 1
-    return old
-
-
-@contextmanager
-def _beside(path: Path) -> Iterator[Path]:
-    """A directory beside the store for what is not complete; it is gone afterwards."""
-    import psutil
-
-    for left in path.parent.glob(f".{glob.escape(path.name)}.partial-*"):  # by killed processes
-        owner = left.name.rpartition("-")[2]
-        if owner.isdigit() and not psutil.pid_exists(int(owner)):
-            shutil.rmtree(left, ignore_errors=True)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        partial.mkdir(parents=True)
-    except OSError as error:
-        raise HeadlessError(f"{path} cannot be written: {error.strerror}") from error
-    try:
-        yield partial
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    refuse_to_lose(path, overwrite=overwrite, **PLACE)
 
 
 @contextmanager

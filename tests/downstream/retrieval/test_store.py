@@ -96,14 +96,15 @@ def test_it_belongs_to_one_model_under_any_head(dataset: Path, tmp_path: Path) -
 def test_nothing_is_overwritten_unasked(dataset: Path, tmp_path: Path) -> None:
     lm, place = gpt_neox(dataset), tmp_path / "store"
     build_store(lm, dataset, place, max_tokens=50)
-    with pytest.raises(HeadlessError, match="exists: choose another --store"):
+    with pytest.raises(HeadlessError, match="exists: give another --store"):
         build_store(lm, dataset, place, max_tokens=60)
     assert open_store(place, lm).manifest.rows == 50
     build_store(lm, dataset, place, max_tokens=60, overwrite=True)
     assert open_store(place, lm).manifest.rows == 60
     assert open_store(tmp_path / "store.old-1", lm).manifest.rows == 50
     (tmp_path / "mine").mkdir()
-    with pytest.raises(HeadlessError, match="is not a store, so it stays"):
+    (tmp_path / "mine" / "manifest.json").write_text("{}")
+    with pytest.raises(HeadlessError, match="is no store, so it stays"):
         build_store(lm, dataset, tmp_path / "mine", overwrite=True)
 
 
