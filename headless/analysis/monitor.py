@@ -92,6 +92,10 @@ class LaboratoryMonitor(Callback):
             raise ValueError(f"every_n_validations must be at least 1, got {every_n_validations}")
         if num_sequences < 2:
             raise ValueError(f"num_sequences must be at least 2, got {num_sequences}")
+        if tokens < 1:
+            raise ValueError(f"tokens must be at least 1, got {tokens}")
+        if not 0 <= seed < 2**32:
+            raise ValueError(f"seed must be from 0 to 4294967295, got {seed}")
         self.enabled = enabled
         self.every_n_validations = every_n_validations
         self.num_sequences = num_sequences

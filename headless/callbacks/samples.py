@@ -10,7 +10,7 @@ from headless.callbacks.evaluating import evaluating
 from headless.callbacks.periodic import PeriodicMonitor
 from headless.callbacks.progress import progress_of
 from headless.models.backbone import hidden_states
-from headless.models.sampling import check_prompt, sample_tokens
+from headless.models.sampling import check_prompt, check_sampling, sample_tokens
 from headless.runs.directory import RunDirectory
 from headless.runs.metrics import append_point, truncate_metrics
 
@@ -46,6 +46,7 @@ class SampleWriter(PeriodicMonitor):
         seed: int = 0,
     ) -> None:
         super().__init__(every_n_steps)
+        check_sampling(max_new_tokens, temperature, top_k, None, seed)
         self.prompts = list(prompts)
         self.max_new_tokens = max_new_tokens
         self.temperature = temperature

@@ -8,9 +8,10 @@ import re
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, get_args
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import RichModelSummary
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -26,7 +27,9 @@ from headless.callbacks.run_summary import RunSummary
 from headless.callbacks.samples import SampleWriter
 from headless.callbacks.throughput import ThroughputMonitor
 from headless.callbacks.wandb_logger import TokenWandbLogger
+from headless.cli.known_options import check_options
 from headless.cli.parsing import CommandParser
+from headless.cli.settings import check_settings
 from headless.data.datamodule import TokenDataModule
 from headless.errors import HeadlessError
 from headless.objectives import Objective
@@ -38,6 +41,8 @@ from headless.training.module import PretrainingModule
 from headless.training.optim import check_clipping
 from headless.training.precision import choose_precision
 from headless.training.strategies import choose_strategy, cluster_plugins, tune
+
+LABEL, TAG, NOT_IN_PROJECT = 128, 64, set("/\\#?%:")  # as W&B has it
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,22 @@ class RunConfig:
     overwrite: bool = False
     wandb: Literal["offline", "online", "disabled"] = "offline"
     project: str = "headless"
+
+    def __post_init__(self) -> None:
+        labels = {"run.group": self.group or "", "run.project": self.project}
+        for name, text in {"run.name": self.name, **labels}.items():
+            if len(text) > LABEL or not text.isprintable():
+                raise HeadlessError(f"{name} must be printable, at most {LABEL} characters")
+        if not self.project or set(self.project) & NOT_IN_PROJECT:
+            raise HeadlessError(
+                f"run.project must be a name without any of {' '.join(sorted(NOT_IN_PROJECT))}, "
+                f"got {self.project!r}"
+            )
+        for tag in self.tags:
+            if not 1 <= len(tag) <= TAG or not tag.isprintable():
+                raise HeadlessError(f"run.tags must be printable, of 1 to {TAG} characters each")
+        if len(set(self.tags)) < len(self.tags):
+            raise HeadlessError("run.tags holds one twice: keep one")
 
     @property
     def directory(self) -> RunDirectory:
@@ -142,12 +163,32 @@ class RunCLI(LightningCLI):
         parser.link_arguments("data.vocab_size", "model.vocab_size", apply_on="instantiate")
         parser.link_arguments("data.eos_token_id", "model.eos_token_id", apply_on="instantiate")
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Also the keys that are overruled by another's value."""
+        check_options(args)
+        super().parse_arguments(parser, args)
+
+    def before_instantiate_classes(self) -> None:
+        """What needs no part of the run to be seen."""
+        for action in self.parser._actions:
+            kinds, value = get_args(getattr(action, "_typehint", None)), action.default
+            given = self.config.get(action.dest, value) if kinds or value is not None else value
+            if given is None and value is not None and type(None) not in kinds:
+                raise HeadlessError(f"{action.dest} must not be null")
+        check_settings(self.config, self.trainer_defaults)
+
     def instantiate_classes(self) -> None:
         """Values that parse but fit nothing are the user's to mend too."""
         try:
             super().instantiate_classes()
+        except (HeadlessError, MemoryError, OSError):
+            raise
         except (ValueError, MisconfigurationException) as error:
             raise HeadlessError(str(error)) from error
+        except Exception as error:  # noqa: BLE001 - any class that a config names
+            raise HeadlessError(
+                f"these settings fit no run: {type(error).__name__}: {error}"
+            ) from error
 
     @property
     def run(self) -> RunConfig:
@@ -176,6 +217,8 @@ class RunCLI(LightningCLI):
         config.accelerator = choose_accelerator(config.accelerator)
         config.precision = choose_precision(config.precision, config.accelerator)
         check_clipping(config.gradient_clip_val)
+        if config.logger and config.logger is not True:  # the user's own come after ours
+            loggers += config.logger if isinstance(config.logger, list) else [config.logger]
         config.strategy = choose_strategy(config.strategy)
         config.plugins = [*(config.plugins or []), *cluster_plugins(), AtomicCheckpointIO()]
         config.callbacks = [
@@ -183,6 +226,8 @@ class RunCLI(LightningCLI):
             RunSummary(name=run.name, group=run.group, tags=run.tags),
             *(config.callbacks or []),
         ]
+        if config.enable_model_summary:
+            config.callbacks.append(RichModelSummary())  # Lightning's other one only logs
         if config.enable_progress_bar is not False:
             config.callbacks.append(StepProgressBar())
         trainer = super().instantiate_trainer(
@@ -196,4 +241,6 @@ class RunCLI(LightningCLI):
 def _seed(value: bool | int) -> int:
     if isinstance(value, bool):
         raise HeadlessError("seed_everything must be a whole number: a run is made to be repeated")
+    if not 0 <= value < 2**32:
+        raise HeadlessError(f"seed_everything must be from 0 to 4294967295, got {value}")
     return value

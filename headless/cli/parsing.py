@@ -81,12 +81,19 @@ class CommandParser(ArgumentParser):
         """What an unknown key may have been meant to be."""
         return leaf_keys(self)
 
-    def parse_args(self, args: Any = None, namespace: Any = None, **options: Any) -> Namespace:
+    def parse_args(  # type: ignore[override]
+        self, args: Any = None, namespace: Any = None, **options: Any
+    ) -> Namespace:
         """As it is, but that a list option given twice is a list of two."""
         given = sys.argv[1:] if args is None else args
         if isinstance(given, list):
             given = with_lists(self, given)
-        return super().parse_args(given, namespace, **options)
+        try:
+            return super().parse_args(given, namespace, **options)
+        except (HeadlessError, OSError):
+            raise
+        except Exception as error:  # noqa: BLE001 - a value that the library did not foresee
+            raise HeadlessError(f"the options cannot be read: {error}") from error
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise what a user can mend instead of printing usage and exiting."""

@@ -143,6 +143,13 @@ def _say_what_is_trained(cli: RunCLI) -> None:
             f"{config.preset or config.family}; set them in model.backbone.extra for others",
             file=sys.stderr,
         )
+    warmup, steps = cli.model.schedule_config.warmup_steps, cli.trainer.max_steps
+    if 0 < steps <= warmup:
+        print(
+            f"headless: the warm-up of {warmup} steps is as long as the run of {steps} or longer: "
+            f"the rate comes to {steps / (warmup + 1):.0%} of model.optimizer.lr",
+            file=sys.stderr,
+        )
 
 
 def _is_first_process() -> bool:

@@ -8,7 +8,7 @@ import torch
 
 from headless.downstream.loading import LanguageModel
 from headless.errors import HeadlessError
-from headless.models.sampling import check_prompt
+from headless.models.sampling import check_prompt, check_sampling
 
 GUESSES = 5  # for each mask
 
@@ -35,14 +35,7 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise HeadlessError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
-        if self.temperature < 0:
-            raise HeadlessError(f"temperature must not be negative, got {self.temperature}")
-        if self.top_k is not None and self.top_k < 1:
-            raise HeadlessError(f"top_k must be at least 1, got {self.top_k}: leave it out for all")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise HeadlessError(f"top_p must be in (0, 1], got {self.top_p}")
+        check_sampling(self.max_new_tokens, self.temperature, self.top_k, self.top_p, self.seed)
 
     def as_options(self) -> dict[str, Any]:
         """For Transformers' `generate`."""

@@ -3,6 +3,7 @@
 Shapes: B sequences, T tokens, V vocabulary.
 """
 
+import math
 import sys
 from typing import Any
 
@@ -34,6 +35,26 @@ def choose(
         logits_BV = logits_BV.masked_fill(beyond.scatter(-1, order, beyond), -torch.inf)
     probabilities = logits_BV.softmax(dim=-1)
     return torch.multinomial(probabilities, 1, generator=generator).squeeze(-1)
+
+
+def check_sampling(
+    max_new_tokens: int, temperature: float, top_k: int | None, top_p: float | None, seed: int
+) -> None:
+    """Refuse what nothing can be drawn with.
+
+    Raises:
+        HeadlessError: names the value.
+    """
+    if max_new_tokens < 1:
+        raise HeadlessError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+    if not 0.0 <= temperature < math.inf:
+        raise HeadlessError(f"temperature must be finite and not negative, got {temperature}")
+    if top_k is not None and top_k < 1:
+        raise HeadlessError(f"top_k must be at least 1, got {top_k}: leave it out for all")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise HeadlessError(f"top_p must be in (0, 1], got {top_p}")
+    if not 0 <= seed < 2**63:
+        raise HeadlessError(f"seed must be from 0 to 2^63 - 1, got {seed}")
 
 
 def check_prompt(backbone: nn.Module, length: int) -> int:

@@ -1,5 +1,7 @@
 """Cross-entropy and the contrastive objective together (the paper's ablation, Tab. 6)."""
 
+import math
+
 from torch import Tensor
 
 from headless.objectives.base import LMHead, Objective, ObjectiveOutput, UniqueTargets
@@ -25,7 +27,7 @@ class Combined(Objective):
         contrastive_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        if contrastive_weight < 0.0:
+        if not 0.0 <= contrastive_weight < math.inf:
             raise ValueError(f"contrastive_weight must not be negative, got {contrastive_weight}")
         self.cross_entropy = cross_entropy or CrossEntropy()
         self.contrastive = contrastive or ContrastiveWeightTying()

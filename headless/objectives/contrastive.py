@@ -155,8 +155,8 @@ def _needs_unigram(duplicates: str, num_sampled: int) -> bool:
 def _check_form(
     temperature: float | Tensor, duplicates: str, num_sampled: int, implementation: str
 ) -> None:
-    if not isinstance(temperature, Tensor) and temperature <= 0.0:
-        raise ValueError(f"temperature must be positive, got {temperature}")
+    if not isinstance(temperature, Tensor) and not 0.0 < temperature < math.inf:
+        raise ValueError(f"temperature must be positive and finite, got {temperature}")
     if num_sampled < 0:
         raise ValueError(f"num_sampled must not be negative, got {num_sampled}")
     for name, value, known in (

@@ -3,6 +3,7 @@
 Shapes: N rows, D hidden size, V vocabulary, C rows of a chunk.
 """
 
+import math
 from typing import Any, Literal, get_args
 
 import torch
@@ -217,7 +218,7 @@ class CrossEntropy(Objective):
         super().__init__()
         if not 0.0 <= label_smoothing < 1.0:
             raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
-        if z_loss < 0.0:
+        if not 0.0 <= z_loss < math.inf:
             raise ValueError(f"z_loss must not be negative, got {z_loss}")
         if isinstance(chunk_size, int) and chunk_size < 1:
             raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")

@@ -102,10 +102,11 @@ class PretrainingModule(LightningModule):
         self._source_place = init_from
         self.begins_from: str | None = None
         if init_from is not None:
-            if backbone.preset or backbone.model_type:
+            if backbone.preset or backbone.model_type or backbone.named:
                 raise HeadlessError(
-                    f"{init_from} brings its architecture: leave out model.backbone.preset and "
-                    "model.backbone.model_type"
+                    f"{init_from} brings its architecture: leave out model.backbone"
+                    + ("." + next(iter(backbone.named)) if backbone.named else ".preset")
+                    + " and what else describes it"
                 )
             self._source = open_source(
                 init_from,

@@ -34,12 +34,17 @@ class AdamWConfig:
     decay_embeddings: bool = False
 
     def __post_init__(self) -> None:
-        if self.lr <= 0:
-            raise HeadlessError(f"optimizer.lr must be positive, got {self.lr}")
-        if self.weight_decay < 0:
+        for name in ("lr", "eps"):
+            if not 0.0 < getattr(self, name) < math.inf:
+                raise HeadlessError(
+                    f"optimizer.{name} must be positive and finite, got {getattr(self, name)}"
+                )
+        if not 0.0 <= self.weight_decay < math.inf:
             raise HeadlessError(
                 f"optimizer.weight_decay must not be negative, got {self.weight_decay}"
             )
+        if not all(0.0 <= beta < 1.0 for beta in self.betas):
+            raise HeadlessError(f"optimizer.betas must be in [0, 1), got {list(self.betas)}")
 
 
 @dataclass(frozen=True)

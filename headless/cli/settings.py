@@ -1,0 +1,125 @@
+"""Settings that parse but cannot be meant: out of range, or decided elsewhere.
+
+Every setting is used or refused; none is overruled in silence.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jsonargparse import Namespace
+
+from headless.errors import HeadlessError
+
+GROUPS = (
+    *("trainer", "model", "model.backbone", "model.optimizer", "model.schedule", "data", "run"),
+    *("checkpoint", "throughput", "memory", "geometry", "laboratory", "samples"),
+)
+
+
+def _whole(lowest: int, *others: Any) -> tuple[Callable[[Any], bool], str]:
+    words = " or ".join(["at least " + str(lowest), *map(str, others)])
+    return lambda value: value in others or (isinstance(value, int) and value >= lowest), words
+
+
+def _share_or_count(lowest: int) -> tuple[Callable[[Any], bool], str]:
+    def fits(value: Any) -> bool:
+        if isinstance(value, float):
+            return 0.0 <= value <= 1.0 and (value > 0.0 or lowest == 0)
+        return not isinstance(value, int) or value >= lowest  # a time is left to Lightning
+
+    return fits, f"a share of 0.0 to 1.0 or a number of at least {lowest}"
+
+
+RANGES = {
+    "num_nodes": _whole(1),
+    "accumulate_grad_batches": _whole(1),
+    "log_every_n_steps": _whole(1),
+    "max_steps": _whole(1, -1),
+    "max_epochs": _whole(1, -1),
+    "min_steps": _whole(0, -1),
+    "min_epochs": _whole(0, -1),
+    "check_val_every_n_epoch": _whole(1),
+    "num_sanity_val_steps": _whole(0, -1),
+    "reload_dataloaders_every_n_epochs": _whole(0),
+    "limit_train_batches": _share_or_count(1),
+    "limit_val_batches": _share_or_count(0),
+    "overfit_batches": _share_or_count(0),
+    "val_check_interval": _share_or_count(1),
+}
+# What these would say is decided elsewhere, or never comes to be: the value that changes nothing,
+# and what to set instead.
+DECIDED: dict[str, tuple[Any, str]] = {
+    "default_root_dir": (None, "a run is kept in run.root/run.name: set those"),
+    "use_distributed_sampler": (False, "the data module deals the sequences to the devices"),
+    "fast_dev_run": (False, "for a short run set trainer.max_steps and trainer.limit_val_batches"),
+    "barebones": (False, "a run writes its numbers and checkpoints: see run.wandb and checkpoint"),
+    "limit_test_batches": (None, "nothing is tested here: see trainer.limit_val_batches"),
+    "limit_predict_batches": (None, "nothing is predicted here"),
+    "model_registry": (None, "checkpoints stay in the run directory"),
+    "enable_autolog_hparams": (True, "W&B gets the run's config: see run.wandb"),
+    "enable_checkpointing": (True, "a run that can go on has checkpoints: see checkpoint"),
+    "logger": (True, "metrics.jsonl is always written; run.wandb disabled turns W&B off"),
+}
+
+
+def check_settings(config: Any, defaults: Mapping[str, Any]) -> None:
+    """Refuse what cannot be meant.
+
+    Args:
+        config: as it was parsed.
+        defaults: of the trainer, which a command sets for itself.
+
+    Raises:
+        HeadlessError: names the first such setting.
+    """
+    _check_groups(config)
+    trainer = config.trainer
+    for name, (fits, words) in RANGES.items():
+        value = trainer[name]
+        if value is not None and (isinstance(value, bool) or not fits(value)):
+            raise HeadlessError(f"trainer.{name} must be {words}, got {value}")
+    _check_devices(trainer.devices, trainer.accelerator)
+    for name, (harmless, instead) in DECIDED.items():
+        value = trainer[name]
+        unset = value is None or value == harmless or (name in defaults and value == defaults[name])
+        if not unset and not (name == "logger" and value):
+            raise HeadlessError(f"trainer.{name} {value} would have no effect here: {instead}")
+    _check_unused(config)
+
+
+def _check_groups(config: Any) -> None:
+    """Settings that hold others are not one value."""
+    for name in GROUPS:
+        if not isinstance(value := config.get(name), Namespace):
+            raise HeadlessError(f"{name} holds settings, each with its name, and not {value!r}")
+
+
+def _check_devices(devices: Any, accelerator: Any) -> None:
+    if devices == "auto":
+        return
+    listed = isinstance(devices, list)
+    try:
+        numbers = [int(n) for n in (devices if listed else str(devices).split(","))]
+    except ValueError:
+        numbers = []
+    if not numbers:
+        raise HeadlessError(f"trainer.devices must be a number, a list of them or auto: {devices}")
+    lowest = 1 if accelerator == "cpu" else -1
+    if not listed and len(numbers) == 1 and (numbers[0] < lowest or numbers[0] == 0):
+        words = "" if accelerator == "cpu" else " or -1 for all"
+        raise HeadlessError(f"trainer.devices must be at least 1{words}, got {devices}")
+
+
+def _check_unused(config: Any) -> None:
+    """Settings of what was not chosen."""
+    schedule, data = config.model.schedule, config.data
+    for name, differs, wanted in (
+        ("data.mask_probability", data.mask_probability != 0.15 and data.task != "masked",
+         "data.task masked"),
+        ("model.schedule.decay_fraction", schedule.decay_fraction != 0.2 and schedule.name != "wsd",
+         "model.schedule.name wsd"),
+        ("model.schedule.floor", schedule.floor != 0.1 and schedule.name == "constant",
+         "a schedule that falls"),
+    ):  # fmt: skip
+        if differs:
+            raise HeadlessError(f"{name} would have no effect here: it needs {wanted}")

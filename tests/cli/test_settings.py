@@ -1,0 +1,97 @@
+"""Every setting of a run is used, or refused in a line that names it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from lightning.pytorch.callbacks import RichModelSummary
+from test_bad_input import fails
+
+from headless.cli.pretrain import build
+
+OUT_OF_RANGE = [
+    ("--seed_everything", "-1", "seed_everything must be from 0"),
+    ("--seed_everything", "4294967296", "seed_everything must be from 0"),
+    ("--model.optimizer.lr", ".nan", "optimizer.lr must be positive and finite, got nan"),
+    ("--model.optimizer.lr", ".inf", "optimizer.lr must be positive and finite, got inf"),
+    ("--model.optimizer.eps", "0", "optimizer.eps must be positive and finite"),
+    ("--model.optimizer.eps", "-1e-8", "optimizer.eps must be positive and finite"),
+    ("--model.optimizer.betas", "[2, 3]", "optimizer.betas must be in [0, 1), got [2.0, 3.0]"),
+    ("--model.optimizer.betas", "[0.9, .nan]", "optimizer.betas must be in [0, 1)"),
+    ("--model.optimizer.weight_decay", ".nan", "optimizer.weight_decay must not be negative"),
+    ("--model.schedule.floor", ".nan", "schedule.floor must be in [0, 1]"),
+    ("--model.backbone.hidden_size", "0", "hidden_size must be at least 1, got 0"),
+    ("--model.backbone.num_hidden_layers", "0", "num_hidden_layers must be at least 1"),
+    ("--model.backbone.hidden_size", "1000000000", "GiB, this machine has"),
+    ("--model.objective.temperature", ".nan", "temperature must be positive and finite"),
+    ("--data.num_workers", "-1", "data.num_workers must be at least 0"),
+    ("--data.val_batch_size", "0", "val_batch_size must be at least 1"),
+    ("--trainer.devices", "-1", "trainer.devices must be at least 1, got -1"),
+    ("--trainer.devices", "0", "trainer.devices must be at least 1, got 0"),
+    ("--trainer.devices", "many", "trainer.devices must be a number"),
+    ("--trainer.max_steps", "0", "trainer.max_steps must be at least 1 or -1"),
+    ("--trainer.accumulate_grad_batches", "0", "accumulate_grad_batches must be at least 1"),
+    ("--trainer.log_every_n_steps", "0", "trainer.log_every_n_steps must be at least 1"),
+    ("--trainer.limit_val_batches", "1.5", "limit_val_batches must be a share of 0.0 to 1.0"),
+    ("--trainer.val_check_interval", ".nan", "val_check_interval must be a share"),
+    ("--samples.temperature", "-1", "temperature must be finite and not negative"),
+    ("--samples.top_k", "0", "top_k must be at least 1"),
+    ("--samples.max_new_tokens", "0", "max_new_tokens must be at least 1"),
+    ("--throughput.warmup_steps", "-1", "warmup_steps must not be negative"),
+    ("--throughput.peak_flops", ".nan", "peak_flops must be positive and finite"),
+    ("--laboratory.tokens", "0", "tokens must be at least 1"),
+    ("--run.project", "a/b", "run.project must be a name without any of"),
+    ("--run.tags", '["x", "x"]', "run.tags holds one twice"),
+    ("--run.tags", '[""]', "run.tags must be printable, of 1 to 64 characters"),
+    ("--run.group", "g" * 129, "run.group must be printable, at most 128 characters"),
+]
+WITHOUT_EFFECT = [
+    ("--trainer.default_root_dir", "elsewhere", "set those"),
+    ("--trainer.logger", "false", "run.wandb disabled turns W&B off"),
+    ("--trainer.enable_checkpointing", "false", "see checkpoint"),
+    ("--trainer.use_distributed_sampler", "true", "the data module deals"),
+    ("--trainer.fast_dev_run", "true", "set trainer.max_steps"),
+    ("--trainer.barebones", "true", "see run.wandb and checkpoint"),
+    ("--trainer.limit_test_batches", "3", "nothing is tested here"),
+    ("--data.mask_probability", "0.3", "it needs data.task masked"),
+    ("--model.schedule.decay_fraction", "0.5", "it needs model.schedule.name wsd"),
+]
+
+
+@pytest.mark.parametrize(("option", "value", "message"), OUT_OF_RANGE)
+def test_out_of_range(option: str, value: str, message: str, run_arguments, capsys) -> None:
+    line = fails(["pretrain", *run_arguments("run", f"{option}={value}")], capsys)
+    assert message in line
+    assert "traceback is in" not in line
+
+
+@pytest.mark.parametrize(("option", "value", "message"), WITHOUT_EFFECT)
+def test_without_effect(option: str, value: str, message: str, run_arguments, capsys) -> None:
+    line = fails(["pretrain", *run_arguments("run", f"{option}={value}")], capsys)
+    assert "would have no effect here: " in line
+    assert message in line
+    assert option.removeprefix("--") in line
+
+
+def test_what_lightning_would_overrule_is_used(
+    run_arguments: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    """A logger of the user's stands beside ours, and a model summary is shown."""
+    logger = f'{{"class_path": "CSVLogger", "init_args": {{"save_dir": "{tmp_path}/csv"}}}}'
+    more = ("--trainer.logger", logger, "--trainer.enable_model_summary", "true")
+    trainer = build(run_arguments("run", *more)).trainer
+    assert [type(logger).__name__ for logger in trainer.loggers] == [
+        *("MetricsFileLogger", "CSVLogger")
+    ]
+    assert any(isinstance(callback, RichModelSummary) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+
+
+def test_a_null_and_a_number_where_there_is_none(run_arguments, tmp_path: Path, capsys) -> None:
+    path = tmp_path / "c.yaml"
+    for text, message in (
+        ("throughput: {every_n_steps: null}", "throughput.every_n_steps must not be null"),
+        ("memory: 3", "memory holds settings, each with its name, and not 3"),
+    ):
+        path.write_text(text)
+        line = fails(["pretrain", *run_arguments("run"), "--config", str(path)], capsys)
+        assert message in line
