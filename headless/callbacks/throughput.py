@@ -90,8 +90,6 @@ class ThroughputMonitor(Callback):
         if warmup_steps < 0:
             raise ValueError(f"warmup_steps must be at least 0, got {warmup_steps}")
         self.cadence = Cadence(every_n_steps)
-        if warmup_steps < 0:
-            raise ValueError(f"warmup_steps must not be negative, got {warmup_steps}")
         if peak_flops is not None and not 0.0 < peak_flops < float("inf"):
             raise ValueError(f"peak_flops must be positive and finite, got {peak_flops}")
         self.warmup_steps = warmup_steps

@@ -7,6 +7,7 @@ import pytest
 from lightning.pytorch.callbacks import RichModelSummary
 from test_bad_input import fails
 
+from headless.cli.main import main
 from headless.cli.pretrain import build
 
 OUT_OF_RANGE = [
@@ -37,7 +38,7 @@ OUT_OF_RANGE = [
     ("--samples.temperature", "-1", "temperature must be finite and not negative"),
     ("--samples.top_k", "0", "top_k must be at least 1"),
     ("--samples.max_new_tokens", "0", "max_new_tokens must be at least 1"),
-    ("--throughput.warmup_steps", "-1", "warmup_steps must not be negative"),
+    ("--throughput.warmup_steps", "-1", "warmup_steps must be at least 0"),
     ("--throughput.peak_flops", ".nan", "peak_flops must be positive and finite"),
     ("--laboratory.tokens", "0", "tokens must be at least 1"),
     ("--run.project", "a/b", "run.project must be a name without any of"),
@@ -95,3 +96,17 @@ def test_a_null_and_a_number_where_there_is_none(run_arguments, tmp_path: Path, 
         path.write_text(text)
         line = fails(["pretrain", *run_arguments("run"), "--config", str(path)], capsys)
         assert message in line
+
+
+def test_the_start_says_what_is_trained(run_arguments, capsys: pytest.CaptureFixture[str]) -> None:
+    """The number of parameters, the sizes that followed, and a warm-up that does not end."""
+    arguments = run_arguments("run", "--trainer.max_steps=2", "--model.schedule.warmup_steps=7")
+    at = arguments.index("--model.backbone.intermediate_size")
+    arguments[at : at + 2] = ["--model.backbone.model_type", "llama"]
+    assert main(["pretrain", *arguments, "--laboratory.enabled=false"]) == 0
+    lines = capsys.readouterr().err
+    # 2 blocks of 4 matrices of 16 x 16 and 3 of 16 x 43, 5 norms, 320 embeddings
+    assert "headless: llama: 11,376 parameters, 5,120 of them token embeddings\n" in lines
+    assert "intermediate_size 43, num_key_value_heads 2, head_dim 8: from the width" in lines
+    assert "the warm-up of 7 steps is as long as the run of 2 or longer" in lines
+    assert "comes to 25% of model.optimizer.lr" in lines
