@@ -16,7 +16,7 @@ import numpy as np
 from headless.data.documents import Documents
 from headless.data.encode import write_streams
 from headless.data.split import Report, Scan, choose_validation, scan
-from headless.data.stream import FORMAT, MANIFEST, TOKENIZER, Manifest, sha256_of, token_dtype
+from headless.data.stream import FORMAT, MANIFEST, TOKENIZER, Manifest, token_dtype
 from headless.data.tokenizer import (
     add_mask_token,
     as_fast_tokenizer,
@@ -27,6 +27,7 @@ from headless.data.tokenizer import (
 )
 from headless.errors import HeadlessError
 from headless.files import new_directory
+from headless.sums import sha256_of
 
 
 def _make_tokenizer(

@@ -17,6 +17,7 @@ import numpy as np
 
 from headless.errors import HeadlessError
 from headless.files import write_text
+from headless.sums import sha256_of
 
 if TYPE_CHECKING:  # torch takes a second to import, and preparing a text needs none of it
     from torch import Tensor
@@ -42,12 +43,6 @@ def documents_file(split: str) -> str:
 def token_dtype(vocab_size: int) -> np.dtype:
     """The narrowest unsigned type, little-endian on every machine."""
     return np.dtype("<u2" if vocab_size <= 2**16 else "<u4")
-
-
-def sha256_of(path: Path) -> str:
-    """Checksum of a file, read in pieces."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)

@@ -125,8 +125,10 @@ def _unreadable(path: Path, text_field: str) -> str | None:
         return path.suffix.lower() or "no suffix"
     if kind == ".json":
         with open_text(path) as file:
-            if json.dumps(text_field).encode() not in file.read(PEEKED_BYTES):
-                return f".json without a field {text_field!r}"
+            begin: bytes = file.read(PEEKED_BYTES)
+        written = [json.dumps(text_field, ensure_ascii=ascii).encode() for ascii in (True, False)]
+        if not any(name in begin for name in written):
+            return f".json without a field {text_field!r}"
     return None
 
 

@@ -7,6 +7,7 @@ modeling_headless.py                only where the family's class cannot hold th
 headless.json                       what this is, for our own commands
 unigram_counts.safetensors          how often each token occurs in the training text
 README.md                           the model card
+SHA256SUMS                          of all files but the model card
 """
 
 import json
@@ -31,6 +32,7 @@ from headless.models import modeling_headless
 from headless.models.pretrained import without_bars
 from headless.objectives import LMHead
 from headless.runs.directory import RunDirectory
+from headless.sums import write_sums
 from headless.training.hugging_face import Converted, largest_error, to_hugging_face
 from headless.training.language_model import HeadName, choose_head
 from headless.training.loading import find_checkpoint, load_module, run_of
@@ -183,6 +185,7 @@ def _write(
     text = json.dumps(facts, indent=2, sort_keys=True) + "\n"
     (directory / DESCRIPTION).write_text(text, encoding="utf-8")
     (directory / "README.md").write_text(model_card(facts), encoding="utf-8")
+    write_sums(directory)
 
 
 def _code(model_class: type) -> str:

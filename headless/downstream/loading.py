@@ -12,7 +12,6 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING,
 )
 
-from headless.data.stream import sha256_of
 from headless.data.tokenizer import end_of_document, open_tokenizer
 from headless.errors import HeadlessError
 from headless.models.backbone import is_causal
@@ -25,6 +24,7 @@ from headless.models.pretrained import (
     transformer_of,
 )
 from headless.runs.directory import RunDirectory
+from headless.sums import sha256_of
 from headless.training.devices import choose_device
 from headless.training.language_model import HeadName, language_model
 from headless.training.loading import find_checkpoint, is_run, load_module, run_of

@@ -14,6 +14,7 @@ from transformers.utils import logging
 
 from headless.errors import HeadlessError
 from headless.models.backbone import BackboneConfig
+from headless.sums import check_sums
 
 LM_CLASSES = ("AutoModelForCausalLM", "AutoModelForMaskedLM")
 # Fields of a config that say what a call returns or which ids a tokenizer has.
@@ -52,9 +53,10 @@ def load_pretrained(
 
     Raises:
         NoHeadError: a class with an LM head for weights without one.
-        HeadlessError: nothing is there, pickled weights, foreign code that was not allowed, or
-            weights that do not fit the class.
+        HeadlessError: nothing is there, damaged files of a directory with checksums, pickled
+            weights, foreign code that was not allowed, or weights that do not fit the class.
     """
+    check_sums(Path(place))
     config: Any = load_config(place, trust_remote_code=trust_remote_code)
     with_head = auto_class.__name__ in LM_CLASSES
     if with_head and is_bare(config):

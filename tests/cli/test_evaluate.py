@@ -143,6 +143,7 @@ def test_an_export_keeps_its_results_and_a_foreign_model_does_not(
     foreign = tmp_path / "foreign"
     shutil.copytree(exported, foreign)
     (foreign / "headless.json").unlink()
+    (foreign / "SHA256SUMS").unlink()
     (foreign / "evaluations.jsonl").unlink()
     output = tmp_path / "deep" / "results.jsonl"
     capsys.readouterr()

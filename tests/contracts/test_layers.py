@@ -13,7 +13,7 @@ LAYERS = [
     {"reports"},
     {"cli"},
 ]
-BASE = ("errors", "files", "structured")
+BASE = ("errors", "files", "structured", "sums")
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 LAZY = {"wandb", "datasets", "faiss", "matplotlib", "umap", "lm_eval", "pyarrow", "sklearn"}
 PURE = {"geometry", "objectives", "runs"}

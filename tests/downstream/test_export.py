@@ -274,6 +274,7 @@ def test_what_is_no_model(tmp_path: Path, exported: dict[str, Path]) -> None:
     cut = tmp_path / "cut"
     shutil.copytree(exported["vanilla"], cut)
     (cut / "model.safetensors").write_bytes(b"nothing")
+    (cut / "SHA256SUMS").unlink()
     for place, message in {
         tmp_path / "empty": "neither a run directory",
         tmp_path / "absent": "is no model",
@@ -348,3 +349,21 @@ def test_a_full_disk_leaves_nothing_in_the_way(
     (left / "model.safetensors").write_bytes(b"half")
     export(runs["vanilla"], tmp_path / "model")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "tokenizer.json", "unigram_counts.safetensors"]
+)
+def test_an_export_is_held_to_its_checksums(
+    exported: dict[str, Path], tmp_path: Path, name: str
+) -> None:
+    copy = shutil.copytree(exported["headless"], tmp_path / "copy")
+    (copy / "README.md").write_text("my own words")
+    raw = bytearray((copy / name).read_bytes())
+    raw[-100] ^= 1
+    (copy / name).write_bytes(raw)
+    for load in (load_language_model, load_encoder):
+        with pytest.raises(HeadlessError, match=f"{name} is not what .*SHA256SUMS says"):
+            load(copy)
+    (copy / name).write_bytes((exported["headless"] / name).read_bytes())
+    assert load_language_model(copy).name == "copy"

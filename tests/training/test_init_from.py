@@ -118,6 +118,9 @@ def test_a_table_with_more_rows_than_ids(
     rows = model.config.vocab_size
     model.resize_token_embeddings(rows + 28)
     model.save_pretrained(export)
+    with pytest.raises(HeadlessError, match=r"remove SHA256SUMS, if the change is yours"):
+        tuned(export, objective="ContrastiveWeightTying")
+    (export / "SHA256SUMS").unlink()
     path = pretrain(tuned(export, objective="ContrastiveWeightTying"))
     module = load_module(path)
     assert module.vocab_size == rows + 28
@@ -136,6 +139,7 @@ def test_other_data_is_refused(
     export = tmp_path / "export"
     main(["export", "--checkpoint", str(run), "--output", str(export)])
     AutoTokenizer.from_pretrained(tmp_path / "other/tokenizer").save_pretrained(export)
+    (export / "SHA256SUMS").unlink()
     with pytest.raises(HeadlessError, match="another tokenizer"):
         pretrain(tuned(export, name="again"))
 

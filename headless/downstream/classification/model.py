@@ -19,6 +19,7 @@ from headless.downstream.loading import load_tokenizer_of
 from headless.errors import HeadlessError
 from headless.files import new_directory, write_text
 from headless.models.pretrained import as_backbone
+from headless.sums import check_sums, write_sums
 
 Pooling = Literal["first", "mean", "last"]
 WEIGHTS, DESCRIPTION = "model.safetensors", "classifier.json"
@@ -143,7 +144,7 @@ class TrainedClassifier:
 
 
 def save_classifier(trained: TrainedClassifier, directory: Path) -> None:
-    """Weights (safetensors), the backbone's config, the tokenizer and `classifier.json`.
+    """Weights (safetensors), the backbone's config, the tokenizer, `classifier.json`, checksums.
 
     The directory is made beside and renamed.
 
@@ -157,6 +158,7 @@ def save_classifier(trained: TrainedClassifier, directory: Path) -> None:
         save_file(state, beside / WEIGHTS, metadata={"format": "pt"})
         text = json.dumps(asdict(trained.description), indent=2, ensure_ascii=False)
         write_text(beside / DESCRIPTION, text + "\n")
+        write_sums(beside)
 
 
 def load_classifier(directory: str | Path, *, device: str = "cpu") -> TrainedClassifier:
@@ -169,6 +171,7 @@ def load_classifier(directory: str | Path, *, device: str = "cpu") -> TrainedCla
     place = place / "model" if (place / "model" / DESCRIPTION).is_file() else place
     if not (place / DESCRIPTION).is_file():
         raise HeadlessError(f"{place} holds no classifier: headless finetune makes one")
+    check_sums(place)
     try:
         values = json.loads((place / DESCRIPTION).read_text(encoding="utf-8"))
         description = Description(**{**values, "classes": tuple(values["classes"])})

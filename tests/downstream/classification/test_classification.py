@@ -335,6 +335,12 @@ def test_it_learns_the_same_again_and_is_saved_whole(
     guesses = loaded.predict(test.texts)
     right = sum(a == b for a, b in zip(guesses, test.labels, strict=True)) / len(test)
     assert right == pytest.approx(result.scores["test"]["accuracy"])
+    weights = tmp_path / "out" / "model" / "model.safetensors"
+    raw = bytearray(weights.read_bytes())
+    raw[-1] ^= 1
+    weights.write_bytes(raw)
+    with pytest.raises(HeadlessError, match="model.safetensors is not what .*SHA256SUMS says"):
+        load_classifier(tmp_path / "out")
 
 
 def test_a_probe_on_cached_vectors_is_the_model_itself(dataset: Path, tmp_path: Path) -> None:
