@@ -88,7 +88,9 @@ class TextClassifier(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Logits [B, C]; numbers [B, 1], in standard deviations from the mean, for regression."""
         pooled_BD = batch["pooled"] if "pooled" in batch else self.pooled(batch)
-        return self.classifier(self.dropout(pooled_BD)).float()
+        with torch.autocast(pooled_BD.device.type, enabled=False):  # in bf16 classes would tie
+            dropped_BD = self.dropout(pooled_BD).to(self.classifier.weight.dtype)
+            return self.classifier(dropped_BD).float()
 
 
 def wants_segments(backbone: Any) -> bool:

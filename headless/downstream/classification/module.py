@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
@@ -25,6 +25,7 @@ from headless.downstream.classification.scores import (
 )
 from headless.errors import HeadlessError
 from headless.training.optim import AdamWConfig, ScheduleConfig, build_optimizer
+from headless.training.precision import check_precision
 
 # BERT-base's usual rate for its 85 million weights outside the embeddings, and the bounds.
 USUAL_RATE, USUAL_SIZE = 2e-5, 85e6
@@ -86,8 +87,9 @@ class Recipe:
                 raise HeadlessError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 <= self.dropout < 1 or not 0 <= self.warmup < 1:
             raise HeadlessError("dropout and warmup must lie in [0, 1)")
-        if self.gradient_clip <= 0:
+        if not self.gradient_clip > 0:
             raise HeadlessError(f"gradient_clip must be positive, got {self.gradient_clip}")
+        check_precision(self.precision)
         AdamWConfig(lr=PROBE_RATE if self.lr is None else self.lr, weight_decay=self.weight_decay)
 
     def pooling_for(self, task: str) -> Pooling:
@@ -214,6 +216,15 @@ class ClassificationModule(LightningModule):
             self.report(
                 epoch, self.global_step, {"train/loss": train_loss, "optim/lr": rate, **point}
             )
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """By the norm, also under bf16-mixed, where Lightning refuses a fused optimizer."""
+        nn.utils.clip_grad_norm_(self.parameters(), self.recipe.gradient_clip)
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Outputs [B, C]."""

@@ -4,6 +4,7 @@ Shapes: B rows, T positions, D hidden size, V vocabulary; M scored positions of 
 at a time.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -63,7 +64,7 @@ def score_rows(
         raise HeadlessError(f"batch_size must be at least 1, got {batch_size}")
     if not rows:
         return []
-    head = find_head(model)
+    head = _exact(find_head(model))
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i].input_ids))
     scores: list[Score] = [Score(0.0, True)] * len(rows)
     done = 0
@@ -107,6 +108,12 @@ def find_head(model: PreTrainedModel) -> nn.Module | None:
     return None
 
 
+def _exact(head: nn.Module | None) -> nn.Module | None:
+    """A head in float32 at least: in bf16 several tokens share the largest logit."""
+    low = head is not None and any(p.itemsize < 4 for p in head.parameters())
+    return copy.deepcopy(head).float() if head is not None and low else head
+
+
 @torch.inference_mode()
 def _score_batch(
     model: PreTrainedModel, head: nn.Module | None, batch: Sequence[Row]
@@ -133,8 +140,8 @@ def _score_batch(
             row_M.split(chunk), position_M.split(chunk), targets_M.split(chunk), strict=True
         ):
             states_CX = states_BTX[row_C, position_C]
+            states_CX = states_CX.to(torch.promote_types(states_CX.dtype, torch.float32))
             logits_CV = states_CX if head is None else head(states_CX)
-            logits_CV = logits_CV.to(torch.promote_types(logits_CV.dtype, torch.float32))
             own_C = logits_CV.gather(1, targets_C[:, None])[:, 0]
             nats_C = (own_C - logits_CV.logsumexp(dim=-1)).double().cpu()
             wrong_C = (logits_CV.argmax(dim=-1) != targets_C).double().cpu()

@@ -293,7 +293,13 @@ def separable(num: int, start: int) -> Examples:
 
 
 def finetuning(
-    kind: str, mode: Any, dataset: Path, directory: Path, *, regression: bool = False
+    kind: str,
+    mode: Any,
+    dataset: Path,
+    directory: Path,
+    *,
+    regression: bool = False,
+    precision: str = "32-true",
 ) -> Finetuning:
     splits = {"train": separable(64, 0), "validation": separable(16, 3), "test": separable(20, 7)}
     if regression:
@@ -301,7 +307,8 @@ def finetuning(
             name: Examples(e.texts, None, [100.0 + (x == "odd") for x in e.labels], e.groups)
             for name, e in splits.items()
         }
-    recipe = Recipe(mode=mode, epochs=4, batch_size=8, lr=1e-2, accelerator="cpu", dropout=0.1)
+    options: dict[str, Any] = {"epochs": 4, "batch_size": 8, "lr": 1e-2, "dropout": 0.1}
+    recipe = Recipe(mode=mode, accelerator="cpu", precision=precision, **options)
     text = LabelledText(splits, () if regression else ("even", "odd"))
     task = TextTask("t", regression=regression)
     return Finetuning(encoder_of(kind, dataset, directory), task, text, recipe)
@@ -341,6 +348,16 @@ def test_it_learns_the_same_again_and_is_saved_whole(
     weights.write_bytes(raw)
     with pytest.raises(HeadlessError, match="model.safetensors is not what .*SHA256SUMS says"):
         load_classifier(tmp_path / "out")
+
+
+def test_it_learns_under_bf16_and_scores_in_float32(dataset: Path, tmp_path: Path) -> None:
+    half = finetuning("gpt_neox", "full", dataset, tmp_path, precision="bf16-mixed")
+    result = half.run(1, tmp_path, lambda *_: None)
+    assert result.scores["test"]["accuracy"] > 0.9
+    assert not torch.equal(result.outputs, result.outputs.bfloat16().float())
+    for precision in ("16-mixed", "16-true", "bf16-true"):
+        with pytest.raises(HeadlessError, match="take bf16-mixed"):
+            Recipe(precision=precision)
 
 
 def test_a_probe_on_cached_vectors_is_the_model_itself(dataset: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Log-likelihoods against a loop over single texts without padding, in float64."""
 
+import copy
 import json
 import math
 import random
@@ -129,6 +130,23 @@ def test_scores_are_those_of_single_rows_in_float64(model_type: str) -> None:
             assert found.log_likelihood == pytest.approx(expected.log_likelihood, rel=1e-5)
             assert found.greedy == expected.greedy
     assert score_rows(model, rows)[0].greedy
+
+
+@pytest.mark.parametrize("model_type", ["gpt_neox", "bert"])
+def test_a_bf16_model_is_scored_in_float32(model_type: str) -> None:
+    """From its own hidden states: logits in bf16 err by more, and share the largest value."""
+    model, rows = tiny(model_type, 97).bfloat16(), some_rows(97)
+    head = copy.deepcopy(find_head(model)).float()
+    for row, found in zip(rows, score_rows(model, rows, batch_size=1), strict=True):
+        with torch.no_grad():
+            states = model.base_model(
+                input_ids=torch.tensor([list(row.input_ids)]),
+                attention_mask=torch.ones(1, len(row.input_ids), dtype=torch.long),
+            ).last_hidden_state[0, list(row.positions)]
+            log_p = head(states.float()).log_softmax(-1)
+        own = log_p.gather(1, torch.tensor(row.targets)[:, None]).double().sum()
+        assert found.log_likelihood == pytest.approx(float(own), rel=1e-5)
+    assert next(model.parameters()).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("model_type", ["gpt_neox", "gemma2"])
