@@ -207,8 +207,13 @@ class TokenDataModule(LightningDataModule):
         return self._loader("train", self.train_sampler(self.trainer))
 
     def train_sampler(self, trainer: Any) -> BlockSampler:
-        """Which blocks a trainer's process reads, and in which order."""
-        return BlockSampler(
+        """Which blocks a trainer's process reads, and in which order.
+
+        Raises:
+            HeadlessError: see `BlockSampler`; or an epoch is cut short where the trainer and the
+                sampler would not agree on what makes an optimizer step.
+        """
+        sampler = BlockSampler(
             len(self._blocks["train"]),
             self.batch_size,
             seed=self.seed,
@@ -218,6 +223,16 @@ class TokenDataModule(LightningDataModule):
             negatives=getattr(trainer.lightning_module, "negatives", "microbatch"),
             accumulate=trainer.accumulate_grad_batches,
         )
+        limit = getattr(trainer, "limit_train_batches", 1.0)
+        taken = int(limit if isinstance(limit, int) else limit * len(sampler))
+        cut = 0 < taken < len(sampler) and taken % sampler.accumulate
+        if cut and sampler.negatives != "microbatch":
+            raise HeadlessError(
+                f"trainer.limit_train_batches gives epochs of {taken} micro-batches, which are no "
+                f"steps of {sampler.accumulate}, and negatives {sampler.negatives} need to know "
+                "the steps: make it a multiple of trainer.accumulate_grad_batches"
+            )
+        return sampler
 
     def val_dataloader(self) -> DataLoader:
         """The whole validation split, in order."""

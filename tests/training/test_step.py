@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from headless.cli.pretrain import build, pretrain
 from headless.data.blocks import num_blocks
 from headless.data.stream import open_dataset
+from headless.errors import HeadlessError
 from headless.models.backbone import BackboneConfig
 from headless.objectives import Combined, ContrastiveWeightTying, CrossEntropy
 from headless.training.module import PretrainingModule
@@ -88,6 +89,7 @@ def test_every_row_of_a_step_weighs_the_same(objective: Any, accumulate: int) ->
     trainer.fit(module, DataLoader(batches, batch_size=None))
     assert logged["optim/grad_norm"] == pytest.approx(norms * 2, rel=1e-10)
     assert logged["train/loss"] == pytest.approx(losses * 2, rel=1e-10)
+    assert not trainer.progress_bar_metrics  # Lightning would read them at every micro-batch
     if objective is Combined:
         parts = ("train/loss_cross_entropy", "train/loss_contrastive")
         sums = [a + b for a, b in zip(*(logged[name] for name in parts), strict=True)]
@@ -102,6 +104,21 @@ def test_a_step_in_which_no_row_counts_changes_nothing() -> None:
     trainer = Trainer(max_epochs=1, **QUIET)
     trainer.fit(module, DataLoader([micro_batch(0, 0)], batch_size=None))
     assert logged["optim/grad_norm"] == logged["train/loss"] == [0.0]
+
+
+@pytest.mark.parametrize("limit", ["3", "0.2"])
+def test_negatives_of_a_step_need_whole_steps(
+    run_arguments: Callable[..., list[str]], limit: str
+) -> None:
+    """An epoch that is cut short: the trainer begins a new step, the order of the data goes on."""
+    more = ("--trainer.accumulate_grad_batches", "2", "--trainer.limit_train_batches", limit)
+    cli = build(run_arguments("run", *more, "--model.objective.negatives", "accumulated"))
+    blocks = num_blocks(len(cli.datamodule.dataset.split("train")), 16)
+    assert int(0.2 * (blocks // 8)) % 2
+    with pytest.raises(HeadlessError, match="a multiple of trainer.accumulate_grad_batches"):
+        pretrain(cli)
+    cli = build(run_arguments("other", *more, "--trainer.max_steps", "1"))
+    pretrain(cli)  # those of a micro-batch need none
 
 
 def test_the_end_of_an_epoch_is_as_its_rows_in_one_batch(
