@@ -46,7 +46,10 @@ def compare(
     groups, tuned = split(read_groups(places.runs))
     comparison = Comparison(
         groups,
-        unfair(groups),
+        [
+            *unfair(groups),
+            *(f"Fine-tuned LM heads: {words}" for words in unfair(tuned)),
+        ],
         output / REPORT,
         tuned,
         [read_finetuning(path) for path in places.finetunings],

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from headless.files import is_moved_aside
 from headless.pages.numbers import MISSING, compact
 from headless.reports.groups import Group
 from headless.reports.reading import Run
@@ -15,6 +16,7 @@ from headless.reports.settings import (
 )
 
 TOKEN_TOLERANCE = 0.005  # of the budget: the last step of a run may be a partial one
+BEGINNINGS = ("model.init_head", "model.freeze_backbone")
 MAX_TEXT = 40  # letters of a value in a sentence
 # What a difference means, where that can be said; the most special name of a setting first.
 MEANINGS = {
@@ -37,9 +39,13 @@ MEANINGS = {
 
 
 def unfair(groups: Sequence[Group]) -> list[str]:
-    """Sentences on what makes these runs hard to compare; none when nothing does."""
+    """Sentences on what makes these runs hard to compare; none when nothing does.
+
+    Where all began from trained models, what they began from is compared, and may differ.
+    """
     runs = [run for group in groups for run in group.runs]
-    found = [*_unfinished(runs), *_budgets(runs)]
+    beginnings = all(run.init_from for run in runs)
+    found = [*_unfinished(runs), *_moved_aside(runs), *_budgets(runs)]
     if not same_tokenizer(groups):
         found.append(
             "The runs used different tokenizers: nats per token, perplexity and accuracy count "
@@ -48,10 +54,10 @@ def unfair(groups: Sequence[Group]) -> list[str]:
     if not same_data(groups):
         names = ", ".join(sorted({run.data for run in runs}))
         found.append(f"The runs were trained on different data ({names}).")
-    if _several(runs, lambda run: run.begins_from):
+    if not beginnings and _several(runs, lambda run: run.begins_from):
         names = ", ".join(sorted({run.begins_from or "random weights" for run in runs}))
         found.append(f"The runs began from different models ({names}).")
-    found += _settings(runs)
+    found += _settings(runs, (OBJECTIVE, *(BEGINNINGS if beginnings else ())))
     if not same_hardware(groups):
         found.append("The runs were made on different hardware: do not compare time and memory.")
     if len({run.memory_scope for run in runs if run.summary}) > 1:
@@ -70,6 +76,14 @@ def _unfinished(runs: Sequence[Run]) -> list[str]:
         return []
     are = "is" if len(names) == 1 else "are"
     return [f"Not finished: {', '.join(names)}. What is shown {are} the last logged values."]
+
+
+def _moved_aside(runs: Sequence[Run]) -> list[str]:
+    names = [run.name for run in runs if is_moved_aside(run.directory.path)]
+    if not names:
+        return []
+    listed = ", ".join(names)
+    return [f"Moved aside by a later run of the same name, and here since it was named: {listed}."]
 
 
 def same_tokenizer(groups: Sequence[Group]) -> bool:
@@ -164,13 +178,13 @@ def remarks(groups: Sequence[Group]) -> list[str]:
     return found
 
 
-def _settings(runs: Sequence[Run]) -> list[str]:
-    """A sentence for each kind of setting that differs besides the objective."""
+def _settings(runs: Sequence[Run], compared: Sequence[str]) -> list[str]:
+    """A sentence for each kind of setting that differs besides what is compared."""
     configs = [counting(run.settings) for run in runs]
     differences = {
         key: texts
         for key, texts in differing(configs).items()
-        if not f"{key}.".startswith(f"{OBJECTIVE}.")
+        if not any(_is_below(key, name) for name in compared)
     }
     found = []
     steps = {sequences_per_step(run.settings) for run in runs} - {None}

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from synthetic_runs import write_run, write_runs
 
+from headless.cli.main import main
+
 
 def headless(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "headless", *map(str, arguments)]
@@ -69,3 +71,17 @@ def test_it_needs_neither_torch_nor_lightning(tmp_path: Path) -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout.splitlines()[-1] == "set()"
+
+
+def test_a_folder_and_a_named_baseline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_runs(tmp_path / "runs", seeds=(1,))
+    arguments = ["compare", str(tmp_path / "runs"), "--output", str(tmp_path / "out")]
+    assert main([*arguments, "--baseline", "headless-1"]) == 0
+    numbers = json.loads((tmp_path / "out/compare.json").read_text())
+    assert numbers["baseline"] == "headless (CWT)"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "compare.json",
+        "report.html",
+    ]
+    assert main([*arguments, "--overwrite", "true", "--baseline", "headles-1"]) == 2
+    assert "'headles-1'; there are" in capsys.readouterr().err

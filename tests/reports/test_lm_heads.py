@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from synthetic_runs import write_run
+from synthetic_runs import edit_config, write_run
 
 from headless.reports.compare import compare
 from headless.reports.lm_heads import steps_to_reach
@@ -79,9 +79,19 @@ def test_they_have_a_section_of_their_own(tmp_path: Path, tuned: list[Path]) -> 
     assert "head from the embeddings" in page
 
 
+def test_what_is_unfair_between_them_is_said(tmp_path: Path, tuned: list[Path]) -> None:
+    scratch = [write_run(tmp_path, "headless", seed) for seed in (1, 2)]
+    assert compare([*scratch, *tuned], tmp_path / "out").warnings == []
+    edit_config(tuned[0], "trainer.gradient_clip_val", 5.0)
+    warnings = compare([*scratch, *tuned], tmp_path / "out", overwrite=True).warnings
+    (found,) = [words for words in warnings if "gradient_clip_val" in words]
+    assert found.startswith("Fine-tuned LM heads: ")
+
+
 def test_alone_they_are_compared_like_others(tmp_path: Path, tuned: list[Path]) -> None:
     comparison = compare(tuned, tmp_path / "out")
     assert len(comparison.groups) == 2
+    assert comparison.warnings == []  # what they began from is what is compared
     assert not comparison.tuned
     assert "to a softmax head" not in comparison.report.read_text()
 

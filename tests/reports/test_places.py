@@ -9,6 +9,7 @@ from test_finetunings import write_finetuning
 
 from headless.errors import HeadlessError
 from headless.reports.compare import compare
+from headless.reports.fairness import unfair
 from headless.reports.groups import read_groups
 from headless.reports.headline import baseline_of
 from headless.reports.places import find_places
@@ -47,6 +48,7 @@ def test_what_was_moved_aside_is_taken_when_it_is_named(tmp_path: Path) -> None:
     assert find_places(runs).runs == runs
     (group,) = read_groups(runs)
     assert [run.name for run in group.runs] == ["a", "a.old-1"]
+    assert any("Moved aside" in warning and "a.old-1" in warning for warning in unfair([group]))
 
 
 def test_a_folder_and_a_run_in_it_count_once(tmp_path: Path) -> None:
