@@ -62,7 +62,7 @@ def evaluate(
     """
     # Everything that can be wrong with the words, before anything is opened.
     from headless.downstream.evaluation.harness import check_harness
-    from headless.downstream.evaluation.tasks import parse_tasks, read_items
+    from headless.downstream.evaluation.tasks import left_out, parse_tasks, read_items
 
     parsed = parse_tasks(tasks)
     _check_output(output, overwrite)
@@ -76,6 +76,8 @@ def evaluate(
             check_harness(task)
         else:
             items[task] = read_items(task, limit=limit, split=split, text_field=text_field)
+            if said := left_out(task, text_field):
+                print(f"headless: {said}", file=sys.stderr)
 
     import torch
 

@@ -266,3 +266,13 @@ def test_items_that_do_not_fit_and_a_damaged_file(train, files, tmp_path: Path, 
     (run / "evaluations.jsonl").write_text("no\n")
     line = fails([*arguments, f"blimp:{files}/pairs.jsonl"], capsys)
     assert "evaluations.jsonl, line 1 is damaged" in line
+
+
+def test_what_a_directory_of_text_holds_besides_is_named(tmp_path: Path, capsys) -> None:
+    (tmp_path / "a.TXT").write_text("the king loves a rose")
+    (tmp_path / "picture.png").write_bytes(b"x")
+    model = str(tmp_path / "none")
+    assert main(["evaluate", "--model", model, "--tasks", f"text:{tmp_path}"]) == 2
+    said, error = capsys.readouterr().err.splitlines()
+    assert "1 left out (.png: 1)" in said
+    assert "is no model" in error

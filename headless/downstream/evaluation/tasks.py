@@ -12,6 +12,7 @@ from typing import Any
 
 from headless.data.documents import Documents
 from headless.data.stream import MANIFEST, open_dataset
+from headless.data.text_files import describe
 from headless.data.tokenizer import load_tokenizer
 from headless.downstream.evaluation.records import Record, read_records
 from headless.errors import HeadlessError
@@ -138,6 +139,14 @@ def read_items(
     if not items:
         raise HeadlessError(f"{task.source} is empty: there is nothing to evaluate for {task}")
     return Items(task, items, len(read) - len(items), digest(items))
+
+
+def left_out(task: Task, text_field: str = "text") -> str | None:
+    """What lies in a text task's directory and is not read, in a line."""
+    if task.kind != "text" or (Path(task.source) / MANIFEST).is_file():
+        return None
+    entries = Documents([task.source], text_field).left_out()
+    return describe(entries) if entries else None
 
 
 def digest(values: Any) -> str:
