@@ -60,6 +60,11 @@ def unfair(groups: Sequence[Group]) -> list[str]:
     found += _settings(runs, (OBJECTIVE, *(BEGINNINGS if beginnings else ())))
     if not same_hardware(groups):
         found.append("The runs were made on different hardware: do not compare time and memory.")
+    if not same_clock(groups):
+        found.append(
+            "The time of some runs is without compilation and the first steps, that of others (an "
+            "earlier version) with them: do not compare it."
+        )
     if len({run.memory_scope for run in runs if run.summary}) > 1:
         found.append(
             "The memory of some runs is of training alone, that of others (an earlier version) of "
@@ -128,6 +133,12 @@ def same_data(groups: Sequence[Group]) -> bool:
         all(run.summary.get("dataset_sha256") for run in runs)
         or not _several(runs, lambda r: r.data)
     )
+
+
+def same_clock(groups: Sequence[Group]) -> bool:
+    """Whether the seconds of all runs are of the same steps: earlier versions counted all."""
+    summaries = [run.summary for group in groups for run in group.runs if run.summary]
+    return len({"startup_seconds" in summary for summary in summaries}) < 2
 
 
 def same_hardware(groups: Sequence[Group]) -> bool:

@@ -230,7 +230,10 @@ def add_finetunings(page: Page, finetunings: Sequence[Finetuning]) -> None:
 
 def _notes(table: TaskTable) -> list[str]:
     notes = [
-        str(n) for row in table.rows for f in row.finetunings for n in f.results.get("notes") or []
+        f"{one.model}: {words}"
+        for row in table.rows
+        for one in row.finetunings
+        for words in one.results.get("notes") or []
     ]
     if any(len(row.scores(table.first.metrics[0])) == 1 for row in table.rows):
         notes.append("A single seed has no interval: another seed can change the order.")

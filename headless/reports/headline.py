@@ -15,6 +15,7 @@ from headless.pages.page import Cell, Column
 from headless.reports.fairness import (
     inexact,
     same_budget,
+    same_clock,
     same_data,
     same_hardware,
     same_tokenizer,
@@ -58,6 +59,7 @@ class Quantity:
 COST, SCORES, GEOMETRY = "cost", "validation, under the objective's LM head", "geometry"
 RANK = "geometry/effective_rank/last_layer"
 MEMORY = ("peak_memory_gib", "peak_validation_memory_gib")
+CLOCKED = ("seconds", "tokens_per_second")
 QUANTITIES = (
     Quantity("parameters", "params", "", COST, "compact"),
     Quantity("tokens", "tokens", "", COST, "compact"),
@@ -219,6 +221,8 @@ def relative(
             one, other = estimate(group.values(key)), estimate(baseline.values(key))
             if key in MEMORY and memory_of([group]) != memory_of([baseline]):
                 other = None  # of another device, or of more than training
+            if key in CLOCKED and not same_clock([group, baseline]):
+                other = None
             ratio = one.mean / other.mean if one and other and other.mean else None
             row.append(Cell(decimals(ratio, 2)))
         for quantity in deltas:
@@ -241,7 +245,8 @@ def signed(quantity: Quantity, found: Estimate | None) -> str:
 
 def reached(group: Group, baseline: Group, axis: str) -> str:
     """The share of the baseline's budget after which a group's mean nll is the baseline's last."""
-    if not same_tokenizer([group, baseline]):
+    clocked = axis == "tokens" or same_clock([group, baseline])
+    if not clocked or not same_tokenizer([group, baseline]):
         return MISSING
     share = share_to_reach(group, baseline, axis)
     if share is None:
@@ -285,5 +290,7 @@ def _comparable(quantity: Quantity, groups: Sequence[Group]) -> bool:
     if not (same_budget(groups) and same_tokenizer(groups) and same_data(groups)):
         return False
     if quantity.group == COST and not same_hardware(groups):
+        return False
+    if quantity.key in CLOCKED and not same_clock(groups):
         return False
     return quantity.key not in MEMORY or all(memory_of(groups))

@@ -52,7 +52,7 @@ def show(comparison: Comparison) -> None:
         _print(console, *table_cells(task))
     if comparison.tuned:
         count = sum(len(group.runs) for group in comparison.tuned)
-        console.print(f"fine-tuned LM heads: {count} runs, in the report", highlight=False)
+        console.print(f"fine-tuned LM heads, in the report: {count}", highlight=False)
     for note in comparison.left_out:
         console.print(f"[dim]left out:[/dim] {escape(note)}", highlight=False)
     for warning in comparison.warnings:

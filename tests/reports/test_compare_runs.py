@@ -363,6 +363,18 @@ def test_memory_of_an_earlier_version_is_not_divided_by_this_one_s(tmp_path: Pat
     assert any("memory of some runs is of training alone" in w for w in unfair(groups))
 
 
+def test_time_of_an_earlier_version_is_not_divided_by_this_one_s(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path / "runs")
+    assert cells(relative(read_groups(runs)))[1]["time"].text != "–"
+    for run in runs[:3]:
+        edit_json(run / "summary.json", startup_seconds=31.0)
+    groups = read_groups(runs)
+    assert not any(row["time"].strong or row["speed"].strong for row in cells(headline(groups)))
+    (row,) = relative(groups)[1][1:]
+    assert [cell.text for cell in (*row[1:3], row[-1])] == ["–", "–", "–"]
+    assert any("time of some runs is without compilation" in words for words in unfair(groups))
+
+
 def test_bits_per_byte_of_a_text_that_is_not_given_back(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -75,10 +75,13 @@ def test_scores_with_intervals_beside_the_baseline(tmp_path: Path) -> None:
 
 def test_one_seed_or_a_wild_one_is_not_the_best(tmp_path: Path) -> None:
     single = [
-        write_finetuning(tmp_path / f"s{i}", f"m{i}", (v,), seeds=(1,))
+        write_finetuning(tmp_path / f"s{i}", f"m{i}", (v,), seeds=(1,), notes=["cut"] * i)
         for i, v in enumerate((0.6, 0.9))
     ]
     assert not any(cell[2] for row in cells(single) for cell in row)
+    html = compare(single, tmp_path / "out").report.read_text()
+    assert "m1: cut" in html
+    assert "A single seed has no interval" in html
     wild = write_finetuning(tmp_path / "w", "wild", (0.99, 0.6, 0.99))
     steady = write_finetuning(tmp_path / "t", "steady", (0.6, 0.6, 0.6))
     assert not any(cell[2] for row in cells([wild, steady]) for cell in row)
