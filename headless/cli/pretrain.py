@@ -56,9 +56,26 @@ def build(arguments: list[str]) -> RunCLI:
         HeadlessError: a wrong key or type, with the nearest valid key; bad data; bad sizes.
     """
     quiet_lightning()
-    cli = RunCLI(take_imports(arguments), prog="headless pretrain")
+    arguments = take_imports(arguments)
+    cli = RunCLI([*arguments, *_in_place(arguments)], prog="headless pretrain")
     check_name(cli.run.name)
     return cli
+
+
+def _in_place(arguments: Sequence[str]) -> list[str]:
+    """A run that goes on by its own config does so where that lies, moved or copied."""
+    options = {}
+    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        options[name] = value if equals else following
+    config = Path(options.get("--config", ""))
+    place = config.parent if config.parent.name not in ("", "..") else config.absolute().parent
+    run = RunDirectory(place)
+    resumes = options.get("--run.resume", "").lower() == "true"
+    if not resumes or config.name != run.config.name or not run.last_checkpoint.is_file():
+        return []
+    here = {"--run.root": str(place.parent), "--run.name": place.name}
+    return [f"{name}={value}" for name, value in here.items() if name not in options]
 
 
 def pretrain(cli: RunCLI, *, validate_first: bool = False) -> Path:

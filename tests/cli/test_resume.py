@@ -232,7 +232,9 @@ def test_a_start_that_failed_puts_back_what_it_replaced(run: Path, options) -> N
     assert (run / "config.yaml").is_file()
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "../../x", "a/b", "/abs", ".hidden", "-x", "a\nb"])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../../x", "a/b", "/proc/abs", ".hidden", "-x", "a\nb"]
+)
 def test_a_name_is_one_part_of_a_path(run: Path, options, name: str) -> None:
     before = snapshot(run.parent.parent)
     with pytest.raises(HeadlessError, match="run.name must be a plain name"):
@@ -248,3 +250,13 @@ def test_what_is_no_run_is_never_moved_or_written_to(options, tmp_path: Path) ->
         with pytest.raises(HeadlessError, match="is no run"):
             train(options(*more))
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [thesis]
+
+
+def test_a_copy_goes_on_where_it_lies(run: Path) -> None:
+    """Its config names the place of the original."""
+    copy = Path(shutil.copytree(run, run.with_name("copy")))
+    before = snapshot(run)
+    train(["--config", str(copy / "config.yaml"), *LONGER])
+    assert snapshot(run) == before
+    steps = [p["progress/step"] for p in read_metrics(copy / "metrics.jsonl") if "train/loss" in p]
+    assert steps == list(range(1, BATCHES + 4))
