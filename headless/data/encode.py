@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from headless.data.documents import Documents
 from headless.data.split import Report
 from headless.data.stream import COUNTS, SPLITS, documents_file, token_dtype, tokens_file
+from headless.data.tokenizer import loses_nothing
 from headless.errors import HeadlessError
 
 BATCH_CHARACTERS = 4_000_000  # of text that is tokenised at a time
@@ -79,11 +80,14 @@ class Encoded(NamedTuple):
 def encode_documents(
     documents: Documents, tokenizer: Tokenizer, eos_token_id: int
 ) -> Iterator[Encoded]:
-    """Token ids of some documents at a time; every document is decoded again and compared.
+    """Token ids of some documents at a time.
+
+    Every document is decoded again and compared, where the tokenizer may lose something.
 
     The next batch is encoded, without the interpreter's lock, while the caller uses this one.
     """
     tokenizer.encode_special_tokens = True  # "<|endoftext|>" inside a text is text
+    may_lose = not loses_nothing(tokenizer)
 
     def encode(texts: list[str]) -> Encoded:
         encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
@@ -93,7 +97,7 @@ def encode_documents(
         is_end = np.zeros(len(ids), dtype=bool)
         is_end[np.cumsum(lengths) - 1] = True
         ids[~is_end] = np.fromiter(chain.from_iterable(pieces), dtype=np.int64)
-        back = tokenizer.decode_batch(pieces, skip_special_tokens=False)
+        back = tokenizer.decode_batch(pieces, skip_special_tokens=False) if may_lose else texts
         exact = np.fromiter(map(str.__eq__, back, texts), dtype=bool, count=len(texts))
         return Encoded(ids, lengths, exact)
 

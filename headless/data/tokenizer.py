@@ -138,6 +138,21 @@ def _parts(text: str) -> dict[str, Any]:
     return {part: content.get(part) for part in ("normalizer", "pre_tokenizer", "model", "decoder")}
 
 
+def loses_nothing(tokenizer: Tokenizer) -> bool:
+    """Whether any text comes back by construction: nothing is changed, and every byte is known."""
+    content = json.loads(tokenizer.to_str())
+    words, model = content["pre_tokenizer"] or {}, content["model"]
+    return (
+        content["normalizer"] is None
+        and words.get("type") == (content["decoder"] or {}).get("type") == "ByteLevel"
+        and not words["add_prefix_space"]
+        and model["type"] == "BPE"
+        and set(pre_tokenizers.ByteLevel.alphabet()) <= set(model["vocab"])
+        and not any(model[part] for part in ("continuing_subword_prefix", "end_of_word_suffix"))
+        and all(token["special"] for token in content["added_tokens"])
+    )
+
+
 def same_ids(a: Any, b: Any) -> bool:
     """Whether two tokenizers give every text the same ids."""
     if a.get_vocab() != b.get_vocab():

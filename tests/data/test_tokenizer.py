@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    trainers,
+)
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from headless.data.tokenizer import (
@@ -16,6 +24,7 @@ from headless.data.tokenizer import (
     end_of_document,
     load_tokenizer,
     loads_plainly,
+    loses_nothing,
     open_tokenizer,
     same_ids,
     train_tokenizer,
@@ -136,6 +145,22 @@ def test_the_name_of_a_special_token_in_a_text_is_text(tmp_path: Path) -> None:
         loaded.save_pretrained(tmp_path / "copy")
         plain = AutoTokenizer.from_pretrained(tmp_path / "copy")  # others' habit is theirs
         assert plain.eos_token_id in plain.encode(f"the {END_OF_TEXT} king")
+
+
+def test_which_tokenizers_lose_nothing_by_construction() -> None:
+    assert loses_nothing(TRAINED)  # see test_any_text_round_trips
+    for change in (
+        lambda t: setattr(t, "normalizer", normalizers.NFKC()),
+        lambda t: setattr(t, "pre_tokenizer", pre_tokenizers.ByteLevel(add_prefix_space=True)),
+        lambda t: setattr(t, "pre_tokenizer", pre_tokenizers.Whitespace()),
+        lambda t: setattr(t, "decoder", decoders.Metaspace()),
+        lambda t: setattr(t, "model", models.BPE({"a": 0, "b": 1}, [])),
+        lambda t: setattr(t, "model", models.WordLevel({"a": 0}, "a")),
+        lambda t: t.add_tokens([AddedToken("king", lstrip=True)]),
+    ):
+        tokenizer = Tokenizer.from_str(TRAINED.to_str())
+        change(tokenizer)
+        assert not loses_nothing(tokenizer)
 
 
 def test_limits_of_an_existing_tokenizer_do_not_cut_documents(tmp_path: Path) -> None:
