@@ -218,13 +218,13 @@ class RunCLI(LightningCLI):
         config.precision = choose_precision(config.precision, config.accelerator)
         check_clipping(config.gradient_clip_val)
         if config.logger and config.logger is not True:  # the user's own come after ours
-            loggers += config.logger if isinstance(config.logger, list) else [config.logger]
+            loggers += _listed(config.logger)
         config.strategy = choose_strategy(config.strategy)
-        config.plugins = [*(config.plugins or []), *cluster_plugins(), AtomicCheckpointIO()]
+        config.plugins = [*_listed(config.plugins), *cluster_plugins(), AtomicCheckpointIO()]
         config.callbacks = [
             ProgressMonitor(),
             RunSummary(name=run.name, group=run.group, tags=run.tags),
-            *(config.callbacks or []),
+            *_listed(config.callbacks),
         ]
         if config.enable_model_summary:
             config.callbacks.append(RichModelSummary())  # Lightning's other one only logs
@@ -236,6 +236,11 @@ class RunCLI(LightningCLI):
         tune(trainer.strategy)
         validate_at_the_end(trainer)
         return trainer
+
+
+def _listed(value: Any) -> list[Any]:
+    """Where a config may give several, or one, or none."""
+    return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
 
 
 def _seed(value: bool | int) -> int:

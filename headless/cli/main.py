@@ -92,7 +92,7 @@ def dispatch(arguments: list[str]) -> int:
         from headless.training.imports import take_imports
 
         rest = take_imports(rest)
-    if name == "pretrain":  # torch and Lightning take seconds to import
+    if name in ("pretrain", "validate"):  # torch and Lightning take seconds to import
         from headless.cli.known_options import check_options
 
         check_options(rest)

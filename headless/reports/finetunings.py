@@ -133,7 +133,7 @@ def read_finetuning(path: Path) -> Finetuning:
         results = json.loads((path / RESULTS).read_text(encoding="utf-8"))
         config = RunDirectory(path).config
         options = yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else {}
-    except (ValueError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise HeadlessError(f"{path} holds a damaged file, leave it out: {error}") from error
     if not (_is_whole(results) and isinstance(options, dict)):
         raise HeadlessError(

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from headless.errors import HeadlessError
 from headless.files import move_aside, write_text
+from headless.structured import read_json, read_yaml
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,7 @@ class RunDirectory:
 
     def read_config(self) -> dict[str, Any]:
         """The resolved config."""
-        return yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        return read_yaml(self.config)
 
     def write_config(self, text: str) -> None:
         """Write the resolved config, already in YAML."""
@@ -180,7 +179,7 @@ def open_run(path: Path | str) -> RunDirectory:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return read_json(path, dict) if path.is_file() else {}
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from headless.cli.main import main
 from headless.data.prepare import prepare
 
 # As many as the suite has time for; by hand: HOSTILE_EXAMPLES=5000 pytest tests/cli/test_hostile…
-EXAMPLES = int(os.environ.get("HOSTILE_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("HOSTILE_EXAMPLES", "40"))
 SHIPPED = {
     path.stem: yaml.safe_load(path.read_text())
     for path in [Path("configs/demo/headless.yaml"), *sorted(Path("configs/pretrain").glob("*"))]

@@ -85,6 +85,8 @@ def test_what_lightning_would_overrule_is_used(
         *("MetricsFileLogger", "CSVLogger")
     ]
     assert any(isinstance(callback, RichModelSummary) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+    one = build(run_arguments("run", "--trainer.callbacks", "LearningRateMonitor")).trainer
+    assert "LearningRateMonitor" in [type(c).__name__ for c in one.callbacks]  # type: ignore[attr-defined]
 
 
 def test_a_null_and_a_number_where_there_is_none(run_arguments, tmp_path: Path, capsys) -> None:
