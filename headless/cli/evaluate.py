@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from headless.cli.parsing import run
+from headless.data.stream import caution
 from headless.errors import HeadlessError
 from headless.files import write_text
 from headless.runs.directory import RunDirectory
@@ -203,6 +204,9 @@ def show(evaluations: Sequence[Evaluation], title: str) -> None:
             if number_of:
                 table.add_row(f"  {number_of:,} {words}", *[""] * 4, style="dim")
     Console().print(table)
+    for evaluation in evaluations:
+        if said := caution(evaluation.settings.get("inexact_share")):
+            print(f"note: {evaluation.kind}:{evaluation.source}: {said}")
 
 
 def number(metric: str, value: Any) -> str:

@@ -45,6 +45,17 @@ def token_dtype(vocab_size: int) -> np.dtype:
     return np.dtype("<u2" if vocab_size <= 2**16 else "<u4")
 
 
+def caution(inexact_share: float | None) -> str | None:
+    """What must be said beside bits per byte of text that its tokens do not give back."""
+    if not inexact_share:
+        return None
+    return (
+        f"{inexact_share:.1%} of the text's bytes are in documents that the tokenizer "
+        "does not give back (case, accents, blanks or unknown signs are lost): bits per byte "
+        "counts what no model was asked for, so compare it with no other tokenizer's"
+    )
+
+
 @dataclass(frozen=True)
 class Manifest:
     """What a prepared dataset is.
@@ -78,13 +89,7 @@ class Manifest:
     @property
     def caution(self) -> str | None:
         """What must be said beside bits per byte, where its bytes are not all in the tokens."""
-        if not self.inexact_share:
-            return None
-        return (
-            f"{self.inexact_share:.1%} of the text's bytes are in documents that the tokenizer "
-            "does not give back (case, accents, blanks or unknown signs are lost): bits per byte "
-            "counts what no model was asked for, so compare it with no other tokenizer's"
-        )
+        return caution(self.inexact_share)
 
     def write(self, directory: Path) -> None:
         """Write manifest.json: last, for it says that the rest is complete."""

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -276,3 +277,15 @@ def test_what_a_directory_of_text_holds_besides_is_named(tmp_path: Path, capsys)
     said, error = capsys.readouterr().err.splitlines()
     assert "1 left out (.png: 1)" in said
     assert "is no model" in error
+
+
+def test_lost_text_is_said_beside_bits_per_byte(capsys: pytest.CaptureFixture[str]) -> None:
+    from headless.cli.evaluate import show
+
+    metrics: dict[str, float | None] = {"bits_per_byte": 1.5}
+    for share, said in ((0.25, "note: text:b.txt: 25.0% of the text's bytes"), (0.0, None)):
+        settings = {"inexact_share": share}
+        found = Evaluation("text:a/b.txt", "text", "b.txt", "0", "m", "own", 1, metrics, {}, 3)
+        show([replace(found, settings=settings)], "a model")
+        out = capsys.readouterr().out
+        assert (said in out) if said else ("note" not in out)

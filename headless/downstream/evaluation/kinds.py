@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from headless.downstream.evaluation.encoding import (
-    encode,
     masked_rows,
     prefix_token,
     rolling_windows,
@@ -38,9 +37,11 @@ class Outcome:
 def text_outcome(scorer: Scorer, documents: Sequence[Document]) -> Outcome:
     """`nll` (nats a token), `perplexity`, `bits_per_byte`, `byte_` and `word_perplexity`.
 
-    Each document is predicted by itself from the prefix token on, each token once, in windows. The
+    Each document is predicted by itself from the prefix token on, each token once, in windows; the
+    special tokens that some tokenizers add are no text and not predicted (the harness does). The
     number of bytes is that of the UTF-8 text, words are what blanks separate. Standard errors take
-    documents as independent, or windows where there are few documents.
+    documents as independent, or windows where there are few documents. The setting `inexact_share`
+    is the share of the bytes in documents that their tokens do not give back.
     """
     stride = scorer.max_length if scorer.options.stride is None else scorer.options.stride
     if not 1 <= stride <= scorer.max_length:
@@ -49,8 +50,11 @@ def text_outcome(scorer: Scorer, documents: Sequence[Document]) -> Outcome:
     rows: list[Row] = []
     owner: list[int] = []
     texts = [document.text for document in documents]
+    inexact = 0
     for number, text in enumerate(texts):
-        ids = encode(scorer.tokenizer, text)
+        ids = scorer.tokenizer(text, verbose=False, add_special_tokens=False)["input_ids"]
+        if scorer.tokenizer.decode(ids, clean_up_tokenization_spaces=False) != text:
+            inexact += len(text.encode("utf-8"))
         for window in rolling_windows(len(ids), scorer.max_length, stride):
             rows.append(window_row(window, ids, prefix))
             owner.append(number)
@@ -78,6 +82,7 @@ def text_outcome(scorer: Scorer, documents: Sequence[Document]) -> Outcome:
             "stride": stride,
             "tokens": int(count),
             "bytes": size,
+            "inexact_share": inexact / size,
             "words": words,
             "error_over": unit,
         },

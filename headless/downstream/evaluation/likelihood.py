@@ -5,7 +5,8 @@ at a time.
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +66,17 @@ def score_rows(
     if not rows:
         return []
     head = _exact(find_head(model))
+    with torch.autocast(model.device.type, enabled=False), _wide_output(model, head):
+        return _score(model, head, rows, batch_size, progress)
+
+
+def _score(
+    model: PreTrainedModel,
+    head: nn.Module | None,
+    rows: Sequence[Row],
+    batch_size: int,
+    progress: Progress,
+) -> list[Score]:
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i].input_ids))
     scores: list[Score] = [Score(0.0, True)] * len(rows)
     done = 0
@@ -112,6 +124,34 @@ def _exact(head: nn.Module | None) -> nn.Module | None:
     """A head in float32 at least: in bf16 several tokens share the largest logit."""
     low = head is not None and any(p.itemsize < 4 for p in head.parameters())
     return copy.deepcopy(head).float() if head is not None and low else head
+
+
+class _WideLinear(nn.Module):
+    """A linear layer of half-precision weights that computes in float32."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.wide = copy.deepcopy(linear).float()
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Scores in float32."""
+        return self.wide(hidden.float())
+
+
+@contextmanager
+def _wide_output(model: PreTrainedModel, head: nn.Module | None) -> Iterator[None]:
+    """For a while, an output layer in float32 in a model whose logits are taken as they come."""
+    linear: Any = model.get_output_embeddings()
+    if head is not None or not isinstance(linear, nn.Linear) or linear.weight.itemsize >= 4:
+        yield
+        return
+    name = next(name for name, module in model.named_modules() if module is linear)
+    parent, _, own = name.rpartition(".")
+    setattr(model.get_submodule(parent), own, _WideLinear(linear))
+    try:
+        yield
+    finally:
+        setattr(model.get_submodule(parent), own, linear)
 
 
 @torch.inference_mode()

@@ -173,6 +173,8 @@ def _prepared_texts(path: Path, split: str) -> Iterator[str]:
         raise HeadlessError(
             f"{path} has no split {split!r}: --split {', '.join(dataset.manifest.splits)}"
         )
+    if dataset.manifest.inexact_share:  # seen here, too, where only some documents are read
+        raise _not_given_back(path)
     tokenizer = load_tokenizer(str(dataset.tokenizer_path))
     tokens = dataset.split(split)
     begins = [*dataset.documents(split).tolist(), len(tokens)]
@@ -183,9 +185,13 @@ def _prepared_texts(path: Path, split: str) -> Iterator[str]:
         size += len(text.encode("utf-8"))
         yield text
     if size != dataset.manifest.splits[split]["bytes"]:
-        raise HeadlessError(
-            f"the tokenizer of {path} does not give its text back: name the text itself, text:FILE"
-        )
+        raise _not_given_back(path)
+
+
+def _not_given_back(path: Path) -> HeadlessError:
+    return HeadlessError(
+        f"the tokenizer of {path} does not give its text back: name the text itself, text:FILE"
+    )
 
 
 def _last_word(record: Record) -> LastWord | None:

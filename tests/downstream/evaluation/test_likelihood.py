@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from transformers import (
 
 from headless.data.stream import open_dataset
 from headless.data.tokenizer import add_mask_token, as_fast_tokenizer, train_tokenizer
-from headless.downstream.evaluation import likelihood
+from headless.downstream.evaluation import likelihood, tasks
 from headless.downstream.evaluation.encoding import (
     continuation_row,
     encode_pair,
@@ -147,6 +148,35 @@ def test_a_bf16_model_is_scored_in_float32(model_type: str) -> None:
         own = log_p.gather(1, torch.tensor(row.targets)[:, None]).double().sum()
         assert found.log_likelihood == pytest.approx(float(own), rel=1e-5)
     assert next(model.parameters()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("model_type", KINDS)
+def test_half_precision_ends_before_the_vocabulary(model_type: str) -> None:
+    """Logits of bfloat16 weights are computed in float32: close ones stay different."""
+    model: Any = tiny(model_type, 97).to(torch.bfloat16)
+    matrix = model.get_output_embeddings().weight
+    with torch.no_grad():  # two tokens that bfloat16 logits hardly tell apart
+        matrix[50] = matrix[40] * 1.01
+    rows = [Row([5, 7, 11], [2], [token]) for token in range(97)]
+    found = score_rows(model, rows)
+    total = math.fsum(math.exp(score.log_likelihood) for score in found)
+    assert total == pytest.approx(1, abs=1e-5)
+    with torch.no_grad():
+        wide = type(model)(model.config).eval()
+        wide.load_state_dict(model.state_dict())
+        seen: list[torch.Tensor] = []
+        hook = model.get_output_embeddings().register_forward_pre_hook(
+            lambda _, inputs: seen.append(inputs[0])
+        )
+        model(input_ids=torch.tensor([[5, 7, 11]]))
+        hook.remove()
+        logits_V = wide.get_output_embeddings()(seen[0].float())[0, -1]
+        if cap := getattr(model.config, "final_logit_softcapping", None):
+            logits_V = (logits_V / cap).tanh() * cap
+        wanted = logits_V.log_softmax(-1).tolist()
+    assert [score.log_likelihood for score in found] == pytest.approx(wanted, abs=1e-5)
+    assert [score.greedy for score in found].index(True) == int(logits_V.argmax())
+    assert model.get_output_embeddings().weight is matrix
 
 
 @pytest.mark.parametrize("model_type", ["gpt_neox", "gemma2"])
@@ -555,3 +585,31 @@ def test_tasks_as_they_are_written() -> None:
     ]
     assert parse_tasks(["text:x", "text:x"]) == [Task("text", "x")]
     assert Task("blimp", "deep/down/pairs.jsonl").name == "pairs.jsonl"
+
+
+def test_text_that_a_tokenizer_loses_is_said(tmp_path: Path, tokenizer: Any) -> None:
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", *WORDS, "."]
+    (tmp_path / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+    lossy = BertTokenizerFast(str(tmp_path / "vocab.txt"), bos_token="[CLS]", eos_token="[SEP]")
+    texts = ["the king", "The King", "the king calls Œdipus"]
+    for tool, share in ((tokenizer, 0.0), (lossy, 1 - 8 / sum(len(t.encode()) for t in texts))):
+        path = tmp_path / "texts.jsonl"
+        path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+        items = read_items(Task("text", str(path)))
+        found = evaluate(language_model(tiny("gpt_neox", len(tool)), tool), items)
+        assert found.settings["inexact_share"] == pytest.approx(share)
+        assert found.settings["bytes"] == sum(len(text.encode()) for text in texts)
+        # [CLS] and [SEP], which BERT's tokenizer puts around a text, are not part of it
+        plain = [tool(text, add_special_tokens=False).input_ids for text in texts]
+        assert found.settings["tokens"] == sum(map(len, plain))
+
+
+def test_prepared_text_that_its_tokens_do_not_give_back_is_refused_in_part_too(
+    dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = open_dataset(dataset)
+    assert read_items(Task("text", str(dataset)), limit=1).items
+    lossy = replace(whole, manifest=replace(whole.manifest, inexact_share=0.1))
+    monkeypatch.setattr(tasks, "open_dataset", lambda path: lossy)
+    with pytest.raises(HeadlessError, match="does not give its text back"):
+        read_items(Task("text", str(dataset)), limit=1)
