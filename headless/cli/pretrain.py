@@ -14,6 +14,7 @@ import yaml
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from headless.callbacks.wandb_logger import TokenWandbLogger
+from headless.cli.closing import closing
 from headless.cli.lightning import RunCLI
 from headless.errors import HeadlessError
 from headless.files import exclusive
@@ -235,6 +236,7 @@ def main(arguments: list[str]) -> None:
     cli = build(arguments)
     path = pretrain(cli)
     if _is_first_process():
-        print(f"run directory: {path}")
+        masked = cli.model.task == "masked"
+        print(closing(path, cli.datamodule.tokenizer.mask_token if masked else None))
         if caution := cli.datamodule.manifest.caution:
             print(f"headless: {caution}", file=sys.stderr)
