@@ -43,7 +43,7 @@ def mutants(value: Any, levels: int) -> Iterator[Any]:
     if not levels or not isinstance(value, dict | list) or not value:
         return
     items = list(value.items() if isinstance(value, dict) else enumerate(value))
-    for key, entry in [item for item in items if item[0] not in ("arrays",)][:60]:
+    for key, entry in [item for item in items if item[0] not in ("arrays",)][:20]:
         if isinstance(value, dict):
             yield {k: v for k, v in value.items() if k != key}
             yield from (value | {key: mutant} for mutant in mutants(entry, levels - 1))
