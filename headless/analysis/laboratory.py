@@ -310,9 +310,7 @@ def analyze(session: Session, analyses: Sequence[Analysis]) -> tuple[list[Findin
     findings: list[Finding] = []
     left_out: dict[str, str] = {}
     if not session.subject.has_head:
-        left_out["LM head"] = (
-            "the model has none: no logits, no loss, and no claim about the head's rows"
-        )
+        left_out["LM head"] = session.subject.why_no_head
     for done, analysis in enumerate(analyses):
         session.report(analysis.name, done, len(analyses))
         if analysis.needs_text and session.subject.sequences_NT is None:

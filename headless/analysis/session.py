@@ -39,6 +39,7 @@ class Subject:
         beginning: where `initial` is from, or why it is not known.
         shown: the backbone whose weights are looked at, where those of the model are shards.
         has_head: whether the model makes logits.
+        why_no_head: where it does not.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Subject:
     beginning: str = ""
     shown: nn.Module | None = None
     has_head: bool = True
+    why_no_head: str = "the model has none: no logits and no loss"
 
     @property
     def backbone(self) -> nn.Module:
@@ -68,7 +70,7 @@ class Subject:
     def no_loss(self) -> str:
         """Why the model has no loss; empty where it has one."""
         if not self.has_head:
-            return "the model has no LM head, so that no loss is known"
+            return "without an LM head no loss is known"
         if self.mask_token is None and not is_causal(self.backbone):
             return "the tokenizer of the masked model has no mask token, so that no loss is known"
         return ""

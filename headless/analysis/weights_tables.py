@@ -144,7 +144,7 @@ def tables_finding(tables: list[Table], *, has_head: bool = True) -> Finding:
         scalars[f"{NAME}/{reading}/first_share{kind}"] for kind in ("", "_centred", "_shuffled")
     )
     what = "LM head" if reading == "head" else "embedding table"
-    none = "" if has_head else "the model has no LM head; of its embeddings: "
+    none = "" if has_head else "no LM head is known; of the embeddings: "
     return Finding(
         name=NAME,
         title="Singular values of embeddings and LM head",

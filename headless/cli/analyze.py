@@ -206,8 +206,11 @@ def open_subject(
     from headless.downstream.loading import load_model
     from headless.models.backbone import embedding_table
     from headless.runs.directory import RunDirectory
+    from headless.training.hugging_face import unfold
 
     lm = load_model(model, device=device, trust_remote_code=trust_remote_code)
+    folded = unfold(lm.model)
+    backbone: Any = lm.model.base_model
     trained = LONGEST
     run = None if lm.directory is None else RunDirectory(lm.directory)
     if run is not None and run.config.is_file():
@@ -220,12 +223,17 @@ def open_subject(
         raise HeadlessError(f"--length {length} is more than the model's {positions} positions")
     subject = Subject(
         lm.name,
-        lm.model,
+        backbone if folded else lm.model,
         counts_V=lm.unigram_count_V,
         mask_token=getattr(lm.tokenizer, "mask_token_id", None) if lm.task == "masked" else None,
         bos=getattr(lm.tokenizer, "eos_token_id", None),
-        has_head=lm.has_head,
+        has_head=lm.has_head and not folded,
     )
+    if folded:
+        subject.why_no_head = (
+            "the export folded it into other weights, and only the states are as they were "
+            "trained: analyze the run for its head and its loss"
+        )
     if run is not None and run.config.is_file():
         _take_beginning(subject, run, model)
     if data is None:

@@ -39,6 +39,7 @@ from headless.objectives.cross_entropy import MaskedHeadTransform
 Form = Literal["native", "folded", "custom"]
 PROBE_TOKENS = 16  # of the sequence on which two models are compared
 SMALL = 2.0**-16  # s above: the smaller the more exact; float16 ends at 2**-24
+FOLDED = "headless_folded_norm"  # in a config: whose bias was moved by half of its gain
 TOLERANCE = 1e-4  # largest difference of logits, relative to the largest logit, in float32
 
 
@@ -224,7 +225,30 @@ def _folded_bias(backbone: Any, head: LMHead, embedding_VD: Tensor) -> Any:
         return None
     model.get_output_embeddings().weight.copy_(folded_VD)
     norm.bias.copy_(bias_D + shift_D)
+    setattr(model.config, FOLDED, last)
     return model
+
+
+@torch.no_grad()
+def unfold(model: Any) -> bool:
+    """Give the backbone of a folded model its states as they were trained, in place.
+
+    Folding moves the last states by a constant and adds one direction to all rows of the head:
+    neither is the geometry of the model. The head does not fit the backbone afterwards.
+
+    Args:
+        model: from an export, with its head or loaded without.
+
+    Returns:
+        Whether it was folded.
+    """
+    name = getattr(model.config, FOLDED, None)
+    if name is None:
+        return False
+    norm = model.base_model.get_submodule(name)
+    norm.bias.sub_(norm.weight / 2)
+    delattr(model.config, FOLDED)
+    return True
 
 
 def _has_bias(config: Any, causal: bool) -> bool:

@@ -19,6 +19,7 @@ from headless.cli.analyze import open_subject
 from headless.cli.main import main
 from headless.data.stream import open_dataset
 from headless.downstream.loading import load_language_model, load_model
+from headless.downstream.retrieval.tokens import token_table
 from headless.errors import HeadlessError
 from headless.models.pretrained import is_bare, transformer_of
 
@@ -73,7 +74,7 @@ def test_weights_and_states_are_looked_at(
     )
     findings, left_out = analyze(subject, chosen)
     assert list(left_out) == ["LM head", "ablation", "gradients"]
-    assert all("no LM head" in left_out[name] for name in ("ablation", "gradients"))
+    assert all("without an LM head" in left_out[name] for name in ("ablation", "gradients"))
     found = {finding.name: finding for finding in findings}
     assert {"weight_spectra", "table_spectra", "cone", "norms", "permutation"} <= set(found)
     assert "cone/head/angle" not in found["cone"].scalars
@@ -141,6 +142,30 @@ def test_an_export_loaded_without_its_head(
         assert main([command, "--model", str(again), *words]) == 2
         (line,) = [x for x in capsys.readouterr().err.splitlines() if "headless: error:" in x]
         assert "without an LM head" in line
+
+
+def test_an_export_with_a_folded_head_has_the_states_that_were_trained(
+    run_arguments: Callable[..., list[str]], dataset: Path, tmp_path: Path
+) -> None:
+    """Its last states are moved by a constant, and all rows of its head by one direction: cones
+    that the model does not have."""
+    assert main(["pretrain", *run_arguments("run")]) == 0
+    run, export, again = tmp_path / "runs/run", tmp_path / "export", tmp_path / "again"
+    assert main(["export", "--checkpoint", str(run), "--output", str(export)]) == 0
+    assert json.loads((export / "headless.json").read_text())["head_form"] == "folded"
+    AutoModel.from_pretrained(export).save_pretrained(again)
+    shutil.copytree(run / "tokenizer", again, dirs_exist_ok=True)
+    chosen = select(["anisotropy"])
+    (wanted,), _ = analyze(session_of(run, dataset), chosen)
+    for place in (export, again):
+        (found,), left_out = analyze(session_of(place, dataset), chosen)
+        assert "the export folded it into other weights" in left_out["LM head"]
+        for name in ("norm_f", "post/01", "embedding"):
+            value = wanted.scalars[f"anisotropy/{name}"]
+            assert found.scalars[f"anisotropy/{name}"] == pytest.approx(value, abs=1e-4), name
+        assert "anisotropy/head" not in found.scalars
+    with pytest.raises(HeadlessError, match="name the run for the rows that were trained"):
+        token_table(load_model(export), "output")
 
 
 @pytest.mark.parametrize("family", FAMILIES)

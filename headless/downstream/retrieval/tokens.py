@@ -18,6 +18,7 @@ from headless.downstream.retrieval.library import Device, Kind, Metric
 from headless.downstream.retrieval.windows import hidden_and_logits
 from headless.errors import HeadlessError
 from headless.objectives.base import log_unigram
+from headless.training.hugging_face import FOLDED
 
 Table = Literal["input", "output"]
 
@@ -94,6 +95,11 @@ def token_table(lm: LanguageModel, table: Table) -> np.ndarray:
         HeadlessError: the head has no matrix.
     """
     model: Any = lm.model
+    if table == "output" and getattr(model.config, FOLDED, None):
+        raise HeadlessError(
+            f"the export folded the bias of {lm.name}'s head into its rows: name the run for the "
+            "rows that were trained, or choose --table input"
+        )
     module = model.get_input_embeddings() if table == "input" else model.get_output_embeddings()
     if not isinstance(module, nn.Embedding | nn.Linear):
         raise HeadlessError(f"the {table} table of {lm.name} is a {type(module).__name__}")
