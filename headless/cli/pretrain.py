@@ -102,11 +102,11 @@ def pretrain(cli: RunCLI, *, validate_first: bool = False) -> Path:
                 _train(cli, directory, validate_first=validate_first)
             return directory.path
         checkpoint = read_own_checkpoint(path)
-        step, changed = int(checkpoint["global_step"]), []
-        if _is_first_process():
-            found = changes(_config_before(cli, directory), yaml.safe_load(_config_text(cli)))
-            parts = cli.trainer, cli.model, cli.datamodule
-            changed = check_resume(directory, checkpoint, found, *parts)
+        step = int(checkpoint["global_step"])
+        # On every rank: one that went on alone would wait for the others.
+        found = changes(_config_before(cli, directory), yaml.safe_load(_config_text(cli)))
+        parts = cli.trainer, cli.model, cli.datamodule
+        changed = check_resume(directory, checkpoint, found, *parts)
         if is_finished(directory, checkpoint, cli.trainer, cli.datamodule):
             if _is_first_process():
                 print(
@@ -192,6 +192,8 @@ def _begin(
         environment["precision"] = str(cli.trainer.precision)
         environment["devices"] = cli.trainer.world_size
         run.write_environment(environment)
+        if step == 0:  # what an earlier start left may be of other data
+            shutil.rmtree(run.tokenizer, ignore_errors=True)
         if not run.tokenizer.exists():
             shutil.copytree(cli.datamodule.dataset.tokenizer_path, run.tokenizer)
 
