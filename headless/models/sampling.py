@@ -48,7 +48,7 @@ def check_sampling(
     if max_new_tokens < 1:
         raise HeadlessError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
     if not 0.0 <= temperature < math.inf:
-        raise HeadlessError(f"temperature must be finite and not negative, got {temperature}")
+        raise HeadlessError(f"temperature must not be negative or infinite, got {temperature}")
     if top_k is not None and top_k < 1:
         raise HeadlessError(f"top_k must be at least 1, got {top_k}: leave it out for all")
     if top_p is not None and not 0 < top_p <= 1:
