@@ -82,6 +82,9 @@ def dispatch(arguments: list[str]) -> int:
         print(f"headless {__version__}")
         return 0
     name, rest = arguments[0], arguments[1:]
+    for word in rest:
+        if not os.path.lexists(word) and not _is_text(word):
+            raise HeadlessError(f"{word!a} is no text in UTF-8: write it in UTF-8")
     if name not in COMMANDS:
         from difflib import get_close_matches
 
@@ -98,6 +101,15 @@ def dispatch(arguments: list[str]) -> int:
         check_options(rest)
     importlib.import_module(f"headless.cli.{name}").main(rest)
     return 0
+
+
+def _is_text(word: str) -> bool:
+    """Whether the bytes that a shell gave are characters; Python marks those that are none."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def explain(error: Exception) -> str:

@@ -133,6 +133,10 @@ def _train(
         cli.trainer.validate(cli.model, cli.datamodule, verbose=False)
     try:
         cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
+    except ValueError as error:
+        if "val_check_interval" in str(error):  # more than an epoch has, which Lightning counts
+            raise HeadlessError(f"trainer.{str(error).replace('`', '').strip()}") from error
+        raise
     except SystemExit:
         if not cli.trainer.interrupted:
             raise
@@ -228,7 +232,7 @@ def _config_before(cli: RunCLI, directory: RunDirectory) -> dict[str, Any]:
         return yaml.safe_load(_config_text(cli))
     try:
         config = cli.parser.parse_path(str(directory.config))
-    except HeadlessError:  # of a version with other options
+    except (HeadlessError, ValueError):  # of a version with other options, or damaged
         return directory.read_config()
     return yaml.safe_load(_config_text(cli, config))
 

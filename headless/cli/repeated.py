@@ -23,7 +23,8 @@ def with_lists(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> lis
     """
     options = {f"--{a.dest}": a for a in parser._actions if f"--{a.dest}" in a.option_strings}
     kinds = {name: _kinds(getattr(action, "_typehint", None)) for name, action in options.items()}
-    lists = {name for name, found in kinds.items() if list in found}
+    # Lightning's have one value: a number of devices that is given again replaces the first.
+    lists = {n for n, found in kinds.items() if list in found and not n.startswith("--trainer.")}
     times = Counter(name for name, _, _ in map(_parts, arguments) if name in lists)
     found: list[str] = []
     seen: set[str] = set()

@@ -105,6 +105,8 @@ def _check_devices(devices: Any, accelerator: Any) -> None:
     if not numbers:
         raise HeadlessError(f"trainer.devices must be a number, a list of them or auto: {devices}")
     lowest = 1 if accelerator == "cpu" else -1
+    if listed and accelerator == "cpu":
+        raise HeadlessError(f"trainer.devices must be a number on the CPU, got {devices}")
     if not listed and len(numbers) == 1 and (numbers[0] < lowest or numbers[0] == 0):
         words = "" if accelerator == "cpu" else " or -1 for all"
         raise HeadlessError(f"trainer.devices must be at least 1{words}, got {devices}")

@@ -98,6 +98,10 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             raise HeadlessError(
                 f"{path}, line {number} is damaged (no JSON object): delete that line"
             )
+        if not isinstance(point.get(TOKENS, 0), int | float):
+            raise HeadlessError(
+                f"{path}, line {number} is damaged ({TOKENS} is no number): delete that line"
+            )
         points.append(point)
     return points
 

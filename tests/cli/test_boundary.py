@@ -75,3 +75,9 @@ def test_what_a_system_says(command, capsys, error: Exception, message: str, tmp
 def test_a_reader_that_is_gone_is_no_error(command, capfd) -> None:
     assert command(BrokenPipeError(errno.EPIPE, "Broken pipe")) == 141
     assert capfd.readouterr().err == ""
+
+
+def test_bytes_that_are_no_text(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "--model", "x", "--prompt", "caf\udce9"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "headless: error: 'caf\\udce9' is no text in UTF-8: write it in UTF-8"

@@ -29,6 +29,7 @@ OUT_OF_RANGE = [
     ("--data.val_batch_size", "0", "val_batch_size must be at least 1"),
     ("--trainer.devices", "-1", "trainer.devices must be at least 1, got -1"),
     ("--trainer.devices", "0", "trainer.devices must be at least 1, got 0"),
+    ("--trainer.devices", "[0, 1]", "trainer.devices must be a number on the CPU, got [0, 1]"),
     ("--trainer.devices", "many", "trainer.devices must be a number"),
     ("--trainer.max_steps", "0", "trainer.max_steps must be at least 1 or -1"),
     ("--trainer.accumulate_grad_batches", "0", "accumulate_grad_batches must be at least 1"),
@@ -112,3 +113,15 @@ def test_the_start_says_what_is_trained(run_arguments, capsys: pytest.CaptureFix
     assert "intermediate_size 43, num_key_value_heads 2, head_dim 8: from the width" in lines
     assert "the warm-up of 7 steps is as long as the run of 2 or longer" in lines
     assert "comes to 25% of model.optimizer.lr" in lines
+
+
+def test_devices_given_again_replace_the_first(run_arguments) -> None:
+    cli = build(run_arguments("run", "--trainer.devices", "2", "--trainer.devices", "1"))
+    assert cli.config.trainer.devices in (1, "1")
+    assert cli.trainer.world_size == 1
+
+
+def test_more_steps_between_validations_than_an_epoch_has(run_arguments, capsys) -> None:
+    more = ("--trainer.check_val_every_n_epoch=1", "--trainer.val_check_interval=1000000")
+    line = fails(["pretrain", *run_arguments("run", *more)], capsys)
+    assert "error: trainer.val_check_interval (1000000) must be less than or equal to" in line

@@ -138,3 +138,10 @@ def test_a_full_disk_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == before
+
+
+def test_tokens_that_are_no_number_are_damage(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"progress/tokens": "many"}\n')
+    with pytest.raises(HeadlessError, match=r"line 1 is damaged \(progress/tokens is no number"):
+        truncate_metrics(path, 10)
