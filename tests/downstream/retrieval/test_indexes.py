@@ -167,7 +167,7 @@ def test_wrong_use_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(HeadlessError, match="hnsw runs on the CPU only|faiss sees no GPU"):
         VectorIndex.build(rows, "hnsw", device="gpu")
     with pytest.raises(HeadlessError, match="cannot be written"):
-        index.save(tmp_path / "nowhere" / "x.faiss")
+        index.save(tmp_path / "x.faiss" / "in.faiss")
 
 
 def test_sizes_decide() -> None:
