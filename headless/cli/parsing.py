@@ -16,6 +16,7 @@ from headless.structured import check_yaml
 from headless.training.imports import OPTION, PACKAGES, restrict_imports
 
 MODE = "strict_yaml"
+SEEDS = ("seed", "seeds", "split_seed")  # whichever a command has: numpy takes 32 bits
 
 
 def leaf_keys(parser: argparse.ArgumentParser) -> list[str]:
@@ -115,4 +116,9 @@ def run(function: Callable[..., Any], arguments: list[str], name: str) -> Any:
     parser.add_function_arguments(function, as_group=False)
     options: Namespace = parser.instantiate_classes(parser.parse_args(arguments))
     options.pop("config", None)
+    for option in SEEDS:
+        value = options.get(option)
+        for seed in value if isinstance(value, list) else [value]:
+            if isinstance(seed, int) and not 0 <= seed < 2**32:
+                raise HeadlessError(f"{option} must be from 0 to 4294967295, got {seed}")
     return function(**options)

@@ -81,3 +81,10 @@ def test_bytes_that_are_no_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", "--model", "x", "--prompt", "caf\udce9"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line == "headless: error: 'caf\\udce9' is no text in UTF-8: write it in UTF-8"
+
+
+@pytest.mark.parametrize("option", ["--seeds=[-1]", "--seeds=4294967296", "--split_seed=-1"])
+def test_seeds_of_any_command(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["finetune", "--model=x", "--task=x", "--output=x", option]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "must be from 0 to 4294967295, got" in line
