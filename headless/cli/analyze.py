@@ -76,6 +76,7 @@ def analyze(
         from headless.analysis.umap_layout import check_umap
 
         check_umap()
+    _check_text(tokens, length)
     names = [analyses] if isinstance(analyses, str) else analyses
     chosen = select(names, preset)
     output = output or default_output(model)
@@ -262,6 +263,12 @@ def _take_beginning(subject: Any, run: Any, model: str) -> None:
     from headless.training.loading import find_checkpoint, load_module
 
     subject.initial, subject.beginning = first_weights(run, load_module(find_checkpoint(model)))
+
+
+def _check_text(tokens: int, length: int | None) -> None:
+    for option, value in (("tokens", tokens), ("length", length)):
+        if value is not None and value < 1:
+            raise HeadlessError(f"{option} must be at least 1, got {value}")
 
 
 def main(arguments: list[str]) -> None:

@@ -88,3 +88,9 @@ def test_seeds_of_any_command(option: str, capsys: pytest.CaptureFixture[str]) -
     assert main(["finetune", "--model=x", "--task=x", "--output=x", option]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "must be from 0 to 4294967295, got" in line
+
+
+@pytest.mark.parametrize("option", ["--tokens=-1", "--length=0"])
+def test_no_text_to_analyze(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["analyze", "--model=x", "--output=x", option]) == 2
+    assert "must be at least 1, got" in capsys.readouterr().err
