@@ -90,7 +90,8 @@ def masked_class(family: type[PreTrainedModel]) -> type[PreTrainedModel]:
             return getattr(self, "headless_head", None) or super().get_output_embeddings()
 
         def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
-            head, new = self.headless_head, new_embeddings
+            head: Any = self.headless_head
+            new: Any = new_embeddings
             head.weight, head.bias, head.out_features = new.weight, new.bias, new.out_features
 
         def forward(
