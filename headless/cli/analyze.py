@@ -112,7 +112,8 @@ def analyze(
             last = last_step(model)
             findings = [over_training(by_step | {last: findings}), *findings]
         if not findings:
-            reason = next(iter(left_out.values()), "nothing was asked for")
+            reasons = (left_out[a.name] for a in chosen if a.name in left_out)
+            reason = next(reasons, "nothing was asked for")
             raise HeadlessError(f"nothing could be analysed: {reason}")
         page = write_report(
             f"Inside {subject.name}",

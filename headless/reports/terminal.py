@@ -54,9 +54,12 @@ def show(comparison: Comparison) -> None:
         count = sum(len(group.runs) for group in comparison.tuned)
         console.print(f"fine-tuned LM heads, in the report: {count}", highlight=False)
     for note in comparison.left_out:
-        console.print(f"[dim]left out:[/dim] {escape(note)}", highlight=False)
+        # Whole lines: a path that the terminal breaks can be copied, one that we break cannot.
+        console.print(f"[dim]left out:[/dim] {escape(note)}", highlight=False, soft_wrap=True)
     for warning in comparison.warnings:
-        console.print(f"[yellow]warning:[/yellow] {escape(warning)}", highlight=False)
+        console.print(
+            f"[yellow]warning:[/yellow] {escape(warning)}", highlight=False, soft_wrap=True
+        )
 
 
 def _name(name: str, unit: str) -> Text:

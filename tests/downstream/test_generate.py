@@ -105,7 +105,7 @@ def test_a_masked_model_fills_in(masked_run: Path, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--temperature", "-1"], "temperature must be finite and not negative"),
+        (["--temperature", "-1"], "temperature must not be negative"),
         (["--top_p", "0"], "top_p must be in (0, 1]"),
         (["--top_k", "0"], "top_k must be at least 1"),
         (["--max_new_tokens", "0"], "max_new_tokens must be at least 1"),

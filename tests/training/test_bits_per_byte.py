@@ -1,17 +1,18 @@
 """Bits per byte are of the text that was scored, whatever part of the split that is."""
 
 import math
+import random
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import make_text
 
 from headless.cli.pretrain import build, pretrain
 from headless.data.prepare import prepare
 from headless.data.stream import open_dataset
 from headless.runs.metrics import read_metrics
 
+WORDS = "the king loves an old ship while a quiet garden fears every second storm".split()
 CJK = "国王爱着大海，女王害怕风暴。孩子们在花园里看见了玫瑰和幽灵。"
 LIMIT, BATCH, T = 3, 4, 16
 
@@ -21,7 +22,8 @@ def two_scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Documents of ASCII, then documents of CJK, in the text and in its validation split."""
     text = tmp_path_factory.mktemp("text")
     for i in range(8):
-        (text / f"{i:02d}.txt").write_text(make_text(30, seed=i))
+        words = random.Random(i).choices(WORDS, k=120)
+        (text / f"{i:02d}.txt").write_text(" ".join(words))
         (text / f"{i + 8:02d}.txt").write_text(CJK[i:] + CJK * 20)
     output = tmp_path_factory.mktemp("prepared") / "data"
     prepare([str(text)], output, vocab_size=400, validation_fraction=0.5)
