@@ -57,4 +57,4 @@ setup-dev: ## the same with what the tests need
 
 clean-demo: ## remove what the demo made, not your own runs beside it
 	rm -rf $(DEMO)/vanilla $(DEMO)/headless $(DEMO)/headless-lm-head-* $(DEMO)/exported $(DEMO)/report
-	rm -rf data/demo data/demo-text data/demo-evaluation
+	rm -rf data/demo data/demo-text data/demo-text.sha256 data/demo-evaluation

