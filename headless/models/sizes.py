@@ -7,7 +7,11 @@ import psutil
 
 from headless.errors import HeadlessError
 
-MLP_WIDTHS = ("intermediate_size", "hidden_dim", "ffn_dim", "word_embed_proj_dim")
+MLP_WIDTHS = (
+    *("intermediate_size", "hidden_dim", "ffn_dim", "word_embed_proj_dim"),
+    # of one expert among many, and of those that all tokens share
+    *("moe_intermediate_size", "shared_expert_intermediate_size", "shared_intermediate_size"),
+)
 # Of the family's config class; the preset's, where there is one, stand above them.
 Fields = Mapping[str, Any]
 

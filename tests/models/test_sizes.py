@@ -53,6 +53,14 @@ def test_a_small_one_is_small(family: str) -> None:
     assert hidden_states(backbone, torch.arange(6)[None]).shape == (1, 6, 64)
 
 
+def test_experts_are_small_too() -> None:
+    """Of the family 768 and 2,048 wide, for a width of 2,048: 128 experts would be all of it."""
+    fields, _ = resolve(BackboneConfig(model_type="qwen3_moe", **SMALL))  # type: ignore[arg-type]
+    assert fields["moe_intermediate_size"] == 24
+    fields, _ = resolve(BackboneConfig(model_type="qwen2_moe", **SMALL))  # type: ignore[arg-type]
+    assert (fields["moe_intermediate_size"], fields["shared_expert_intermediate_size"]) == (44, 176)
+
+
 def test_what_is_named_stays(capsys: pytest.CaptureFixture[str]) -> None:
     named = {"num_key_value_heads": 1, "head_dim": 48}
     config = BackboneConfig(model_type="qwen3", **SMALL, intermediate_size=100, extra=named)  # type: ignore[arg-type]
