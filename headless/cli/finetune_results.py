@@ -47,7 +47,8 @@ def results(
 def above_the_baseline(facts: dict[str, Any], summary: dict[str, Any]) -> list[str]:
     """A note where the reported score may be had without reading the texts; else nothing.
 
-    The interval is the seeds' or, where it is wider, the binomial one of the examples. Where the
+    The interval is the seeds' or, where it is wider, that of as many guesses as there are examples
+    that are right as often as the baseline: no narrower where all of a few are right. Where the
     classes are uneven, a classifier that tells them apart may yet guess the largest one too seldom:
     Matthews' correlation, which is 0 for one that does not, then speaks for it.
     """
@@ -60,7 +61,7 @@ def above_the_baseline(facts: dict[str, Any], summary: dict[str, Any]) -> list[s
         what = "the mean of the training labels"
     else:
         deviation = 1.96 / math.sqrt(n)
-        spread = max(spread, deviation * math.sqrt(value * (1 - value)))
+        spread = max(spread, deviation * math.sqrt(chance * (1 - chance)))
         learnt = value - spread > chance or scores["matthews"]["mean"] > deviation
         what = "the most frequent class of the training text"
     if learnt:

@@ -1,5 +1,7 @@
 """A task's examples with their labels, and its splits."""
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -32,6 +34,12 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    @property
+    def sha256(self) -> str:
+        """Of texts and labels: scores on another text are no scores on this one."""
+        plain = json.dumps([self.texts, self.pairs, self.labels])
+        return hashlib.sha256(plain.encode()).hexdigest()
 
     def take(self, indices: Iterable[int]) -> "Examples":
         """Some of them."""

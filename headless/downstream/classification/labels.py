@@ -70,8 +70,10 @@ def _hiding(columns: dict[str, LabelColumn], regression: bool) -> set[str]:
     known = [value for value in present["train"] if not _is(value, HIDDEN)]
     occurs = len(known) < len(present["train"])
     if regression:
-        negative = occurs or any((_number(value) or 0) < 0 for value in known)
-        return alone if negative else set(columns)
+        below = any((_number(value) or 0) < 0 for value in known)
+        if occurs and known and not below:
+            raise _unclear(columns["train"], "no other number below 0", "a number")
+        return alone if occurs or below else set(columns)
     names = columns["train"].names
     if names is not None:
         return set() if str(HIDDEN) in names else set(columns)
@@ -84,11 +86,15 @@ def _hiding(columns: dict[str, LabelColumn], regression: bool) -> set[str]:
         return alone
     if len(numbers) < SURE:
         classes = ", ".join(f"{number:g}" for number in sorted(n for n in numbers if n is not None))
-        raise HeadlessError(
-            f"{columns['train'].place} has the labels -1, {classes}: if -1 says that there is no "
-            f"label, give --unlabelled=-1; if it is a class, --unlabelled {NEVER}"
-        )
+        raise _unclear(columns["train"], classes, "a class")
     return set(columns)
+
+
+def _unclear(column: LabelColumn, others: str, kind: str) -> HeadlessError:
+    return HeadlessError(
+        f"{column.place} has the labels -1, {others}: if -1 says that there is no label, give "
+        f"--unlabelled=-1; if it is {kind}, --unlabelled {NEVER}"
+    )
 
 
 def _label(value: Any, names: Sequence[str] | None, regression: bool, place: str) -> Any:

@@ -224,7 +224,7 @@ class Finetuning:
         splits = self.text.splits
         counts: dict[str, Any] = {}
         for name, part in splits.items():
-            counts[name] = {"examples": len(part)}
+            counts[name] = {"examples": len(part), "sha256": part.sha256}
             if self.text.classes:
                 seen = Counter(part.labels)
                 counts[name]["classes"] = {c: seen[c] for c in self.text.classes}

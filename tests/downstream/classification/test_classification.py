@@ -280,6 +280,7 @@ def test_a_note_stands_where_reading_the_texts_gained_nothing() -> None:
     assert not notes(0.65, 0.1, 1000)
     assert notes(0.65, 0.05, 1000, seeds=0.06)
     assert not notes(0.58, 0.3, 1000)  # it knows the classes apart, and is not the largest alone
+    assert notes(1.0, 1.0, 3)  # three of three, where 0.6 of all are right by chance
 
 
 def separable(num: int, start: int) -> Examples:

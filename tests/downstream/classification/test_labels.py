@@ -89,6 +89,14 @@ def test_only_labelled_rows_of_a_split_are_scored_or_learnt(tmp_path: Path) -> N
     assert "3 of 43 in train have no label and are left out: the other 40 are learnt" in notes
 
 
+def test_the_digest_is_of_texts_and_labels(tmp_path: Path) -> None:
+    """As many examples of each class are not the same examples."""
+    found = [read(tmp_path, [0, 1] * 20, test) for test in ([0, 1], [1, 0], [0, 1])]
+    digests = [text.splits["test"].sha256 for text in found]
+    assert digests[0] == digests[2] != digests[1]
+    assert digests[0] != found[0].splits["train"].sha256
+
+
 @pytest.mark.parametrize("hidden", [-1, "-1", None, "", float("nan")])
 def test_a_training_split_without_labels_is_refused(hidden: Any, tmp_path: Path) -> None:
     with pytest.raises(HeadlessError, match="no labelled example to train on"):
@@ -141,6 +149,14 @@ def test_a_number_of_minus_one_is_hidden_only_where_it_can_be_no_number(tmp_path
     assert "test" not in read(tmp_path, signed, [-1, -1], task=task).splits
     with pytest.raises(HeadlessError, match="no labelled example"):
         read(tmp_path, [-1] * 9, [1.0], task=task)
+    mixed = [*scale, -1, -1]  # learnt as -1, a hidden label would pull every prediction down
+    with pytest.raises(HeadlessError, match=r"-1, no other number below 0: .*--unlabelled=-1"):
+        read(tmp_path, mixed, [1.0], task=task)
+    assert read(tmp_path, mixed, [1.0], task=task, unlabelled="-1").unlabelled == {"train": 2}
+    assert (
+        -1.0
+        in read(tmp_path, mixed * 9, [1.0], task=task, unlabelled="none").splits["train"].labels
+    )
 
 
 def test_class_names_that_are_numbers_keep_their_places(tmp_path: Path) -> None:
