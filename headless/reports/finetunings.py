@@ -42,6 +42,11 @@ class Finetuning:
         return str(self.results["model"])
 
     @property
+    def place(self) -> str:
+        """Where it was: two checkpoints, or two runs, may share a name."""
+        return str(self.options.get("model") or self.model)
+
+    @property
     def split(self) -> str:
         """The split whose scores are reported."""
         return str(self.results["reported_split"])
@@ -96,6 +101,11 @@ class TaskTable:
     def first(self) -> Finetuning:
         """One that stands for all in what the data are."""
         return self.rows[0].first
+
+    def named(self, row: Row) -> str:
+        """Where the model of a row was, if its name is that of another one too."""
+        places = {one.first.place for one in self.rows if one.first.model == row.first.model}
+        return row.first.place if len(places) > 1 else ""
 
     @property
     def baseline(self) -> dict[str, Any]:
@@ -172,7 +182,8 @@ def task_tables(finetunings: Sequence[Finetuning]) -> list[TaskTable]:
     tables: dict[str, dict[str, Row]] = {}
     for one in finetunings:
         rows = tables.setdefault(one.data, {})
-        rows.setdefault(canonical([one.model, one.recipe]), Row([])).finetunings.append(one)
+        key = canonical([one.model, one.place, one.recipe])
+        rows.setdefault(key, Row([])).finetunings.append(one)
     return [TaskTable(list(rows.values())) for rows in tables.values()]
 
 
@@ -185,7 +196,7 @@ def table_cells(table: TaskTable) -> tuple[list[Column], list[list[Cell]]]:
     rows = []
     for place, row in enumerate(table.rows):
         count = len(row.scores(metrics[0]))
-        about = [f"{count} seed{'s' * (count > 1)}", table.special(row)]
+        about = [table.named(row), f"{count} seed{'s' * (count > 1)}", table.special(row)]
         cells = [Cell(row.first.model, ", ".join(filter(None, about)))]
         for metric in metrics:
             found = estimate(row.scores(metric).values())
@@ -237,6 +248,12 @@ def _notes(table: TaskTable) -> list[str]:
     ]
     if any(len(row.scores(table.first.metrics[0])) == 1 for row in table.rows):
         notes.append("A single seed has no interval: another seed can change the order.")
+    for row in table.rows:
+        seeds = [record["seed"] for one in row.finetunings for record in one.results["seeds"]]
+        if len(set(seeds)) < len(seeds):
+            notes.append(
+                f"{row.first.model}: of a seed that was run several times the last counts."
+            )
     if any(table.special(row) for row in table.rows):
         notes.append("The models were not all fine-tuned in the same way: see below their names.")
     return list(dict.fromkeys(notes))
@@ -267,6 +284,7 @@ def _row_json(row: Row, metrics: Sequence[str]) -> dict[str, Any]:
         }
     return {
         "model": row.first.model,
+        "place": row.first.place,
         "recipe": row.first.recipe,
         "directories": [str(one.path) for one in row.finetunings],
         "scores": scores,

@@ -1,5 +1,6 @@
 """What the named directories hold: runs, classifiers that were fine-tuned, and folders of them."""
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -68,11 +69,23 @@ def _is_folder(path: Path) -> bool:
 
 
 def _is_one(path: Path) -> bool:
-    return RunDirectory(path).config.is_file() or (path / RESULTS).is_file()
+    return RunDirectory(path).config.is_file() or _has_results(path)
+
+
+def _has_results(path: Path) -> bool:
+    """Whether `headless finetune` wrote the results there, or they are damaged: others use the
+    name."""
+    try:
+        results = json.loads((path / RESULTS).read_bytes())
+    except OSError:
+        return False
+    except (ValueError, RecursionError):
+        return True
+    return isinstance(results, dict) and bool({"task", "seeds", "reported_split"} & set(results))
 
 
 def _add(places: Places, path: Path) -> None:
-    (places.finetunings if (path / RESULTS).is_file() else places.runs).append(path)
+    (places.finetunings if _has_results(path) else places.runs).append(path)
 
 
 def _below(folder: Path, depth: int) -> Iterator[Path]:
@@ -90,7 +103,7 @@ def _left_out(places: Places, path: Path, folder: Path) -> bool:
     run = RunDirectory(path)
     if any(is_moved_aside(Path(part)) for part in path.relative_to(folder).parts):
         places.left_out.append(f"{path} was moved aside: name it to compare it.")
-    elif (path / RESULTS).is_file() or run.metrics.is_file() or run.summary.is_file():
+    elif _has_results(path) or run.metrics.is_file() or run.summary.is_file():
         return False
     else:
         places.left_out.append(f"{path} has no logged point and no results yet.")

@@ -98,6 +98,24 @@ def test_seeds_of_several_directories_are_one_row(tmp_path: Path) -> None:
     ]
 
 
+def test_models_that_share_a_name_are_not_one_model(tmp_path: Path) -> None:
+    """Two checkpoints of a run, or runs of two roots, with the same seeds."""
+    paths = [
+        write_finetuning(tmp_path / str(i), scores=(v,), seeds=(1,), options={"model": place})
+        for i, (place, v) in enumerate((("old/headless-1", 0.7), ("new/headless-1", 0.8)))
+    ]
+    assert [row[0][:2] + row[1][:1] for row in cells(paths)[:2]] == [
+        ("headless-1", "old/headless-1, 1 seed", "70.0"),
+        ("headless-1", "new/headless-1, 1 seed", "80.0"),
+    ]
+
+
+def test_a_seed_that_was_run_twice_is_said(tmp_path: Path) -> None:
+    paths = [write_finetuning(tmp_path / name, scores=(0.7,), seeds=(1,)) for name in ("a", "b")]
+    html = compare(paths, tmp_path / "out").report.read_text()
+    assert "headless-1: of a seed that was run several times the last counts." in html
+
+
 def test_other_texts_are_other_tables(tmp_path: Path) -> None:
     splits = {"test": {"examples": 41}}
     paths = [

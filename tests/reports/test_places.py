@@ -57,6 +57,17 @@ def test_a_folder_and_a_run_in_it_count_once(tmp_path: Path) -> None:
     assert find_places([run, tmp_path]).runs == [run]
 
 
+def test_results_of_others_are_no_fine_tuning(tmp_path: Path) -> None:
+    """The name is a common one."""
+    run = write_run(tmp_path, "headless")
+    (tmp_path / "harness").mkdir()
+    for place in (run, tmp_path / "harness"):
+        (place / "results.json").write_text('{"lambada": {"acc": 0.5}}')
+    places = find_places([tmp_path])
+    assert (places.runs, places.finetunings, places.left_out) == ([run], [], [])
+    assert find_places([run]).runs == [run]
+
+
 def test_a_folder_without_runs(tmp_path: Path) -> None:
     (tmp_path / "a/b/c").mkdir(parents=True)
     with pytest.raises(HeadlessError, match="not a run directory"):
