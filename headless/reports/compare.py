@@ -12,12 +12,12 @@ from headless.reports.fairness import unfair
 from headless.reports.finetunings import as_json as finetunings_as_json
 from headless.reports.finetunings import read_finetuning
 from headless.reports.groups import Group, differing_settings, observing_differences, read_groups
-from headless.reports.headline import QUANTITIES, baseline_of, share_to_reach
+from headless.reports.headline import QUANTITIES, baseline_of, gap, share_to_reach
 from headless.reports.lm_heads import as_json as tuned_as_json
 from headless.reports.lm_heads import split
 from headless.reports.places import find_places
 from headless.reports.sections import build_page
-from headless.reports.statistics import difference, estimate
+from headless.reports.statistics import estimate
 
 REPORT, NUMBERS = "report.html", "compare.json"
 WAIT_SECONDS = 60.0  # for another process that writes the same report
@@ -107,9 +107,8 @@ def _group(group: Group, baseline: Group) -> dict[str, Any]:
             }
     relative = {}
     for quantity in QUANTITIES:
-        of_group, of_baseline = group.by_seed(quantity.key), baseline.by_seed(quantity.key)
-        if (gap := difference(of_group, of_baseline)) is not None:
-            relative[quantity.key] = {"difference": gap.mean, "half_width": gap.half_width}
+        if (found := gap(quantity, group, baseline)) is not None:
+            relative[quantity.key] = {"difference": found.mean, "half_width": found.half_width}
     for axis in ("tokens", "seconds"):
         share = share_to_reach(group, baseline, axis)
         relative[f"share_of_{axis}_to_reach_baseline_nll"] = {"value": share}

@@ -6,9 +6,9 @@ from typing import Any
 
 from headless.pages.numbers import is_number
 from headless.pages.page import Cell, Column, Page
-from headless.reports.fairness import same_budget, same_unit
+from headless.reports.fairness import about_lost_text, same_budget, same_tokenizer
 from headless.reports.groups import Group
-from headless.reports.headline import Quantity, marked
+from headless.reports.headline import Quantity
 from headless.reports.reading import Run, keyed
 from headless.reports.statistics import Estimate, estimate, leader, t_quantile
 from headless.runs.evaluations import Evaluation, latest
@@ -65,6 +65,12 @@ class Row:
         found = [self.results.get(str(run.directory.path)) for run in self.group.runs]
         return [None if one is None else value_of(one, metric) for one in found]
 
+    @property
+    def inexact_share(self) -> float:
+        """Of this text, or (results of earlier versions) of the one that was trained on."""
+        known = [result.settings.get("inexact_share") for result in self.results.values()]
+        return max(v if is_number(v) else self.group.inexact_share for v in known)
+
 
 @dataclass(frozen=True)
 class TaskTable:
@@ -97,6 +103,19 @@ class TaskTable:
         ]
 
     @property
+    def inexact_shares(self) -> dict[str, float]:
+        """Of this text, by the groups' labels: what their tokenizers do not give back of it."""
+        return {row.group.label: row.inexact_share for row in self.rows}
+
+    def same_unit(self, key: str) -> bool:
+        """Whether a score counts the same in all rows."""
+        if self.kind != "text" or key not in UNITS:
+            return True
+        lossy = any(self.inexact_shares.values())
+        tokenizers = same_tokenizer([row.group for row in self.rows])
+        return tokenizers or (key == "bits_per_byte" and not lossy)
+
+    @property
     def quantities(self) -> list[Quantity]:
         """The numbers to show, subsets last."""
         known = QUANTITIES.get(self.kind) or tuple(
@@ -106,6 +125,11 @@ class TaskTable:
         subsets = list(self.first.subsets) if len(self.first.subsets) <= MAX_SUBSETS else []
         parts = [percent(f"subset/{name}", name, group="by subset") for name in subsets]
         return [*known, *parts]
+
+
+def _marked(quantity: Quantity, table: TaskTable) -> str:
+    lossy = quantity.key == "bits_per_byte" and any(table.inexact_shares.values())
+    return quantity.name + "*" * lossy
 
 
 def value_of(result: Evaluation, metric: str) -> float | None:
@@ -147,17 +171,17 @@ def add_zero_shot(page: Page, groups: Sequence[Group]) -> None:
     )
     fair = same_budget(groups)
     for table in tables:
-        columns, rows = table_cells(table, groups, fair=fair)
+        columns, rows = table_cells(table, fair=fair)
         page.table(columns, rows, f"{table.title}. {ABOUT.get(table.kind, '')}", wide=True)
+        if table.kind == "text" and (lost := about_lost_text(table.inexact_shares)):
+            page.notes(lost)
 
 
-def table_cells(
-    table: TaskTable, groups: Sequence[Group], *, fair: bool
-) -> tuple[list[Column], list[list[Cell]]]:
+def table_cells(table: TaskTable, *, fair: bool) -> tuple[list[Column], list[list[Cell]]]:
     """A task's table: one row a group and head; the best mean of a column is strong."""
     quantities = table.quantities
     columns = [Column("objective", "head, runs", "left")]
-    columns += [Column(marked(q, groups), q.unit, "right", q.group) for q in quantities]
+    columns += [Column(_marked(q, table), q.unit, "right", q.group) for q in quantities]
     means = {q.key: [estimate(row.values(q.key)) for row in table.rows] for q in quantities}
     best = {q.key: _best(q, table.rows, means[q.key]) if fair else None for q in quantities}
     rows = []
@@ -166,8 +190,7 @@ def table_cells(
         cells = [Cell(row.group.label, about, swatch=row.group.index)]
         for q in quantities:
             found = means[q.key][number]
-            comparable = table.kind != "text" or q.key not in UNITS or same_unit(q.key, groups)
-            strong = comparable and best[q.key] == number
+            strong = table.same_unit(q.key) and best[q.key] == number
             text = q.text(found.mean if found else None)
             cells.append(Cell(text, _detail(q, row, found), strong=strong))
         rows.append(cells)

@@ -1,6 +1,6 @@
 """What a reader must know before comparing: sentences on what differs besides the objective."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from headless.files import is_moved_aside
@@ -105,13 +105,17 @@ def same_unit(key: str, groups: Sequence[Group]) -> bool:
 
 def inexact(groups: Sequence[Group]) -> list[str]:
     """What bits per byte does not say where a tokenizer does not give the text back."""
-    lossy = [group for group in groups if group.inexact_share > 0]
+    return about_lost_text({group.label: group.inexact_share for group in groups})
+
+
+def about_lost_text(shares: Mapping[str, float]) -> list[str]:
+    """See `inexact`, of the share of a text by the label of whose tokenizer changes it."""
+    lossy = ", ".join(f"{k}: {compact(100 * v, 2)} %" for k, v in shares.items() if v > 0)
     if not lossy:
         return []
-    shares = ", ".join(f"{g.label}: {compact(100 * g.inexact_share, 2)} %" for g in lossy)
     return [
         "* Bits per byte counts the bytes of the text as it was, but the tokenizer does not give "
-        f"all of it back. Share of the bytes in documents that it changes: {shares}. What it drops "
+        f"all of it back. Share of the bytes in documents that it changes: {lossy}. What it drops "
         "is not predicted, so this is no fair number between tokenizers."
     ]
 

@@ -23,7 +23,7 @@ from headless.reports.fairness import (
 )
 from headless.reports.groups import Group
 from headless.reports.plots import group_curves, mean_curve
-from headless.reports.statistics import Estimate, difference, estimate, leader, noise_rank
+from headless.reports.statistics import Estimate, difference, estimate, leader
 
 # How a number is written: counts with a prefix, or a fixed number of decimals.
 Digits = int | Literal["compact"]
@@ -58,6 +58,7 @@ class Quantity:
 
 COST, SCORES, GEOMETRY = "cost", "validation, under the objective's LM head", "geometry"
 RANK = "geometry/effective_rank/last_layer"
+STATES, NOISE = "geometry/states", "geometry/effective_rank/null"
 MEMORY = ("peak_memory_gib", "peak_validation_memory_gib")
 CLOCKED = ("seconds", "tokens_per_second")
 QUANTITIES = (
@@ -149,14 +150,11 @@ def memory_of(groups: Sequence[Group], key: str = MEMORY[0]) -> tuple[str, str]:
 
 
 def noise_ranks(groups: Sequence[Group]) -> list[tuple[int, float]]:
-    """How many vectors the last layer's effective rank is of, and that of as many Gaussian ones:
-    what a sample of that size can show at most."""
+    """How many states the last layer's effective rank is of, and the rank of as many Gaussian
+    vectors: what a sample of that size can show at most. As the runs measured them."""
     runs = [run for group in groups for run in group.runs]
-    sizes = {(run.probe_vectors, run.width) for run in runs}
-    return [
-        (count, noise_rank(count, width))
-        for count, width in sorted((count, width) for count, width in sizes if count and width)
-    ]
+    logged = [(run.value(STATES), run.value(NOISE)) for run in runs]
+    return sorted({(int(count), round(rank, 1)) for count, rank in logged if count and rank})
 
 
 def baseline_of(groups: Sequence[Group], name: str | None = None) -> Group:
@@ -219,22 +217,39 @@ def relative(
         row = [Cell(group.label, "baseline" if group is baseline else "", swatch=group.index)]
         for key in ratios:
             one, other = estimate(group.values(key)), estimate(baseline.values(key))
-            if key in MEMORY and memory_of([group]) != memory_of([baseline]):
-                other = None  # of another device, or of more than training
-            if key in CLOCKED and not same_clock([group, baseline]):
-                other = None
-            ratio = one.mean / other.mean if one and other and other.mean else None
+            same = _same_measure(key, group, baseline)
+            ratio = one.mean / other.mean if same and one and other and other.mean else None
             row.append(Cell(decimals(ratio, 2)))
         for quantity in deltas:
-            found = difference(group.by_seed(quantity.key), baseline.by_seed(quantity.key))
-            if not same_unit(quantity.key, [group, baseline]):
-                found = None
-            same = group is baseline
-            text = "0" if same else signed(quantity, found)
-            row.append(Cell(text, "" if same else quantity.interval(found)))
+            found = gap(quantity, group, baseline)
+            if group is baseline:
+                row.append(Cell("0"))
+            else:
+                row.append(Cell(signed(quantity, found), quantity.interval(found)))
         row += [Cell(reached(group, baseline, axis)) for axis in ("tokens", "seconds")]
         rows.append(row)
     return columns, rows
+
+
+def gap(quantity: Quantity, group: Group, baseline: Group) -> Estimate | None:
+    """How much larger a group's value is; None where it is not known, or measures another thing."""
+    if not _same_measure(quantity.key, group, baseline):
+        return None
+    return difference(group.by_seed(quantity.key), baseline.by_seed(quantity.key))
+
+
+def _same_measure(key: str, group: Group, baseline: Group) -> bool:
+    """Memory of one device and of training alone, seconds of the same steps, scores of one unit."""
+    both = [group, baseline]
+    if key in MEMORY:
+        return memory_of([group], key) == memory_of([baseline], key)
+    if key in CLOCKED:
+        return same_clock(both)
+    return not key.startswith("val/") or same_unit(key, both)
+
+
+def _same_course(axis: str, group: Group, baseline: Group) -> bool:
+    return all(_same_measure(key, group, baseline) for key in ("val/nll", axis))
 
 
 def signed(quantity: Quantity, found: Estimate | None) -> str:
@@ -245,17 +260,16 @@ def signed(quantity: Quantity, found: Estimate | None) -> str:
 
 def reached(group: Group, baseline: Group, axis: str) -> str:
     """The share of the baseline's budget after which a group's mean nll is the baseline's last."""
-    clocked = axis == "tokens" or same_clock([group, baseline])
-    if not clocked or not same_tokenizer([group, baseline]):
+    if not _same_course(axis, group, baseline):
         return MISSING
     share = share_to_reach(group, baseline, axis)
-    if share is None:
-        return "not reached"
-    return f"{share:.2f}"
+    return "not reached" if share is None else f"{share:.2f}"
 
 
 def share_to_reach(group: Group, baseline: Group, axis: str) -> float | None:
     """See `reached`; linear between validations, None where it is never reached or not known."""
+    if not _same_course(axis, group, baseline):
+        return None
     mine, others = (group_curves(g, "val/nll", axis) for g in (group, baseline))
     if not mine or not others:
         return None

@@ -43,7 +43,8 @@ DEFINITIONS = (
      "it down: noise is what as many Gaussian vectors of independent entries have, by the law of "
      "Marchenko and Pastur."),
     ("± ", "95 % interval of the mean over seeds, Student's t with n − 1 degrees of freedom. "
-     "Differences from the baseline are paired by seed where the seeds are the same."),
+     "Differences from the baseline are paired by the seeds that both have; with fewer than two of "
+     "these the interval is Welch's."),
 )  # fmt: skip
 
 

@@ -90,15 +90,6 @@ class Run:
         return int(width) if width else None
 
     @property
-    def probe_vectors(self) -> int | None:
-        """How many hidden states of a layer its geometry is measured on, position 0 left out."""
-        count = self.flat_config.get("geometry.num_sequences")
-        length = self.flat_config.get("data.sequence_length")
-        if not (is_number(count) and is_number(length) and count > 0 and length > 1):
-            return None
-        return int(count * (length - 1))
-
-    @property
     def tokenizer(self) -> str | None:
         """A digest of the tokenizer."""
         return self.summary.get("tokenizer_sha256")

@@ -9,8 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from headless.pages.numbers import is_number
 
 LEVEL = 0.95
@@ -51,8 +49,9 @@ def difference(
     """How much larger `values` are than `baseline`; both by seed.
 
     Runs with the same seed saw the same data in the same order, so their differences are what is
-    averaged (a paired t interval). Without two common seeds: the difference of the means, with
-    Welch's interval where both have several runs, and none where one has a single run.
+    averaged (a paired t interval); where one has a single run, that of the seed which both have.
+    Otherwise: the difference of the means, with Welch's interval where both have several runs, and
+    without one where one has a single run.
     """
     pairs = [
         x - y
@@ -93,16 +92,3 @@ def leader(
         ):
             return place
     return None
-
-
-def noise_rank(vectors: int, width: int) -> float:
-    """The effective rank that as many Gaussian vectors of independent entries have, by the law of
-    their singular values (Marchenko and Pastur, 1967): what a sample of this size can show."""
-    few, many = sorted((vectors, width))
-    ratio = few / many
-    low, high = 1 - math.sqrt(ratio), 1 + math.sqrt(ratio)
-    angles = (np.arange(20_000) + 0.5) * math.pi / 20_000
-    s = (low + high) / 2 + (high - low) / 2 * np.cos(angles)
-    density = np.sqrt((high**2 - s**2) * (s**2 - low**2)) / s * np.sin(angles)
-    mean, entropy = (np.average(values, weights=density) for values in (s, s * np.log(s)))
-    return float(few * mean * np.exp(-entropy / mean))

@@ -13,9 +13,11 @@ from headless.geometry import (
     MarchenkoPastur,
     bulk_std,
     compare_with_noise,
+    effective_rank,
     log_distance,
     singular_spectrum,
 )
+from headless.geometry.marchenko_pastur import effective_rank_of_noise
 
 SHAPES = [(300, 300), (900, 300), (200, 600), (4000, 64)]
 
@@ -107,3 +109,9 @@ def test_log_distance_is_a_mean_of_logs() -> None:
     assert log_distance(values, values * 3) == pytest.approx(2 * math.log(3))
     assert log_distance(values, values) == 0
     assert math.isfinite(log_distance(values, torch.tensor([1.0, 0.0, 0.0])))
+
+
+@pytest.mark.parametrize("shape", [(250, 64), (120, 300), (500, 96), (9, 64)])
+def test_the_effective_rank_of_noise(shape: tuple[int, int]) -> None:
+    drawn = [float(effective_rank(noise(shape, seed=seed))) for seed in range(3)]
+    assert effective_rank_of_noise(*shape) == pytest.approx(sum(drawn) / 3, rel=0.01)

@@ -395,6 +395,12 @@ def test_bits_per_byte_of_a_text_that_is_not_given_back(
     assert "Compare bits per byte" not in warning
     assert "cannot be compared" in warning
     assert cells(relative(groups))[1]["Δ bits/byte*"].text == "–"
+    compare(runs, tmp_path / "out", overwrite=True)
+    numbers = json.loads((tmp_path / "out/compare.json").read_text())
+    found = numbers["groups"][1]["relative_to_baseline"]
+    assert not any(key.startswith("val/") for key in found)  # no more than the page says
+    assert found["share_of_tokens_to_reach_baseline_nll"] == {"value": None}
+    assert "peak_memory_gib" in found
 
 
 def test_bold_says_more_than_chance(tmp_path: Path) -> None:
@@ -425,12 +431,15 @@ def test_bold_says_more_than_chance(tmp_path: Path) -> None:
 
 
 def test_effective_rank_stands_beside_what_its_sample_can_show(tmp_path: Path) -> None:
+    """What the runs say of their sample: the config knows no default, nor how short a text is."""
     runs = write_runs(tmp_path / "runs", seeds=(1,))
+    assert headline(read_groups(runs))[0][-1].unit == "of 192"
+    edit_config(runs[0], "geometry.num_sequences", 64)
     for run in runs:
-        edit_config(run, "geometry.num_sequences", 2)
-    columns, _ = headline(read_groups(runs))
-    # of 2 sequences of 127: 254 Gaussian vectors in 192 dimensions have 167.6 to 167.9
-    assert columns[-1].unit == "of 192, noise 168"
+        with open(run / "metrics.jsonl", "a") as file:
+            values = {"geometry/states": 254.0, "geometry/effective_rank/null": 167.72}
+            file.write(json.dumps({"progress/step": 400, **values}) + "\n")
+    assert headline(read_groups(runs))[0][-1].unit == "of 192, noise 168"
     _, _, html = run_compare(runs, tmp_path / "out")
     assert "254 vectors, Gaussian ones: 168" in html
 

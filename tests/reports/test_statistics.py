@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from headless.reports.statistics import difference, estimate, leader, noise_rank
+from headless.reports.statistics import difference, estimate, leader
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=20))
@@ -76,12 +76,3 @@ def test_the_leader_is_ahead_of_all_others_by_more_than_chance() -> None:
     assert leader([sure], "lower") is None
     assert leader([{1: 1.0}, {1: 2.0}], "lower") is None  # a seed each
     assert leader([sure, {1: None}], "lower") is None
-
-
-@pytest.mark.parametrize(("vectors", "width"), [(250, 64), (120, 300), (500, 96)])
-def test_the_effective_rank_of_noise(vectors: int, width: int) -> None:
-    x = np.random.default_rng(0).standard_normal((vectors, width))
-    values = np.linalg.svd(x, compute_uv=False)
-    shares = values / values.sum()
-    expected = np.exp(-(shares * np.log(shares)).sum())
-    assert noise_rank(vectors, width) == pytest.approx(expected, rel=0.01)

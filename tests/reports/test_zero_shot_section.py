@@ -39,20 +39,18 @@ def add(run: Path, *results: Evaluation) -> None:
 
 def texts(runs: list[Path]) -> list[list[list[str]]]:
     """The cells of every table: text and detail."""
-    groups = read_groups(runs)
     return [
         [
             [f"{cell.text} {cell.detail}".strip() for cell in row]
-            for row in table_cells(table, groups, fair=True)[1]
+            for row in table_cells(table, fair=True)[1]
         ]
-        for table in task_tables(groups)
+        for table in task_tables(read_groups(runs))
     ]
 
 
 def strong(runs: list[Path], fair: bool = True) -> list[list[bool]]:
-    groups = read_groups(runs)
-    (table,) = task_tables(groups)
-    return [[cell.strong for cell in row[1:]] for row in table_cells(table, groups, fair=fair)[1]]
+    (table,) = task_tables(read_groups(runs))
+    return [[cell.strong for cell in row[1:]] for row in table_cells(table, fair=fair)[1]]
 
 
 def test_means_and_intervals_over_seeds(tmp_path: Path) -> None:
@@ -136,6 +134,30 @@ def test_token_scores_of_a_text_need_one_tokenizer(tmp_path: Path) -> None:
     # Bits per byte is no fair number where a tokenizer does not give the text back.
     edit_json(runs[1] / "summary.json", inexact_share=0.2)
     assert strong(runs)[1] == [False, False, False, True]
+
+
+def test_what_a_tokenizer_loses_of_this_text_counts(tmp_path: Path) -> None:
+    """Not what it loses of the one that was trained on."""
+    runs = write_runs(tmp_path / "runs", seeds=(1,))
+    metrics, errors = {"bits_per_byte": 2.0}, {"bits_per_byte": 0.01}
+    for run, share in zip(runs, (0.0, 0.25), strict=True):
+        values = {"metrics": metrics, "errors": errors, "settings": {"inexact_share": share}}
+        add(run, result(0, kind="text", **values))
+        metrics = {"bits_per_byte": 1.0}
+    edit_json(runs[1] / "summary.json", tokenizer_sha256="cd" * 32)
+    assert not any(map(any, strong(runs)))
+    (table,) = task_tables(read_groups(runs))
+    assert "bits/byte*" in [column.name for column in table_cells(table, fair=True)[0]]
+    html = compare(runs, tmp_path / "out").report.read_text()
+    assert "Share of the bytes in documents that it changes: headless (CWT): 25 %" in html
+    for run in runs:  # a text that both give back, of all that they were trained on
+        edit_json(run / "summary.json", inexact_share=0.5)
+        share = {"settings": {"inexact_share": 0.0}}
+        add(run, result(0, kind="text", metrics=metrics, errors=errors, **share))
+        metrics = {"bits_per_byte": 0.5}
+    (table,) = task_tables(read_groups(runs))
+    assert "bits/byte" in [column.name for column in table_cells(table, fair=True)[0]]
+    assert strong(runs)[1][2]
 
 
 def test_a_lead_of_one_seed_without_a_standard_error_is_no_lead(tmp_path: Path) -> None:
