@@ -34,6 +34,9 @@ GLOBAL = ("--model.objective.negatives", "global")
 LEARNED = ("--model.objective.learn_temperature", "true")
 UNEVEN = ("--trainer.limit_train_batches", "3")
 SPARSE: dict[str, Any] = {"sparse": True, "objective": "CrossEntropy"}
+# Every look at a model takes longer than its training: some cases, of each kind, are looked at.
+QUIET = ("--laboratory.enabled", "false", "--samples.every_n_steps", "1000")
+WATCHED = ("one", "ddp", "fsdp", "fsdp-whole", "fsdp-stopped", "fsdp-resumed")
 EXTRAS = ("double", "stop_at", "sparse", "lost_at")
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
@@ -146,6 +149,7 @@ def runs(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
             *("--trainer.log_every_n_steps", "1", "--checkpoint.every_n_steps", "4"),
             *("--samples.every_n_steps", "4", "--samples.max_new_tokens", "3"),
             *("--geometry.every_n_steps", "4", "--throughput.every_n_steps", "2"),
+            *(() if name in WATCHED else QUIET),
             *case["options"],
         ]
 
@@ -391,7 +395,8 @@ def test_buffers_are_not_sent_at_every_step(runs: Runs) -> None:
 
 def test_under_slurm(run_arguments: Callable[..., list[str]], tmp_path: Path) -> None:
     """What `srun` starts: one process a task that finds its rank in SLURM's variables."""
-    arguments = run_arguments("slurm", "--trainer.max_steps", "4", *DDP, "--trainer.num_nodes", "1")
+    more = ("--trainer.max_steps", "4", *DDP, "--trainer.num_nodes", "1")
+    arguments = run_arguments("slurm", *more, *QUIET)
     variables = {
         **os.environ,
         **{"OMP_NUM_THREADS": "1", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2"},
