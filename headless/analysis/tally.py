@@ -99,8 +99,9 @@ def in_words(found: Tally, twin: str = "") -> list[str]:
     if twin:
         told = [
             f"{_hold(found.alone)} in this model and in neither of its two random twins ({twin}); "
-            f"the twins differ from each other in {found.null}. They read an eighth of the text, "
-            "which may decide where a number is near its criterion.",
+            f"the twins differ from each other in {found.null}. Of a text they read "
+            "less, an eighth where that is enough, which may decide where a number is near its "
+            "criterion.",
             f"The model agrees with {found.agrees} of the {found.asked} findings of the literature "
             f"that could be asked of it (of {found.claims}), but {found.both} of these hold in "
             "random weights as well and say nothing about training"

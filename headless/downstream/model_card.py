@@ -71,7 +71,8 @@ def _about_padding(facts: dict[str, Any]) -> list[str]:
     return [
         "",
         "The tokenizer pads on the left, as `generate` needs it: pass the attention mask on "
-        '(`model.generate(**tokenizer(prompts, return_tensors="pt", padding=True))`).',
+        '(`model.generate(**tokenizer(prompts, return_tensors="pt", padding=True))`). Scores of a '
+        'padded batch without `generate` need `tokenizer.padding_side = "right"`.',
     ]
 
 
