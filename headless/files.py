@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ from headless.errors import HeadlessError
 
 NO_RIGHT = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 LEASE_SECONDS = 60.0  # without a sign of life from another host's process, its lock is void
+NAMESPACE = "?pidns-"  # what comes before the process namespace in the name of a lock's host
 
 
 @contextmanager
@@ -84,7 +86,7 @@ def exclusive(path: Path, *, patience: float = 0.0) -> Iterator[None]:
     """
     from filelock import SoftFileLease, Timeout
 
-    path = _named(path)
+    path = place_of(path)
     file = path.with_name(f".{path.name}.lock")
     lease = SoftFileLease(file, lease_duration=LEASE_SECONDS, thread_local=False)
     try:
@@ -92,14 +94,19 @@ def exclusive(path: Path, *, patience: float = 0.0) -> Iterator[None]:
         try:
             lease.acquire(timeout=patience, poll_interval=0.05)
         except Timeout:
-            if _holder(file)[0] == os.uname().nodename:
+            host, process = _holder(file)
+            if _is_here(host):
                 raise
+            sys.stderr.write(
+                f"headless: {path} is locked by process {process} on {_name(host)}: waiting "
+                f"whether that gives a sign of life within {LEASE_SECONDS:.0f} s\n"
+            )
             lease.acquire(timeout=LEASE_SECONDS + 5.0, poll_interval=0.5)
     except Timeout:
         host, process = _holder(file)
         raise HeadlessError(
-            f"{path} is being written to by process {process} on {host}: wait for it or stop it "
-            f"(its lock is {file})"
+            f"{path} is being written to by process {process} on {_name(host)}: wait for it or "
+            f"stop it (its lock is {file})"
         ) from None
     except OSError as error:
         if error.errno in NO_RIGHT:
@@ -111,8 +118,10 @@ def exclusive(path: Path, *, patience: float = 0.0) -> Iterator[None]:
         lease.release()
 
 
-def _named(path: Path) -> Path:
-    """The same place with a name of its own: "." and ".." have none."""
+def place_of(path: Path) -> Path:
+    """The same place by the one name that can be renamed: not by a link, nor as "." or ".."."""
+    if path.is_symlink():
+        return Path(os.path.realpath(path))
     return path if path.name not in ("", "..") else Path(os.path.abspath(path))
 
 
@@ -124,6 +133,18 @@ def _holder(file: Path) -> tuple[str | None, str | None]:
         return None, None
     values = {name: value for name, _, value in lines}
     return values.get("host"), values.get("pid")
+
+
+def _is_here(host: str | None) -> bool:
+    """Whether the processes of a lock's host can be seen: in a container it names its processes."""
+    name, mark, namespace = (host or "").partition(NAMESPACE)
+    if name != os.uname().nodename:
+        return False
+    return not mark or namespace == f"{os.stat('/proc/self/ns/pid').st_ino:x}"
+
+
+def _name(host: str | None) -> str:
+    return (host or "").partition(NAMESPACE)[0]
 
 
 @contextmanager
@@ -153,7 +174,11 @@ def new_directory(
         HeadlessError: there is something and it may not be replaced, another process writes to
             it, or there is no right to.
     """
-    path = _named(path)
+    path = place_of(path)
+    if os.path.ismount(path):
+        raise HeadlessError(
+            f"{path} is where a disk is mounted: give a directory on it as {option}"
+        )
     with exclusive(path):
         replaced = path.with_name(f".{path.name}.replaced")
         _clear_leftovers(path, replaced)

@@ -98,7 +98,9 @@ def test_two_writers_exclude_each_other_and_a_killed_one_leaves_nothing(tmp_path
     assert (tmp_path / "out" / "file").read_text() == "mine"
 
 
-def test_a_lock_of_another_host_holds_while_it_gives_signs_of_life(tmp_path, holder, monkeypatch):
+def test_a_lock_of_another_host_holds_while_it_gives_signs_of_life(
+    tmp_path, holder, monkeypatch, capsys
+):
     lock = tmp_path / ".out.lock"
     text = lock.read_text()
     here = os.uname().nodename
@@ -108,6 +110,20 @@ def test_a_lock_of_another_host_holds_while_it_gives_signs_of_life(tmp_path, hol
     monkeypatch.setattr(files, "LEASE_SECONDS", 0.5)
     with exclusive(tmp_path / "out"):  # silent for longer than a lease
         assert f"host={here}" in lock.read_text()
+    assert (
+        f"locked by process {holder.pid} on elsewhere" in capsys.readouterr().err
+    )  # a wait is said
+
+
+def test_a_process_of_this_container_is_seen(tmp_path, holder, monkeypatch):
+    """There the name of a lock's host has the processes' namespace behind it."""
+    lock, here = tmp_path / ".out.lock", os.uname().nodename
+    namespace = f"{os.stat('/proc/self/ns/pid').st_ino:x}"
+    text = lock.read_text().replace("60.0", "0.5")
+    monkeypatch.setattr(files, "LEASE_SECONDS", 0.5)
+    lock.write_text(text.replace(f"host={here}", f"host={here}?pidns-{namespace}"))
+    with pytest.raises(HeadlessError, match=rf"by process {holder.pid} on {here}: wait"):
+        make(tmp_path / "out", "mine", overwrite=True)
 
 
 def test_a_killed_replacement_is_put_back(tmp_path):
@@ -165,3 +181,30 @@ def test_a_place_without_a_name_of_its_own(tmp_path, monkeypatch):
     with pytest.raises(HeadlessError, match="exists"):
         make(Path("."), "new")
     assert names(tmp_path) == ["file"]
+
+
+def test_a_link_is_filled_where_it_leads(tmp_path):
+    """A place on another disk; by its own name and by the link's it is one place."""
+    disk, link = tmp_path / "disk", tmp_path / "here" / "out"
+    (disk / "out").mkdir(parents=True)
+    link.parent.mkdir()
+    link.symlink_to(disk / "out")
+    make(link, "first")
+    make(link, "second", overwrite=True)
+    assert link.is_symlink()
+    assert (disk / "out" / "file").read_text() == "second"
+    assert names(disk) == ["out", "out.old-1"]
+    with (
+        exclusive(link),
+        pytest.raises(HeadlessError, match="written to by process"),
+        exclusive(disk / "out"),
+    ):
+        pass
+
+
+def test_where_a_disk_is_mounted_nothing_can_be_renamed_to(tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path).name == "out")
+    with pytest.raises(HeadlessError, match="give a directory on it as --output"):
+        make(tmp_path / "out", "new")
+    assert names(tmp_path / "out") == []

@@ -206,7 +206,7 @@ def _begin(
         describe,
         resume=cli.run.resume,
         overwrite=cli.run.overwrite,
-        keep_points=step > 0,
+        step=step,
         made_a_step=lambda: cli.trainer.global_step > step,
     ):
         _say_what_is_trained(cli)

@@ -6,8 +6,9 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from headless.files import move_aside, write_bytes
+from headless.files import move_aside, place_of, write_bytes
 from headless.runs.directory import RunDirectory
+from headless.runs.metrics import read_metrics
 
 Describe = Callable[[RunDirectory], None]
 
@@ -19,7 +20,7 @@ def begin_run(
     *,
     resume: bool = False,
     overwrite: bool = False,
-    keep_points: bool = False,
+    step: int = 0,
     made_a_step: Callable[[], bool] = lambda: False,
 ) -> Iterator[None]:
     """Make the directory, or use the one that is there, for the block in which the run trains.
@@ -33,26 +34,44 @@ def begin_run(
         describe: writes what the run is.
         resume: use what is there.
         overwrite: replace what is there.
-        keep_points: of a run that goes on from a checkpoint; without one it logs them again.
-        made_a_step: asked when the block ends with an error.
+        step: of the checkpoint that it goes on from; without one it logs all points again.
+        made_a_step: asked when the block ends with an error, beside what the directory tells: some
+            strategies train in processes of their own.
 
     Raises:
         HeadlessError: as `RunDirectory.check_place`.
     """
     run.check_place(resume=resume, overwrite=overwrite)
     if resume and run.is_run:
-        undo = _use(run, describe, keep_points)
+        undo = _use(run, describe, keep_points=step > 0)
     else:
         undo = _make(run, describe)
+    begun = _written(run)
     try:
         yield
     except BaseException:
-        if not made_a_step():
+        if not made_a_step() and not _has_trained(run, step, begun):
             undo()
         raise
 
 
-def _use(run: RunDirectory, describe: Describe, keep_points: bool) -> Callable[[], None]:
+def _written(run: RunDirectory) -> list[tuple[int, int] | None]:
+    """What shows that its checkpoint or its points were written anew."""
+    found = (path.stat() if path.is_file() else None for path in (run.last_checkpoint, run.metrics))
+    return [one and (one.st_ino, one.st_mtime_ns) for one in found]
+
+
+def _has_trained(run: RunDirectory, step: int, begun: list[tuple[int, int] | None]) -> bool:
+    """Whether there is a new checkpoint, or a new point of a later step."""
+    checkpoint, points = _written(run)
+    if checkpoint != begun[0]:
+        return True
+    return points != begun[1] and any(
+        point.get("progress/step", 0) > step for point in read_metrics(run.metrics)
+    )
+
+
+def _use(run: RunDirectory, describe: Describe, *, keep_points: bool) -> Callable[[], None]:
     files = (run.config, run.environment, run.metrics, run.samples)
     before = {file: file.read_bytes() if file.is_file() else None for file in files}
     there = set(run.path.iterdir())
@@ -79,7 +98,7 @@ def _use(run: RunDirectory, describe: Describe, keep_points: bool) -> Callable[[
 
 
 def _make(run: RunDirectory, describe: Describe) -> Callable[[], None]:
-    path = run.path
+    path = place_of(run.path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = RunDirectory(path.with_name(f".{path.name}.partial-{secrets.token_hex(4)}"))
     try:
