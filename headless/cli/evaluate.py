@@ -112,7 +112,7 @@ def evaluate(
                 ]
         done += found
         for evaluation in found:  # each task at once: a later one may fail
-            _save(evaluation, place)
+            place = _save(evaluation, place, output)
     show(done, f"{loaded.place}, {loaded.head} head")
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -228,17 +228,22 @@ def _check_output(output: Path | None, overwrite: bool) -> None:
         )
 
 
-def _save(evaluation: Evaluation, place: Path | None) -> None:
+def _save(evaluation: Evaluation, place: Path | None, output: Path | None) -> Path | None:
+    """Add it to the results of its model; returns where the next one goes.
+
+    What cannot be written there goes to `output` alone.
+    """
     if place is None:
-        return
+        return None
     try:
         append_evaluation(place, evaluation)
-    except HeadlessError as error:
-        raise HeadlessError(f"{error}; --output FILE writes elsewhere") from error
-    except PermissionError as error:
-        raise HeadlessError(
-            f"{place} cannot be written: give --output FILE, or copy the model elsewhere"
-        ) from error
+    except (HeadlessError, PermissionError) as error:
+        reason = f"{place} cannot be written" if isinstance(error, OSError) else str(error)
+        if output is None:
+            raise HeadlessError(f"{reason}; --output FILE writes elsewhere") from error
+        print(f"headless: {reason}; the results go to {output} alone", file=sys.stderr)
+        return None
+    return place
 
 
 def main(arguments: list[str]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from headless.cli.main import main
+from headless.errors import HeadlessError
 from headless.runs.evaluations import Evaluation, read_evaluations
 
 PAIRS = [
@@ -289,3 +290,21 @@ def test_lost_text_is_said_beside_bits_per_byte(capsys: pytest.CaptureFixture[st
         show([replace(found, settings=settings)], "a model")
         out = capsys.readouterr().out
         assert (said in out) if said else ("note" not in out)
+
+
+def test_a_run_that_cannot_be_written_to(train, files: Path, tmp_path, capsys, monkeypatch) -> None:
+    """Its results go where --output says; without that it is asked for."""
+    run, output = train("run"), tmp_path / "results.jsonl"
+
+    def refuse(*arguments: object) -> None:
+        raise HeadlessError("evaluations.jsonl cannot be written: Read-only file system")
+
+    monkeypatch.setattr("headless.cli.evaluate.append_evaluation", refuse)
+    arguments = ["--model", str(run), "--tasks", f"blimp:{files}/pairs.jsonl"]
+    assert "--output FILE writes elsewhere" in fails(arguments, capsys)
+    assert main(["evaluate", *arguments, "--output", str(output)]) == 0
+    said = capsys.readouterr()
+    assert "Read-only file system; the results go to" in said.err
+    assert said.out.splitlines()[-1] == f"results: {output}"
+    assert len(read_evaluations(output)) == 1
+    assert not (run / "evaluations.jsonl").exists()
