@@ -46,7 +46,8 @@ def restore_position(checkpoint: dict[str, Any], sampler: BlockSampler, trainer:
         HeadlessError: as `find_position`.
     """
     batches_seen = find_position(checkpoint, sampler)
-    if trainer.limit_train_batches not in (None, 1.0) or trainer.overfit_batches:
+    limit = trainer.limit_train_batches  # 1 is one batch, 1.0 all of them
+    if isinstance(limit, int) or limit not in (None, 1.0) or trainer.overfit_batches:
         return batches_seen
     epoch, read = divmod(batches_seen, len(sampler))
     loops = checkpoint["loops"]["fit_loop"]

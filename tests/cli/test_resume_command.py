@@ -183,6 +183,18 @@ def test_a_checkpoint_that_counts_batches_only(run: Path, options) -> None:
     assert torch.equal(torch.cat(rows), torch.cat(expected)[: 2 * 3])
 
 
+def test_epochs_of_one_batch_are_counted_as_such(options, tmp_path: Path) -> None:
+    """To Lightning 1 is one batch and 1.0 are all of them."""
+    epochs = ("--trainer.limit_train_batches", "1", "--trainer.max_epochs", "5")
+    more = (*epochs, "--trainer.max_steps", "-1", "--trainer.val_check_interval", "1")
+    stops = (*more, "--checkpoint.every_n_steps", "1", *RESUME)
+    with pytest.raises(RuntimeError, match="stopped"):
+        train(options(*stops), Watcher(stop_at=3))
+    train(options(*stops))
+    points = read_metrics(tmp_path / "runs" / "run" / "metrics.jsonl")
+    assert [p["progress/step"] for p in points if "train/loss" in p] == [1, 2, 3, 4, 5]
+
+
 def test_a_start_anew_takes_the_tokenizer_of_its_data(run: Path, options, dataset: Path) -> None:
     """Where there is no checkpoint yet, whatever an earlier start left."""
     (run / "checkpoints" / "last.ckpt").unlink()
