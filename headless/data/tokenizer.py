@@ -118,9 +118,10 @@ def _as_in_file(tokenizer: Any, source: str) -> Any:
     file = cached_file(source, "tokenizer.json", _raise_exceptions_for_missing_entries=False)
     if file is None:
         return tokenizer
-    if _pipeline(tokenizer) == _parts(Path(file).read_text(encoding="utf-8")):
+    if _pipeline(tokenizer) == _parts(Tokenizer.from_file(file).to_str()):
         return tokenizer
     own: Any = PreTrainedTokenizerFast.from_pretrained(source)
+    own.model_input_names = tokenizer.model_input_names  # a BERT tells the texts of a pair apart
     known = own.get_vocab()
     for name, token in tokenizer.special_tokens_map.items():
         if getattr(own, name, None) is None and str(token) in known:  # the class's own default

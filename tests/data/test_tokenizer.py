@@ -117,6 +117,30 @@ def test_the_ids_are_those_of_tokenizer_json_whatever_class_is_named(tmp_path: P
     assert load_tokenizer(str(tmp_path / "again")).encode(PROBE) == truth.encode(PROBE).ids
 
 
+def test_a_file_of_an_older_library_is_not_taken_for_another_pipeline(tmp_path: Path) -> None:
+    """It leaves out what has a default now; the class that is named stays."""
+    as_fast_tokenizer(TRAINED).save_pretrained(tmp_path)
+    file, config = tmp_path / "tokenizer.json", tmp_path / "tokenizer_config.json"
+    config.write_text(json.dumps({"tokenizer_class": "GPT2TokenizerFast"}))
+    AutoTokenizer.from_pretrained(tmp_path).save_pretrained(tmp_path)
+    content = json.loads(file.read_text())
+    del content["model"]["ignore_merges"], content["model"]["byte_fallback"]
+    content["model"]["merges"] = [" ".join(pair) for pair in content["model"]["merges"]]
+    file.write_text(json.dumps(content))
+    assert type(load_tokenizer(str(tmp_path))) is type(AutoTokenizer.from_pretrained(tmp_path))
+
+
+def test_a_class_that_is_passed_over_leaves_its_inputs(tmp_path: Path) -> None:
+    """A BERT is told which text of a pair a token is of."""
+    write_own_digits(tmp_path, tokenizer_class="BertTokenizerFast")
+    loaded = load_tokenizer(str(tmp_path))
+    assert "token_type_ids" in loaded.model_input_names
+    assert (
+        loaded.encode(PROBE)
+        == Tokenizer.from_file(str(tmp_path / "tokenizer.json")).encode(PROBE).ids
+    )
+
+
 def test_special_tokens_that_only_the_class_names_are_kept(tmp_path: Path) -> None:
     truth = write_own_digits(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "GPT2TokenizerFast"}')
