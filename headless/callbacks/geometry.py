@@ -18,6 +18,7 @@ from headless.geometry.marchenko_pastur import effective_rank_of_noise
 
 ENOUGH = 8  # states for each dimension: noise then has an effective rank of 0.98 D
 AT_LEAST = 8  # sequences, for the states of position 0
+ROOM = 2**30  # bytes that the states of all layers may take: they grow with the width squared
 
 
 class GeometryMonitor(PeriodicMonitor):
@@ -43,7 +44,7 @@ class GeometryMonitor(PeriodicMonitor):
     Args:
         every_n_steps: optimizer steps between two reports.
         num_sequences: of the fixed text; None: eight, or more where they have fewer states than
-            eight times the hidden size.
+            eight times the hidden size and 1 GiB holds those of all layers.
     """
 
     looks_at_weights = True
@@ -84,7 +85,10 @@ class GeometryMonitor(PeriodicMonitor):
         wanted = self.num_sequences
         if wanted is None:
             each = max(1, data.sequence_length - 1)
-            wanted = max(AT_LEAST, -(-ENOUGH * pl_module.hidden_size // each))
+            layers = pl_module.backbone.config.num_hidden_layers + 1
+            fitting = ROOM // (4 * pl_module.hidden_size * layers * data.sequence_length)
+            enough = -(-ENOUGH * pl_module.hidden_size // each)
+            wanted = max(AT_LEAST, min(enough, fitting))
         probe = data.probe_batch(wanted)
         ids_BT, lengths_B = probe["input_ids"], probe["lengths"]
         full_B = lengths_B == ids_BT.shape[1]

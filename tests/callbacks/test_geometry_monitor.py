@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+import headless.callbacks.geometry
 from headless.callbacks.evaluating import evaluating
 from headless.callbacks.geometry import GeometryMonitor, measure
 
@@ -147,3 +148,17 @@ def test_every_part_gets_its_own_mode_back() -> None:
 def test_sizes_must_be_positive() -> None:
     with pytest.raises(ValueError, match="num_sequences"):
         GeometryMonitor(num_sequences=0)
+
+
+def test_no_more_states_than_there_is_room_for(train, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of all layers grow with the square of the width."""
+    row = 4 * 3 * 16 * 16  # a sequence of 16 states, in three layers of 16 float32
+    for room, number, expected in ((row * 100, None, 9), (row * 5, None, 8), (row * 5, 12, 12)):
+        monkeypatch.setattr(headless.callbacks.geometry, "ROOM", room)
+
+        def choose(cli, number: int | None = number) -> None:
+            monitor = next(c for c in cli.trainer.callbacks if isinstance(c, GeometryMonitor))
+            monitor.num_sequences = number
+
+        run = train(f"run-{expected}", "--trainer.max_steps", "2", change=choose)
+        assert run.with_key("geometry/states")[-1]["geometry/states"] == expected * 15
