@@ -6,3 +6,10 @@ class HeadlessError(Exception):
 
     The command line prints the line and exits with 2, without a traceback.
     """
+
+
+class UnforeseenError(HeadlessError):
+    """Bad input that a library, or a class of the user's, answered with an error of its own.
+
+    The command line keeps its traceback in a file.
+    """

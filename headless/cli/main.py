@@ -13,7 +13,7 @@ from pathlib import Path
 
 import headless
 from headless import __version__
-from headless.errors import HeadlessError
+from headless.errors import HeadlessError, UnforeseenError
 
 COMMANDS = {
     "prepare": "text to tokenizer and token stream",
@@ -114,6 +114,8 @@ def _is_text(word: str) -> bool:
 
 def explain(error: Exception) -> str:
     """What an error that ends a command means to the user."""
+    if isinstance(error, UnforeseenError):
+        return f"{error}{_kept(error)}"
     if isinstance(error, HeadlessError):
         return str(error)
     text = f"{error}".strip() or type(error).__name__

@@ -11,7 +11,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace, get_loader, set_dumper, set_loader
 
 from headless.cli.repeated import with_lists
-from headless.errors import HeadlessError
+from headless.errors import HeadlessError, UnforeseenError
 from headless.structured import check_yaml
 from headless.training.imports import OPTION, PACKAGES, restrict_imports
 
@@ -94,7 +94,7 @@ class CommandParser(ArgumentParser):
         except (HeadlessError, OSError):
             raise
         except Exception as error:  # noqa: BLE001 - a value that the library did not foresee
-            raise HeadlessError(f"the options cannot be read: {error}") from error
+            raise UnforeseenError(f"the options cannot be read: {error}") from error
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise what a user can mend instead of printing usage and exiting."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-from headless.errors import HeadlessError
+from headless.errors import HeadlessError, UnforeseenError
 
 # A config names classes by their dotted path, and the parts of these packages are made to be named.
 PACKAGES = ("headless", "lightning", "torch")
@@ -50,7 +50,7 @@ def allow_import(module: str) -> None:
     try:
         import_module(module)
     except Exception as error:
-        raise HeadlessError(
+        raise UnforeseenError(
             f"{OPTION} {module}: it cannot be imported ({type(error).__name__}: {error}); name a "
             "module as Python does: my_objectives for my_objectives.py in this directory"
         ) from error

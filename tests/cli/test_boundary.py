@@ -94,3 +94,18 @@ def test_seeds_of_any_command(option: str, capsys: pytest.CaptureFixture[str]) -
 def test_no_text_to_analyze(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["analyze", "--model=x", "--output=x", option]) == 2
     assert "must be at least 1, got" in capsys.readouterr().err
+
+
+def test_an_error_in_a_module_of_the_users_keeps_its_traceback(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch
+) -> None:
+    (tmp_path / "kept").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "kept"))
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_deep.py").write_text("def deep():\n    return 1 + None\ndeep()\n")
+    assert main(["pretrain", "--import", "own_deep"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "it cannot be imported (TypeError: " in line
+    assert "; the traceback is in" in line
+    (kept,) = (tmp_path / "kept").iterdir()
+    assert 'own_deep.py", line 2, in deep' in kept.read_text()
