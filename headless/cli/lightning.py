@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import RichModelSummary
+from lightning.pytorch.callbacks import ProgressBar, RichModelSummary
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.plugins import Precision
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import headless.objectives
@@ -31,7 +32,7 @@ from headless.cli.known_options import check_options
 from headless.cli.parsing import CommandParser
 from headless.cli.settings import check_settings
 from headless.data.datamodule import TokenDataModule
-from headless.errors import HeadlessError
+from headless.errors import HeadlessError, UnforeseenError
 from headless.objectives import Objective
 from headless.runs.directory import RunDirectory
 from headless.training.checkpoint_io import AtomicCheckpointIO
@@ -186,7 +187,7 @@ class RunCLI(LightningCLI):
         except (ValueError, MisconfigurationException) as error:
             raise HeadlessError(str(error)) from error
         except Exception as error:  # noqa: BLE001 - any class that a config names
-            raise HeadlessError(
+            raise UnforeseenError(
                 f"these settings fit no run: {type(error).__name__}: {error}"
             ) from error
 
@@ -215,12 +216,14 @@ class RunCLI(LightningCLI):
             )
         config = self._get(self.config_init, "trainer")
         config.accelerator = choose_accelerator(config.accelerator)
-        config.precision = choose_precision(config.precision, config.accelerator)
+        given = _listed(config.plugins)
+        if not any(isinstance(plugin, Precision) for plugin in given):
+            config.precision = choose_precision(config.precision, config.accelerator)
         check_clipping(config.gradient_clip_val)
         if config.logger and config.logger is not True:  # the user's own come after ours
             loggers += _listed(config.logger)
         config.strategy = choose_strategy(config.strategy)
-        config.plugins = [*_listed(config.plugins), *cluster_plugins(), AtomicCheckpointIO()]
+        config.plugins = [*given, *cluster_plugins(given), AtomicCheckpointIO()]
         config.callbacks = [
             ProgressMonitor(),
             RunSummary(name=run.name, group=run.group, tags=run.tags),
@@ -228,7 +231,8 @@ class RunCLI(LightningCLI):
         ]
         if config.enable_model_summary:
             config.callbacks.append(RichModelSummary())  # Lightning's other one only logs
-        if config.enable_progress_bar is not False:
+        own_bar = any(isinstance(callback, ProgressBar) for callback in config.callbacks)
+        if config.enable_progress_bar is not False and not own_bar:
             config.callbacks.append(StepProgressBar())
         trainer = super().instantiate_trainer(
             default_root_dir=str(directory.path), logger=loggers, **kwargs

@@ -1,9 +1,10 @@
 """How a run is spread over devices, beyond what Lightning's own strategies do by themselves."""
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
-from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy, Strategy
 from torch.nn.parallel import DistributedDataParallel
 
@@ -64,11 +65,16 @@ def tune(strategy: Strategy) -> None:
         strategy._ddp_kwargs = ours | chosen
 
 
-def cluster_plugins() -> list[Any]:
+def cluster_plugins(given: Sequence[Any] = ()) -> list[Any]:
     """Under SLURM: its environment without Lightning's handler of the requeue signal.
 
     The handler saves a checkpoint from wherever each rank happens to be, in the middle of a step,
     and the ranks' collectives then meet each other's. `last.ckpt` is whole at any moment: the batch
     script requeues (docs/scaling.md), and the run goes on from there.
+
+    Args:
+        given: the user's own plugins; an environment among them is taken instead.
     """
+    if any(isinstance(plugin, ClusterEnvironment) for plugin in given):
+        return []
     return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from lightning.pytorch.callbacks import RichModelSummary
+from lightning.pytorch.callbacks import RichModelSummary, TQDMProgressBar
 from test_bad_input import fails
 
 from headless.cli.main import main
@@ -125,3 +125,11 @@ def test_more_steps_between_validations_than_an_epoch_has(run_arguments, capsys)
     more = ("--trainer.check_val_every_n_epoch=1", "--trainer.val_check_interval=1000000")
     line = fails(["pretrain", *run_arguments("run", *more)], capsys)
     assert "error: trainer.val_check_interval (1000000) must be less than or equal to" in line
+
+
+def test_a_progress_bar_of_the_users_own(run_arguments) -> None:
+    """Lightning refuses two."""
+    arguments = run_arguments("run", "--trainer.callbacks", "TQDMProgressBar")
+    at = arguments.index("--trainer.enable_progress_bar")
+    trainer = build(arguments[:at] + arguments[at + 2 :]).trainer
+    assert isinstance(trainer.progress_bar_callback, TQDMProgressBar)

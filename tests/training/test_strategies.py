@@ -1,6 +1,7 @@
 """What `trainer.strategy` means; what the strategies compute is test_distributed's."""
 
 import inspect
+import json
 from collections.abc import Callable
 
 import pytest
@@ -8,6 +9,7 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 from torch.nn.parallel import DistributedDataParallel
 
+import headless.cli.lightning
 from headless.cli.pretrain import build
 from headless.errors import HeadlessError
 from headless.training.strategies import (
@@ -52,3 +54,19 @@ def test_slurm_requeues_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SLURMEnvironment, "detect", staticmethod(lambda: True))
     (environment,) = cluster_plugins()
     assert environment.auto_requeue is False
+
+
+def test_a_users_own_plugins_are_taken(
+    run_arguments: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lightning refuses two of a kind: ours are for those who have none."""
+    monkeypatch.setattr(SLURMEnvironment, "detect", staticmethod(lambda: True))
+    # As on a GPU, where there is a precision of our choice.
+    monkeypatch.setattr(headless.cli.lightning, "choose_precision", lambda *_: "32-true")
+    plugins = [
+        {"class_path": "lightning.pytorch.plugins.environments.LightningEnvironment"},
+        {"class_path": "lightning.pytorch.plugins.DoublePrecision"},
+    ]
+    trainer = build(run_arguments("x", "--trainer.plugins", json.dumps(plugins))).trainer
+    assert trainer.precision == "64-true"
+    assert not isinstance(trainer._accelerator_connector.cluster_environment, SLURMEnvironment)
