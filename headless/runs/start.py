@@ -82,7 +82,10 @@ def _use(run: RunDirectory, describe: Describe, *, keep_points: bool) -> Callabl
                 file.unlink(missing_ok=True)
             elif not file.is_file() or file.read_bytes() != data:
                 write_bytes(file, data)
-        for new in set(run.path.iterdir()) - there:
+        others = {run.evaluations, run.analysis}  # what other commands may have made meanwhile
+        for new in set(run.path.iterdir()) - there - others:
+            if new.name.startswith("."):  # their locks
+                continue
             shutil.rmtree(new, ignore_errors=True) if new.is_dir() else new.unlink()
 
     try:

@@ -56,3 +56,12 @@ def test_a_run_is_made_where_a_link_leads(tmp_path: Path) -> None:
             pass
     assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "disk.old-1", "run"]
     assert (tmp_path / "disk" / "config.yaml").is_file()
+
+
+def test_what_other_commands_made_meanwhile_is_theirs(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "runs" / "run")
+    with begin_run(run, describe):
+        pass
+    with pytest.raises(RuntimeError, match="died"):
+        die(run, lambda: append_point(run.evaluations, {"task": "blimp"}), resume=True)
+    assert read_metrics(run.evaluations) == [{"task": "blimp"}]
