@@ -23,7 +23,6 @@ from torch import nn
 from headless.cli.pretrain import build
 from headless.models.backbone import hidden_states
 from headless.objectives import UniqueTargets
-from headless.runs.directory import RunDirectory
 from headless.runs.environment import describe_environment
 from headless.training.optim import build_optimizer
 
@@ -114,7 +113,7 @@ def our_loop(cli: Any) -> float:
 
     stopwatch = Stopwatch()
     cli.trainer.callbacks.append(stopwatch)
-    RunDirectory.create(cli.run.directory.path)
+    cli.run.directory.checkpoints.mkdir(parents=True)
     cli.trainer.fit(cli.model, cli.datamodule)
     return stopwatch.seconds
 

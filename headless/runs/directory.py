@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from headless.errors import HeadlessError
-from headless.files import move_aside, write_text
+from headless.files import write_text
 from headless.structured import read_json, read_yaml
 
 
@@ -70,23 +70,6 @@ class RunDirectory:
     def wandb(self) -> Path:
         """What `wandb sync` uploads."""
         return self.path / "wandb"
-
-    @classmethod
-    def create(cls, path: Path, *, resume: bool = False, overwrite: bool = False) -> "RunDirectory":
-        """Make the directory.
-
-        With `overwrite` an existing one is moved aside to `<name>.old-<n>`, never deleted; with
-        `resume` it is used as it is.
-
-        Raises:
-            HeadlessError: it exists, and neither was asked for, or is no run.
-        """
-        run = cls(Path(path))
-        run.check_place(resume=resume, overwrite=overwrite)
-        if run.is_run and not resume:
-            move_aside(run.path)
-        run.checkpoints.mkdir(parents=True, exist_ok=True)
-        return run
 
     @property
     def is_run(self) -> bool:

@@ -7,42 +7,49 @@ import pytest
 from headless.errors import HeadlessError
 from headless.files import write_text
 from headless.runs.directory import RunDirectory, open_run
+from headless.runs.start import begin_run
 
 
-def test_create_makes_an_empty_run(tmp_path: Path) -> None:
-    run = RunDirectory.create(tmp_path / "deep" / "run")
+def begin(path: Path, seed: int = 0, **options: bool) -> RunDirectory:
+    """A run that was begun there."""
+    run = RunDirectory(path)
+    with begin_run(run, lambda new: new.write_config(f"seed: {seed}\n"), **options):
+        pass
+    return run
+
+
+def test_a_start_makes_the_directory(tmp_path: Path) -> None:
+    run = begin(tmp_path / "deep" / "run")
     assert run.checkpoints.is_dir()
     assert run.last_checkpoint == tmp_path / "deep" / "run" / "checkpoints" / "last.ckpt"
 
 
 def test_an_existing_run_is_kept_and_the_user_is_told_what_to_do(tmp_path: Path) -> None:
-    run = RunDirectory.create(tmp_path / "run")
-    run.write_config("seed: 1\n")
+    run = begin(tmp_path / "run", 1)
     with pytest.raises(HeadlessError, match=r"--run\.resume true.*--run\.name.*--run\.overwrite"):
-        RunDirectory.create(run.path)
+        begin(run.path)
     assert run.read_config() == {"seed": 1}
 
 
 def test_an_empty_directory_is_no_run_yet(tmp_path: Path) -> None:
-    assert RunDirectory.create(tmp_path).path == tmp_path
+    assert begin(tmp_path).path == tmp_path
 
 
 def test_a_file_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("")
     with pytest.raises(HeadlessError, match="is a file"):
-        RunDirectory.create(tmp_path / "run", overwrite=True)
+        begin(tmp_path / "run", overwrite=True)
 
 
 def test_resume_uses_it_as_it_is(tmp_path: Path) -> None:
-    run = RunDirectory.create(tmp_path / "run")
+    run = begin(tmp_path / "run")
     run.write_summary({"steps": 3})
-    assert RunDirectory.create(run.path, resume=True).read_summary() == {"steps": 3}
+    assert begin(run.path, resume=True).read_summary() == {"steps": 3}
 
 
 def test_overwrite_moves_aside_every_time(tmp_path: Path) -> None:
     for seed in (1, 2, 3):
-        run = RunDirectory.create(tmp_path / "run", overwrite=True)
-        run.write_config(f"seed: {seed}\n")
+        begin(tmp_path / "run", seed, overwrite=True)
     seeds = {p.name: RunDirectory(p).read_config()["seed"] for p in tmp_path.iterdir()}
     assert seeds == {"run": 3, "run.old-1": 1, "run.old-2": 2}
 
@@ -61,7 +68,7 @@ def test_what_is_missing_reads_as_empty(tmp_path: Path) -> None:
 
 
 def test_json_round_trip(tmp_path: Path) -> None:
-    run = RunDirectory.create(tmp_path / "run")
+    run = begin(tmp_path / "run")
     values = {"name": "ü · 日本", "last": {"val/nll": 3.5}, "finished": False, "group": None}
     run.write_summary(values)
     run.write_environment(values)
