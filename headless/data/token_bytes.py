@@ -45,7 +45,8 @@ def token_bytes(tokenizer: Any, vocab_size: int) -> np.ndarray:
             table_V[id] = length(token)
     for id, added in tokenizer.added_tokens_decoder.items():
         if id < vocab_size:
-            table_V[id] = len(added.content.encode())
+            text = added.content  # written as it is, or as the model writes its own tokens
+            table_V[id] = len(text.encode()) if byte_level else length(text)
     table_V[[id for id in special_ids(tokenizer) if id < vocab_size]] = 0
     return table_V
 

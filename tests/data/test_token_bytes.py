@@ -54,6 +54,17 @@ def _metaspace() -> Tokenizer:
     return tokenizer
 
 
+def test_added_tokens_that_are_spelled_as_the_models_own() -> None:
+    """Runs of blanks and single bytes, which some families list once more."""
+    backend = _metaspace()
+    backend.train_from_iterator(["a  b\n"], trainers.BpeTrainer(show_progress=False))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend)
+    tokenizer.add_tokens(["▁▁", "<0x0A>", "word"])
+    table_V = token_bytes(tokenizer, len(tokenizer))
+    ids = tokenizer.convert_tokens_to_ids(["▁▁", "<0x0A>", "word"])
+    assert table_V[ids].tolist() == [2, 1, 4]
+
+
 @pytest.mark.parametrize(
     ("make", "trainer"),
     [(_word_piece, trainers.WordPieceTrainer), (_metaspace, trainers.BpeTrainer)],
