@@ -33,7 +33,12 @@ from headless.models.pretrained import without_bars
 from headless.objectives import LMHead
 from headless.runs.directory import RunDirectory
 from headless.sums import write_sums
-from headless.training.hugging_face import Converted, largest_error, to_hugging_face
+from headless.training.hugging_face import (
+    Converted,
+    largest_error,
+    to_hugging_face,
+    transform_names,
+)
 from headless.training.language_model import HeadName, choose_head
 from headless.training.loading import find_checkpoint, load_module, run_of
 from headless.training.module import PretrainingModule
@@ -147,6 +152,8 @@ def _facts(
         "seed": summary.get("seed"),
         "commit": run.read_environment().get("commit"),
     }
+    if converted.form == "folded" and module.task == "masked":
+        facts["keep"] = transform_names(converted.model)
     if finished:  # a summary describes the end of the run and no other step
         facts["tokens"] = summary.get("tokens")
         if kind in ("calibrated", "trained"):  # nor any other head

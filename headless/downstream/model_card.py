@@ -94,8 +94,15 @@ def _about_the_head(facts: dict[str, Any]) -> list[str]:
     if facts["head_form"] == "folded":
         return [
             "The head is a matrix and a bias. This architecture has a transform before them, whose "
-            "weights are such that it does nothing, so that no custom code is needed; to train the "
-            f"head further, give that transform fresh weights. {exact}"
+            f"weights are such that it does nothing, so that no custom code is needed. {exact}",
+            "",
+            "The weights of that transform are so small that a step of training would destroy the "
+            "head. Whoever trains it on keeps them as they are; all others learn as they should:",
+            "",
+            "```python",
+            f"for name in {facts['keep']}:",
+            "    model.get_submodule(name).requires_grad_(False)",
+            "```",
         ]
     if facts["head_form"] == "custom":
         rest = "the matrix of the head without what completes it" if causal else "part of the head"

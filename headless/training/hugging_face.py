@@ -173,6 +173,13 @@ def _transform_parts(model: Any) -> tuple[nn.Linear, nn.LayerNorm] | None:
     return (dense[0], norms[0]) if len(dense) == len(norms) == 1 else None
 
 
+def transform_names(model: Any) -> list[str]:
+    """Modules of a masked-LM transform. Folded, their weights are far below a step of training, and
+    their gradients as far above all others: who trains the head on keeps them as they are."""
+    parts = _transform_parts(model) or ()
+    return [name for name, module in model.named_modules() if any(module is p for p in parts)]
+
+
 def _folded(backbone: Any, head: LMHead, embedding_VD: Tensor) -> Any:
     """The family's own class with the head folded into its weights; None without a LayerNorm."""
     if head.transform is not None or head.own_excess_V is not None:

@@ -130,6 +130,9 @@ def test_a_masked_model(masked_run: Path, tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(output)
     assert (tokenizer.mask_token, tokenizer.padding_side) == ("[MASK]", "right")
     assert load_language_model(output).task == "masked"
+    card = (output / "README.md").read_text()
+    (line,) = [line for line in card.splitlines() if line.startswith("for name in ")]
+    assert "cls.predictions.transform.dense" in line
 
 
 def test_without_its_file_a_decoder_has_the_bare_head(

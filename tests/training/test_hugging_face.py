@@ -1,5 +1,6 @@
 """Every head of every family as a Hugging Face model: the same logits, through files."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
 
 from headless.models.backbone import BackboneConfig, build_backbone, is_causal
 from headless.objectives import ContrastiveWeightTying, CrossEntropy, LMHead, Objective
-from headless.training.hugging_face import Converted, to_hugging_face
+from headless.training.hugging_face import Converted, to_hugging_face, transform_names
 
 V, D = 83, 16
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -258,6 +259,40 @@ def test_a_transform_that_does_nothing_in_bf16(family: str) -> None:
         plain = log_probabilities(head.logits(hidden_BTD.float()))
     errors = [float((x - wanted).abs().mean()) for x in (found, plain)]
     assert errors[0] <= 4 * errors[1], errors
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert"])
+def test_a_folded_head_is_trained_on_beside_its_transform(family: str) -> None:
+    """As the same head in a class of its own; with the transform it would be lost in a step."""
+    backbone = backbone_of(family)
+    table = backbone.get_input_embeddings().weight
+    head = LMHead(torch.randn(V, D), torch.randn(V))
+    folded, custom = (
+        to_hugging_face(backbone, head, embedding_VD=table, fold=fold) for fold in (True, False)
+    )
+    assert (folded.form, custom.form) == ("folded", "custom")
+    ids_BT = torch.randint(0, V, (8, 16))
+    labels_BT = custom.model(input_ids=ids_BT).logits.argmax(-1)  # what it knows
+
+    def losses(model: Any, kept: list[str]) -> list[float]:
+        model = copy.deepcopy(model)
+        for name in kept:
+            model.get_submodule(name).requires_grad_(False)
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+        found = []
+        for _ in range(4):
+            optimizer.zero_grad()
+            loss = model(input_ids=ids_BT, labels=labels_BT).loss
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            found.append(loss.item())
+        return found
+
+    names = transform_names(folded.model)
+    assert len(names) == 2
+    assert losses(folded.model, names) == pytest.approx(losses(custom.model, []), rel=1e-2)
+    assert losses(folded.model, [])[1] > losses(custom.model, [])[1] + 0.3
 
 
 def test_our_own_commands_ask_for_the_file_that_completes_the_head(tmp_path: Path) -> None:
