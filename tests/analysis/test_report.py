@@ -186,3 +186,28 @@ def test_figures_of_others_are_never_replaced(tmp_path: Path) -> None:
     for overwrite in (False, True):
         with pytest.raises(HeadlessError, match="has a figures that this command did not make"):
             check_output(tmp_path / "paper", overwrite)
+
+
+def test_a_picture_is_laid_out_once_for_all_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    from headless.pages.figures import new_figure
+
+    done: list[Any] = []
+    layout = ConstrainedLayoutEngine.execute
+    monkeypatch.setattr(
+        ConstrainedLayoutEngine,
+        "execute",
+        lambda self, figure: (done.append(figure), layout(self, figure))[1],
+    )
+
+    def draw() -> Any:
+        figure = new_figure()
+        figure.subplots(1, 2)
+        return figure
+
+    finding = Finding("a", "A", "", "", {}, pictures=(Picture("a", "A.", draw),))
+    write_report("x", [finding], tmp_path, formats=("svg", "png", "pdf"))
+    assert len(done) == 1
