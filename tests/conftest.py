@@ -3,8 +3,10 @@
 import os
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny: threads would only wait
 os.environ.setdefault("WANDB_MODE", "offline")
@@ -69,6 +71,21 @@ def lossy_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]", sep_token="[SEP]")
     fast.save_pretrained(directory)
     return directory
+
+
+@pytest.fixture
+def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is in the pictures of analyses: drawing takes most of their time."""
+    from matplotlib.figure import Figure
+
+    from headless.analysis import report
+
+    draw = report._draw
+
+    def blank(picture: Any, directory: Path, formats: Any) -> str:
+        return draw(replace(picture, draw=lambda: Figure((1, 1))), directory, formats)
+
+    monkeypatch.setattr(report, "_draw", blank)
 
 
 @pytest.fixture

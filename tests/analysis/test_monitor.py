@@ -145,6 +145,7 @@ def test_presets_are_chosen_by_name() -> None:
         select(["cone"], "cheap")
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_at_the_end_all_of_it(
     run_arguments: Callable[..., list[str]],
     tmp_path: Path,
@@ -160,8 +161,7 @@ def test_at_the_end_all_of_it(
         "histograms",
         "norms",
         "outliers",
-        "ablation",
-    ]  # drawing all takes a minute
+    ]  # all take a minute
 
     def chosen(names: Any = None, preset: Any = "full") -> Any:
         return select(some if preset == "full" else names, preset)
@@ -172,7 +172,8 @@ def test_at_the_end_all_of_it(
     assert main(["pretrain", *run_arguments("run", *sizes, *end)]) == 0
     path = tmp_path / "runs/run"
     arguments = ["analyze", "--model", str(path), "--output", str(tmp_path / "again")]
-    assert main([*arguments, "--tokens", "512", "--analyses", f"[{', '.join(some)}]"]) == 0
+    arguments += ["--tokens", "512"]
+    assert main([*arguments, "--analyses", f"[{', '.join(some)}]"]) == 0
     capsys.readouterr()
     ours = scalars(path / "analysis/analysis.json")
     theirs = scalars(tmp_path / "again/analysis.json")

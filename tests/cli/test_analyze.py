@@ -20,6 +20,7 @@ def run(run_arguments: Callable[..., list[str]]) -> Path:
 def test_a_run_to_a_page(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "inside"
     arguments = ["analyze", "--model", str(run), "--output", str(output), "--tokens", "2048"]
+    arguments += ["--formats", "[svg]"]  # as long again for each more
     assert main(arguments) == 0
     out = capsys.readouterr().out
     numbers = json.loads((output / "analysis.json").read_text())
@@ -39,6 +40,7 @@ def test_a_run_to_a_page(run: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "--overwrite true" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_one_analysis_of_an_export_without_text(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -73,8 +75,9 @@ def test_bad_input(
         assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_over_the_kept_checkpoints(
-    run_arguments: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run_arguments: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ("--checkpoint.keep", "true", "--checkpoint.every_n_steps", "4")
     path = pretrain(build([*run_arguments("kept"), *options]))
