@@ -1,28 +1,32 @@
 """What `headless pretrain` says at the end: the score, and the commands that go on from it."""
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from headless.runs.directory import RunDirectory
+from headless.training.imports import OPTION
 
 
-def closing(directory: Path, mask_token: str | None = None) -> str:
+def closing(directory: Path, mask_token: str | None = None, imports: Sequence[str] = ()) -> str:
     """A few lines for the terminal.
 
     Args:
         directory: of the run.
         mask_token: a masked model continues no prompt, it fills in this token.
+        imports: modules of the user's own that the model needs.
     """
     run = RunDirectory(directory)
     summary = run.read_summary()
     place, root = (shlex.quote(str(path)) for path in (run.path, run.path.parent))
     prompt = f"It was {mask_token} ." if mask_token else "It was"
+    own = "".join(f" {OPTION} {shlex.quote(module)}" for module in imports)
     return "\n".join(
         [
             *_score(summary.get("last") or {}, summary.get("steps")),
             f"run directory: {run.path}",
             f"next: headless compare {root} --output {root}/report",
-            f"      headless generate --model {place} --prompt {shlex.quote(prompt)}",
+            f"      headless generate{own} --model {place} --prompt {shlex.quote(prompt)}",
         ]
     )
 

@@ -13,7 +13,7 @@ from jsonargparse import ArgumentParser, Namespace, get_loader, set_dumper, set_
 from headless.cli.repeated import with_lists
 from headless.errors import HeadlessError, UnforeseenError
 from headless.structured import check_yaml
-from headless.training.imports import OPTION, PACKAGES, restrict_imports
+from headless.training.imports import DENIED, OPTION, PACKAGES, restrict_imports
 
 MODE = "strict_yaml"
 SEEDS = ("seed", "seeds", "split_seed")  # whichever a command has: numpy takes 32 bits
@@ -38,7 +38,6 @@ def _dump(values: Any) -> str:
 set_loader(MODE, _load, (yaml.YAMLError,))
 set_dumper(MODE, _dump)
 
-DENIED = re.compile(r"Importing '([\w.]+)' is not allowed")
 UNKNOWN = re.compile(r"(?:unrecognized arguments: (?:--)?|[Oo]ption '|[Kk]ey ['\"])([\w.]+)")
 GROUP = re.compile(r"Group '([\w.]+)'")
 COMPLAINT = re.compile(r"unrecognized arguments|not accept|is not expected|does not exist")

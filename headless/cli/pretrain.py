@@ -24,7 +24,7 @@ from headless.runs.environment import describe_environment
 from headless.runs.resume import Change, changes
 from headless.runs.start import begin_run
 from headless.training.checkpoint_io import read_own_checkpoint
-from headless.training.imports import take_imports
+from headless.training.imports import needed_imports, take_imports
 from headless.training.resume import check_resume, is_finished
 
 
@@ -109,9 +109,11 @@ def pretrain(cli: RunCLI, *, validate_first: bool = False) -> Path:
         changed = check_resume(directory, checkpoint, found, *parts)
         if is_finished(directory, checkpoint, cli.trainer, cli.datamodule):
             if _is_first_process():
+                unused = ", ".join(str(change) for change in changed if change.is_used)
                 print(
                     f"headless: {directory.path} is finished ({step} steps): train on with "
-                    "--trainer.max_steps or --trainer.max_epochs",
+                    "--trainer.max_steps or --trainer.max_epochs"
+                    + (f"; not used: {unused}" if unused else ""),
                     file=sys.stderr,
                 )
             return directory.path
@@ -243,6 +245,7 @@ def main(arguments: list[str]) -> None:
     path = pretrain(cli)
     if _is_first_process():
         masked = cli.model.task == "masked"
-        print(closing(path, cli.datamodule.tokenizer.mask_token if masked else None))
+        mask_token = cli.datamodule.tokenizer.mask_token if masked else None
+        print(closing(path, mask_token, needed_imports(cli.model.objective)))
         if caution := cli.datamodule.manifest.caution:
             print(f"headless: {caution}", file=sys.stderr)

@@ -14,6 +14,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from headless.errors import HeadlessError
 
 END_OF_TEXT = "<|endoftext|>"
+LARGEST = 10_000_000  # training takes memory for as many, whatever the text
 SMALLEST = 257  # every byte and the end of a document
 LONGEST_WORD = 1000  # bytes that training sees together: its time is quadratic in them
 
@@ -35,8 +36,10 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         vocab_size: with the 256 bytes and `<|endoftext|>`.
 
     Raises:
-        HeadlessError: vocab_size below 257.
+        HeadlessError: vocab_size below 257, or more than training has room for.
     """
+    if vocab_size > LARGEST:
+        raise HeadlessError(f"vocab_size {vocab_size} is too large: at most {LARGEST}")
     if vocab_size < SMALLEST:
         raise HeadlessError(
             f"vocab_size {vocab_size} is too small: byte-level BPE needs at least {SMALLEST}"

@@ -45,7 +45,7 @@ def unfair(groups: Sequence[Group]) -> list[str]:
     """
     runs = [run for group in groups for run in group.runs]
     beginnings = all(run.init_from for run in runs)
-    found = [*_unfinished(runs), *_moved_aside(runs), *_budgets(runs)]
+    found = [*_unfinished(runs), *_moved_aside(runs), *_changed(runs), *_budgets(runs)]
     if not same_tokenizer(groups):
         found.append(
             "The runs used different tokenizers: nats per token, perplexity and accuracy count "
@@ -89,6 +89,16 @@ def _moved_aside(runs: Sequence[Run]) -> list[str]:
         return []
     listed = ", ".join(names)
     return [f"Moved aside by a later run of the same name, and here since it was named: {listed}."]
+
+
+def _changed(runs: Sequence[Run]) -> list[str]:
+    kept = {run.name: run.directory.earlier_configs() for run in runs}
+    listed = [
+        f"{name} ({', '.join(p.name for p in paths)})" for name, paths in kept.items() if paths
+    ]
+    if not listed:
+        return []
+    return [f"Began with other settings than those that are compared: {'; '.join(listed)}."]
 
 
 def same_tokenizer(groups: Sequence[Group]) -> bool:

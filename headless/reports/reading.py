@@ -130,15 +130,23 @@ class Run:
 
     @cached_property
     def last(self) -> dict[str, float]:
-        """The last value of each metric; the summary's where the metrics are missing."""
-        found = {k: v for k, v in (self.summary.get("last") or {}).items() if is_number(v)}
+        """The last value of each metric.
+
+        A finished run's are its summary's, written with its last point: metrics.jsonl may have
+        lost its end since. Before that the summary stands in where the metrics are missing.
+        """
+        summary = {k: v for k, v in (self.summary.get("last") or {}).items() if is_number(v)}
+        found, lost = dict(summary), set()
         for point in self.points:
             for key, value in point.items():
                 if is_number(value):
                     found[key] = value
+                    lost.discard(key)
                 elif value is None:  # it was not finite: an older value would be a better lie
-                    found.pop(key, None)
-        return found
+                    lost.add(key)
+        if self.finished:
+            found |= summary
+        return {key: value for key, value in found.items() if key not in lost}
 
     @property
     def layers(self) -> list[str]:

@@ -116,6 +116,10 @@ class RunDirectory:
         if self.config.is_file() and not kept.exists():
             write_text(kept, self.config.read_text(encoding="utf-8"))
 
+    def earlier_configs(self) -> list[Path]:
+        """The configs with which the run came to a step and then went on with others."""
+        return sorted(self.path.glob("config.until-step-*.yaml"))
+
     def read_environment(self) -> dict[str, Any]:
         """What `describe_environment` found; empty where it is missing."""
         return _read_json(self.environment)

@@ -1,5 +1,6 @@
 """What a config or a checkpoint may name to be imported, and what the user allows beside it."""
 
+import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -20,6 +21,7 @@ REFUSED = (
     "torch.utils.cpp_extension",
 )
 OPTION = "--import"
+DENIED = re.compile(r"Importing '([\w.]+)' is not allowed")
 
 
 def restrict_imports() -> None:
@@ -56,6 +58,22 @@ def allow_import(module: str) -> None:
         ) from error
     restrict_imports()
     set_parsing_settings(import_path_allowlist=[module.split(".")[0]])
+
+
+def needed_imports(part: object) -> list[str]:
+    """The module of the user's own that a part of a model comes from, or none."""
+    module = type(part).__module__
+    return [] if module.split(".")[0] in PACKAGES else [module]
+
+
+def denied(error: BaseException) -> str | None:
+    """The dotted name whose import an error, or what caused it, says was not allowed."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if found := DENIED.search(str(seen)):
+            return found.group(1)
+        seen = seen.__cause__ or seen.__context__
+    return None
 
 
 def take_imports(arguments: Sequence[str]) -> list[str]:

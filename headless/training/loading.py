@@ -1,12 +1,13 @@
 """A trained module from a run directory or a checkpoint."""
 
 import warnings
+from argparse import ArgumentError
 from pathlib import Path
 
 from headless.errors import HeadlessError
 from headless.runs.directory import RunDirectory, open_run
 from headless.training.checkpoint_io import another_version, read_own_checkpoint
-from headless.training.imports import restrict_imports
+from headless.training.imports import OPTION, denied, restrict_imports
 from headless.training.module import PretrainingModule
 
 
@@ -73,4 +74,10 @@ def load_module(place: Path | str) -> PretrainingModule:
     except HeadlessError:
         raise
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise another_version(path) from error
+    except ArgumentError as error:  # from making the objective
+        if name := denied(error):
+            raise HeadlessError(
+                f"{path} needs {name}: allow it with {OPTION} {name.split('.')[0]}"
+            ) from error
         raise another_version(path) from error

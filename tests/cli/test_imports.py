@@ -1,6 +1,7 @@
 """A config names classes, and imports nothing that the user did not ask for."""
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import yaml
 from test_bad_input import fails
 
+from headless.cli.main import main
 from headless.cli.pretrain import build
 from headless.errors import HeadlessError
 from headless.training.imports import take_imports
@@ -86,6 +88,21 @@ def test_the_user_asks_for_his_own_module(
     arguments = ["--import", name, *run_arguments("run", objective=f"{name}.Own")]
     assert type(build(arguments).model.objective).__name__ == "Own"
     assert trace.exists()
+
+
+def test_a_model_of_his_own_asks_for_its_module(
+    own_module: tuple[str, Path], run_arguments: Callable, tmp_path: Path, capsys
+) -> None:
+    """Every command that reads it, and what is said at the end names the module."""
+    name, _ = own_module
+    options = run_arguments("run", "--trainer.max_steps", "1", objective=f"{name}.Own")
+    assert main(["pretrain", "--import", name, *options]) == 0
+    generate = next(x for x in capsys.readouterr().out.splitlines() if "generate" in x)
+    assert f"generate --import {name} --model" in generate
+    command = [sys.executable, "-m", "headless", "generate", "--prompt", "It", "--model"]
+    result = subprocess.run([*command, tmp_path / "runs/run"], capture_output=True, text=True)
+    assert result.returncode == 2
+    assert f"allow it with --import {name}" in result.stderr.splitlines()[-1]
 
 
 def test_imports_are_taken_out_of_the_arguments(own_module: tuple[str, Path]) -> None:

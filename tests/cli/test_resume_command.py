@@ -138,7 +138,9 @@ def test_a_finished_run_says_so(run: Path, options, capsys) -> None:
     before = snapshot(run)
     for more in ((), ("--model.optimizer.lr", "0.5")):
         assert main(["pretrain", *options(*RESUME, *more)]) == 0
-        assert f"run is finished ({BATCHES} steps)" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert f"run is finished ({BATCHES} steps)" in said
+        assert ("not used: model.optimizer.lr" in said) == bool(more)
         assert snapshot(run) == before
 
 

@@ -45,6 +45,8 @@ def test_the_vocabulary_has_the_size_asked_for_and_every_byte() -> None:
     assert len(train_tokenizer(["ab"], 1000).get_vocab()) == 258  # "ab" has one pair to merge
     with pytest.raises(HeadlessError, match="vocab_size 256 is too small"):
         train_tokenizer(TEXTS, 256)
+    with pytest.raises(HeadlessError, match="vocab_size 99999999999 is too large"):
+        train_tokenizer(TEXTS, 99_999_999_999)
     fast = as_fast_tokenizer(TRAINED)
     assert fast.eos_token == fast.bos_token == fast.pad_token == END_OF_TEXT
     assert end_of_document(fast) == TRAINED.token_to_id(END_OF_TEXT)

@@ -18,6 +18,7 @@ from headless.reports.fairness import unfair
 from headless.reports.groups import read_groups
 from headless.reports.headline import headline, relative
 from headless.reports.plots import mean_curve, thin
+from headless.reports.reading import read_run
 from headless.reports.terminal import show
 
 
@@ -482,3 +483,20 @@ def test_what_another_wrote_is_never_replaced(tmp_path: Path, name: str) -> None
         with pytest.raises(HeadlessError, match="that this command did not make"):
             compare(runs, tmp_path, overwrite=overwrite)
     assert (tmp_path / name).read_text() == '{"mine": 1}'
+
+
+def test_a_finished_run_whose_metrics_lost_their_end_keeps_its_last_values(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "runs", "headless")
+    before = read_run(run).last
+    whole = (run / "metrics.jsonl").read_bytes()
+    (run / "metrics.jsonl").write_bytes(whole[: len(whole) // 2])
+    after = read_run(run).last
+    summary = json.loads((run / "summary.json").read_text())["last"]
+    assert {key: after[key] for key in summary} == {key: before[key] for key in summary}
+
+
+def test_a_run_that_changed_on_its_way_is_said(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / "runs", "headless", seed) for seed in (1, 2)]
+    (runs[0] / "config.until-step-10.yaml").write_text((runs[0] / "config.yaml").read_text())
+    comparison, _, _ = run_compare(runs, tmp_path / "report")
+    assert [w for w in comparison.warnings if "headless-1 (config.until-step-10.yaml)" in w]
