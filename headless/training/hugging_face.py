@@ -6,8 +6,8 @@ Four ways, the plainest that is exact:
   family's transform);
 * the family's own class with a bias folded into its weights, where a LayerNorm ends the backbone
   (GPT-2, GPT-NeoX): its normalised vectors z sum to zero, so that for y = γ∘z + β and a = 1/γ the
-  number aᵀy = Σ β/γ is a constant. With the norm's bias shifted by δ = γ/2 it is s = Σ β'/γ, about
-  D/2 and well conditioned, and W' = W + (b - W·δ)·aᵀ/s gives W'(y + δ) = W·y + b for every y;
+  number aᵀy = Σ β/γ is a constant. With the norm's bias shifted by δ = ±γ/2, away from zero, it is
+  s = Σ β'/γ with |s| at least D/2, and W' = W + (b - W·δ)·aᵀ/s gives W'(y + δ) = W·y + b for every y;
 * the BERT family's own class, whose transform (dense, GELU, LayerNorm) is made to do nothing: the
   last LayerNorm of the backbone gave y = γ∘z + β with z of mean 0 and variance 1, the dense layer
   makes s·z of it for a small s, GELU(s·z) is s·z/2 but for a relative 0.8·s·z, and a LayerNorm
@@ -225,8 +225,8 @@ def _folded_bias(backbone: Any, head: LMHead, embedding_VD: Tensor) -> Any:
     norm: Any = model.base_model.get_submodule(last)
     gain_D, bias_D = norm.weight.double(), norm.bias.double()
     weight_VD, bias_V = head.weight_VD.double(), head.bias_V.double()
-    shift_D = gain_D / 2
-    constant = ((bias_D + shift_D) / gain_D).sum()
+    shift_D = _shift(gain_D, bias_D)
+    constant = ((bias_D + shift_D) / gain_D).sum()  # at least D / 2, whatever its sign
     folded_VD = weight_VD + torch.outer(bias_V - weight_VD @ shift_D, 1 / gain_D) / constant
     if not bool(folded_VD.isfinite().all()):
         return None
@@ -234,6 +234,11 @@ def _folded_bias(backbone: Any, head: LMHead, embedding_VD: Tensor) -> Any:
     norm.bias.copy_(bias_D + shift_D)
     setattr(model.config, FOLDED, last)
     return model
+
+
+def _shift(gain_D: Tensor, bias_D: Tensor) -> Tensor:
+    """Half a gain, away from zero in the sum of bias over gain: before the fold as after it."""
+    return gain_D / 2 if (bias_D / gain_D).sum() >= 0 else -gain_D / 2
 
 
 @torch.no_grad()
@@ -253,7 +258,7 @@ def unfold(model: Any) -> bool:
     if name is None:
         return False
     norm = model.base_model.get_submodule(name)
-    norm.bias.sub_(norm.weight / 2)
+    norm.bias.sub_(_shift(norm.weight, norm.bias))
     delattr(model.config, FOLDED)
     return True
 
