@@ -7,7 +7,8 @@ Four ways, the plainest that is exact:
 * the family's own class with a bias folded into its weights, where a LayerNorm ends the backbone
   (GPT-2, GPT-NeoX): its normalised vectors z sum to zero, so that for y = γ∘z + β and a = 1/γ the
   number aᵀy = Σ β/γ is a constant. With the norm's bias shifted by δ = ±γ/2, away from zero, it is
-  s = Σ β'/γ with |s| at least D/2, and W' = W + (b - W·δ)·aᵀ/s gives W'(y + δ) = W·y + b for every y;
+  s = Σ β'/γ with |s| at least D/2, and W' = W + (b - W·δ)·aᵀ/s gives W'(y + δ) = W·y + b for every
+  y;
 * the BERT family's own class, whose transform (dense, GELU, LayerNorm) is made to do nothing: the
   last LayerNorm of the backbone gave y = γ∘z + β with z of mean 0 and variance 1, the dense layer
   makes s·z of it for a small s, GELU(s·z) is s·z/2 but for a relative 0.8·s·z, and a LayerNorm
