@@ -15,8 +15,6 @@ import headless.cli.pretrain
 from headless.cli.main import main
 from headless.data.prepare import prepare
 
-# As many as the suite has time for; by hand: HOSTILE_EXAMPLES=5000 pytest tests/cli/test_hostile…
-EXAMPLES = int(os.environ.get("HOSTILE_EXAMPLES", "40"))
 SHIPPED = {
     path.stem: yaml.safe_load(path.read_text())
     for path in [Path("configs/demo/headless.yaml"), *sorted(Path("configs/pretrain").glob("*"))]
@@ -126,14 +124,23 @@ def hostile(data: st.DataObject, config: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-@settings(
-    max_examples=EXAMPLES,
-    derandomize="HOSTILE_EXAMPLES" not in os.environ,
-    deadline=None,
-    database=None,
-    phases=[Phase.generate],
-    suppress_health_check=list(HealthCheck),
-)
+def as_many(examples: int) -> settings:
+    """As many examples as the suite has time for, the same each time.
+
+    More, and others, by hand: HOSTILE_EXAMPLES=5000 pytest tests/cli/test_hostile…
+    """
+    asked = os.environ.get("HOSTILE_EXAMPLES")
+    return settings(
+        max_examples=int(asked or examples),
+        derandomize=asked is None,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+@as_many(examples=40)
 @given(data=st.data())
 def test_no_config_ends_in_a_traceback(
     data: st.DataObject,

@@ -1,20 +1,18 @@
 """No file ends in a traceback: any of a run or of its data is damaged in any way."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from test_hostile_configs import VALUES
+from test_hostile_configs import VALUES, as_many
 
 from headless.cli.main import main
 
-EXAMPLES = int(os.environ.get("HOSTILE_EXAMPLES", "20"))
 WAYS = ["value"] * 6 + ["flip", "cut", "empty", "gone", "directory", "deep", "type", "not-utf8"]
 
 
@@ -79,14 +77,7 @@ def damage(data: st.DataObject, path: Path) -> str:
     return way
 
 
-@settings(
-    max_examples=EXAMPLES,
-    derandomize="HOSTILE_EXAMPLES" not in os.environ,
-    deadline=None,
-    database=None,
-    phases=[Phase.generate],
-    suppress_health_check=list(HealthCheck),
-)
+@as_many(examples=20)
 @given(data=st.data())
 def test_no_file_ends_in_a_traceback(
     data: st.DataObject,
