@@ -1,6 +1,5 @@
 """Text from a model: continuations of prompts, or what belongs at a masked model's masks."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,14 +113,4 @@ def fill_masks(lm: LanguageModel, prompt: str) -> list[list[tuple[str, float]]]:
     return [
         [(tokenizer.decode([token]), share) for token, share in zip(*pair, strict=True)]
         for pair in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    ]
-
-
-def generate_all(
-    lm: LanguageModel, prompts: Sequence[str], sampling: Sampling
-) -> list[dict[str, Any]]:
-    """One record a prompt: for files and reports."""
-    return [
-        {"model": lm.name, "head": lm.head, "prompt": p, "text": continue_prompt(lm, p, sampling)}
-        for p in prompts
     ]
