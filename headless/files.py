@@ -3,15 +3,16 @@
 import errno
 import glob
 import json
+import math
 import os
 import re
 import secrets
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 from headless.errors import HeadlessError
 
@@ -24,10 +25,7 @@ NAMESPACE = "?pidns-"  # what comes before the process namespace in the name of 
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A file beside `path` to fill; it is flushed to the disk and becomes `path` at the end.
 
-    Readers see the old file or the new one.
-
-    Raises:
-        OSError: there is no room, or no right to write; `path` is as it was, and named.
+    Readers see the old file or the new one. An `OSError` names `path`, which is as it was.
     """
     beside = path.with_name(f".{path.name}.partial")
     try:
@@ -55,6 +53,29 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
+def finite(value: Any) -> Any:
+    """NaN and infinities, for which JSON has no names, as None: in dicts and lists, too."""
+    if isinstance(value, dict):
+        return {key: finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def json_lines(values: Iterable[Any]) -> str:
+    """Strict JSON, one value a line; what is not finite is null."""
+    lines = (json.dumps(finite(value), allow_nan=False, ensure_ascii=False) for value in values)
+    return "".join(line + "\n" for line in lines)
+
+
+def write_json(path: Path, value: Any, *, sort_keys: bool = False) -> None:
+    """Write a `whole_file` of strict JSON; what is not finite is null."""
+    text = json.dumps(
+        finite(value), indent=2, allow_nan=False, ensure_ascii=False, sort_keys=sort_keys
+    )
+    write_text(path, text + "\n")
+
+
 def move_aside(path: Path) -> Path:
     """Rename to `<name>.old-<n>`, the first that is free, and return that."""
     n = 1
@@ -78,7 +99,6 @@ def exclusive(path: Path, *, patience: float = 0.0) -> Iterator[None]:
     `LEASE_SECONDS`, which is waited for.
 
     Args:
-        path: what is written to.
         patience: seconds to wait for another writer, where each takes a moment only.
 
     Raises:

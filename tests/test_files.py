@@ -1,6 +1,8 @@
 """Directories that are whole or not there, and locks that outlive no process."""
 
 import errno
+import json
+import math
 import os
 import subprocess
 import sys
@@ -11,7 +13,7 @@ import pytest
 
 from headless import files
 from headless.errors import HeadlessError
-from headless.files import exclusive, move_aside, new_directory
+from headless.files import exclusive, json_lines, move_aside, new_directory, write_json
 
 HOLD = """
 import sys, time
@@ -208,3 +210,13 @@ def test_where_a_disk_is_mounted_nothing_can_be_renamed_to(tmp_path, monkeypatch
     with pytest.raises(HeadlessError, match="give a directory on it as --output"):
         make(tmp_path / "out", "new")
     assert names(tmp_path / "out") == []
+
+
+def test_json_has_null_for_what_is_not_finite_however_deep(tmp_path):
+    value = {"é": [1.5, math.nan, {"b": (-math.inf, None, "NaN")}], "n": 2**70, "t": True}
+    plain = {"é": [1.5, None, {"b": [None, None, "NaN"]}], "n": 2**70, "t": True}
+    write_json(tmp_path / "a.json", value)
+    assert json.loads((tmp_path / "a.json").read_text()) == plain
+    first, second = json_lines([value, math.inf]).splitlines()
+    assert json.loads(first) == plain
+    assert second == "null"

@@ -1,7 +1,6 @@
 """Findings to files: a page to read, every number as JSON, every figure for a paper."""
 
 import json
-import math
 import os
 import re
 import shutil
@@ -17,7 +16,7 @@ import headless
 from headless.analysis.finding import Animation, Finding, Picture
 from headless.analysis.tables import add_claims, add_scalars, anchor_of, claim_table
 from headless.analysis.tally import tally
-from headless.files import check_pieces, exclusive, holds_json, write_text
+from headless.files import check_pieces, exclusive, finite, holds_json, write_text
 from headless.pages.figures import clean_svg, drawing_style, svg_file
 from headless.pages.film import Film, make_film
 from headless.pages.page import Page
@@ -206,7 +205,7 @@ def as_json(
                 "name": finding.name,
                 "title": finding.title,
                 "answer": finding.answer,
-                "scalars": {name: _plain(value) for name, value in finding.scalars.items()},
+                "scalars": {name: finite(float(value)) for name, value in finding.scalars.items()},
                 "arrays": {
                     name: _array(array)
                     for name, array in finding.arrays.items()
@@ -219,11 +218,6 @@ def as_json(
             for finding in findings
         ],
     }
-
-
-def _plain(value: Any) -> float | None:
-    number = float(value)
-    return number if math.isfinite(number) else None
 
 
 def _array(array: np.ndarray) -> Any:

@@ -8,8 +8,9 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from headless.callbacks.progress import ProgressMonitor
+from headless.files import finite
 from headless.runs.directory import RunDirectory
-from headless.runs.metrics import append_point, as_written, read_metrics, truncate_metrics
+from headless.runs.metrics import append_point, read_metrics, truncate_metrics
 
 
 class MetricsFileLogger(Logger):
@@ -77,7 +78,7 @@ class MetricsFileLogger(Logger):
         point = self.point(metrics, step)
         append_point(self._run.metrics, point)
         if self._last is not None:
-            self._last.update(as_written(point))
+            self._last.update(finite(point))
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:

@@ -1,7 +1,6 @@
 """`headless finetune`: a classifier on labelled text, or (`--task lm-head`) a softmax head."""
 
 import itertools
-import json
 import math
 import sys
 from dataclasses import fields, replace
@@ -10,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
-from headless.cli.finetune_results import finite, results, show
+from headless.cli.finetune_results import results, show
 from headless.cli.parsing import run
 from headless.errors import HeadlessError
-from headless.files import new_directory, write_text
+from headless.files import finite, json_lines, new_directory, write_json, write_text
 
 if TYPE_CHECKING:
     from headless.downstream.classification.run import Finetuning, SeedResult
@@ -136,8 +135,7 @@ def finetune(
         assert best is not None
         save_classifier(best.trained, directory / "model")
         found = results(finetuning, records, options) | {"model_seed": best.seed}
-        text = json.dumps(found, indent=2, ensure_ascii=False) + "\n"
-        write_text(directory / RESULTS, text)
+        write_json(directory / RESULTS, found)
     show(found, output)
     return found
 
@@ -201,11 +199,7 @@ def _run_seed(finetuning: "Finetuning", seed: int, output: Path) -> "SeedResult"
             print(f"seed {seed} epoch {epoch}: {shown}", file=sys.stderr, flush=True)
 
     result = finetuning.run(seed, directory, report, bar=live)
-    lines = "".join(
-        json.dumps(finite(line), ensure_ascii=False) + "\n"
-        for line in _predictions(finetuning, result)
-    )
-    write_text(directory / "predictions.jsonl", lines)
+    write_text(directory / "predictions.jsonl", json_lines(_predictions(finetuning, result)))
     return result
 
 

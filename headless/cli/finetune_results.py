@@ -8,13 +8,6 @@ if TYPE_CHECKING:
     from headless.downstream.classification.run import Finetuning
 
 
-def finite(value: Any) -> Any:
-    """NaN becomes null, which JSON knows."""
-    if isinstance(value, dict):
-        return {key: finite(part) for key, part in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def results(
     finetuning: "Finetuning", records: list[dict[str, Any]], options: dict[str, Any]
 ) -> dict[str, Any]:

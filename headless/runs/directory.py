@@ -1,12 +1,11 @@
 """A run directory: every file of a run, named in one place, written whole or not at all."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from headless.errors import HeadlessError
-from headless.files import write_text
+from headless.files import write_json, write_text
 from headless.structured import read_json, read_yaml
 
 
@@ -126,7 +125,7 @@ class RunDirectory:
 
     def write_environment(self, values: dict[str, Any]) -> None:
         """Write what `describe_environment` found."""
-        _write_json(self.environment, values)
+        write_json(self.environment, values, sort_keys=True)
 
     def read_summary(self) -> dict[str, Any]:
         """The headline numbers; empty where there are none yet."""
@@ -134,7 +133,7 @@ class RunDirectory:
 
     def write_summary(self, values: dict[str, Any]) -> None:
         """Write the headline numbers."""
-        _write_json(self.summary, values)
+        write_json(self.summary, values, sort_keys=True)
 
 
 def check_name(name: str) -> str:
@@ -167,7 +166,3 @@ def open_run(path: Path | str) -> RunDirectory:
 
 def _read_json(path: Path) -> dict[str, Any]:
     return read_json(path, dict) if path.is_file() else {}
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    write_text(path, json.dumps(values, indent=2, sort_keys=True) + "\n")

@@ -1,13 +1,12 @@
 """`evaluations.jsonl`: one result of one task a line, appended, never overwritten."""
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from headless.errors import HeadlessError
-from headless.files import exclusive
+from headless.files import exclusive, json_lines
 from headless.runs.metrics import append_point, read_metrics
 
 FORMAT = 1
@@ -72,13 +71,12 @@ def append_evaluation(path: Path, evaluation: Evaluation) -> None:
         OSError: there is no room.
     """
     with exclusive(path, patience=WAIT_SECONDS):
-        append_point(path, _plain(asdict(evaluation)))
+        append_point(path, asdict(evaluation))
 
 
 def lines_of(evaluations: Iterable[Evaluation]) -> str:
     """The text of a file of results."""
-    points = (_plain(asdict(evaluation)) for evaluation in evaluations)
-    return "".join(json.dumps(p, allow_nan=False, ensure_ascii=False) + "\n" for p in points)
+    return json_lines(map(asdict, evaluations))
 
 
 def read_evaluations(path: Path) -> list[Evaluation]:
@@ -105,12 +103,3 @@ def read_evaluations(path: Path) -> list[Evaluation]:
 def latest(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
     """The last result of each kind, data and head, in the order in which each was first made."""
     return list({evaluation.key: evaluation for evaluation in evaluations}.values())
-
-
-def _plain(value: Any) -> Any:
-    """Numbers that JSON has no name for as null, however deep."""
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, float) and value - value != 0:  # infinite or not a number
-        return None
-    return value

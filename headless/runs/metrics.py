@@ -7,29 +7,15 @@ leave it out, and whoever appends next cuts it off.
 
 import errno
 import json
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from headless.errors import HeadlessError
-from headless.files import write_text
+from headless.files import json_lines, write_text
 
 TOKENS = "progress/tokens"
-
-
-def _line(point: Mapping[str, Any]) -> str:
-    return json.dumps(as_written(point), allow_nan=False, ensure_ascii=False) + "\n"
-
-
-def as_written(point: Mapping[str, Any]) -> dict[str, Any]:
-    """A point as a reader will find it."""
-    return {key: _finite(value) for key, value in point.items()}
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def append_point(path: Path, point: Mapping[str, Any]) -> None:
@@ -41,7 +27,7 @@ def append_point(path: Path, point: Mapping[str, Any]) -> None:
     Raises:
         OSError: there is no room, or no right to write; names the file.
     """
-    line = _line(point).encode()
+    line = json_lines([point]).encode()
     try:
         with open(path, "a+b", buffering=0) as file:
             size = _mend_end(file)
@@ -118,5 +104,5 @@ def truncate_metrics(path: Path, tokens: int) -> list[dict[str, Any]]:
     points = read_metrics(path)
     if path.is_file():
         kept = [point for point in points if point.get(TOKENS, -1) <= tokens]
-        write_text(path, "".join(map(_line, kept)))
+        write_text(path, json_lines(kept))
     return [point for point in points if point.get(TOKENS, -1) > tokens]
