@@ -1,44 +1,71 @@
-"""Lightning's rich progress bar over optimizer steps, with what matters beside it."""
+"""Training in the display that all commands have."""
 
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks import ProgressBar
+
+from headless.progress import Display
 
 
-class StepProgressBar(RichProgressBar):
-    """Lightning's bar over all steps of a run: right after a resume, and the same over epochs.
+class StepProgressBar(ProgressBar):
+    """Optimizer steps of the run, right after a resume and over epochs, with the last scores.
 
     Lightning's own counts batches of an epoch, which a run of so many steps does not end with.
     Logs nothing.
     """
 
-    _read = -1
-    _loss: float | None = None
+    def __init__(self, display: Display | None = None) -> None:
+        super().__init__()
+        self.display, self._is_own = display or Display(), display is None
+        self._read, self._loss = -1, ""
 
-    @property
-    def total_train_batches(self) -> int | float:
-        """Optimizer steps of the run where they are limited, else batches of the epoch."""
-        steps = self.trainer.max_steps
-        return steps if steps > 0 else super().total_train_batches
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Begin where nobody else has."""
+        super().setup(trainer, pl_module, stage)
+        if self._is_own:
+            self.display.__enter__()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """End what was begun."""
+        if self._is_own:
+            self.display.__exit__()
+
+    def disable(self) -> None:
+        """Other ranks than the first show nothing."""
+        self.display = Display(False)
+
+    def enable(self) -> None:
+        """It is as it was made."""
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Move the bar to the last optimizer step."""
-        done = trainer.global_step - 1 if trainer.max_steps > 0 else batch_idx
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, done)
+        """Move to the last optimizer step."""
+        steps, batches = trainer.max_steps, self.total_train_batches
+        done, total = (trainer.global_step, steps) if steps > 0 else (batch_idx + 1, batches)
+        self._read_loss(trainer)
+        if self.display.is_due(done, int(total)):
+            name = f"{Path(trainer.default_root_dir).name}, epoch {trainer.current_epoch}"
+            self.display.report(name, done, int(total), self.detail(trainer))
 
-    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """What stands to the right of the bar: the loss of the last step that was logged."""
-        metrics = super().get_metrics(trainer, pl_module)
-        step, every = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
-        loss = trainer.callback_metrics.get("train/loss")
-        if loss is not None and step % every == 0 and step != self._read:
-            self._read, self._loss = step, float(loss)  # waits for the device: not at every step
-        shown = {} if self._loss is None else {"train/loss": self._loss}
-        return shown | {name: value for name, value in metrics.items() if name != "v_num"}
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *index: int
+    ) -> None:
+        """A long validation is seen, too."""
+        total = self.total_val_batches_current_dataloader
+        if self.display.is_due():
+            self.display.report("validation", index[0] + 1, int(total), self.detail(trainer))
 
-    def _get_train_description(self, current_epoch: int) -> str:
-        return f"{Path(self.trainer.default_root_dir).name}, epoch {current_epoch}"
+    def _read_loss(self, trainer: Any) -> None:
+        """The loss of the last step that was logged: reading it waits for the device."""
+        step, loss = trainer.global_step, trainer.callback_metrics.get("train/loss")
+        if loss is not None and step % trainer.log_every_n_steps == 0 and step != self._read:
+            self._read, self._loss = step, f"train/loss {float(loss):.3f}"
+
+    def detail(self, trainer: Any) -> str:
+        """What stands to the right of the bar."""
+        shown = trainer.progress_bar_metrics.items()
+        values = [f"{name} {value:.3f}" for name, value in shown if isinstance(value, float)]
+        return " ".join([self._loss, *values]).strip()

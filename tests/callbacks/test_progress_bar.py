@@ -4,6 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from headless.callbacks.progress_bar import StepProgressBar
+from headless.progress import Display
 
 
 class Counted:
@@ -17,20 +18,37 @@ class Counted:
         return self.value
 
 
-def test_the_loss_is_read_where_it_is_logged() -> None:
-    bar = StepProgressBar()
-    loss = Counted(2.5)
-    trainer: Any = SimpleNamespace(
-        callback_metrics={},
+def trainer_at(loss: Counted) -> Any:
+    return SimpleNamespace(
+        callback_metrics={"train/loss": loss},
         progress_bar_metrics={"val/nll": 3.0},
-        loggers=[],
         log_every_n_steps=4,
         global_step=0,
+        current_epoch=0,
+        max_steps=8,
+        num_training_batches=100,
+        max_epochs=1,
+        default_root_dir="runs/a",
     )
-    assert bar.get_metrics(trainer, None) == {"val/nll": 3.0}
-    trainer.callback_metrics = {"train/loss": loss}
+
+
+def test_the_loss_is_read_where_it_is_logged(capsys) -> None:
+    bar, loss = StepProgressBar(Display(True)), Counted(2.5)
+    trainer = bar._trainer = trainer_at(loss)
     for step in (1, 2, 3, 4, 4, 5, 6, 7, 8, 8):
         trainer.global_step = step
-        shown = bar.get_metrics(trainer, None)
-    assert shown == {"train/loss": 2.5, "val/nll": 3.0}
+        bar.on_train_batch_end(trainer, None, None, None, 0)
     assert loss.read == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "a, epoch 0: 1 of 8 val/nll 3.000"
+    assert lines[-1] == "a, epoch 0: 8 of 8 train/loss 2.500 val/nll 3.000"
+
+
+def test_a_listener_gets_the_steps_and_nothing_is_printed(capsys) -> None:
+    seen: list[Any] = []
+    bar = StepProgressBar(Display(lambda *words: seen.append(words)))
+    trainer = bar._trainer = trainer_at(Counted(2.5))
+    trainer.global_step = 3
+    bar.on_train_batch_end(trainer, None, None, None, 0)
+    assert seen == [("a, epoch 0", 3, 8)]
+    assert capsys.readouterr() == ("", "")

@@ -8,12 +8,13 @@ import pytest
 ROOT = Path(__file__).parents[2] / "headless"
 LAYERS = [
     {"geometry", "objectives", "models", "data", "runs", "pages"},
-    {"training", "callbacks"},
+    {"callbacks"},
+    {"training"},
     {"analysis", "downstream"},
     {"reports"},
     {"cli"},
 ]
-BASE = ("errors", "files", "structured", "sums")
+BASE = ("errors", "files", "isolation", "progress", "structured", "sums")
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 LAZY = {"wandb", "datasets", "faiss", "matplotlib", "umap", "lm_eval", "pyarrow", "sklearn"}
 PURE = {"geometry", "objectives", "runs"}
