@@ -77,7 +77,7 @@ class Display:
             elif begins or done == total or self.drawn - self.printed >= LINE_SECONDS:
                 self.printed = self.drawn
                 words = f"{phase}: {self._amount(done, total)} {detail}".rstrip()
-                print(words, file=sys.stderr, flush=True)
+                print(words, file=sys.stderr, flush=True)  # noqa: T201
 
     def _draw(self, phase: str, done: int, total: int, detail: str) -> None:
         if phase not in self.tasks:
@@ -99,4 +99,4 @@ class Display:
     def say(self, message: str) -> None:
         """A line for the user, beside the bars."""
         if self.shown:
-            print(f"headless: {message}", file=sys.stderr, flush=True)
+            print(f"headless: {message}", file=sys.stderr, flush=True)  # noqa: T201

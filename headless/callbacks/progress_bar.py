@@ -54,8 +54,8 @@ class StepProgressBar(ProgressBar):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *index: int
     ) -> None:
         """A long validation is seen, too."""
-        total = self.total_val_batches_current_dataloader
         if self.display.is_due():
+            total: Any = sum(trainer.num_val_batches)
             self.display.report("validation", index[0] + 1, int(total), self.detail(trainer))
 
     def _read_loss(self, trainer: Any) -> None:
