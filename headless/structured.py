@@ -1,15 +1,27 @@
 """JSON and YAML files as they are read: of the type that was asked for, or refused in a line."""
 
 import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 from headless.errors import HeadlessError
 
 T = TypeVar("T")
 DEEPEST = 100  # levels of a YAML text
 UNFOLDED = 100_000  # values that its aliases may stand for
+TEXT, WHOLE, NUMBER = (str,), (int,), (int, float)
+Kinds = Mapping[str, tuple[type, ...]]  # what an entry may be, besides missing and null
+WORDS = {
+    str: "a text",
+    int: "a whole number",
+    float: "a number",
+    dict: "a mapping",
+    list: "a list",
+    bool: "true or false",
+}
 
 
 def read_json(path: Path, kind: type[T]) -> T:
@@ -102,5 +114,67 @@ class _Node:
         return known
 
 
-def _one_line(error: BaseException) -> str:
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether it is a finite number."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return abs(value) <= sys.float_info.max  # an integer can be larger
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested mappings as dotted keys."""
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def check_entries(
+    path: Path, values: Any, kinds: Kinds, needs: Sequence[str] = ()
+) -> dict[str, Any]:
+    """`values` of a file, if they are a mapping whose entries are as expected.
+
+    Args:
+        path: for the complaint.
+        values: as they were read.
+        kinds: of entries; a dotted key is one below another.
+        needs: entries that may not be missing or null.
+
+    Raises:
+        HeadlessError: they are not.
+    """
+    if not isinstance(values, dict):
+        raise damaged(path, f"it holds {_word(values)}, not names with values")
+    if not all(isinstance(key, str) for key in values):
+        raise damaged(path, "a name in it is not a text")
+    flat = dict(flatten(values))
+    for key, expected in kinds.items():
+        value = flat.get(key) if "." in key else values.get(key)
+        if value is not None and not _is(value, expected):
+            words = " or ".join(WORDS[kind] for kind in expected)
+            raise damaged(path, f"{key} is {_word(value)}, not {words}")
+    if missing := [name for name in needs if values.get(name) is None]:
+        raise damaged(path, f"{missing[0]} is missing")
+    return values
+
+
+def damaged(path: Path, why: str) -> HeadlessError:
+    """The complaint about a file among others that a command could do without."""
+    return HeadlessError(
+        f"{path} is damaged ({_one_line(why)}): leave {path.parent} out, or move the file aside"
+    )
+
+
+def _is(value: Any, expected: tuple[type, ...]) -> bool:
+    if isinstance(value, bool) or not isinstance(value, expected):
+        return False
+    return is_number(value) or not isinstance(value, int | float)
+
+
+def _word(value: Any) -> str:
+    return WORDS.get(type(value), type(value).__name__)
+
+
+def _one_line(error: object) -> str:
     return " ".join(str(error).split())

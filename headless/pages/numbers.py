@@ -1,17 +1,9 @@
 """Numbers as a reader wants them: few digits, a prefix instead of zeros."""
 
-import sys
-from typing import Any, TypeGuard
+from headless.structured import is_number
 
 _PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 MISSING = "–"  # the dash of an empty cell
-
-
-def is_number(value: Any) -> TypeGuard[float]:
-    """Whether it is a finite number."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return False
-    return abs(value) <= sys.float_info.max  # an integer can be larger
 
 
 def compact(value: float, digits: int = 3) -> str:

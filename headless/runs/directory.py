@@ -9,66 +9,36 @@ from headless.files import write_json, write_text
 from headless.structured import read_json, read_yaml
 
 
+class _Entry:
+    """A name in the directory; read of a run it is a path."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, run: "RunDirectory", owner: object = None) -> Path:
+        return run.path / self.name
+
+
 @dataclass(frozen=True)
 class RunDirectory:
     """The files of a run below `path`."""
 
     path: Path
 
-    @property
-    def config(self) -> Path:
-        """The resolved config: `headless pretrain --config` on it starts the same run again."""
-        return self.path / "config.yaml"
+    config = _Entry("config.yaml")  # resolved: `headless pretrain --config` on it starts it again
+    environment = _Entry("environment.json")  # versions, device, commit and command
+    metrics = _Entry("metrics.jsonl")  # every logged point
+    samples = _Entry("samples.jsonl")  # texts that the model wrote while it was trained
+    evaluations = _Entry("evaluations.jsonl")  # what the model scored on tasks, a result a line
+    analysis = _Entry("analysis")  # of `headless analyze`: a directory with a page and its numbers
+    summary = _Entry("summary.json")  # the headline numbers, since the first validation
+    checkpoints = _Entry("checkpoints")
+    last_checkpoint = _Entry("checkpoints/last.ckpt")  # the one to go on from
+    tokenizer = _Entry("tokenizer")  # that made the data
+    wandb = _Entry("wandb")  # what `wandb sync` uploads
 
-    @property
-    def environment(self) -> Path:
-        """Versions, device, commit and command."""
-        return self.path / "environment.json"
-
-    @property
-    def metrics(self) -> Path:
-        """Every logged point."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def samples(self) -> Path:
-        """Texts that the model wrote while it was trained."""
-        return self.path / "samples.jsonl"
-
-    @property
-    def evaluations(self) -> Path:
-        """What the model scored on tasks, one result a line."""
-        return self.path / "evaluations.jsonl"
-
-    @property
-    def analysis(self) -> Path:
-        """What `headless analyze` found: a directory with a page and analysis.json."""
-        return self.path / "analysis"
-
-    @property
-    def summary(self) -> Path:
-        """The headline numbers."""
-        return self.path / "summary.json"
-
-    @property
-    def checkpoints(self) -> Path:
-        """All checkpoints."""
-        return self.path / "checkpoints"
-
-    @property
-    def last_checkpoint(self) -> Path:
-        """The one to go on from."""
-        return self.checkpoints / "last.ckpt"
-
-    @property
-    def tokenizer(self) -> Path:
-        """The tokenizer that made the data."""
-        return self.path / "tokenizer"
-
-    @property
-    def wandb(self) -> Path:
-        """What `wandb sync` uploads."""
-        return self.path / "wandb"
+    def __fspath__(self) -> str:
+        return str(self.path)
 
     @property
     def is_run(self) -> bool:

@@ -1,13 +1,14 @@
 """`evaluations.jsonl`: one result of one task a line, appended, never overwritten."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from headless.errors import HeadlessError
 from headless.files import exclusive, json_lines
 from headless.runs.metrics import append_point, read_metrics
+from headless.structured import NUMBER, TEXT, WHOLE, check_entries
 
 FORMAT = 1
 WAIT_SECONDS = 60.0  # for another process that adds a line
@@ -15,52 +16,43 @@ WAIT_SECONDS = 60.0  # for another process that adds a line
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model scored on a task.
+    """What a model scored on a task."""
 
-    Args:
-        task: as it was written, "kind:source".
-        kind: of the task.
-        source: a few words for its data.
-        data_sha256: of the items as they were scored.
-        model: a name for tables.
-        head: the LM head that was used.
-        step: optimizer steps of the checkpoint; None for a model that is no run of ours.
-        metrics: the numbers by name.
-        errors: their standard errors over the items, where they are known.
-        items: how many were scored.
-        skipped: how many could not be.
-        truncated: how many of those scored had their context cut to fit.
-        subsets: the same numbers of parts of the data: {name: {"items", metric, metric_error}}.
-        settings: what else the numbers depend on.
-        seconds: wall clock.
-        versions: of the packages.
-        time: when, UTC, ISO 8601.
-        format: of this line.
-    """
-
-    task: str
+    task: str  # as it was written, "kind:source"
     kind: str
-    source: str
-    data_sha256: str
-    model: str
-    head: str
-    step: int | None
+    source: str  # a few words for its data
+    data_sha256: str  # of the items as they were scored
+    model: str  # a name for tables
+    head: str  # the LM head that was used
+    step: int | None  # optimizer steps of the checkpoint; None for a model that is no run of ours
     metrics: dict[str, float | None]
-    errors: dict[str, float]
-    items: int
-    skipped: int = 0
-    truncated: int = 0
+    errors: dict[str, float]  # standard errors of the metrics over the items, where they are known
+    items: int  # that were scored
+    skipped: int = 0  # that could not be
+    truncated: int = 0  # of those scored: whose context was cut to fit
     subsets: dict[str, dict[str, float]] = field(default_factory=dict)
-    settings: dict[str, Any] = field(default_factory=dict)
-    seconds: float = 0.0
-    versions: dict[str, str] = field(default_factory=dict)
-    time: str = ""
-    format: int = FORMAT
+    # {name: {"items", metric, metric_error}}: the same numbers of parts of the data
+    settings: dict[str, Any] = field(default_factory=dict)  # what else the numbers depend on
+    seconds: float = 0.0  # wall clock
+    versions: dict[str, str] = field(default_factory=dict)  # of the packages
+    time: str = ""  # UTC, ISO 8601
+    format: int = FORMAT  # of this line
 
     @property
     def key(self) -> tuple[str, str, str]:
         """What two results must share for the later one to replace the earlier in a table."""
         return self.kind, self.data_sha256, self.head
+
+
+_KINDS = {
+    f.name: {str: TEXT, int: WHOLE, int | None: WHOLE, float: NUMBER}.get(f.type, (dict,))
+    for f in fields(Evaluation)
+}
+_NEEDS = [
+    f.name
+    for f in fields(Evaluation)
+    if f.default is MISSING and f.default_factory is MISSING and f.name != "step"
+]
 
 
 def append_evaluation(path: Path, evaluation: Evaluation) -> None:
@@ -85,19 +77,17 @@ def read_evaluations(path: Path) -> list[Evaluation]:
     Raises:
         HeadlessError: a damaged line, or one of another version.
     """
-    known = {f.name for f in fields(Evaluation)}
-    found = []
+    results = []
     for point in read_metrics(path):
         if point.get("format") != FORMAT:
             raise HeadlessError(
                 f"{path} holds results of format {point.get('format')}, this version reads "
                 f"{FORMAT}: move the file aside and evaluate again"
             )
-        try:
-            found.append(Evaluation(**{k: v for k, v in point.items() if k in known}))
-        except TypeError as error:
-            raise HeadlessError(f"{path} is damaged ({error}): move it aside") from error
-    return found
+        entries = check_entries(path, point, _KINDS, _NEEDS).items()
+        known = {k: v for k, v in entries if k in _KINDS and v is not None}
+        results.append(Evaluation(**{"step": None, **known}))
+    return results
 
 
 def latest(evaluations: Sequence[Evaluation]) -> list[Evaluation]:

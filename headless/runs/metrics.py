@@ -58,7 +58,6 @@ def _mend_end(file: BinaryIO) -> int:
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
-    """The point in a line; None where it holds none."""
     try:
         point = json.loads(line)
     except (ValueError, RecursionError):
@@ -80,14 +79,10 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(whole_lines, start=1):
         if not line.strip():
             continue
-        if (point := _parse(line)) is None:
-            raise HeadlessError(
-                f"{path}, line {number} is damaged (no JSON object): delete that line"
-            )
-        if not isinstance(point.get(TOKENS, 0), int | float):
-            raise HeadlessError(
-                f"{path}, line {number} is damaged ({TOKENS} is no number): delete that line"
-            )
+        point = _parse(line)
+        problem = "no JSON object" if point is None else f"{TOKENS} is no number"
+        if point is None or not isinstance(point.get(TOKENS, 0), int | float):
+            raise HeadlessError(f"{path}, line {number} is damaged ({problem}): delete that line")
         points.append(point)
     return points
 
@@ -97,9 +92,6 @@ def truncate_metrics(path: Path, tokens: int) -> list[dict[str, Any]]:
 
     Returns:
         What was dropped.
-
-    Raises:
-        HeadlessError: as `read_metrics`.
     """
     points = read_metrics(path)
     if path.is_file():

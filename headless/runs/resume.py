@@ -1,7 +1,9 @@
 """What a run that goes on may change: its settings then and now, leaf by leaf."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
+
+from headless.structured import flatten
 
 # They decide where and how long a run trains, and what is looked at meanwhile.
 BESIDE = (
@@ -40,38 +42,33 @@ class Change(NamedTuple):
     is_same: bool = False  # written in another way, like the new place of the same data
 
     def __str__(self) -> str:
-        return f"{self.name} {_show(self.then)} → {_show(self.now)}"
+        then, now = ("null" if value is None else value for value in (self.then, self.now))
+        return f"{self.name} {then} → {now}"
 
     @property
     def is_used(self) -> bool:
         """Whether training goes on with it, as another training."""
-        return _among(self.name, USED)
+        return is_among(self.name, USED)
 
     @property
     def is_refused(self) -> bool:
         """Whether it makes another run."""
-        return not (self.is_same or self.is_used or _among(self.name, BESIDE))
+        return not (self.is_same or self.is_used or is_among(self.name, BESIDE))
 
 
 def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
     """The leaves in which two configs differ; one that is missing counts as null."""
-    old, new = dict(_leaves(then)), dict(_leaves(now))
-    names = [*old, *(name for name in new if name not in old)]
-    found = [Change(name, old.get(name), new.get(name)) for name in names]
-    return [change for change in found if change.then != change.now]
+    old, new = _leaves(then), _leaves(now)
+    both = (Change(name, old.get(name), new.get(name)) for name in {**old, **new})
+    return [change for change in both if change.then != change.now]
 
 
-def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", list(value) if isinstance(value, tuple) else value
+def _leaves(config: Mapping[str, Any]) -> dict[str, Any]:
+    """By dotted name; a tuple is a list, and an empty mapping is nothing."""
+    leaves = {k: list(v) if isinstance(v, tuple) else v for k, v in flatten(config)}
+    return {name: value for name, value in leaves.items() if value != {}}
 
 
-def _among(name: str, settings: tuple[str, ...]) -> bool:
+def is_among(name: str, settings: tuple[str, ...]) -> bool:
+    """Whether a setting is one of some, or below one of them."""
     return any(name == known or name.startswith(f"{known}.") for known in settings)
-
-
-def _show(value: Any) -> str:
-    return "null" if value is None else str(value)

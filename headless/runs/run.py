@@ -1,0 +1,245 @@
+"""A run on the disk, as a notebook, a report and the library read it."""
+
+import os
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from headless.runs.directory import RunDirectory, open_run
+from headless.runs.evaluations import Evaluation, read_evaluations
+from headless.runs.metrics import read_metrics
+from headless.structured import NUMBER, TEXT, WHOLE, check_entries, flatten, is_number
+
+if TYPE_CHECKING:
+    import pandas
+
+CONFIG = {
+    "seed_everything": WHOLE,
+    "model.objective.class_path": TEXT,
+    "model.backbone.hidden_size": WHOLE,
+    "model.optimizer.lr": NUMBER,
+    "model.init_from": TEXT,
+    "model.init_head": TEXT,
+    "data.path": TEXT,
+}
+SUMMARY = {
+    **dict.fromkeys(("objective", "objective_class", "backbone", "begins_from"), TEXT),
+    **dict.fromkeys(("tokenizer_sha256", "dataset_sha256", "memory_kind"), TEXT),
+    **dict.fromkeys(("seed", "hidden_size"), WHOLE),
+    "wall_seconds": NUMBER,
+    "last": (dict,),
+}
+ENVIRONMENT = {"gpus": (list,), "packages": (dict,)}
+SAMPLE = {"prompt": TEXT, "text": TEXT, "progress/tokens": NUMBER}
+# Of the summary, and as the metrics name them: of a GPU's memory and of the host's.
+PEAKS = {"peak_memory_gib": "peak", "peak_validation_memory_gib": "peak_validation"}
+MEMORY_UNITS = ("gib", "host_gib")
+AXES = ("tokens", "seconds", "flops")
+
+
+class Run:
+    """What the files of a run directory say; each is read once, when it is first asked for.
+
+    A run that is still going, or was stopped, has no summary or an old one: what its metrics say
+    counts then. Any file that is damaged raises a HeadlessError that names it.
+    """
+
+    open_model: ClassVar[Callable[[Path], Any] | None] = None  # the library's `load`: see `model`
+
+    def __init__(self, place: Path | str | RunDirectory) -> None:
+        self.directory = open_run(Path(place))
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.directory.path)!r})"
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The resolved config."""
+        return check_entries(self.directory.config, self.directory.read_config(), CONFIG)
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """The headline numbers; empty before the first validation."""
+        return check_entries(self.directory.summary, self.directory.read_summary(), SUMMARY)
+
+    @cached_property
+    def environment(self) -> dict[str, Any]:
+        """Versions, device, commit and command."""
+        place = self.directory.environment
+        return check_entries(place, self.directory.read_environment(), ENVIRONMENT)
+
+    @cached_property
+    def points(self) -> list[dict[str, Any]]:
+        """Every logged point."""
+        return read_metrics(self.directory.metrics)
+
+    @cached_property
+    def samples(self) -> list[dict[str, Any]]:
+        """What the model wrote while it was trained."""
+        place = self.directory.samples
+        return [check_entries(place, s, SAMPLE, ("prompt", "text")) for s in read_metrics(place)]
+
+    @cached_property
+    def evaluations(self) -> list[Evaluation]:
+        """What it scored on tasks."""
+        return read_evaluations(self.directory.evaluations)
+
+    def metrics(self) -> "pandas.DataFrame":
+        """A row a logged point and a column a metric; NaN where a point does not hold it."""
+        import pandas
+
+        return pandas.DataFrame(self.points)
+
+    def model(self) -> Any:
+        """The trained model, as `headless.load` opens it."""
+        if type(self).open_model is None:
+            raise TypeError("models are opened by the library: import headless, then headless.Run")
+        return type(self).open_model(self.directory.path)
+
+    @property
+    def name(self) -> str:
+        """The run's name: its directory's, whatever it was called when it was made."""
+        return Path(os.path.abspath(self.directory.path)).name
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of weights and data order."""
+        return self.summary.get("seed", self.config.get("seed_everything"))
+
+    @property
+    def finished(self) -> bool:
+        """Whether it came to its end."""
+        return bool(self.summary.get("finished"))
+
+    @property
+    def objective_class(self) -> str:
+        """The objective's class name."""
+        path = self.flat_config.get("model.objective.class_path", "unknown objective")
+        return str(self.summary.get("objective_class") or str(path).rsplit(".", 1)[-1])
+
+    @property
+    def objective(self) -> str:
+        """A few words on what it was trained for."""
+        return str(self.summary.get("objective") or self.objective_class)
+
+    @property
+    def init_from(self) -> str | None:
+        """The trained model that it began from; None for a run from nothing."""
+        return self.flat_config.get("model.init_from")
+
+    @property
+    def begins_from(self) -> str | None:
+        """A few words on that model: the same for all seeds."""
+        return self.summary.get("begins_from") or self.init_from
+
+    @property
+    def init_head(self) -> str:
+        """Where its LM head began: "source", "embedding" or "random"."""
+        return str(self.flat_config.get("model.init_head", "random"))
+
+    @property
+    def width(self) -> int | None:
+        """The hidden size."""
+        of_config = self.flat_config.get("model.backbone.hidden_size")
+        return self.summary.get("hidden_size") or of_config or None
+
+    @property
+    def inexact_share(self) -> float:
+        """Share of the text's bytes in documents that its tokenizer does not give back."""
+        share = self.summary.get("inexact_share")
+        return float(share) if is_number(share) else 0.0
+
+    @property
+    def data(self) -> str:
+        """The name of the data: the last part of its path, which differs between machines."""
+        return Path(str(self.flat_config.get("data.path", "unknown"))).name
+
+    @property
+    def memory_kind(self) -> str:
+        """Whose memory the peak is: "gpu" or "host"."""
+        kind = "gpu" if "memory/peak_gib" in self.last else "host"
+        return str(self.summary.get("memory_kind") or kind)
+
+    @property
+    def memory_scope(self) -> str:
+        """When the peak was taken: "training", or "with validation" as earlier versions did."""
+        key = "peak_validation_memory_gib"
+        apart = key in self.summary or self.value(key) is not None or not self.summary
+        return "training" if apart else "with validation"
+
+    @cached_property
+    def flat_config(self) -> dict[str, Any]:
+        """The config with dotted keys; lists are values."""
+        return dict(flatten(self.config))
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The config as it was carried out: with what "auto" and null came to, where known."""
+        settings = dict(self.flat_config)
+        if settings.get("trainer.precision") is None:
+            settings["trainer.precision"] = self.environment.get("precision")
+        devices = settings.get("trainer.devices")
+        if not isinstance(devices, int) or devices < 1:
+            world, nodes = self.environment.get("devices"), settings.get("trainer.num_nodes") or 1
+            if isinstance(world, int) and isinstance(nodes, int) and nodes > 0:
+                settings["trainer.devices"] = max(1, world // nodes)
+        return settings
+
+    @cached_property
+    def last(self) -> dict[str, float]:
+        """The last value of each metric.
+
+        A finished run's are its summary's, written with its last point: metrics.jsonl may have
+        lost its end since. Before that the summary stands in where the metrics are missing.
+        """
+        summary = {k: v for k, v in (self.summary.get("last") or {}).items() if is_number(v)}
+        values: dict[str, Any] = dict(summary)
+        for point in self.points:
+            # null was not finite: an older value would be a better lie
+            values |= {k: v for k, v in point.items() if v is None or is_number(v)}
+        lost = {key for key, value in values.items() if value is None}
+        values |= summary if self.finished else {}
+        return {key: value for key, value in values.items() if key not in lost}
+
+    @cached_property
+    def layers(self) -> list[str]:
+        """The names of the layers whose geometry was measured, first to last."""
+        prefixes = ("geometry/anisotropy/", "geometry/effective_rank/")
+        names = {key.split("/")[2] for key in self.last if key.startswith(prefixes)}
+        return sorted(name for name in names if name.startswith("layer_"))
+
+    def value(self, key: str) -> float | None:
+        """A number by the name of a metric, of a summary's entry, or `…/last_layer`."""
+        if key.endswith("/last_layer"):
+            last = self.layers[-1] if self.layers else ""
+            return self.last.get(key.removesuffix("last_layer") + last)
+        if key == "step_ms":  # over all steps: the last logged window is a noisy one
+            tokens, steps = self.value("tokens"), self.value("step")
+            speed = self.value("tokens_per_second")  # of the steps that were timed
+            return 1000 * tokens / steps / speed if tokens and steps and speed else None
+        if key in (*AXES, "step"):
+            ends = (
+                self.last.get(f"progress/{key}"),
+                self.summary.get({"step": "steps"}.get(key, key)),
+            )
+            return max((float(v) for v in ends if is_number(v)), default=None)
+        if is_number(self.summary.get(key)):
+            return self.summary[key]
+        if key == "tokens_per_second":
+            tokens, seconds = self.value("tokens"), self.value("seconds")
+            return tokens / seconds if tokens and seconds else None
+        if key in PEAKS:
+            gpu, host = (self.last.get(f"memory/{PEAKS[key]}_{unit}") for unit in MEMORY_UNITS)
+            return host if gpu is None else gpu
+        return self.last.get(key)
+
+    def curve(self, key: str, axis: str) -> tuple[list[float], list[float]]:
+        """The points of a metric over "tokens", "seconds", "flops" or "step", in their order."""
+        pairs = [
+            (float(point[f"progress/{axis}"]), float(point[key]))
+            for point in self.points
+            if is_number(point.get(key)) and is_number(point.get(f"progress/{axis}"))
+        ]
+        pairs.sort(key=lambda pair: pair[0])
+        return [x for x, _ in pairs], [y for _, y in pairs]
