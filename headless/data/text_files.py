@@ -3,7 +3,7 @@
 .txt .md        a text
 .jsonl .json    records, one a line or in a list
 .parquet        records (not compressed from outside)
-.gz .bz2 .xz .zst   after the first four: compressed
+.gz .bz2 .xz .zst   after all but .parquet: compressed
 """
 
 import bz2
@@ -12,18 +12,20 @@ import io
 import json
 import lzma
 import os
+import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from headless.errors import HeadlessError
 
-PLAIN, RECORDS, PARQUET = (".txt", ".md"), (".jsonl", ".json"), ".parquet"
-SUFFIXES = (*PLAIN, *RECORDS, PARQUET)
+PLAIN, PARQUET = (".txt", ".md"), ".parquet"
+SUFFIXES = (*PLAIN, ".jsonl", ".json", PARQUET)
 PEEKED_BYTES = 1_000_000  # of a .json file, which may be a setting of some program
+HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?")
 
 
 def _open_zstd(path: Path) -> Any:
@@ -41,49 +43,73 @@ OPENERS: dict[str, Callable[[Path], Any]] = {
 
 
 class Found(NamedTuple):
-    """What a directory holds: files to read, sorted, and everything else with the reason."""
+    """Files to read, sorted, and everything else that lies among them with the reason."""
 
     files: list[Path]
     left_out: list[tuple[Path, str]]
 
 
-def kind_of(path: Path) -> str | None:
-    """One of `SUFFIXES`; None where it is no file that can be read."""
-    *_, last = ("", *path.suffixes)
-    suffix = last.lower()
-    if suffix not in OPENERS:
-        return suffix if suffix in SUFFIXES else None
-    inside = Path(path.stem).suffix.lower()
-    return inside if inside in (*PLAIN, *RECORDS) else None
+def kind_of(path: Path, kinds: Sequence[str] = SUFFIXES) -> str | None:
+    """Which of the kinds of file; None where it is none of them."""
+    suffix = path.suffix.lower()
+    if suffix in OPENERS:
+        suffix = Path(path.stem).suffix.lower()
+        return suffix if suffix in kinds and suffix != PARQUET else None
+    return suffix if suffix in kinds else None
 
 
 @contextmanager
 def open_text(path: Path) -> Iterator[IO[bytes]]:
-    """The bytes of a file, unpacked.
-
-    Raises:
-        HeadlessError: it is no such archive, or cut off.
-    """
-    opener = OPENERS.get(path.suffix.lower())
-    if opener is None:
-        with open(path, "rb") as file:
-            yield file
-        return
+    """The bytes of a file, unpacked."""
     try:
-        with opener(path) as file:
+        with OPENERS.get(path.suffix.lower(), lambda path: open(path, "rb"))(path) as file:
             yield file
     except (EOFError, zlib.error, lzma.LZMAError, OSError, ValueError) as error:
-        if isinstance(error, HeadlessError) or getattr(error, "errno", None):
-            raise
+        if reason := getattr(error, "errno", None) and getattr(error, "strerror", None):
+            raise HeadlessError(f"{path} cannot be read: {reason}") from error
         raise HeadlessError(f"{path} cannot be unpacked: it is cut off or damaged") from error
 
 
-def walk(root: Path, text_field: str) -> Found:
-    """Look through a directory and all below it; links to directories are followed, each once.
+def decode(path: Path, raw: bytes, offset: int = 0) -> str:
+    """UTF-8; `offset` is where the bytes begin in the file."""
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise HeadlessError(
+            f"{path} is not UTF-8 at byte {offset + error.start}: convert it "
+            f"(iconv -t utf-8) or leave it out"
+        ) from error
 
-    Raises:
-        HeadlessError: a directory that cannot be read.
+
+def find_files(name: str, text_field: str | None = None) -> Found | None:
+    """What a path names, a directory with all below it; None for what `datasets` loads.
+
+    Args:
+        text_field: without it, a .json file of a directory is left out (None: none is).
     """
+    path = Path(name)
+    if path.is_dir():
+        if any((path / f"dataset_{part}.json").is_file() for part in ("info", "dict")):
+            return None
+        found = _walk(path, text_field)
+        if not found.files:
+            others = f": {describe(found.left_out)}" if found.left_out else ""
+            raise HeadlessError(f"{path} holds no {', '.join(SUFFIXES)} file{others}")
+        return found
+    if path.is_file():
+        if kind_of(path) is None:
+            raise HeadlessError(
+                f"{path} is none of {', '.join(SUFFIXES)} (nor one of the first four with "
+                f"{', '.join(OPENERS)} after it): rename it or convert it"
+            )
+        return Found([path], [])
+    if kind_of(path) is not None or not HUB_NAME.fullmatch(name):
+        raise HeadlessError(f"there is no {path}")
+    return None
+
+
+def _walk(root: Path, text_field: str | None) -> Found:
+    """Links to directories are followed, each once."""
     files, left_out = [], []
     seen, top = set(), os.path.realpath(root)
     directories = [root]
@@ -95,7 +121,11 @@ def walk(root: Path, text_field: str) -> Found:
             left_out.append((directory, "link to what is read already or lies above"))
             continue
         seen.add(real)
-        for path in _entries(directory):
+        try:
+            entries = sorted(directory.iterdir())
+        except OSError as error:
+            raise HeadlessError(f"{directory} cannot be read: {error.strerror}") from error
+        for path in entries:
             if path.name.startswith("."):
                 left_out.append((path, "hidden"))
             elif path.is_dir():
@@ -107,14 +137,7 @@ def walk(root: Path, text_field: str) -> Found:
     return Found(sorted(files), sorted(left_out))
 
 
-def _entries(directory: Path) -> list[Path]:
-    try:
-        return sorted(directory.iterdir())
-    except OSError as error:
-        raise HeadlessError(f"{directory} cannot be read: {error.strerror}") from error
-
-
-def _unreadable(path: Path, text_field: str) -> str | None:
+def _unreadable(path: Path, text_field: str | None) -> str | None:
     """Why a file of a directory is left out."""
     if not path.exists():
         return "link to nothing"
@@ -123,7 +146,7 @@ def _unreadable(path: Path, text_field: str) -> str | None:
     kind = kind_of(path)
     if kind is None:
         return path.suffix.lower() or "no suffix"
-    if kind == ".json":
+    if kind == ".json" and text_field is not None:
         with open_text(path) as file:
             begin: bytes = file.read(PEEKED_BYTES)
         written = [json.dumps(text_field, ensure_ascii=ascii).encode() for ascii in (True, False)]
@@ -132,7 +155,7 @@ def _unreadable(path: Path, text_field: str) -> str | None:
     return None
 
 
-def describe(left_out: list[tuple[Path, str]], names: int = 3) -> str:
+def describe(left_out: Sequence[tuple[Path, str]], names: int = 3) -> str:
     """A line: how many for each reason, the commonest first, and some names."""
     counts = Counter(reason for _, reason in left_out)
     reasons = ", ".join(f"{reason}: {count}" for reason, count in counts.most_common())

@@ -188,7 +188,7 @@ def test_one_line_says_what_is_wrong(
         ([{"text": " ", "label": "x"}], "row 1: an empty text"),
         ([{"text": "a", "label": None}], "no labelled example to train on"),
         ([], "holds no rows"),
-        ("{", "cannot be read"),
+        ("{", "bad.jsonl:1 is not JSON"),
     ],
 )
 def test_bad_files_are_named(

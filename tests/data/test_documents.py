@@ -198,7 +198,7 @@ def bad_inputs(directory: Path) -> dict[str, str]:
         "latin.txt": r"latin\.txt is not UTF-8 at byte 3",
         "latin.jsonl": r"latin\.jsonl is not UTF-8 at byte 28",
         "field.jsonl": r"field\.jsonl:2 has no field 'text' \(it has body\)",
-        "list.jsonl": r"list\.jsonl:1 has no field 'text'",
+        "list.jsonl": r"list\.jsonl:1 is no JSON object: write one",
         "number.jsonl": r"number\.jsonl:1: the field 'text' holds int",
         "half.jsonl": r"half\.jsonl:2 is not JSON",
         "broken.json": r"broken\.json is not JSON: .* line 2",

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from headless.data.documents import Documents
+from headless.data.records import Record, read_records
 from headless.data.stream import MANIFEST, open_dataset
 from headless.data.text_files import describe
 from headless.data.tokenizer import load_tokenizer
-from headless.downstream.evaluation.records import Record, read_records
 from headless.errors import HeadlessError
 
 KINDS = {
