@@ -16,7 +16,7 @@ from headless.analysis.families import family_of
 from headless.analysis.finding import Claim, Finding, Picture
 from headless.analysis.sources import CONJECTURE
 from headless.errors import HeadlessError
-from headless.models.sharding import blocks as blocks_of
+from headless.models.backbone import blocks as blocks_of
 from headless.pages.figures import drawing_style, series_color
 
 DRAWS = 19  # random sets of the count that is asked about: the largest of 20 is so once in 20 times

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from headless.analysis.families import Family, backbone_of, family_of, input_width
 from headless.errors import HeadlessError
-from headless.models.sharding import blocks
+from headless.models.backbone import blocks
 
 Component = Literal[
     "embed", "norm1", "heads", "attn", "mid", "norm2", "hidden", "mlp", "post", "norm_f"

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from headless.errors import HeadlessError
-from headless.models.sharding import blocks
+from headless.models.backbone import blocks
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from headless.analysis.families import block_matrices
 from headless.errors import HeadlessError
-from headless.models.sharding import blocks
+from headless.models.backbone import blocks
 
 LossOf = Callable[[Tensor], Tensor]
 Place = tuple[int, str]  # block and role

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from headless.analysis.capture import Point, backbone_of, capture
 from headless.analysis.families import family_of
 from headless.errors import HeadlessError
-from headless.models.sharding import blocks as blocks_of
+from headless.models.backbone import blocks as blocks_of
 
 
 @torch.no_grad()

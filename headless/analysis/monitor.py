@@ -28,7 +28,7 @@ from headless.models.sharding import is_sharded
 from headless.runs.directory import RunDirectory
 from headless.training.first_weights import first_weights
 from headless.training.language_model import language_model
-from headless.training.loading import load_module
+from headless.training.module import PretrainingModule
 
 FIRST_WEIGHTS = 1 << 30  # values of a backbone of which a copy is kept: 4 GiB
 
@@ -233,7 +233,7 @@ class LaboratoryMonitor(Callback):
         if not run.last_checkpoint.is_file():
             raise HeadlessError("the run wrote no checkpoint that one process can read")
         self._say(f"looking inside the trained model, into {run.analysis} …")
-        module = load_module(run.last_checkpoint)
+        module = PretrainingModule.from_checkpoint(run.last_checkpoint)
         _, model = language_model(module)
         subject = self._of_run(trainer, module, model.to(pl_module.device))
         subject.initial, subject.beginning = first_weights(run, module)

@@ -15,7 +15,7 @@ from headless.analysis.capture import Point, capture, points_of
 from headless.analysis.families import backbone_of, family_of
 from headless.analysis.finding import Claim, Finding, Picture
 from headless.errors import HeadlessError
-from headless.models.sharding import blocks
+from headless.models.backbone import blocks
 from headless.pages.figures import (
     MUTED,
     compact_ticks,

@@ -17,7 +17,7 @@ from headless.analysis.finding import Claim, Finding, Picture
 from headless.analysis.sources import PAPER
 from headless.errors import HeadlessError
 from headless.geometry import principal_axes, unit
-from headless.models.sharding import blocks
+from headless.models.backbone import blocks
 from headless.pages.figures import (
     MUTED,
     compact_ticks,

@@ -13,8 +13,8 @@ from headless.analysis.capture import INNER, Point, inner_points_of, points_of
 from headless.analysis.families import backbone_of
 from headless.analysis.measure import measure
 from headless.errors import HeadlessError
+from headless.models.backbone import blocks as blocks_of
 from headless.models.backbone import embedding_table, is_causal
-from headless.models.sharding import blocks as blocks_of
 
 Preset = Literal["cheap", "full"]
 STREAM = ("embed", "post", "norm_f")  # the components that the cheap preset looks at

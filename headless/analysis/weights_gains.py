@@ -14,7 +14,7 @@ from headless.analysis.sources import CONJECTURE
 from headless.analysis.weights_drawing import bottom_labels, legend, new_figure
 from headless.analysis.weights_measure import SEED, mean, share
 from headless.geometry import moments
-from headless.models.sharding import blocks
+from headless.models.backbone import blocks
 from headless.pages.figures import INK, MUTED, drawing_style, series_color
 
 NAME = "norm_gains"

@@ -150,12 +150,13 @@ def default_output(model: str) -> Path:
 def before_training(model: str, subject: Any) -> Any:
     """The subject with the weights of step 0, where they can be made again; else None."""
     from headless.analysis.twin import first_subject
-    from headless.training.loading import find_checkpoint, is_run, load_module, run_of
+    from headless.training.loading import find_checkpoint, is_run, run_of
+    from headless.training.module import PretrainingModule
 
     if not is_run(model):
         return None
     checkpoint = find_checkpoint(model)
-    return first_subject(run_of(checkpoint), load_module(checkpoint), subject)
+    return first_subject(run_of(checkpoint), PretrainingModule.from_checkpoint(checkpoint), subject)
 
 
 def earlier(model: str) -> dict[int, Path]:
@@ -261,9 +262,12 @@ def open_subject(
 def _take_beginning(subject: Any, run: Any, model: str) -> None:
     """Give a run's subject the weights before training, where they can be made again."""
     from headless.training.first_weights import first_weights
-    from headless.training.loading import find_checkpoint, load_module
+    from headless.training.loading import find_checkpoint
+    from headless.training.module import PretrainingModule
 
-    subject.initial, subject.beginning = first_weights(run, load_module(find_checkpoint(model)))
+    subject.initial, subject.beginning = first_weights(
+        run, PretrainingModule.from_checkpoint(find_checkpoint(model))
+    )
 
 
 def _check_text(tokens: int, length: int | None) -> None:

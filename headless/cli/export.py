@@ -65,9 +65,9 @@ def _fit(checkpoint: Path, head: Any, data: Path) -> Any:
     from headless.data.datamodule import TokenDataModule
     from headless.downstream.calibration import calibrate, collect
     from headless.training.language_model import choose_head
-    from headless.training.loading import load_module
+    from headless.training.module import PretrainingModule
 
-    module = load_module(checkpoint)
+    module = PretrainingModule.from_checkpoint(checkpoint)
     datamodule = TokenDataModule(
         data,
         sequence_length=module.sequence_length,

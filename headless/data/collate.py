@@ -4,14 +4,31 @@ Shapes: B batch, T time, N rows that are scored (B·T in a causal model), M uniq
 V vocabulary; R blocks, each with K of the rows, S tokens of a block.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from headless.data.blocks import BatchBlocks, Blocks
 
 IGNORE_INDEX = -100
+
+
+class Batch(TypedDict):
+    """What a collator makes of blocks; all shapes but M are the same for every batch."""
+
+    input_ids: Tensor  # long [B, T]
+    targets: Tensor  # long, -100 where there is none: [B, T], or [N] with `rows`
+    rows: NotRequired[Tensor]  # long [N]: places among the B·T, where only some are scored
+    unique_ids: NotRequired[Tensor]  # long [M]
+    unique_inverse: NotRequired[Tensor]  # long [N]
+    unique_counts: NotRequired[Tensor]  # long [M]
+    num_tokens: int  # real input tokens
+    num_targets: int  # rows that count
+    num_unique: int
+    num_bytes: NotRequired[float]  # of the text that the targets stand for, where it is known
+    lengths: NotRequired[Tensor]  # long [B]: real tokens of each sequence; of a probe only
 
 
 def unique_table(
@@ -91,17 +108,8 @@ class Collator:
         """
         raise NotImplementedError
 
-    def __call__(self, batch: BatchBlocks) -> dict[str, Any]:
-        """A batch from what `BlockDataset.__getitems__` returned.
-
-        Returns:
-            `input_ids` (long [B, T]); `targets` (long, -100 where there is none): [B, T], or
-            [N] with `rows` [N], their places among the B·T positions, where only some positions
-            are scored; `unique_ids` [M], `unique_inverse` [N], `unique_counts` [M] (long); and
-            the plain numbers `num_tokens` (real input tokens), `num_targets` (rows that count)
-            and `num_unique`; where `bytes_V` is known also `num_bytes`, of the text that the
-            targets stand for. All shapes but M are the same for every batch.
-        """
+    def __call__(self, batch: BatchBlocks) -> Batch:
+        """A batch from what `BlockDataset.__getitems__` returned."""
         inputs_BT, targets_BK, positions_BK = self.examples(batch.own)
         some_others = len(batch.others.indices_R) > 0
         ids, inverse, counts, num_unique = unique_table(
@@ -111,25 +119,24 @@ class Collator:
             self.examples(batch.others).targets_RK.reshape(-1) if some_others else None,
         )
         asked = targets_BK[targets_BK != IGNORE_INDEX]
-        placed: dict[str, Any] = {"targets": torch.from_numpy(targets_BK)}
-        if positions_BK is not None:
-            first_B1 = np.arange(len(inputs_BT))[:, None] * inputs_BT.shape[1]
-            rows_BK = np.where(targets_BK == IGNORE_INDEX, 0, first_B1 + positions_BK)
-            placed = {
-                "targets": torch.from_numpy(targets_BK.reshape(-1)),
-                "rows": torch.from_numpy(rows_BK.reshape(-1)),
-            }
-        return {
+        made: Batch = {
             "input_ids": torch.from_numpy(inputs_BT),
-            **placed,
+            "targets": torch.from_numpy(targets_BK),
             "unique_ids": torch.from_numpy(ids),
             "unique_inverse": torch.from_numpy(inverse),
             "unique_counts": torch.from_numpy(counts),
             "num_tokens": int(batch.own.lengths_R.sum()),
             "num_targets": len(asked),
             "num_unique": num_unique,
-            **({} if self.bytes_V is None else {"num_bytes": float(self.bytes_V[asked].sum())}),
         }
+        if positions_BK is not None:
+            first_B1 = np.arange(len(inputs_BT))[:, None] * inputs_BT.shape[1]
+            rows_BK = np.where(targets_BK == IGNORE_INDEX, 0, first_B1 + positions_BK)
+            made["targets"] = torch.from_numpy(targets_BK.reshape(-1))
+            made["rows"] = torch.from_numpy(rows_BK.reshape(-1))
+        if self.bytes_V is not None:
+            made["num_bytes"] = float(self.bytes_V[asked].sum())
+        return made
 
 
 class CausalCollator(Collator):

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from headless.data.blocks import BatchIndex, BlockDataset, BlockSampler
-from headless.data.collate import CausalCollator, Collator
+from headless.data.collate import Batch, CausalCollator, Collator
 from headless.data.masking import MaskedCollator
 from headless.data.stream import open_dataset
 from headless.data.token_bytes import validation_bytes
@@ -183,7 +183,7 @@ class TokenDataModule(LightningDataModule):
             self._tokenizer = load_tokenizer(str(self.dataset.tokenizer_path))
         return self._tokenizer
 
-    def probe_batch(self, num_sequences: int) -> dict[str, Any]:
+    def probe_batch(self, num_sequences: int) -> Batch:
         """The first sequences of the validation split: the same ones whenever it is asked.
 
         The last one of the split may be filled up: `lengths` [B] says how many of each one's
@@ -194,7 +194,7 @@ class TokenDataModule(LightningDataModule):
         batch = blocks.__getitems__(BatchIndex(0, indices, []))
         return {**self.val_collator(batch), "lengths": torch.from_numpy(batch.own.lengths_R)}
 
-    def validation_batches(self) -> Iterator[dict[str, Any]]:
+    def validation_batches(self) -> Iterator[Batch]:
         """The whole validation split in order, as batches: without a trainer."""
         blocks = self._blocks["validation"]
         for begin in range(0, len(blocks), self.val_batch_size):

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from headless.data.collate import Batch
 from headless.errors import HeadlessError
 from headless.models.backbone import hidden_states
 from headless.objectives import LMHead
@@ -51,7 +52,7 @@ class Calibration:
 
 @torch.no_grad()
 def collect(
-    backbone: Any, batches: Iterable[dict[str, Any]], device: str | torch.device = "cpu"
+    backbone: Any, batches: Iterable[Batch], device: str | torch.device = "cpu"
 ) -> list[tuple[Tensor, Tensor]]:
     """Hidden states [N, D] and targets [N] of each batch, rows without a target left out."""
     found = []

@@ -40,7 +40,7 @@ from headless.training.hugging_face import (
     transform_names,
 )
 from headless.training.language_model import HeadName, choose_head
-from headless.training.loading import find_checkpoint, load_module, run_of
+from headless.training.loading import find_checkpoint, run_of
 from headless.training.module import PretrainingModule
 
 DESCRIPTION = "headless.json"
@@ -81,7 +81,7 @@ def export(
     check_output(output, overwrite)
     checkpoint = find_checkpoint(place)
     run = run_of(checkpoint)
-    module = load_module(checkpoint)
+    module = PretrainingModule.from_checkpoint(checkpoint)
     kind, lm_head = choose_head(module, head)
     if calibration is not None:
         kind, lm_head = "fitted", calibration.apply(lm_head)
@@ -91,7 +91,7 @@ def export(
     if module.task == "causal":  # what is generated follows the last token of a row
         tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = "left"
     complete_config(converted.model, tokenizer)
-    facts = _facts(run, checkpoint, module, kind, converted, dtype, calibration)
+    facts = _facts(run, module, kind, converted, dtype, calibration)
     with new_directory(output, overwrite=overwrite, **OUTPUT) as directory:
         _write(directory, converted, tokenizer, module, facts)
     return facts
@@ -121,7 +121,6 @@ def _convert(module: PretrainingModule, head: LMHead, dtype: torch.dtype) -> Con
 
 def _facts(
     run: RunDirectory,
-    checkpoint: Path,
     module: PretrainingModule,
     kind: str,
     converted: Converted,
@@ -129,8 +128,7 @@ def _facts(
     calibration: Calibration | None,
 ) -> dict[str, Any]:
     """What a reader of the model must know, as plain values."""
-    content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    summary, step = run.read_summary(), int(content["global_step"])
+    summary, step = run.read_summary(), module.checkpoint_step
     finished = summary.get("steps") == step
     config: Any = converted.model.config
     facts: dict[str, Any] = {

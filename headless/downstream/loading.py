@@ -27,7 +27,7 @@ from headless.runs.directory import RunDirectory
 from headless.sums import sha256_of
 from headless.training.devices import choose_device
 from headless.training.language_model import HeadName, language_model
-from headless.training.loading import find_checkpoint, is_run, load_module, run_of
+from headless.training.loading import find_checkpoint, is_run, run_of
 from headless.training.module import PretrainingModule
 
 UNIGRAM_FILE = "unigram_counts.safetensors"  # beside an export's weights
@@ -118,7 +118,7 @@ def load_language_model(
     else:
         checkpoint = find_checkpoint(place)
         run = run_of(checkpoint)
-        module = load_module(checkpoint)
+        module = PretrainingModule.from_checkpoint(checkpoint)
         name, model = language_model(module, head)
         tokenizer = tokenizer_of_run(run, module)
         complete_config(model, tokenizer)
@@ -195,7 +195,7 @@ def load_encoder(
     if is_run(place):
         checkpoint = find_checkpoint(place)
         run = run_of(checkpoint)
-        module = load_module(checkpoint)
+        module = PretrainingModule.from_checkpoint(checkpoint)
         backbone: Any = module.backbone
         name, found = run.path.name, tokenizer_of_run(run, module)
         directory: Path | None = run.path

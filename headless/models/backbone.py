@@ -1,11 +1,15 @@
 """Backbones: any Hugging Face decoder or encoder, from scratch, without its LM head."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+from transformers.initialization import no_init_weights
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from headless.errors import HeadlessError
@@ -189,6 +193,20 @@ def _from_config(hf_config: PretrainedConfig, attn_implementation: str) -> PreTr
         return AutoModel.from_config(hf_config, attn_implementation="eager")
 
 
+_UNFILLED = ContextVar("unfilled", default=False)
+
+
+@contextmanager
+def unfilled_weights() -> Iterator[None]:
+    """Inside, new weights are memory as it comes and no random number is drawn: others follow."""
+    token = _UNFILLED.set(True)
+    try:
+        with no_init_weights():
+            yield
+    finally:
+        _UNFILLED.reset(token)
+
+
 def build_backbone(config: BackboneConfig, vocab_size: int, **tokens: int) -> PreTrainedModel:
     """A backbone with fresh weights, initialised as its family does, without an LM head.
 
@@ -199,13 +217,13 @@ def build_backbone(config: BackboneConfig, vocab_size: int, **tokens: int) -> Pr
         HeadlessError: see `backbone_config`; or it is too large for this machine.
     """
     hf_config = backbone_config(config, vocab_size, **tokens)
-    on_meta = torch.get_default_device().type == "meta"
-    if not on_meta:
+    is_empty = _UNFILLED.get() or torch.get_default_device().type == "meta"
+    if not is_empty:
         values = {name: getattr(hf_config, name, None) for name in (*SIZES, "rope_parameters")}
         check_memory(values, vocab_size)
     try:
         backbone: Any = _from_config(hf_config, config.attn_implementation)
-        if not on_meta and config.attn_implementation in ("sdpa", "eager"):  # they run on the CPU
+        if not is_empty and config.attn_implementation in ("sdpa", "eager"):  # they run on the CPU
             with torch.no_grad():
                 hidden_states(backbone.eval(), torch.zeros(1, 2, dtype=torch.long))
             backbone.train()
@@ -227,6 +245,22 @@ def is_causal(backbone: nn.Module) -> bool:
     config: Any = backbone.config
     encoder = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
     return not encoder or bool(getattr(config, "is_decoder", False))
+
+
+def blocks(backbone: nn.Module) -> list[nn.Module]:
+    """The transformer blocks of any family: the list of as many modules as the config has layers.
+
+    Raises:
+        HeadlessError: the backbone has no such list.
+    """
+    depth = backbone.config.num_hidden_layers  # type: ignore[union-attr]
+    for module in backbone.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == depth:
+            return list(module)
+    raise HeadlessError(
+        f"no list of {depth} blocks in a {type(backbone).__name__}: it cannot be sharded; "
+        "choose trainer.strategy ddp"
+    )
 
 
 def embedding_table(backbone: nn.Module) -> nn.Parameter:

@@ -14,24 +14,9 @@ import torch
 from torch import nn
 
 from headless.errors import HeadlessError
+from headless.models.backbone import blocks
 
 STEPS = ("training_step", "validation_step")
-
-
-def blocks(backbone: nn.Module) -> list[nn.Module]:
-    """The transformer blocks of any family: the list of as many modules as the config has layers.
-
-    Raises:
-        HeadlessError: the backbone has no such list.
-    """
-    depth = backbone.config.num_hidden_layers  # type: ignore[union-attr]
-    for module in backbone.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == depth:
-            return list(module)
-    raise HeadlessError(
-        f"no list of {depth} blocks in a {type(backbone).__name__}: it cannot be sharded; "
-        "choose trainer.strategy ddp"
-    )
 
 
 def shard(module: nn.Module, backbone: nn.Module, mesh: Any) -> None:

@@ -14,7 +14,8 @@ from headless.geometry import anisotropy
 from headless.models.backbone import build_backbone, embedding_table
 from headless.runs.directory import RunDirectory
 from headless.runs.metrics import read_metrics
-from headless.training.initial import open_source
+from headless.training.initial import hugging_face_source
+from headless.training.loading import is_run
 from headless.training.module import PretrainingModule
 
 # The mean cosine of the embeddings, as either monitor logged it before the first step.
@@ -95,7 +96,9 @@ def _again(
 
 
 def _of(source: str) -> PreTrainedModel:
-    return open_source(source, with_head=False).backbone
+    if is_run(source):
+        return PretrainingModule.from_checkpoint(source).backbone
+    return hugging_face_source(source, with_head=False, attn_implementation="sdpa").backbone
 
 
 def _logged(run: RunDirectory) -> float | None:

@@ -25,7 +25,7 @@ def choose_head(module: PretrainingModule, head: HeadName) -> tuple[str, LMHead]
     Raises:
         HeadlessError: the run has no such head.
     """
-    implied = module.objective.lm_head(module.embedding_VD, module.unigram_counts)
+    implied = module.lm_head()
     kind = "calibrated" if implied.is_calibrated else "trained"
     if head in ("auto", kind):
         return kind, implied
@@ -45,7 +45,7 @@ def language_model(
     """A copy with a head, whose hidden states are the module's, and the name of the head's kind.
 
     Args:
-        module: on the CPU, as `load_module` gives it.
+        module: on the CPU, as `PretrainingModule.from_checkpoint` gives it.
         head: see `choose_head`.
 
     Raises:

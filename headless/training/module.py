@@ -3,16 +3,21 @@
 Shapes: B batch, T time, N = B·T rows, D hidden size, V vocabulary, M unique targets.
 """
 
+import inspect
 import math
 import shutil
+import warnings
+from argparse import ArgumentError
 from dataclasses import asdict
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, Self
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
+from headless.data.collate import Batch
 from headless.errors import HeadlessError
 from headless.models.backbone import (
     BackboneConfig,
@@ -22,14 +27,18 @@ from headless.models.backbone import (
     embedding_table,
     hidden_states,
     num_parameters,
+    unfilled_weights,
 )
 from headless.models.flops import backbone_flops_per_token, scoring_flops
 from headless.models.heads import OutputHead
+from headless.models.pretrained import architecture
 from headless.models.sharding import gathered, is_sharded, shard
 from headless.objectives import LMHead, Negatives, Objective, ObjectiveOutput, UniqueTargets
-from headless.training.checkpoint_io import CHECKPOINT_KEY
+from headless.training.checkpoint_io import CHECKPOINT_KEY, another_version, read_own_checkpoint
 from headless.training.evaluation import LanguageModelScores, head_scores
-from headless.training.initial import Source, check_vocabulary, open_source
+from headless.training.imports import OPTION, denied, restrict_imports
+from headless.training.initial import Source, hugging_face_source
+from headless.training.loading import find_checkpoint, is_run
 from headless.training.optim import (
     AdamWConfig,
     ScheduleConfig,
@@ -99,7 +108,6 @@ class PretrainingModule(LightningModule):
         super().__init__()
         self.save_hyperparameters(logger=False)
         self._source: Source | None = None
-        self._source_place = init_from
         self.begins_from: str | None = None
         if init_from is not None:
             if backbone.preset or backbone.model_type or backbone.named:
@@ -108,10 +116,8 @@ class PretrainingModule(LightningModule):
                     + ("." + next(iter(backbone.named)) if backbone.named else ".preset")
                     + " and what else describes it"
                 )
-            self._source = open_source(
-                init_from,
-                with_head=init_head == "source",
-                attn_implementation=backbone.attn_implementation,
+            self._source = self._open_source(
+                init_from, init_head == "source", backbone.attn_implementation
             )
             self.begins_from = self._source.description
             backbone = self._source.config
@@ -146,6 +152,7 @@ class PretrainingModule(LightningModule):
         if freeze_backbone:
             self.backbone.requires_grad_(False).eval()
         self.tokenizer_sha256: str | None = None
+        self.checkpoint_step = 0  # of the checkpoint that was read last
         # Micro-batches of this rank, as many as there would be had it always been one of as many.
         self.batches_seen = 0
         self._flops_per_token = backbone_flops_per_token(self.backbone, sequence_length)
@@ -160,12 +167,65 @@ class PretrainingModule(LightningModule):
         self._grad_norm: Tensor | None = None
         self._val_head: LMHead | None = None
 
+    @classmethod
+    def from_checkpoint(cls, place: Path | str) -> Self:
+        """The module of a checkpoint, or of a run's last one, on the CPU and in evaluation mode.
+
+        It needs neither the data nor, where the run began from another model, that model. The file
+        is read once: its weights are mapped into memory, its optimizer states are left where they
+        are. `checkpoint_step`, `unigram_counts` and `tokenizer_sha256` are the checkpoint's.
+
+        Raises:
+            HeadlessError: no checkpoint, a damaged one, one with pickled objects, another
+                version's, or one that names a class which may not be imported.
+        """
+        from lightning.pytorch.cli import instantiate_module
+
+        path = find_checkpoint(place)
+        restrict_imports()
+        checkpoint = read_own_checkpoint(path)
+        known = inspect.signature(cls).parameters
+        try:
+            values = {k: v for k, v in checkpoint["hyper_parameters"].items() if k in known}
+            with unfilled_weights(), warnings.catch_warnings():
+                # The objective is a plain description in the checkpoint: the advice does not apply.
+                warnings.filterwarnings("ignore", ".*is an instance of `nn.Module`.*")
+                module = instantiate_module(cls, values | {"compile": False})
+            module.on_load_checkpoint(checkpoint)
+            module.load_state_dict(checkpoint["state_dict"], assign=True)
+        except ArgumentError as error:  # from making the objective
+            if name := denied(error):
+                raise HeadlessError(
+                    f"{path} needs {name}: allow it with {OPTION} {name.split('.')[0]}"
+                ) from error
+            raise another_version(path) from error
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise another_version(path) from error
+        return module.eval()
+
+    def _open_source(self, place: str, with_head: bool, attn_implementation: str) -> Source:
+        if not is_run(place):
+            return hugging_face_source(
+                place, with_head=with_head, attn_implementation=attn_implementation
+            )
+        module = self.from_checkpoint(place)
+        backbone: Any = module.backbone.train()
+        return Source(
+            place,
+            backbone,
+            architecture(backbone.config, attn_implementation),
+            module.lm_head() if with_head else None,
+            module.objective.describe(),
+            tokenizer_sha256=module.tokenizer_sha256,
+        )
+
     def _take_vocabulary(self, vocab_size: int) -> int:
         """The rows of a trained table, which may be padded beyond the tokenizer's ids."""
+        assert self._source is not None
         rows = len(self.embedding_VD)
         if rows < vocab_size:
             raise HeadlessError(
-                f"{self._source_place} has {rows} token embeddings, the data {vocab_size} token "
+                f"{self._source.place} has {rows} token embeddings, the data {vocab_size} token "
                 "ids: prepare the text with the model's tokenizer (headless prepare --tokenizer …)"
             )
         self.hparams["vocab_size"] = rows
@@ -183,15 +243,19 @@ class PretrainingModule(LightningModule):
         """Whose targets the data module puts into the table of unique targets."""
         return self.objective.negatives
 
+    def lm_head(self) -> LMHead:
+        """The LM head that the objective implies, for today's weights."""
+        return self.objective.lm_head(self.embedding_VD, self.unigram_counts)
+
     def make_head(self) -> OutputHead:
         """The LM head that the objective implies, for today's weights: hidden to logits."""
-        return OutputHead(self.objective.lm_head(self.embedding_VD, self.unigram_counts).logits)
+        return OutputHead(self.lm_head().logits)
 
     def num_parameters(self) -> int:
         """Trainable values: the backbone's and the objective's own."""
         return num_parameters(self)
 
-    def training_flops(self, batch: dict[str, Any]) -> float:
+    def training_flops(self, batch: Batch) -> float:
         """Forward and backward FLOPs of one micro-batch on this rank."""
         tokens, rows = batch["input_ids"].numel(), batch["targets"].numel()
         passes = 1 / 3 if self.freeze_backbone else 1.0  # forward alone
@@ -226,7 +290,7 @@ class PretrainingModule(LightningModule):
         """Logits [B, T, V] under the LM head that the objective implies."""
         return self.make_head()(hidden_states(self.backbone, input_ids_BT))
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One micro-batch."""
         output = self._score(
             batch["input_ids"], batch["targets"], self._unique(batch), batch.get("rows")
@@ -242,11 +306,11 @@ class PretrainingModule(LightningModule):
             for buffer in self.objective.buffers():  # what a rank saw last, e.g. how many rows
                 torch.distributed.broadcast(buffer, 0)
         with gathered(self):
-            head = self.objective.lm_head(self.embedding_VD, self.unigram_counts)
+            head = self.lm_head()
             # A sharded parameter is whole only in here.
             self._val_head = _copy_of(head) if is_sharded(self) else head
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Accumulate the objective's loss and the scores under its LM head."""
         hidden_ND = self.scored_states(batch["input_ids"], batch.get("rows"))
         targets_N = batch["targets"].flatten()
@@ -273,7 +337,7 @@ class PretrainingModule(LightningModule):
             for name, value in scores.items():
                 self.log(f"val/{name}", value, prog_bar=name == "nll", rank_zero_only=False)
 
-    def _unique(self, batch: dict[str, Any]) -> UniqueTargets | None:
+    def _unique(self, batch: Batch) -> UniqueTargets | None:
         if not self.objective.needs_unique or "unique_ids" not in batch:
             return None
         return UniqueTargets(batch["unique_ids"], batch["unique_inverse"], batch["unique_counts"])
@@ -380,7 +444,7 @@ class PretrainingModule(LightningModule):
         self.unigram_counts[: len(datamodule.unigram_counts)] = datamodule.unigram_counts
         self.objective.set_unigram(self.unigram_counts)
         if self._source is not None:
-            check_vocabulary(self._source, datamodule, str(self._source_place))
+            self._source.check_vocabulary(datamodule)
         if self.init_head != "random":
             self._begin_head()
         self._source = None
@@ -389,8 +453,7 @@ class PretrainingModule(LightningModule):
         """Give the objective's own head its first weights."""
         head = self._source.head if self._source is not None else None
         if self.init_head == "embedding":
-            own = self.objective.lm_head(self.embedding_VD, self.unigram_counts)
-            head = own._replace(weight_VD=self.embedding_VD)
+            head = self.lm_head()._replace(weight_VD=self.embedding_VD)
         assert head is not None
         try:
             with torch.no_grad():
@@ -427,6 +490,7 @@ class PretrainingModule(LightningModule):
             sampler = datamodule.train_sampler(self.trainer)
             self.batches_seen = restore_position(checkpoint, sampler, self.trainer)
         self.tokenizer_sha256 = state["tokenizer_sha256"]
+        self.checkpoint_step = int(checkpoint["global_step"])
         self._restored = state
 
     def on_fit_start(self) -> None:

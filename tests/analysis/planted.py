@@ -12,7 +12,7 @@ from headless.analysis.accumulators import StateStatistics, Statistics
 from headless.analysis.capture import Point, capture
 from headless.analysis.families import backbone_of, family_of
 from headless.analysis.finding import Finding
-from headless.models.sharding import blocks
+from headless.models.backbone import blocks
 
 
 def gather(x_CTD: Tensor, reservoir: int = 1000) -> Statistics:

@@ -18,8 +18,7 @@ from headless.analysis.hidden_activations import hidden_activations
 from headless.analysis.histogram import shares_below, values_of
 from headless.analysis.measure import measure
 from headless.errors import HeadlessError
-from headless.models.backbone import BackboneConfig, build_backbone
-from headless.models.sharding import blocks
+from headless.models.backbone import BackboneConfig, blocks, build_backbone
 
 NINE = {
     **FAMILIES,

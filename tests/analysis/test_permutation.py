@@ -10,8 +10,7 @@ from transformers import AutoModelForCausalLM, GPT2Config
 from headless.analysis.gradients import token_loss
 from headless.analysis.permutation import block_order, block_permutation, reorder, sharing_copy
 from headless.errors import HeadlessError
-from headless.models.backbone import BackboneConfig, build_backbone
-from headless.models.sharding import blocks
+from headless.models.backbone import BackboneConfig, blocks, build_backbone
 
 V, DEPTH = 50, 4
 

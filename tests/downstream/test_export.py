@@ -22,7 +22,7 @@ from headless.cli.main import main
 from headless.downstream.export import export
 from headless.downstream.loading import load_encoder, load_language_model
 from headless.errors import HeadlessError
-from headless.training.loading import load_module
+from headless.training.module import PretrainingModule
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +35,7 @@ def exported(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
 
 def logits_of_run(run: Path, ids_BT: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
-        return load_module(run)(ids_BT).double().log_softmax(-1)
+        return PretrainingModule.from_checkpoint(run)(ids_BT).double().log_softmax(-1)
 
 
 @pytest.mark.parametrize("name", ["headless", "vanilla", "llama"])
@@ -103,7 +103,7 @@ def test_tied_is_the_bare_head(runs: dict[str, Path], tmp_path: Path) -> None:
         == 0
     )
     model: Any = AutoModelForCausalLM.from_pretrained(output)
-    module = load_module(runs["headless"])
+    module = PretrainingModule.from_checkpoint(runs["headless"])
     torch.testing.assert_close(model.get_output_embeddings().weight, module.embedding_VD)
     assert "metrics" not in json.loads((output / "headless.json").read_text())
 
@@ -142,7 +142,7 @@ def test_without_its_file_a_decoder_has_the_bare_head(
         exported["llama"], output_loading_info=True
     )
     assert not report["missing_keys"]
-    module = load_module(runs["llama"])
+    module = PretrainingModule.from_checkpoint(runs["llama"])
     ids_BT = torch.randint(0, module.vocab_size, (2, 16))
     with torch.no_grad():
         wanted = module.backbone(input_ids=ids_BT).last_hidden_state @ module.embedding_VD.T
@@ -199,7 +199,7 @@ def test_fitting_two_numbers(
     facts = json.loads((output / "headless.json").read_text())
     assert facts["head"] == "fitted"
     numbers = facts["calibration"]
-    module = load_module(runs["headless"])
+    module = PretrainingModule.from_checkpoint(runs["headless"])
     ids_BT = torch.randint(0, module.vocab_size, (1, 16))
     with torch.no_grad():
         head = module.objective.lm_head(module.embedding_VD, module.unigram_counts)

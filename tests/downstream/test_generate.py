@@ -10,7 +10,7 @@ from headless.cli.main import main
 from headless.downstream.generate import Sampling, continue_prompt
 from headless.downstream.loading import load_language_model
 from headless.errors import HeadlessError
-from headless.training.loading import load_module
+from headless.training.module import PretrainingModule
 
 
 def generate(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -23,7 +23,7 @@ def test_greedy_is_the_likeliest_token_of_the_runs_own_head(
     name: str, runs: dict[str, Path]
 ) -> None:
     lm = load_language_model(runs[name])
-    module = load_module(runs[name])
+    module = PretrainingModule.from_checkpoint(runs[name])
     ids = lm.tokenizer.encode("the king")
     wanted = torch.tensor([ids])
     with torch.no_grad():

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from headless.errors import HeadlessError
-from headless.models.backbone import BackboneConfig, build_backbone
-from headless.models.sharding import blocks, gathered, is_sharded, shard
+from headless.models.backbone import BackboneConfig, blocks, build_backbone
+from headless.models.sharding import gathered, is_sharded, shard
 
 
 @pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "llama", "bert", "distilbert"])

@@ -13,7 +13,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 from headless.cli.main import main
 from headless.cli.pretrain import build, pretrain
 from headless.errors import HeadlessError
-from headless.training.loading import load_module
+from headless.training.module import PretrainingModule
 
 NO_BACKBONE = {"--model.backbone." + name for name in (
     "model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
@@ -47,7 +47,7 @@ def points(run: Path) -> list[dict[str, Any]]:
 
 
 def test_it_begins_with_the_sources_weights(run: Path, tuned: Callable[..., Any]) -> None:
-    source = load_module(run)
+    source = PretrainingModule.from_checkpoint(run)
     for place in (run, run / "checkpoints/last.ckpt"):
         module = tuned(place).model
         for name, tensor in source.backbone.state_dict().items():
@@ -75,16 +75,19 @@ def test_the_first_validation_is_that_of_the_head_it_begins_with(
 def test_a_checkpoint_needs_its_source_no_more(run: Path, tuned: Callable[..., Any]) -> None:
     path = pretrain(tuned(run, "--model.init_head", "embedding"))
     ids_BT = torch.randint(0, 300, (2, 9))
-    wanted = load_module(path)(ids_BT)
+    wanted = PretrainingModule.from_checkpoint(path)(ids_BT)
     shutil.rmtree(run)
-    module = load_module(path)
+    module = PretrainingModule.from_checkpoint(path)
     torch.testing.assert_close(module(ids_BT), wanted, rtol=0, atol=0)
     assert module.hparams["init_from"] is None
 
 
 def test_a_frozen_backbone_stays_as_it_is(run: Path, tuned: Callable[..., Any]) -> None:
     path = pretrain(tuned(run, "--model.init_head", "embedding", "--model.freeze_backbone", "true"))
-    before, after = load_module(run).backbone.state_dict(), load_module(path)
+    before, after = (
+        PretrainingModule.from_checkpoint(run).backbone.state_dict(),
+        PretrainingModule.from_checkpoint(path),
+    )
     for name, tensor in before.items():
         torch.testing.assert_close(after.backbone.state_dict()[name], tensor, rtol=0, atol=0)
     weight_VD = after.objective.weight_VD
@@ -122,7 +125,7 @@ def test_a_table_with_more_rows_than_ids(
         tuned(export, objective="ContrastiveWeightTying")
     (export / "SHA256SUMS").unlink()
     path = pretrain(tuned(export, objective="ContrastiveWeightTying"))
-    module = load_module(path)
+    module = PretrainingModule.from_checkpoint(path)
     assert module.vocab_size == rows + 28
     assert int(module.unigram_counts[rows:].sum()) == 0
 

@@ -13,7 +13,6 @@ from headless.cli.pretrain import build, pretrain
 from headless.cli.validate import validate
 from headless.objectives import log_unigram
 from headless.runs.metrics import read_metrics
-from headless.training.loading import load_module
 from headless.training.module import PretrainingModule
 
 OBJECTIVES = ["CrossEntropy", "ContrastiveWeightTying", "Combined"]
@@ -205,7 +204,10 @@ def test_forms_take_the_texts_unigram_distribution_and_keep_it(
     if objective == "ContrastiveWeightTying":
         assert ours.num_rows == 8 * 16
     (point,) = [p for p in read_metrics(cli.run.directory.metrics) if "val/nll" in p][-1:]
-    again = load_module(cli.run.directory.path)
+    before = torch.get_rng_state()
+    again = PretrainingModule.from_checkpoint(cli.run.directory.path)
+    assert torch.equal(torch.get_rng_state(), before)  # nothing was drawn for it
+    assert again.checkpoint_step == cli.trainer.global_step
     for (name, a), b in zip(
         cli.model.state_dict().items(), again.state_dict().values(), strict=True
     ):

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from headless.cli.pretrain import build, pretrain
 from headless.data.blocks import num_blocks
+from headless.data.collate import Batch
 from headless.data.stream import open_dataset
 from headless.errors import HeadlessError
 from headless.models.backbone import BackboneConfig
@@ -38,7 +39,7 @@ BACKBONE = BackboneConfig(
 )
 
 
-def micro_batch(rows: int, index: int) -> dict[str, Any]:
+def micro_batch(rows: int, index: int) -> Batch:
     draw = torch.Generator().manual_seed(index)
     targets = torch.randint(V, (B, T), generator=draw)
     targets.view(-1)[rows:] = -100
