@@ -7,7 +7,7 @@ PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,python3)
 export PYTHONPATH := $(CURDIR)
 export TOKENIZERS_PARALLELISM := true
 
-.PHONY: help setup setup-dev demo test check format bench bench-gpu ablation clean-demo
+.PHONY: help setup setup-dev demo test check docs format bench bench-gpu ablation clean-demo
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -18,11 +18,15 @@ demo: setup ## prepare Shakespeare and Milton, train both objectives, open the c
 test: setup-dev ## run the tests
 	$(BIN)/python -m pytest -q -n auto --dist loadfile
 
-check: setup-dev ## format, lint, types and layers
+check: setup-dev docs ## format, lint, types, layers and documentation
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/contracts/test_layers.py
+
+docs: setup-dev ## build the documentation into build/docs; warnings are errors
+	$(BIN)/python -m sphinx -b html -W --keep-going -q -d build/doctrees docs build/docs
+	@echo "build/docs/index.html"
 
 format: setup-dev ## format the code and mend what the linter can
 	$(BIN)/ruff format .
