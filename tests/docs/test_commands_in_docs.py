@@ -1,6 +1,7 @@
-"""Every command block of README and docs is run.
+"""Every block of commands or Python in README and docs is run.
 
 ```bash        as it stands, with a tiny model and text in the places that the page speaks of
+```python      likewise
 ```bash help   as far as the options are parsed
 ```bash other  as far as the files, make's targets and the options of `headless` that it names exist
 """
@@ -34,6 +35,7 @@ SHRUNK = {"pretrain": TINY_MODEL}
 
 class Block(NamedTuple):
     page: Path
+    language: str
     kind: str  # "", "help" or "other"
     text: str
 
@@ -46,8 +48,8 @@ class Block(NamedTuple):
 def blocks() -> Iterator[Block]:
     for page in PAGES:
         for language, kind, text in FENCE.findall(page.read_text()):
-            if language in ("bash", "sh", "console", "shell"):
-                yield Block(page, kind, text)
+            if language in ("bash", "python"):
+                yield Block(page, language, kind, text)
 
 
 BLOCKS = list(blocks())
@@ -127,8 +129,11 @@ def test_run(page: Path, place: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     for block in of_kind(""):
         if block.page == page:
             monkeypatch.chdir(tmp_path / "place")
-            for line in block.commands():
-                run(line)
+            if block.language == "python":
+                exec(compile(block.text, str(page), "exec"), {})
+            else:
+                for line in block.commands():
+                    run(line)
 
 
 @pytest.mark.parametrize("block", of_kind("help"), ids=lambda block: block.page.stem)
@@ -142,6 +147,9 @@ def test_parse(block: Block, place: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("block", of_kind("other"), ids=lambda block: block.page.stem)
 def test_what_is_named_exists(block: Block, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if block.language == "python":
+        compile(block.text, str(block.page), "exec")
+        return
     monkeypatch.chdir(place)
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     for line in block.commands():
