@@ -5,11 +5,13 @@ rows of the tables and the same states of the same text are shown, along directi
 of the last checkpoint, within limits that hold every frame. `draw` of each frame draws it whole.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from headless.analysis import record
+from headless.analysis.drawing.film import film_of
 from headless.analysis.finding import Animation, Finding, Picture
 from headless.pages.figures import (
     INK,
@@ -21,9 +23,6 @@ from headless.pages.figures import (
 )
 
 FRAMES = 24  # of a film at most
-# Pictures that are drawn again at each checkpoint, with common limits; they need little memory.
-AGAIN = {"weight-spectra": "Singular values of the weights by role, one line a block"}
-KEPT = frozenset(AGAIN)
 EDGES = np.arange(0.0, 181.0, 2.0)  # of the cone's angles, degrees
 FRAME = "one frame a checkpoint"
 PANELS = {"components": "what attention and MLPs add", "stream": "the residual stream"}
@@ -36,12 +35,10 @@ def films(by_step: Steps) -> list[Animation]:
     makers: tuple[Callable[[Steps], Animation | None], ...] = (
         cone_film,
         spectra_film,
-        anisotropy_film,
         latents_film,
-        *(lambda steps, name=name: again_film(steps, name) for name in AGAIN),
     )
     made = (maker(by_step) for maker in makers)
-    return [film for film in made if film is not None]
+    return [*(film for film in made if film is not None), *record_films(by_step)]
 
 
 def frame_steps(steps: Sequence[int], most: int = FRAMES) -> list[int]:
@@ -208,49 +205,6 @@ def _positive(values: np.ndarray) -> np.ndarray:
     return values[values > 1e-7 * values.max()] if len(values) else values
 
 
-def anisotropy_film(by_step: Steps) -> Animation | None:
-    """The mean cosine by layer."""
-    arrays = _arrays(by_step, "anisotropy")
-    lines = {
-        "stream/cosine": ("mean cosine", series_color(0), "-"),
-        "stream/without_rogue": ("without 5 dimensions", series_color(2), "-"),
-        "stream/centred": ("less the mean", series_color(3), "-"),
-        "stream/shuffled": ("entries shuffled (null)", MUTED, "--"),
-    }
-    lines = {key: line for key, line in lines.items() if all(key in a for a in arrays.values())}
-    if not arrays or not lines:
-        return None
-    steps, labels = _frames(arrays)
-    limits = _limits([one[key] for one in arrays.values() for key in lines])
-
-    def draw(index: int) -> Any:
-        with drawing_style():
-            figure = new_figure(6.4, 3.9)
-            panel = figure.subplots()
-            for step in steps[:index]:  # where it came from
-                y = arrays[step]["stream/cosine"]
-                panel.plot(np.arange(len(y)) - 1, y, color=series_color(0), alpha=0.2, lw=0.8)
-            for key, (label, color, style) in lines.items():
-                y = arrays[steps[index]][key]
-                x = np.arange(len(y)) - 1
-                panel.plot(x, y, style, color=color, marker="o", markersize=3, label=label)
-            panel.axhline(0, color=INK, lw=0.7)
-            panel.set(xlabel="block (−1: input)", ylabel="mean cosine", ylim=limits)
-            panel.xaxis.get_major_locator().set_params(integer=True)
-            figure.legend(fontsize=8, loc="outside lower center", ncols=2)
-            _stamp(figure, steps[index])
-        return figure
-
-    return Animation(
-        "film-anisotropy",
-        f"Mean cosine along the residual stream, {FRAME}; faint: the checkpoints before. The point "
-        "after the last block, where there is one, is the final norm's output.",
-        labels,
-        draw,
-        wide=False,
-    )
-
-
 def latents_film(by_step: Steps) -> Animation | None:
     """States in the plane of the last checkpoint's principal components."""
     import torch
@@ -329,43 +283,16 @@ def _shades(names: Sequence[str], maps: Mapping[Any, str]) -> np.ndarray:
     )
 
 
-def again_film(by_step: Steps, name: str) -> Animation | None:
-    """A picture of every checkpoint drawn again, its axes' limits those that hold all of them."""
-    pictures: dict[int, Picture] = {}
-    for step in frame_steps(list(by_step)):
-        for finding in by_step[step]:
-            for picture in finding.pictures:
-                if picture.name == name:
-                    pictures[step] = picture
-    if len(pictures) < 2:
-        return None
-    steps, labels = _frames(pictures)
-    limits: list[tuple[Any, Any]] = []
-
-    def draw(index: int) -> Any:
-        if not limits:
-            limits.extend(_common_limits([pictures[step].draw() for step in steps]))
-        figure = pictures[steps[index]].draw()
-        for panel, (x, y) in zip(figure.axes, limits, strict=True):
-            panel.set(xlim=x, ylim=y)
-        with drawing_style():
-            _stamp(figure, steps[index])
-        return figure
-
-    return Animation(
-        f"film-{name.replace('_', '-')}",
-        f"{AGAIN[name]}, {FRAME}. {pictures[steps[-1]].caption}",
-        labels,
-        draw,
-    )
-
-
-def _common_limits(figures: Sequence[Any]) -> list[tuple[Any, Any]]:
-    found = []
-    for panels in zip(*(figure.axes for figure in figures), strict=True):
-        x, y = (np.array([getattr(p, f"get_{axis}lim")() for p in panels]) for axis in "xy")
-        found.append(((x[:, 0].min(), x[:, 1].max()), (y[:, 0].min(), y[:, 1].max())))
-    return found
+def record_films(by_step: Steps) -> Iterator[Animation]:
+    """Those of figures that have one."""
+    shown = frame_steps(list(by_step))
+    for last in by_step[max(by_step)]:
+        if not isinstance(last, record.Finding):
+            continue
+        steps = {s: f for s in shown for f in by_step[s] if f.name == last.name}
+        for figure in last.figures:
+            if figure.film and (film := film_of(steps, figure.name)):
+                yield film
 
 
 def overlay(by_step: Steps) -> Picture | None:
@@ -377,9 +304,13 @@ def overlay(by_step: Steps) -> Picture | None:
         lines = {step: _positive(one[f"{name}/raw"]) for step, one in tables.items()}
         curves = {step: (np.arange(1, len(y) + 1), y) for step, y in lines.items()}
         panels.append((f"singular values, {name}", "rank", "log", curves))
-    layers = _arrays(by_step, "anisotropy")
-    if all("stream/cosine" in one for one in layers.values()) and layers:
-        lines = {step: one["stream/cosine"] for step, one in layers.items()}
+    lines = {
+        step: one.values("", *record.STREAM)
+        for step in frame_steps(list(by_step))
+        for one in by_step[step]
+        if isinstance(one, record.Finding) and one.name == "anisotropy" and one.series
+    }
+    if len(lines) > 1:
         curves = {step: (np.arange(len(y)) - 1, y) for step, y in lines.items()}
         panels.append(("mean cosine by layer", "block (−1: input)", "linear", curves))
     cones = _arrays(by_step, "cone")

@@ -7,6 +7,7 @@ and named.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,6 @@ from headless.analysis import moments
 from headless.analysis.ablation import nll, outlier_ablation
 from headless.analysis.activations import histograms
 from headless.analysis.alignment import alignment_uniformity
-from headless.analysis.anisotropy import layer_anisotropy
 from headless.analysis.cone import cone
 from headless.analysis.corpus import corpus
 from headless.analysis.covariance_spectra import covariance_spectra
@@ -37,17 +37,19 @@ from headless.analysis.positions import position_table, positional_geometry
 from headless.analysis.presets import (
     cheap_activations,
     cheap_alignment,
-    cheap_anisotropy,
     cheap_covariance,
     cheap_norms,
     cheap_outliers,
     cheap_weights,
 )
+from headless.analysis.registry import Analysis as Converted
 from headless.analysis.repeated import repeated_token
 from headless.analysis.separation import attention_and_mlp
 from headless.analysis.sequence import sequence_geometry
 from headless.analysis.session import Preset, Session
-from headless.analysis.weights import weight_findings
+from headless.analysis.shape.anisotropy import anisotropy
+from headless.analysis.weights.spectra import spectra
+from headless.analysis.weights.unconverted import weight_findings
 from headless.errors import HeadlessError
 from headless.geometry import singular_spectrum
 from headless.models.backbone import is_causal
@@ -60,6 +62,8 @@ REPEATS = 3  # tokens that are repeated
 
 
 Run = Callable[[Session], list[Finding]]
+# Analyses on `record.Finding`, in the order of the page; of one option they come before the others.
+CONVERTED: tuple[Converted, ...] = (spectra, anisotropy)
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ class Analysis:
 
     name: str
     words: str
-    run: Run
+    run: Run = lambda session: []
     needs_text: bool = True
     cheap: Run | None = None
 
@@ -243,12 +247,7 @@ ANALYSES = (
     Analysis("corpus", "the text's own token covariance", _corpus),
     Analysis("frequency", "embeddings against token frequency", _frequency),
     Analysis("cone", "angles and anisotropy", _cone),
-    Analysis(
-        "anisotropy",
-        "mean cosine by layer, in its variants",
-        lambda s: [layer_anisotropy(s.statistics, tables=s.tables, seed=s.seed)],
-        cheap=cheap_anisotropy,
-    ),
+    Analysis("anisotropy", "mean cosine by layer, in its variants"),
     Analysis("alignment", "alignment and uniformity", _alignment, cheap=cheap_alignment),
     Analysis(
         "histograms",
@@ -291,7 +290,8 @@ def select(names: Sequence[str] | None = None, preset: Preset = "full") -> list[
     Raises:
         HeadlessError: an unknown name, or an analysis that the preset does not have.
     """
-    there = [a for a in ANALYSES if preset == "full" or a.cheap is not None]
+    cheap = {one.option for one in CONVERTED if one.cheap}
+    there = [a for a in ANALYSES if preset == "full" or a.cheap or a.name in cheap]
     if names is None:
         return there
     if unknown := [name for name in names if name not in NAMES]:
@@ -317,14 +317,20 @@ def analyze(session: Session, analyses: Sequence[Analysis]) -> tuple[list[Findin
             left_out[analysis.name] = "no text was given"
             continue
         try:
-            findings += _form(analysis, session.preset)(session)
+            findings += findings_of(analysis, session)
         except HeadlessError as error:
             left_out[analysis.name] = str(error)
     return findings, left_out
 
 
-def _form(analysis: Analysis, preset: Preset) -> Run:
-    if preset == "full":
-        return analysis.run
-    assert analysis.cheap is not None  # `select` gave it
-    return analysis.cheap
+def findings_of(analysis: Analysis, session: Session) -> list[Any]:
+    """Of one analysis, in the form of the session's preset.
+
+    Raises:
+        HeadlessError: it does not fit the model.
+    """
+    full = session.preset == "full"
+    own = [one for one in CONVERTED if one.option == analysis.name and (full or one.cheap)]
+    made = [one(session, nulls=full) for one in own]
+    rest = analysis.run if full else analysis.cheap
+    return [*(one for one in made if one is not None), *(rest(session) if rest else [])]

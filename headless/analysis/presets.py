@@ -12,7 +12,6 @@ import torch
 
 from headless.analysis import moments
 from headless.analysis.alignment import alignments, next_token
-from headless.analysis.anisotropy import layer_anisotropy
 from headless.analysis.covariance_spectra import spread_of
 from headless.analysis.finding import Finding
 from headless.analysis.measure import sample_tokens
@@ -24,7 +23,6 @@ from headless.analysis.weights_measure import role_arrays, role_means, spectra_o
 from headless.analysis.weights_movement import movements_of, way_tables
 from headless.analysis.weights_norms import size_tables, sizes_of
 from headless.analysis.weights_shapes import EDGES, values_of
-from headless.analysis.weights_spectra import own_tables
 from headless.analysis.weights_tables import Table, table_scalars, tables_of
 from headless.analysis.weights_values import moment_tables
 
@@ -44,7 +42,6 @@ def cheap_weights(session: Session) -> list[Finding]:
     tables = tables_of(backbone, subject.head_VD, nulls=False)
     found = [
         Finding("table_spectra", "Embeddings and head", ABOUT, "", _joined(tables)),
-        _by_role("weight_spectra", "Singular values of the weights", own_tables(spectra)),
         _by_role(
             "weight_values",
             "Values of the weights",
@@ -77,11 +74,6 @@ def _by_role(
     """Means over the blocks as scalars, every block in the arrays."""
     arrays = role_arrays(measures) | dict(arrays or {})
     return Finding(name, title, ABOUT, "", role_means(name, measures), arrays)
-
-
-def cheap_anisotropy(session: Session) -> list[Finding]:
-    """The mean cosine and its variants along the stream."""
-    return [layer_anisotropy(session.statistics, tables=session.tables, nulls=False)]
 
 
 def cheap_alignment(session: Session) -> list[Finding]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from headless.errors import HeadlessError
 from headless.models.backbone import blocks as blocks_of
 from headless.models.backbone import embedding_table, is_causal
 
+T = TypeVar("T")
 Preset = Literal["cheap", "full"]
 STREAM = ("embed", "post", "norm_f")  # the components that the cheap preset looks at
 SPECTRA = ("embed", "attn", "mlp", "post", "norm_f")  # those whose covariances are kept
@@ -110,6 +111,18 @@ class Session:
     claims_only: bool = False
     text_spectra: dict[str, dict[str, np.ndarray]] = field(default_factory=dict, repr=False)
     _statistics: dict[Point, Any] | None = field(default=None, repr=False)
+    _shared: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def once(self, key: str, make: Callable[[], T]) -> T:
+        """What several analyses share, made when it is first asked for."""
+        if key not in self._shared:
+            self._shared[key] = make()
+        return self._shared[key]
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether a state depends on what comes before alone."""
+        return is_causal(self.subject.backbone)
 
     @property
     def statistics(self) -> dict[Point, Any]:

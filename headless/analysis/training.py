@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from headless.analysis.animation import KEPT, films, overlay
+from headless.analysis import record
+from headless.analysis.animation import films, overlay
 from headless.analysis.finding import Finding, Picture
 from headless.errors import HeadlessError
 from headless.pages.figures import step_axis
@@ -29,9 +30,11 @@ def followed(findings: Sequence[Finding]) -> list[Finding]:
     Many checkpoints fit into memory so.
     """
     return [
-        replace(
+        finding
+        if isinstance(finding, record.Finding)
+        else replace(
             finding,
-            pictures=tuple(p for p in finding.pictures if p.name in KEPT),
+            pictures=(),
             animations=(),
         )
         for finding in findings

@@ -89,5 +89,11 @@ def _short(session: Session, twin: Subject) -> Session:
         session.report(what if what == "states" else f"random twin: {what}", done, total)
 
     return replace(
-        session, subject=alone, report=report, umap=False, claims_only=True, _statistics=None
+        session,
+        subject=alone,
+        report=report,
+        umap=False,
+        claims_only=True,
+        _statistics=None,
+        _shared={},
     )

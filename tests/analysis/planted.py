@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from headless.analysis.accumulators import StateStatistics, Statistics
 from headless.analysis.capture import Point, capture
 from headless.analysis.families import backbone_of, family_of
 from headless.analysis.finding import Finding
+from headless.analysis.session import Session, Subject
 from headless.models.backbone import blocks
 
 
@@ -29,6 +31,21 @@ def gaussian(sequences: int = 60, length: int = 33, width: int = 32, seed: int =
 
 def stream(states: list[Tensor], component: str = "post") -> dict[Point, Statistics]:
     return {Point(component, i): gather(x) for i, x in enumerate(states)}  # type: ignore[arg-type]
+
+
+def weights_lab(backbone: Any, head: Tensor | None = None, initial: Any = None) -> Session:
+    """A session on weights alone."""
+    linear = None if head is None else SimpleNamespace(weight=head)
+    model = SimpleNamespace(base_model=backbone, get_output_embeddings=lambda: linear)
+    return Session(Subject("planted", model, initial=initial))
+
+
+def states_lab(statistics: dict[Point, Statistics], tables: dict[str, Tensor] | None = None) -> Any:
+    """What an analysis of states sees of a session."""
+    subject = SimpleNamespace(sequences_NT=torch.zeros(1, 1), counts_V=None, has_head=True)
+    return SimpleNamespace(
+        statistics=statistics, tables=tables or {}, seed=0, subject=subject, claims_only=False
+    )
 
 
 def draw_all(finding: Finding, directory: Path) -> None:

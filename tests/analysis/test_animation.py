@@ -7,18 +7,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from planted import gather, gaussian
+from planted import gather, gaussian, states_lab
 from test_latents import statistics
 
-from headless.analysis import outlier_figures
+from headless.analysis import outlier_figures, record
 from headless.analysis.animation import films, frame_steps, overlay
-from headless.analysis.anisotropy import layer_anisotropy
 from headless.analysis.by_depth import states_of
 from headless.analysis.capture import Point
 from headless.analysis.cone import cone
 from headless.analysis.finding import Finding
 from headless.analysis.latents import latents
 from headless.analysis.outliers import outliers
+from headless.analysis.record import Figure
+from headless.analysis.shape.anisotropy import anisotropy
 from headless.analysis.training import followed, over_training, together
 
 STEPS = (0, 10, 100)
@@ -40,7 +41,7 @@ def checkpoint(step: int) -> list[Finding]:
     return [
         spectra,
         cone({"embedding": table, "head": table + 1}),
-        layer_anisotropy(stream),
+        anisotropy(states_lab(stream)),
         latents(statistics(depth=np.log10(1 + step))),
     ]
 
@@ -59,7 +60,7 @@ def test_every_film_has_a_frame_a_checkpoint_and_one_set_of_axes(
 ) -> None:
     made = films(by_step)
     assert [film.name.removeprefix("film-") for film in made] == [
-        "cone", "spectra", "anisotropy", "latents",
+        "cone", "spectra", "latents", "anisotropy",
     ]  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -90,7 +91,7 @@ def test_the_cone_is_seen_along_the_last_checkpoint_s_directions(
 
 
 def test_latents_keep_the_last_checkpoint_s_components(by_step: dict[int, list[Finding]]) -> None:
-    film = films(by_step)[3]
+    film = films(by_step)[2]
     told = []
     for k in range(3):
         panel = film.draw(k).axes[1]
@@ -104,40 +105,35 @@ def test_latents_keep_the_last_checkpoint_s_components(by_step: dict[int, list[F
 def test_what_is_missing_somewhere_has_no_film(by_step: dict[int, list[Finding]]) -> None:
     some = {0: by_step[0][2:], 10: by_step[10][2:3], 100: by_step[100]}
     assert [film.name for film in films(some)] == [
-        "film-anisotropy",
         "film-latents",  # two checkpoints have it
+        "film-anisotropy",
     ]
-    assert films(some)[1].frames == ("step 0", "step 100")
-    bare = {step: [replace(f, arrays={}) for f in found] for step, found in by_step.items()}
+    assert films(some)[0].frames == ("step 0", "step 100")
+    bare = {
+        step: [replace(f, **{"arrays" if isinstance(f, Finding) else "series": {}}) for f in found]
+        for step, found in by_step.items()
+    }
     assert films(bare) == []
     assert overlay(bare) is None
 
 
-def test_a_picture_again_with_common_limits() -> None:
-    from headless.analysis.finding import Picture
+def test_a_figure_over_checkpoints_has_common_limits() -> None:
     from headless.pages.figures import drawing_style, new_figure
 
-    def picture(step: int) -> Picture:
-        def draw() -> Any:
-            with drawing_style():
-                figure = new_figure(3, 2)
-                figure.subplots().plot([0, step + 1], [-step, step])
-            return figure
+    def draw(finding: record.Finding) -> Any:
+        step = int(finding.answer)
+        with drawing_style():
+            figure = new_figure(3, 2)
+            figure.subplots().plot([0, step + 1], [-step, step])
+        return figure
 
-        return Picture("weight-spectra", "Lines.", draw)
-
-    found = {
-        step: [
-            Finding("w", "W", "", "", {}, pictures=(picture(step), replace(picture(1), name="x")))
-        ]
-        for step in STEPS
-    }
-    light = {step: followed(one) for step, one in found.items()}
-    assert [p.name for p in light[0][0].pictures] == ["weight-spectra"]
-    (film,) = films(light)
-    figures = [film.draw(k) for k in range(3)]
-    assert limits(figures[0]) == limits(figures[2])
-    (_, (low, high)) = limits(figures[0])[0]
+    figures = (Figure("a", "Lines.", draw, film=("film-a", "A")), Figure("b", "Lines.", draw))
+    found = {step: [record.Finding({}, answer=str(step), figures=figures)] for step in STEPS}
+    (film,) = films({step: followed(one) for step, one in found.items()})
+    assert film.name == "film-a"
+    drawn = [film.draw(k) for k in range(3)]
+    assert limits(drawn[0]) == limits(drawn[2])
+    (_, (low, high)) = limits(drawn[0])[0]
     assert low <= -100 < 100 <= high
 
 

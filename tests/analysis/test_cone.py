@@ -7,13 +7,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted import claim, draw_all, gather, gaussian, stream
+from planted import claim, draw_all, gather, gaussian, states_lab, stream
 from scipy import special
 from torch import Tensor
 
 from headless.analysis.alignment import alignment_uniformity
-from headless.analysis.anisotropy import layer_anisotropy, variants
 from headless.analysis.cone import cone
+from headless.analysis.shape.anisotropy import anisotropy as by_layer
+from headless.analysis.shape.anisotropy import variants
 from headless.errors import HeadlessError
 from headless.geometry import anisotropy, participation_ratio
 from headless.geometry.cone import angles_to, cone_axes, isotropic_angle_density
@@ -41,26 +42,26 @@ def test_every_variant_against_all_pairs() -> None:
     same = text[:, None] == text[None]
     other = ~torch.eye(len(rest), dtype=torch.bool)
     assert found[""] == pytest.approx(float(cosines[other].mean()), abs=1e-12)
-    assert found["/within"] == pytest.approx(float(cosines[same & other].mean()), abs=1e-12)
-    assert found["/between"] == pytest.approx(float(cosines[~same].mean()), abs=1e-12)
-    assert found["/within"] > found["/between"]
+    assert found["within"] == pytest.approx(float(cosines[same & other].mean()), abs=1e-12)
+    assert found["between"] == pytest.approx(float(cosines[~same].mean()), abs=1e-12)
+    assert found["within"] > found["between"]
     everything = brute_cosines(x.flatten(0, 1))
     off = ~torch.eye(len(everything), dtype=torch.bool)
-    assert found["/with_first"] == pytest.approx(float(everything[off].mean()), abs=1e-12)
+    assert found["with_first"] == pytest.approx(float(everything[off].mean()), abs=1e-12)
     first = float(anisotropy(x[:, 0]))
-    assert found["/first"] == pytest.approx(first, abs=1e-12)
+    assert found["first"] == pytest.approx(first, abs=1e-12)
     centred = float(anisotropy(rest - rest.mean(0)))
-    assert found["/centred"] == pytest.approx(centred, abs=1e-6)  # the reservoir is float32
+    assert found["centred"] == pytest.approx(centred, abs=1e-6)  # the reservoir is float32
     singular = torch.linalg.svdvals(rest).square()
-    assert found["/first_share"] == pytest.approx(float(singular[0] / singular.sum()), abs=1e-9)
+    assert found["first_share"] == pytest.approx(float(singular[0] / singular.sum()), abs=1e-9)
     wanted = (float(participation_ratio(rest)) - 1) / 7
-    assert found["/isoscore"] == pytest.approx(wanted, abs=1e-6)
+    assert found["isoscore"] == pytest.approx(wanted, abs=1e-6)
 
 
 def test_a_mean_makes_the_expected_cone(tmp_path: Path) -> None:
     """x = mean + noise: the mean cosine is about |mean|² / (|mean|² + tr Σ)."""
     x = gaussian(width=256) + torch.full((256,), 0.8, dtype=torch.float64)
-    finding = layer_anisotropy(stream([gaussian(width=256), x, x]), tables={"head": x[0]})
+    finding = by_layer(states_lab(stream([gaussian(width=256), x, x]), {"head": x[0]}))
     assert finding.scalars["anisotropy/post/01"] == pytest.approx(0.64 / 1.64, abs=0.01)
     assert finding.scalars["anisotropy/post/00"] == pytest.approx(0, abs=0.005)
     assert finding.scalars["anisotropy/post/01/centred"] == pytest.approx(0, abs=0.005)
@@ -77,9 +78,9 @@ def test_a_rogue_dimension_is_the_cone() -> None:
     x[..., 9] += 12
     found = variants(gather(x))
     assert found[""] > 0.6
-    assert abs(found["/without_rogue"]) < 0.02
-    assert abs(found["/standardised"]) < 0.01
-    assert found["/shuffled"] < 0.1
+    assert abs(found["without_rogue"]) < 0.02
+    assert abs(found["standardised"]) < 0.01
+    assert found["shuffled"] < 0.1
 
 
 @settings(deadline=None, max_examples=20)

@@ -11,7 +11,6 @@ from headless.analysis.weights_measure import spectra_of
 from headless.analysis.weights_movement import movement_finding, movements_of
 from headless.analysis.weights_norms import norms_finding, sizes_of
 from headless.analysis.weights_shapes import values_of
-from headless.analysis.weights_spectra import spectra_finding
 from headless.analysis.weights_tables import tables_finding, tables_of
 from headless.analysis.weights_values import values_finding
 
@@ -39,7 +38,7 @@ def weight_findings(
             claimed of it.
 
     Returns:
-        table_spectra, weight_spectra, weight_noise, head_circuits, weight_values,
+        table_spectra, weight_noise, head_circuits, weight_values,
         weight_movement (with `initial`), norm_gains (if there are gains), weight_norms.
 
     Raises:
@@ -52,7 +51,6 @@ def weight_findings(
     largest = {(s.block, s.role): float(s.values_R[0]) for s in spectra}
     findings = [
         tables_finding(tables_of(backbone, head, initial), has_head=has_head),
-        spectra_finding(spectra),
         noise_finding(spectra),
         circuits_finding(circuits_of(backbone)),
         values_finding(values_of(backbone, initial)),

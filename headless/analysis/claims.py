@@ -1,0 +1,253 @@
+"""Claims as rows of data: a number of the finding, a criterion of it, and words made from both.
+
+    cosine = values("", "post")
+    Claim("Ethayarajh 2019", "the last states are the most anisotropic",
+          cosine.last >= cosine.largest.less(0.02))
+
+A row is asked of the model and of its random twins alike; the words are generated from the test,
+so that what is said and what is tested cannot differ.
+"""
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from headless.analysis.record import Answer, Finding, Kind
+
+COMPARISONS = {
+    "above": operator.gt,
+    "at least": operator.ge,
+    "below": operator.lt,
+    "at most": operator.le,
+}
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """A verdict on a finding (None: it cannot be asked) and the same in words, with numbers."""
+
+    verdict: Callable[[Finding], bool | None]
+    words: Callable[[Finding], str]
+
+    def __and__(self, other: "Criterion") -> "Criterion":
+        def both(finding: Finding) -> bool | None:
+            verdicts = self.verdict(finding), other.verdict(finding)
+            return None if None in verdicts else all(verdicts)
+
+        return Criterion(both, lambda f: f"{self.words(f)}; {other.words(f)}")
+
+    def __or__(self, other: "Criterion") -> "Criterion":
+        def either(finding: Finding) -> bool | None:
+            verdicts = self.verdict(finding), other.verdict(finding)
+            return None if None in verdicts else any(verdicts)
+
+        return Criterion(either, lambda f: f"{self.words(f)}; or {other.words(f)}")
+
+    def given(self, condition: "Criterion", otherwise: str = "") -> "Criterion":
+        """The same, asked only where a condition holds; `otherwise` says then what it takes."""
+
+        def holds(finding: Finding) -> bool:
+            return bool(condition.verdict(finding))
+
+        return Criterion(
+            lambda f: self.verdict(f) if holds(f) else None,
+            lambda f: otherwise if otherwise and not holds(f) else self.words(f),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Number:
+    """A number of a finding, with words; comparisons with a bound or another are criteria.
+
+    Args:
+        words: before the number; a function of the finding, or the same for all.
+        get: the number; None or NaN: not known.
+        form: of the number in text; one with "%" is a share.
+    """
+
+    words: Callable[[Finding], str] | str
+    get: Callable[[Finding], float | None]
+    form: str = ".2f"
+
+    def text(self, finding: Finding) -> str:
+        """Words and number."""
+        value = self.get(finding)
+        words = self.words if isinstance(self.words, str) else self.words(finding)
+        return f"{words} {'unknown' if _unknown(value) else format(value, self.form)}"
+
+    def formed(self, form: str) -> "Number":
+        """The same with another form of the number."""
+        return replace(self, form=form)
+
+    def less(self, amount: float) -> "Number":
+        """The same minus an amount."""
+        return self._changed(lambda f: f"{self.text(f)} less {amount:g}:", 1.0, -amount)
+
+    def __rmul__(self, factor: float) -> "Number":
+        return self._changed(lambda f: f"{factor:g} of the {self.text(f)}:", factor, 0.0)
+
+    def _changed(self, words: Callable[[Finding], str], factor: float, add: float) -> "Number":
+        def changed(finding: Finding) -> float | None:
+            value = self.get(finding)
+            return None if value is None else factor * value + add
+
+        return Number(words, changed, self.form)
+
+    def __gt__(self, bound: "Number | float") -> Criterion:
+        return self._compared("above", bound)
+
+    def __ge__(self, bound: "Number | float") -> Criterion:
+        return self._compared("at least", bound)
+
+    def __lt__(self, bound: "Number | float") -> Criterion:
+        return self._compared("below", bound)
+
+    def __le__(self, bound: "Number | float") -> Criterion:
+        return self._compared("at most", bound)
+
+    def _compared(self, how: str, bound: "Number | float") -> Criterion:
+        def verdict(finding: Finding) -> bool | None:
+            against = bound.get(finding) if isinstance(bound, Number) else bound
+            value = self.get(finding)
+            if _unknown(value) or _unknown(against):
+                return None
+            return bool(COMPARISONS[how](value, against))
+
+        def words(finding: Finding) -> str:
+            if isinstance(bound, Number):
+                return f"{self.text(finding)}, {how} {bound.text(finding)}"
+            return (
+                f"{self.text(finding)}, {how} {format(bound, '.0%' if '%' in self.form else 'g')}"
+            )
+
+        return Criterion(verdict, words)
+
+
+@dataclass(frozen=True)
+class Values:
+    """A measure's values at places of some kinds [P], reduced by its properties to a `Number`.
+
+    Args:
+        get: the values.
+        label: in words.
+        whole: a number is not known where one of the values is not finite; else it is of those
+            that are.
+    """
+
+    get: Callable[[Finding], np.ndarray]
+    label: Callable[[Finding], str]
+    whole: bool = True
+
+    def reduced(self, words: str, reduce: Callable[[np.ndarray], float]) -> Number:
+        """By a function that is never called with none."""
+
+        def number(finding: Finding) -> float | None:
+            found = self.get(finding)
+            finite = found[np.isfinite(found)]
+            if not len(finite) or (self.whole and len(finite) < len(found)):
+                return None
+            return float(reduce(finite))
+
+        return Number(lambda f: f"{words} {self.label(f)}".strip(), number)
+
+    @property
+    def known(self) -> "Values":
+        """Those that are finite."""
+        return replace(self, whole=False)
+
+    @property
+    def only(self) -> Number:
+        """Of a measure that one place has."""
+        return self.reduced("", lambda x: x[0])
+
+    @property
+    def first(self) -> Number:  # noqa: D102
+        return self.reduced("first", lambda x: x[0])
+
+    @property
+    def last(self) -> Number:  # noqa: D102
+        return self.reduced("last", lambda x: x[-1])
+
+    @property
+    def smallest(self) -> Number:  # noqa: D102
+        return self.reduced("smallest", np.min)
+
+    @property
+    def largest(self) -> Number:  # noqa: D102
+        return self.reduced("largest", np.max)
+
+    @property
+    def largest_size(self) -> Number:
+        """Without the sign."""
+        return self.reduced("largest size of", lambda x: np.abs(x).max())
+
+    @property
+    def median(self) -> Number:  # noqa: D102
+        return self.reduced("median", np.median)
+
+    @property
+    def mean(self) -> Number:  # noqa: D102
+        return self.reduced("mean", np.mean)
+
+    @property
+    def peak(self) -> Number:
+        """Where the largest is: 0 at the first place, 1 at the last."""
+        return self.reduced("depth of the largest", lambda x: x.argmax() / max(len(x) - 1, 1))
+
+    @property
+    def count(self) -> Number:
+        """How many are finite; 0 of none."""
+        return Number(
+            lambda f: f"number of {self.label(f)}",
+            lambda f: int(np.isfinite(self.get(f)).sum()),
+            "d",
+        )
+
+    def __sub__(self, other: "Values") -> "Values":
+        return Values(
+            lambda f: self.get(f) - other.get(f), lambda f: f"{self.label(f)} less {other.label(f)}"
+        )
+
+
+def values(measure: str, *kinds: str) -> Values:
+    """A measure's values, or those of its null by the null's name; at all places for no kinds."""
+    return Values(lambda f: f.values(measure, *kinds), lambda f: f.label(measure))
+
+
+def share(words: str, inside: Callable[..., np.ndarray], *measures: str) -> Number:
+    """Of the places where the first measure is finite, the share where `inside` of all is true."""
+
+    def get(finding: Finding) -> float | None:
+        found = [finding.values(measure) for measure in measures]
+        known = np.isfinite(found[0])
+        return float(np.mean(inside(*(one[known] for one in found)))) if known.any() else None
+
+    return Number(words, get, ".0%")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a source says of models: a row that is asked of each; see `record.Answer`.
+
+    `asked` says whether it is a claim of this model at all: else it is not shown.
+    """
+
+    source: str
+    text: str
+    criterion: Criterion
+    kind: Kind = "literature"
+    of_text: bool = False
+    contested: str = ""
+    asked: Callable[[Finding], bool] = lambda finding: True
+
+    def answer(self, finding: Finding) -> Answer:
+        """What this model does."""
+        verdict, words = self.criterion.verdict(finding), self.criterion.words(finding)
+        marks = (self.kind, self.of_text, self.contested)
+        return Answer(self.source, self.text, verdict, words, *marks)
+
+
+def _unknown(value: float | None) -> bool:
+    return value is None or bool(np.isnan(value))

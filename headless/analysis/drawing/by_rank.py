@@ -1,0 +1,97 @@
+"""Values by rank: one panel a kind of place, one line a block, over a null."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from headless.analysis.drawing.grid import (
+    DASHED,
+    depth_bar,
+    depth_colors,
+    kind_name,
+    label_edges,
+    legend,
+    log_axes,
+    panels_of,
+)
+from headless.analysis.record import Figure, Finding, Place, Spectrum
+from headless.pages.figures import INK, drawing_style
+
+MARKS = 56  # ranks that a line is drawn through
+SMALLEST = 1e-7  # of the first value: what is less is rounding
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """What is drawn: the payload's key, names of axes, which are logarithmic, kinds of places.
+
+    `null` and `start` name the dashed and the dotted line.
+    """
+
+    of: str
+    x: str = "rank"
+    y: str = "singular value"
+    log: str = "xy"
+    at: tuple[str, ...] = ()
+    null: str = "entries shuffled"
+    start: str = "before training"
+
+
+def by_rank(
+    name: str, caption: str, ranks: Ranks, *, wide: bool = True, film: tuple[str, str] | None = None
+) -> Figure:
+    """A figure of spectra."""
+    return Figure(name, caption, partial(_draw, ranks), (ranks.of,), wide, film)
+
+
+def _draw(ranks: Ranks, finding: Finding) -> Any:
+    spectra: dict[Place, Spectrum] = {
+        place: payload
+        for place, payload in finding.payloads[ranks.of].items()
+        if isinstance(payload, Spectrum) and (not ranks.at or place.kind in ranks.at)
+    }
+    kinds = list(dict.fromkeys(place.kind for place in spectra))
+    blocks = sorted({place.block for place in spectra if place.block is not None}) or [0]
+    colors = dict(zip(blocks, depth_colors(len(blocks)), strict=True))
+    with drawing_style():
+        figure, panels = panels_of(len(kinds), height=2.4 if len(kinds) > 1 else 3.2)
+        for panel, kind in zip(panels, kinds, strict=True):
+            own = {place: one for place, one in spectra.items() if place.kind == kind}
+            _panel(panel, own, colors, ranks)
+            if len(kinds) > 1:
+                panel.set_title(kind_name(kind))
+        label_edges(panels, ranks.x, ranks.y)
+        if len(blocks) > 1:
+            depth_bar(figure, panels, blocks)
+        entries = []
+        if any(one.null is not None for one in spectra.values()):
+            entries.append((ranks.null, INK, DASHED))
+        if any(one.start is not None for one in spectra.values()):
+            entries.append((ranks.start, INK, "dotted"))
+        if entries:
+            legend(figure, entries)
+    return figure
+
+
+def _panel(
+    panel: Any, spectra: Mapping[Place, Spectrum], colors: Mapping[int, Any], ranks: Ranks
+) -> None:
+    middle = list(spectra)[len(spectra) // 2]
+    for place, one in spectra.items():
+        _line(panel, one.values, color=colors.get(place.block or 0, INK), lw=1.0)
+        if place == middle:
+            for values, style in ((one.null, DASHED), (one.start, "dotted")):
+                if values is not None:
+                    _line(panel, values, color=INK, ls=style, lw=1.1, zorder=3)
+    log_axes(panel, ranks.log)
+
+
+def _line(panel: Any, values_R: np.ndarray, **style: Any) -> None:
+    values = np.asarray(values_R, dtype=float)
+    values = values[values > SMALLEST * values.max()] if len(values) else values
+    if len(values):
+        at = np.unique(np.geomspace(1, len(values), min(MARKS, len(values))).round().astype(int))
+        panel.plot(at, values[at - 1], **style)

@@ -1,0 +1,381 @@
+"""A measurement is a value at a place, beside its null: what every analysis gives back.
+
+Keys of `analysis.json`, tables, figures by depth, films (a step axis) and claims all derive from
+`Series` and payloads; nothing else knows how a key is spelled.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+
+Kind = Literal["literature", "own"]
+STREAM = ("embed", "post", "norm_f")  # the residual stream: one line through three kinds
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a number was measured: "post/03", "q/07", "embedding"; "" is the whole model."""
+
+    kind: str = ""
+    block: int | None = None
+
+    def __str__(self) -> str:
+        return self.kind if self.block is None else f"{self.kind}/{self.block:02d}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Place":
+        """The place that is spelled so."""
+        kind, _, block = text.rpartition("/")
+        return cls(kind, int(block)) if kind and block.isdigit() and len(block) > 1 else cls(text)
+
+
+MODEL = Place()
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What was measured.
+
+    Args:
+        name: the end of its keys; "" where the place alone names it.
+        words: for legends, tables and criteria.
+        digits: after the point, in sentences.
+        null: the name of the same number under the null model; "": it has none.
+    """
+
+    name: str
+    words: str = ""
+    digits: int = 2
+    null: str = ""
+
+    @property
+    def label(self) -> str:
+        """The words, or the name as words."""
+        return self.words or self.name.replace("_", " ")
+
+
+@dataclass(frozen=True)
+class Series:
+    """One measure over places [P], in the order of the computation, and its null there.
+
+    With `per_kind` its scalars are means over the blocks, one a kind of place; else one a place.
+    """
+
+    measure: Measure
+    places: tuple[Place, ...]
+    value: np.ndarray
+    null: np.ndarray | None = None
+    per_kind: bool = False
+
+    def at(self, *kinds: str) -> "Series":
+        """The part at places of these kinds; all of it for none."""
+        keep = [i for i, place in enumerate(self.places) if not kinds or place.kind in kinds]
+        null = None if self.null is None else self.null[keep]
+        places = tuple(self.places[i] for i in keep)
+        return replace(self, places=places, value=self.value[keep], null=null)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Of the places, in their order."""
+        return tuple(dict.fromkeys(place.kind for place in self.places))
+
+    def numbers(self) -> Iterable[tuple[str, float]]:
+        """Key after the finding's name, and number: of the value, then of the null."""
+        for name, values in ((self.measure.name, self.value), (self.measure.null, self.null)):
+            if values is None:
+                continue
+            if self.per_kind:
+                for kind in self.kinds:
+                    of_kind = [place.kind == kind for place in self.places]
+                    yield _key(kind, name), mean(values[of_kind])
+            else:
+                yield from (
+                    (_key(str(p), name), float(v))
+                    for p, v in zip(self.places, values, strict=True)
+                    if self.null is None or not np.isnan(v)
+                )
+
+    def arrays(self) -> Iterable[tuple[str, np.ndarray]]:
+        """Key and values over the blocks [L], of each kind of place that blocks have."""
+        for kind in self.kinds:
+            of_kind = [p.kind == kind and p.block is not None for p in self.places]
+            if any(of_kind):
+                yield _key(kind, self.measure.name), self.value[of_kind]
+                if self.null is not None:
+                    yield _key(kind, self.measure.null), self.null[of_kind]
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Values by rank [R], descending; of its null, and of the same before training."""
+
+    values: np.ndarray
+    null: np.ndarray | None = None
+    start: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A distribution: counts or density [K] between edges [K + 1], and its null's."""
+
+    edges: np.ndarray
+    density: np.ndarray
+    null: np.ndarray | None = None
+    count: int = 0
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """Points [N, 2 or 3] with a colour value [N] each, and names of the axes."""
+
+    points: np.ndarray
+    color: np.ndarray | None = None
+    axes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Map:
+    """A matrix [rows, columns] of numbers, and what stands at its edges."""
+
+    values: np.ndarray
+    rows: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+
+
+Payload = Spectrum | Sample | Cloud | Map | np.ndarray
+Values = Mapping[Place, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of one finding that is drawn when somebody looks.
+
+    Args:
+        name: of its file, without a suffix.
+        caption: what is drawn, with the null model that stands beside it.
+        draw: makes a matplotlib figure in the style of `headless.pages.figures`.
+        wide: needs the page's whole width.
+    """
+
+    name: str
+    caption: str
+    draw: Callable[[], Any]
+    wide: bool = True
+
+
+@dataclass(frozen=True)
+class Animation:
+    """A moving picture: frames that are drawn one after the other when somebody looks.
+
+    Args:
+        name: of its file, without a suffix.
+        caption: what is drawn, and what the axes are fixed from.
+        frames: what each one shows, e.g. "block 3" or "step 400".
+        draw: makes the matplotlib figure of a frame by its index; all of one size, with axes whose
+            limits do not depend on the frame.
+        seconds: that a frame stands.
+        wide: needs the page's whole width.
+    """
+
+    name: str
+    caption: str
+    frames: tuple[str, ...]
+    draw: Callable[[int], Any]
+    seconds: float = 0.6
+    wide: bool = True
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A row that says what is drawn; made by the kinds in `headless.analysis.drawing`.
+
+    Args:
+        name: of its file, without a suffix.
+        caption: what is drawn, with the null model that stands beside it.
+        draw: makes the matplotlib figure of a finding.
+        of: measures or payloads without which there is nothing to draw.
+        wide: needs the page's whole width.
+        film: of the same figure over checkpoints: the film's name, and what it shows.
+    """
+
+    name: str
+    caption: str
+    draw: Callable[["Finding"], Any]
+    of: tuple[str, ...] = ()
+    wide: bool = True
+    film: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a source says, and what this model does.
+
+    Args:
+        source: who says it; of our own, the model or text that it was measured on.
+        text: what.
+        agrees: whether this model does so by the stated criterion; None: it cannot be asked.
+        criterion: in numbers, e.g. "largest Jaccard of adjacent blocks 0.92, at least 0.6".
+        kind: "own" is what we found in one model or text and ask of others: it is shown and never
+            counted, for on its source it holds by construction.
+        of_text: it is said of texts; no model agrees or disagrees.
+        contested: what sources contradict each other on: a model always agrees with one of them,
+            so that neither is counted.
+        twins: what `agrees` is for the same shape with random weights, each time other ones;
+            empty: they were not asked.
+        twin_criterion: the criterion with the numbers of the first of them.
+    """
+
+    source: str
+    text: str
+    agrees: bool | None
+    criterion: str
+    kind: Kind = "literature"
+    of_text: bool = False
+    contested: str = ""
+    twins: tuple[bool | None, ...] = ()
+    twin_criterion: str = ""
+
+    @property
+    def counts(self) -> bool:
+        """Whether agreement with it says something of a model."""
+        return self.kind == "literature" and not self.of_text and not self.contested
+
+    @property
+    def twin(self) -> bool | None:
+        """Whether it holds in one of the random twins; None: it cannot be asked of any."""
+        known = [verdict for verdict in self.twins if verdict is not None]
+        return any(known) if known else None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result of one analysis on one model; an analysis fills the first three.
+
+    Args:
+        series: numbers at places, by the measure's name.
+        payloads: what figures draw that is more than a number a place, by a key in which
+            "{place}" stands for the place, e.g. {"spectrum/{place}": {Place("q", 0): ...}}; of
+            those that begin with "_" no arrays are kept.
+        answer: what this model does, in a sentence or two with its numbers.
+        name: its key, which the scalars' names begin with.
+        title: for a heading.
+        about: what is measured and how, in a paragraph that a reader new to it understands.
+        figures: in the order in which they are looked at.
+        claims: what the sources report, and whether this model agrees.
+        animations: shown after the first picture.
+    """
+
+    series: Mapping[str, Series]
+    payloads: Mapping[str, Mapping[Place, Payload]] = field(default_factory=dict)
+    answer: str = ""
+    name: str = ""
+    title: str = ""
+    about: str = ""
+    figures: tuple[Figure, ...] = ()
+    claims: tuple[Answer, ...] = ()
+    animations: tuple[Animation, ...] = ()
+
+    def values(self, measure: str, *kinds: str) -> np.ndarray:
+        """A measure's values (or those of its null, by the null's name) at places of some kinds."""
+        if measure in self.series:
+            return self.series[measure].at(*kinds).value
+        for series in self.series.values():
+            if series.null is not None and series.measure.null == measure:
+                part = series.at(*kinds).null
+                assert part is not None
+                return part
+        return np.zeros(0)
+
+    def answered(self, answer: str) -> "Finding":
+        """The same with an answer."""
+        return replace(self, answer=answer)
+
+    def label(self, measure: str) -> str:
+        """A measure in words."""
+        for series in self.series.values():
+            if series.measure.name == measure:
+                return series.measure.label
+        return measure.replace("_", " ")
+
+    def by_kind(self, measure: str, digits: int = 2) -> str:
+        """A measure's mean at each kind of place as "q 0.86, k 0.51"."""
+        means = {kind: mean(self.values(measure, kind)) for kind in self.series[measure].kinds}
+        return ", ".join(f"{kind} {value:.{digits}f}" for kind, value in means.items())
+
+    @property
+    def scalars(self) -> dict[str, float]:
+        """Every number by its key, e.g. {"anisotropy/post/03/centred": 0.0}."""
+        return {
+            f"{self.name}/{key}": value
+            for series in self.series.values()
+            for key, value in series.numbers()
+        }
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Series over blocks and payloads as arrays, by their keys in `analysis.json`."""
+        found = {key: array for one in self.series.values() for key, array in one.arrays()}
+        for key, places in self.payloads.items():
+            if key.startswith("_"):
+                continue
+            for place, payload in places.items():
+                spelled = key.replace("{place}", str(place))
+                if isinstance(payload, np.ndarray):
+                    found[spelled] = payload
+                elif isinstance(payload, Spectrum | Map):
+                    found[spelled] = payload.values
+                elif isinstance(payload, Sample):
+                    found[spelled] = payload.density
+                else:
+                    found[spelled] = payload.points
+        return found
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """The figures that this finding has the numbers for."""
+        return tuple(
+            Picture(figure.name, figure.caption, partial(figure.draw, self), figure.wide)
+            for figure in self.figures
+            if all(key in self.series or key in self.payloads for key in figure.of)
+        )
+
+
+def series_of(
+    values: Values, measures: Sequence[Measure] = (), *, per_kind: bool = False
+) -> dict[str, Series]:
+    """Numbers of places as series: measures in the order given, then the undeclared ones.
+
+    Args:
+        values: by place, in the order of the computation, and by the measure's (or null's) name.
+        measures: that have words or nulls; any other is its name alone.
+        per_kind: of all of them, see `Series`.
+    """
+    nulls = {measure.null for measure in measures if measure.null}
+    names = dict.fromkeys(name for numbers in values.values() for name in numbers)
+    known = {measure.name for measure in measures}
+    rest = [Measure(name) for name in names if name not in known and name not in nulls]
+    found = {}
+    for measure in (*measures, *rest):
+        places = tuple(place for place, numbers in values.items() if measure.name in numbers)
+        if not places:
+            continue
+        null = None
+        if measure.null and any(measure.null in values[place] for place in places):
+            null = np.array([values[place].get(measure.null, np.nan) for place in places])
+        value = np.array([values[place][measure.name] for place in places], dtype=float)
+        found[measure.name] = Series(measure, places, value, null, per_kind)
+    return found
+
+
+def mean(values: np.ndarray) -> float:
+    """Of the finite values; NaN where there is none."""
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else math.nan
+
+
+def _key(*parts: str) -> str:
+    return "/".join(part for part in parts if part)

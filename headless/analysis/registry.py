@@ -1,0 +1,111 @@
+"""`@analysis`: how a function of a session becomes a row of the laboratory."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+from headless.analysis.claims import Claim
+from headless.analysis.record import Figure, Finding
+from headless.analysis.session import Session
+from headless.errors import HeadlessError
+
+Need = Literal["text", "loss", "causal", "head", "counts", "initial"]
+
+
+class Measuring(Protocol):
+    """An analysis: series, payloads and an answer; None where the model has nothing of the kind."""
+
+    def __call__(self, lab: Session, *, nulls: bool) -> Finding | None: ...
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A function that measures, and what is static about its finding.
+
+    Args:
+        measure: of a session; with `nulls=False` its cheap form: no null models, further runs of
+            the model or decompositions of anything large.
+        option: its name in --analyses; several may share one.
+        name: of its finding.
+        title: for a heading.
+        about: what is measured and how, for a reader new to it.
+        needs: what a session must have; without it the analysis is left out and named.
+        cheap: whether it has a cheap form.
+        figures: in the order in which they are looked at.
+        claims: rows that are asked of the model.
+    """
+
+    measure: Measuring
+    option: str
+    name: str
+    title: str
+    about: str
+    needs: frozenset[Need] = frozenset()
+    cheap: bool = False
+    figures: tuple[Figure, ...] = ()
+    claims: tuple[Claim, ...] = ()
+
+    def __call__(self, lab: Session, *, nulls: bool = True) -> Finding | None:
+        """The finding, with figures and answered claims.
+
+        Raises:
+            HeadlessError: the session lacks what the analysis needs.
+        """
+        for need in sorted(self.needs):
+            if reason := LACKS[need](lab):
+                raise HeadlessError(reason)
+        measured = self.measure(lab, nulls=nulls)
+        if measured is None:
+            return None
+        finding = replace(
+            measured, name=self.name, title=self.title, about=self.about, figures=self.figures
+        )
+        claims = [claim for claim in self.claims if claim.asked(finding)]
+        return replace(finding, claims=tuple(claim.answer(finding) for claim in claims))
+
+
+def analysis(
+    option: str,
+    *,
+    title: str,
+    about: str,
+    name: str = "",
+    needs: set[Need] | None = None,
+    cheap: bool = False,
+    figures: Sequence[Figure] = (),
+    claims: Sequence[Claim] = (),
+) -> Callable[[Measuring], Analysis]:
+    """Make an `Analysis` of a function; the arguments are those of `Analysis`."""
+
+    def made(measure: Measuring) -> Analysis:
+        return Analysis(
+            measure,
+            option,
+            name or option,
+            title,
+            about,
+            frozenset(needs or ()),
+            cheap,
+            tuple(figures),
+            tuple(claims),
+        )
+
+    return made
+
+
+def _counts(lab: Session) -> str:
+    counts_V = lab.subject.counts_V
+    known = counts_V is not None and bool(counts_V.any())
+    return "" if known else "the training text's token counts are not known"
+
+
+LACKS: dict[Need, Callable[[Session], str]] = {
+    "text": lambda lab: "" if lab.subject.sequences_NT is not None else "no text was given",
+    "loss": lambda lab: lab.subject.no_loss,
+    "causal": lambda lab: "" if lab.is_causal else "the model is not causal",
+    "head": lambda lab: "" if lab.subject.has_head else lab.subject.why_no_head,
+    "counts": _counts,
+    "initial": lambda lab: (
+        "" if lab.subject.initial is not None else "the weights before training are not known"
+    ),
+}

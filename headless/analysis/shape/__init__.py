@@ -1,0 +1,1 @@
+"""The shape of the states: cones, spectra, outliers, norms and distributions."""

@@ -1,0 +1,1 @@
+"""What the weights say by themselves: a matrix source times a measure."""
