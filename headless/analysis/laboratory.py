@@ -331,6 +331,8 @@ def findings_of(analysis: Analysis, session: Session) -> list[Any]:
     """
     full = session.preset == "full"
     own = [one for one in CONVERTED if one.option == analysis.name and (full or one.cheap)]
+    if session.claims_only:
+        own = [one for one in own if one.claims]
     made = [one(session, nulls=full) for one in own]
     rest = analysis.run if full else analysis.cheap
     return [*(one for one in made if one is not None), *(rest(session) if rest else [])]
