@@ -52,6 +52,11 @@ class Display:
     def __exit__(self, *exception: object) -> None:
         self.bars.stop()
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether anybody looks."""
+        return self.shown or self.listener is not None
+
     def is_due(self, done: int = 0, total: int = 0) -> bool:
         """Whether a report now would be shown: what costs time to know can wait for that."""
         if self.listener is not None or (total and done == total):

@@ -1,14 +1,65 @@
-"""Settings that parse but cannot be meant: out of range, or decided elsewhere.
+"""Settings of a run: its place and name, and those that parse but cannot be meant.
 
 Every setting is used or refused; none is overruled in silence.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
 
 from jsonargparse import Namespace
 
 from headless.errors import HeadlessError
+from headless.runs.directory import RunDirectory
+
+LABEL, TAG, NOT_IN_PROJECT = 128, 64, set("/\\#?%:")  # as W&B has it
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where a run is kept and how it is labelled.
+
+    Args:
+        name: the run's directory below `root`, and its name in W&B and in reports.
+        root: the directory of all runs.
+        group: runs that belong together (W&B's group).
+        tags: words to filter by.
+        resume: go on from the directory's last checkpoint; start where there is none yet.
+        overwrite: start anew although the directory exists; the old one is moved aside.
+        wandb: "offline" (no account; `wandb sync` uploads it), "online" or "disabled".
+        project: W&B's project.
+    """
+
+    name: str
+    root: Path = Path("runs")
+    group: str | None = None
+    tags: list[str] = field(default_factory=list)
+    resume: bool = False
+    overwrite: bool = False
+    wandb: Literal["offline", "online", "disabled"] = "offline"
+    project: str = "headless"
+
+    def __post_init__(self) -> None:
+        labels = {"run.group": self.group or "", "run.project": self.project}
+        for name, text in {"run.name": self.name, **labels}.items():
+            if len(text) > LABEL or not text.isprintable():
+                raise HeadlessError(f"{name} must be printable, at most {LABEL} characters")
+        if not self.project or set(self.project) & NOT_IN_PROJECT:
+            raise HeadlessError(
+                f"run.project must be a name without any of {' '.join(sorted(NOT_IN_PROJECT))}, "
+                f"got {self.project!r}"
+            )
+        for tag in self.tags:
+            if not 1 <= len(tag) <= TAG or not tag.isprintable():
+                raise HeadlessError(f"run.tags must be printable, of 1 to {TAG} characters each")
+        if len(set(self.tags)) < len(self.tags):
+            raise HeadlessError("run.tags holds one twice: keep one")
+
+    @property
+    def directory(self) -> RunDirectory:
+        """The run's directory."""
+        return RunDirectory(Path(self.root) / self.name)
 
 GROUPS = (
     *("trainer", "model", "model.backbone", "model.optimizer", "model.schedule", "data", "run"),

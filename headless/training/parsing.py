@@ -1,22 +1,22 @@
-"""Typed functions as commands: the signature is the schema and the docstring is the help."""
+"""The parser of all commands: strict YAML, one-line complaints, list options given several times."""
 
 import argparse
+import json
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args, get_origin
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace, get_loader, set_dumper, set_loader
 
-from headless.cli.repeated import with_lists
 from headless.errors import HeadlessError, UnforeseenError
 from headless.structured import check_yaml
 from headless.training.imports import DENIED, OPTION, PACKAGES, restrict_imports
 
 MODE = "strict_yaml"
-SEEDS = ("seed", "seeds", "split_seed")  # whichever a command has: numpy takes 32 bits
 
 
 def leaf_keys(parser: argparse.ArgumentParser) -> list[str]:
@@ -84,7 +84,7 @@ class CommandParser(ArgumentParser):
     def parse_args(  # type: ignore[override]
         self, args: Any = None, namespace: Any = None, **options: Any
     ) -> Namespace:
-        """As it is, but that a list option given twice is a list of two."""
+        """A list option that is given twice is a list of two."""
         given = sys.argv[1:] if args is None else args
         if isinstance(given, list):
             given = with_lists(self, given)
@@ -100,24 +100,56 @@ class CommandParser(ArgumentParser):
         raise HeadlessError(suggest(message, self.known_keys())) from ex
 
 
-def run(function: Callable[..., Any], arguments: list[str], name: str) -> Any:
-    """Parse `arguments` by the signature of `function` and call it.
+def with_lists(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> list[str]:
+    """The arguments with every repeated list option as one list: `--prompt A --prompt B`.
 
-    Raises:
-        HeadlessError: an unknown key or a value of the wrong type.
+    By itself the parser keeps the last one without a word. It appends where an option is spelled
+    `--prompt+`, but takes the text apart ("HAMLET: to be" is a mapping in YAML), so that each value
+    is handed over as a list of one, in JSON.
     """
-    parser = CommandParser(
-        prog=f"headless {name}",
-        description=(function.__doc__ or "").split("\n")[0],
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", action="config", help="a YAML file with these options")
-    parser.add_function_arguments(function, as_group=False)
-    options: Namespace = parser.instantiate_classes(parser.parse_args(arguments))
-    options.pop("config", None)
-    for option in SEEDS:
-        value = options.get(option)
-        for seed in value if isinstance(value, list) else [value]:
-            if isinstance(seed, int) and not 0 <= seed < 2**32:
-                raise HeadlessError(f"{option} must be from 0 to 4294967295, got {seed}")
-    return function(**options)
+    options = {f"--{a.dest}": a for a in parser._actions if f"--{a.dest}" in a.option_strings}
+    kinds = {name: _kinds(getattr(action, "_typehint", None)) for name, action in options.items()}
+    # Lightning's have one value: a number of devices that is given again replaces the first.
+    lists = {n for n, kind in kinds.items() if list in kind and not n.startswith("--trainer.")}
+    times = Counter(name for name, _, _ in map(_parts, arguments) if name in lists)
+    repeated: list[str] = []
+    seen: set[str] = set()
+    rest = iter(arguments)
+    for argument in rest:
+        name, equals, value = _parts(argument)
+        alone = times[name] == 1 and kinds.get(name, set()) & {str, int, float}
+        if name not in lists or alone:
+            repeated.append(argument)
+            continue
+        if not equals and (value := next(rest, "")) == "":
+            return list(arguments)  # nothing follows: the parser's own complaint
+        written = _as_list(value, is_text=not kinds[name] & {"numbers"})
+        repeated.append(f"{name}{'+' if name in seen else ''}={written}")
+        seen.add(name)
+    return repeated
+
+
+def _parts(argument: str) -> tuple[str, str, str]:
+    name, equals, value = argument.partition("=")
+    return (name, equals, value) if argument.startswith("--") else (argument, "", "")
+
+
+def _kinds(hint: Any) -> set[Any]:
+    """What an option's type allows: str, int, float, list, and "numbers" for what a list holds."""
+    if get_origin(hint) is list:
+        inner = set(get_args(hint))
+        simple = bool(inner) and all(isinstance(i, type) for i in inner)
+        return ({list, "numbers"} if inner & {int, float} else {list}) if simple else set()
+    parts = get_args(hint)
+    return set().union(*map(_kinds, parts)) if parts else {hint}
+
+
+def _as_list(value: str, *, is_text: bool) -> str:
+    """A value as a list of one; what is written as a list, or as nothing, stays."""
+    try:
+        read = yaml.safe_load(value)
+    except yaml.YAMLError:
+        read = value
+    if isinstance(read, list) or read is None:
+        return value
+    return json.dumps([value], ensure_ascii=False) if is_text else f"[{value}]"

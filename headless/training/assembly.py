@@ -1,14 +1,18 @@
-"""LightningCLI with our parts: what `pretrain` and `validate` share.
+"""A run made from its config: what `pretrain`, `validate` and `tune_head` share.
 
 Types and docstrings of the module, the data module and the callbacks are the schema of a config.
 """
 
 import inspect
+import json
+import logging
+import os
 import re
-from dataclasses import dataclass, field
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, NoReturn, get_args
+from typing import Any, NoReturn, get_args
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ProgressBar, RichModelSummary
@@ -17,9 +21,9 @@ from lightning.pytorch.plugins import Precision
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import headless.objectives
-from headless.analysis.monitor import LaboratoryMonitor
 from headless.callbacks.checkpoint import RunCheckpoint
 from headless.callbacks.geometry import GeometryMonitor
+from headless.callbacks.laboratory import LaboratoryMonitor
 from headless.callbacks.memory import MemoryMonitor
 from headless.callbacks.metrics_file import MetricsFileLogger
 from headless.callbacks.progress import ProgressMonitor
@@ -28,69 +32,22 @@ from headless.callbacks.run_summary import RunSummary
 from headless.callbacks.samples import SampleWriter
 from headless.callbacks.throughput import ThroughputMonitor
 from headless.callbacks.wandb_logger import TokenWandbLogger
-from headless.cli.known_options import check_options
-from headless.cli.parsing import CommandParser
-from headless.cli.settings import check_settings
 from headless.data.datamodule import TokenDataModule
 from headless.errors import HeadlessError, UnforeseenError
 from headless.objectives import Objective
-from headless.runs.directory import RunDirectory
+from headless.progress import Display
+from headless.runs.directory import RunDirectory, check_name
 from headless.training.checkpoint_io import AtomicCheckpointIO
 from headless.training.devices import choose_accelerator
+from headless.training.imports import take_imports
 from headless.training.loops import validate_at_the_end
 from headless.training.module import PretrainingModule
 from headless.training.optim import check_clipping
+from headless.training.options import check_options
+from headless.training.parsing import CommandParser
 from headless.training.precision import choose_precision
+from headless.training.settings import RunConfig, check_settings
 from headless.training.strategies import choose_strategy, cluster_plugins, tune
-
-LABEL, TAG, NOT_IN_PROJECT = 128, 64, set("/\\#?%:")  # as W&B has it
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """Where a run is kept and how it is labelled.
-
-    Args:
-        name: the run's directory below `root`, and its name in W&B and in reports.
-        root: the directory of all runs.
-        group: runs that belong together (W&B's group).
-        tags: words to filter by.
-        resume: go on from the directory's last checkpoint; start where there is none yet.
-        overwrite: start anew although the directory exists; the old one is moved aside.
-        wandb: "offline" (no account; `wandb sync` uploads it), "online" or "disabled".
-        project: W&B's project.
-    """
-
-    name: str
-    root: Path = Path("runs")
-    group: str | None = None
-    tags: list[str] = field(default_factory=list)
-    resume: bool = False
-    overwrite: bool = False
-    wandb: Literal["offline", "online", "disabled"] = "offline"
-    project: str = "headless"
-
-    def __post_init__(self) -> None:
-        labels = {"run.group": self.group or "", "run.project": self.project}
-        for name, text in {"run.name": self.name, **labels}.items():
-            if len(text) > LABEL or not text.isprintable():
-                raise HeadlessError(f"{name} must be printable, at most {LABEL} characters")
-        if not self.project or set(self.project) & NOT_IN_PROJECT:
-            raise HeadlessError(
-                f"run.project must be a name without any of {' '.join(sorted(NOT_IN_PROJECT))}, "
-                f"got {self.project!r}"
-            )
-        for tag in self.tags:
-            if not 1 <= len(tag) <= TAG or not tag.isprintable():
-                raise HeadlessError(f"run.tags must be printable, of 1 to {TAG} characters each")
-        if len(set(self.tags)) < len(self.tags):
-            raise HeadlessError("run.tags holds one twice: keep one")
-
-    @property
-    def directory(self) -> RunDirectory:
-        """The run's directory."""
-        return RunDirectory(Path(self.root) / self.name)
-
 
 OBJECTIVES = {
     name: value
@@ -124,7 +81,15 @@ class RunCLI(LightningCLI):
 
     config: Any
 
-    def __init__(self, arguments: list[str], prog: str, **trainer_defaults: Any) -> None:
+    def __init__(
+        self,
+        arguments: list[str],
+        prog: str = "headless pretrain",
+        *,
+        display: Display | None = None,
+        **trainer_defaults: Any,
+    ) -> None:
+        self.display = display or Display(False)
         super().__init__(
             PretrainingModule,
             TokenDataModule,
@@ -232,8 +197,11 @@ class RunCLI(LightningCLI):
         if config.enable_model_summary:
             config.callbacks.append(RichModelSummary())  # Lightning's other one only logs
         own_bar = any(isinstance(callback, ProgressBar) for callback in config.callbacks)
-        if config.enable_progress_bar is not False and not own_bar:
-            config.callbacks.append(StepProgressBar())
+        if not own_bar:
+            wanted = config.enable_progress_bar is not False and self.display.is_wanted
+            config.enable_progress_bar = wanted
+            if wanted:
+                config.callbacks.append(StepProgressBar(self.display))
         trainer = super().instantiate_trainer(
             default_root_dir=str(directory.path), logger=loggers, **kwargs
         )
@@ -253,3 +221,69 @@ def _seed(value: bool | int) -> int:
     if not 0 <= value < 2**32:
         raise HeadlessError(f"seed_everything must be from 0 to 4294967295, got {value}")
     return value
+
+
+def build(arguments: Sequence[str], display: Display | None = None) -> RunCLI:
+    """Everything of a run, made from words as on a command line, and not started.
+
+    Args:
+        arguments: e.g. `["--config", "configs/demo/headless.yaml"]`.
+        display: where progress and messages go; nowhere by default.
+
+    Returns:
+        An object with `.model`, `.datamodule`, `.trainer` and the parsed `.config`.
+    """
+    quiet_lightning()
+    arguments = take_imports(arguments)
+    cli = RunCLI([*arguments, *_in_place(arguments)], display=display)
+    check_name(cli.run.name)
+    return cli
+
+
+def arguments_of(
+    config: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None
+) -> list[str]:
+    """A config file, or its content, and changes to it, in the words of a command line."""
+    text = json.dumps(config, default=str) if isinstance(config, Mapping) else str(config)
+    return ["--config", text, *(f"--{k}={v}" for k, v in _flat(overrides or {}, ""))]
+
+
+def _flat(values: Mapping[str, Any], above: str) -> Iterator[tuple[str, str]]:
+    for key, value in values.items():
+        name = f"{above}{key}"
+        if isinstance(value, Mapping) and "class_path" not in value and value:
+            yield from _flat(value, f"{name}.")
+        else:
+            yield name, str(value) if isinstance(value, str | Path) else json.dumps(value, default=str)
+
+
+def quiet_lightning() -> None:
+    """Leave the terminal to the progress bar and to what a user can act on."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    os.environ.setdefault("WANDB_SILENT", "true")
+    for needless in (
+        "does not have many workers",  # reading a memory map needs none
+        "is smaller than the logging interval",
+        "args parameter is intended to run from within Python",  # that is what it does here
+        "when logging on epoch level in distributed setting",  # what is logged is reduced already
+        "in eval mode at the start of training",  # a frozen backbone is meant to be
+        r"isinstance\(treespec, LeafSpec\)",  # Lightning's own call, of torch's older name
+    ):
+        warnings.filterwarnings("ignore", f".*{needless}.*")
+
+
+def _in_place(arguments: Sequence[str]) -> list[str]:
+    """A run that goes on by its own config does so where that lies, moved or copied."""
+    options = {}
+    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        options[name] = value if equals else following
+    config = Path(options.get("--config", ""))
+    place = config.parent if config.parent.name not in ("", "..") else config.absolute().parent
+    run = RunDirectory(place)
+    resumes = options.get("--run.resume", "").lower() == "true"
+    if not resumes or config.name != run.config.name or not run.last_checkpoint.is_file():
+        return []
+    here = {"--run.root": str(place.parent), "--run.name": place.name}
+    return [f"{name}={value}" for name, value in here.items() if name not in options]

@@ -1,41 +1,30 @@
-"""The options of `headless pretrain` by name: a wrong one is answered before torch is imported.
-
-The lists are the live parser's, which takes seconds to make; a test compares them.
-"""
+"""The options of `headless pretrain` by name: a wrong one is answered before torch is imported."""
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from headless.cli.parsing import suggest
 from headless.errors import HeadlessError
 from headless.structured import read_yaml
+from headless.training.parsing import suggest
+from headless.training.signatures import names_of
 
-NAMES: dict[str, str] = {
-    "": "seed_everything",
-    "checkpoint": "every_n_steps keep",
-    "data": "batch_size mask_probability num_workers path sequence_length task val_batch_size "
-    "verify",
-    "geometry": "every_n_steps num_sequences",
-    "laboratory": "at_end enabled every_n_validations num_sequences seed tokens",
-    "memory": "every_n_steps",
-    "model": "compile freeze_backbone init_from init_head objective",
-    "model.backbone": "attn_implementation extra hidden_size intermediate_size "
-    "max_position_embeddings model_type num_attention_heads num_hidden_layers preset",
-    "model.optimizer": "betas decay_embeddings eps lr weight_decay",
-    "model.schedule": "decay_fraction floor name warmup_steps",
-    "run": "group name overwrite project resume root tags wandb",
-    "samples": "every_n_steps max_new_tokens prompts seed temperature top_k",
-    "throughput": "every_n_steps peak_flops warmup_steps",
-    "trainer": "accelerator accumulate_grad_batches barebones benchmark callbacks "
-    "check_val_every_n_epoch default_root_dir detect_anomaly deterministic devices "
-    "enable_autolog_hparams enable_checkpointing enable_model_summary "
-    "enable_progress_bar fast_dev_run gradient_clip_algorithm gradient_clip_val "
-    "inference_mode limit_predict_batches limit_test_batches limit_train_batches "
-    "limit_val_batches log_every_n_steps logger max_epochs max_steps max_time "
-    "min_epochs min_steps model_registry num_nodes num_sanity_val_steps "
-    "overfit_batches plugins precision profiler reload_dataloaders_every_n_epochs "
-    "strategy sync_batchnorm use_distributed_sampler val_check_interval",
+# Where the settings of each group are written down.
+GROUPS = {
+    "run": ("headless.training.settings", "RunConfig"),
+    "data": ("headless.data.datamodule", "TokenDataModule"),
+    "model": ("headless.training.module", "PretrainingModule"),
+    "model.backbone": ("headless.models.backbone", "BackboneConfig"),
+    "model.optimizer": ("headless.training.optim", "AdamWConfig"),
+    "model.schedule": ("headless.training.optim", "ScheduleConfig"),
+    "trainer": ("lightning.pytorch.trainer.trainer", "Trainer"),
+    "checkpoint": ("headless.callbacks.checkpoint", "RunCheckpoint"),
+    "throughput": ("headless.callbacks.throughput", "ThroughputMonitor"),
+    "memory": ("headless.callbacks.memory", "MemoryMonitor"),
+    "geometry": ("headless.callbacks.geometry", "GeometryMonitor"),
+    "laboratory": ("headless.callbacks.laboratory", "LaboratoryMonitor"),
+    "samples": ("headless.callbacks.samples", "SampleWriter"),
 }
 # Their values are classes or mappings with keys of their own: the live parser knows those.
 OPEN = (
@@ -50,11 +39,14 @@ LINKED = {
     "model.task": "set data.task",
     "data.seed": "set seed_everything",
 }
-OPTIONS = tuple(
-    f"{group}.{name}" if group else name for group, names in NAMES.items() for name in names.split()
-)
-GROUPS = {".".join(key.split(".")[:n]) for key in OPTIONS for n in range(1, key.count(".") + 1)}
-OTHER = ("config", "help", "print_config")
+OTHER = ("config", "help", "print_config", "print_shtab", "seed_everything")
+
+
+@cache
+def options() -> frozenset[str]:
+    """Every option by its dotted name, groups left out."""
+    names = {f"{group}.{name}" for group, place in GROUPS.items() for name in names_of(*place)}
+    return frozenset(names - set(GROUPS) - set(LINKED) | {"seed_everything"})
 
 
 def check_options(arguments: Sequence[str]) -> None:
@@ -74,7 +66,7 @@ def check_options(arguments: Sequence[str]) -> None:
         elif name in LINKED:
             raise _decided(option, name)
         elif not _is_known(name):
-            raise HeadlessError(suggest(f"unrecognized arguments: {option}", [*OPTIONS, *OTHER]))
+            raise HeadlessError(suggest(f"unrecognized arguments: {option}", [*sorted(options()), *OTHER]))
 
 
 def _check_file(place: str) -> None:
@@ -88,7 +80,7 @@ def _check_file(place: str) -> None:
             raise _decided(f"{place}: {name}", name)
         if not _is_known(name):
             raise HeadlessError(
-                suggest(f"{place}: key '{name}' is not expected", [*OPTIONS, *GROUPS])
+                suggest(f"{place}: key '{name}' is not expected", [*sorted(options()), *GROUPS])
             )
 
 
@@ -104,7 +96,7 @@ def _keys(values: dict[Any, Any], above: str = "") -> Iterator[str]:
 
 def _is_known(name: str) -> bool:
     is_open = any(name == key or name.startswith(f"{key}.") for key in OPEN)
-    return is_open or name in OPTIONS or name in GROUPS or name in OTHER
+    return is_open or name in options() or name in GROUPS or name in OTHER
 
 
 def _decided(place: str, name: str) -> HeadlessError:

@@ -1,0 +1,197 @@
+"""One config, one run."""
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from headless.callbacks.wandb_logger import TokenWandbLogger
+from headless.errors import HeadlessError
+from headless.files import exclusive
+from headless.isolation import isolated
+from headless.models.backbone import resolve
+from headless.progress import Display, Report
+from headless.runs.directory import RunDirectory
+from headless.runs.environment import describe_environment
+from headless.runs.resume import Change, changes
+from headless.runs.run import Run
+from headless.runs.start import begin_run
+from headless.training.assembly import RunCLI, arguments_of, build
+from headless.training.checkpoint_io import read_own_checkpoint
+from headless.training.resume import check_resume, is_finished
+
+
+@isolated()
+def pretrain(
+    config: str | Path | Mapping[str, Any],
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    validate_first: bool = False,
+    progress: bool | Report = False,
+) -> Run:
+    """Train a model.
+
+    Args:
+        config: a YAML file or its content, as `headless pretrain --config` takes it.
+        overrides: settings to change, nested or by dotted name: `{"model.optimizer.lr": 1e-3}`.
+        validate_first: log the validation scores before the first step, too.
+        progress: show it, or a function that gets (phase, done, in all).
+
+    Raises:
+        HeadlessError: a wrong key, type or value; a run directory that exists, where neither
+            run.resume nor run.overwrite is set; another process that trains it.
+    """
+    with Display(progress) as display:
+        return train(build(arguments_of(config, overrides), display), validate_first=validate_first)
+
+
+def train(cli: RunCLI, *, validate_first: bool = False) -> Run:
+    """Train what `build` made.
+
+    One process writes to the run directory at a time. What cannot be begun, or gone on with, leaves
+    everything as it was.
+    """
+    run, directory = cli.run, cli.run.directory
+    with exclusive(directory.path) if is_first_process() else nullcontext():
+        path = directory.last_checkpoint if run.resume else None
+        if path is None or not path.is_file():
+            with _begin(cli, directory):
+                _train(cli, directory, validate_first=validate_first)
+            return Run(directory)
+        checkpoint = read_own_checkpoint(path)
+        step = int(checkpoint["global_step"])
+        # On every rank: one that went on alone would wait for the others.
+        differing = changes(_config_before(cli, directory), yaml.safe_load(_config_text(cli)))
+        parts = cli.trainer, cli.model, cli.datamodule
+        changed = check_resume(directory, checkpoint, differing, *parts)
+        if is_finished(directory, checkpoint, cli.trainer, cli.datamodule):
+            if is_first_process():
+                unused = ", ".join(str(change) for change in changed if change.is_used)
+                cli.display.say(
+                    f"{directory.path} is finished ({step} steps): train on with "
+                    "--trainer.max_steps or --trainer.max_epochs"
+                    + (f"; not used: {unused}" if unused else "")
+                )
+            return Run(directory)
+        del checkpoint
+        with _begin(cli, directory, changed, step):
+            _train(cli, directory, path)
+    return Run(directory)
+
+
+def _train(
+    cli: RunCLI,
+    directory: RunDirectory,
+    checkpoint: Path | None = None,
+    *,
+    validate_first: bool = False,
+) -> None:
+    if validate_first:
+        cli.trainer.validate_loop.inference_mode = False  # its sums are updated in training too
+        cli.trainer.validate(cli.model, cli.datamodule, verbose=False)
+    try:
+        cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True)
+    except ValueError as error:
+        if "val_check_interval" in str(error):  # more than an epoch has, which Lightning counts
+            raise HeadlessError(f"trainer.{str(error).replace('`', '').strip()}") from error
+        raise
+    except SystemExit:
+        if not cli.trainer.interrupted:
+            raise
+        if directory.last_checkpoint.is_file():
+            cli.display.say(
+                f"stopped at step {cli.trainer.global_step}; go on from the last "
+                f"checkpoint with: headless pretrain --config {directory.config} --run.resume true"
+            )
+        raise KeyboardInterrupt from None
+
+
+def _say_what_is_trained(cli: RunCLI) -> None:
+    """The size, and what decided it: a width that is named decides more than itself."""
+    config = cli.model.backbone_config
+    count, embeddings = cli.model.num_parameters(), cli.model.embedding_VD.numel()
+    cli.display.say(
+        f"{config.family}: {count:,} parameters, {embeddings:,} of them token embeddings"
+    )
+    _, derived = resolve(config)
+    if derived:
+        sizes = ", ".join(f"{name} {value}" for name, value in derived.items())
+        cli.display.say(
+            f"{sizes}: from the width, the heads and the blocks, in the ratios of "
+            f"{config.preset or config.family}; set them in model.backbone.extra for others"
+        )
+    warmup, steps = cli.model.schedule_config.warmup_steps, cli.trainer.max_steps
+    if 0 < steps <= warmup:
+        cli.display.say(
+            f"the warm-up of {warmup} steps is as long as the run of {steps} or longer: "
+            f"the rate comes to {steps / (warmup + 1):.0%} of model.optimizer.lr"
+        )
+
+
+def is_first_process() -> bool:
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+@contextmanager
+def _begin(
+    cli: RunCLI, directory: RunDirectory, changed: Sequence[Change] = (), step: int = 0
+) -> Iterator[None]:
+    """The run directory for the training in the block; other ranks than the first need none."""
+    if not is_first_process():
+        yield
+        return
+    text = _config_text(cli)
+
+    def describe(run: RunDirectory) -> None:
+        if changed:
+            run.keep_config(step)
+        run.write_config(text)
+        environment = describe_environment()
+        environment["precision"] = str(cli.trainer.precision)
+        environment["devices"] = cli.trainer.world_size
+        run.write_environment(environment)
+        if step == 0:  # what an earlier start left may be of other data
+            shutil.rmtree(run.tokenizer, ignore_errors=True)
+        if not run.tokenizer.exists():
+            shutil.copytree(cli.datamodule.dataset.tokenizer_path, run.tokenizer)
+
+    with begin_run(
+        directory,
+        describe,
+        resume=cli.run.resume,
+        overwrite=cli.run.overwrite,
+        step=step,
+        made_a_step=lambda: cli.trainer.global_step > step,
+    ):
+        _say_what_is_trained(cli)
+        if used := [str(change) for change in changed if change.is_used]:
+            cli.display.say(f"from step {step} on: {', '.join(used)}")
+        for logger in cli.trainer.loggers:
+            if isinstance(logger, TokenWandbLogger):
+                logger.log_hyperparams(yaml.safe_load(text))
+        yield
+
+
+def _config_text(cli: RunCLI, config: Any = None) -> str:
+    """A parsed config as a file that starts the same run again, by default the one of this run."""
+    config = (cli.config if config is None else config).clone()
+    config.run.resume = config.run.overwrite = False  # running it again is a new run
+    config.pop("config", None)
+    return cli.parser.dump(config, skip_none=False, skip_link_targets=True)
+
+
+def _config_before(cli: RunCLI, directory: RunDirectory) -> dict[str, Any]:
+    """A run's config as this version would write it, with the defaults of what it leaves out."""
+    if not directory.config.is_file():
+        return yaml.safe_load(_config_text(cli))
+    try:
+        config = cli.parser.parse_path(str(directory.config))
+    except (HeadlessError, ValueError):  # of a version with other options, or damaged
+        return directory.read_config()
+    return yaml.safe_load(_config_text(cli, config))
+
+

@@ -1,0 +1,65 @@
+"""The scores of a checkpoint on a validation split."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from headless.isolation import isolated
+from headless.progress import Display, Report
+from headless.runs.directory import open_run
+from headless.training.assembly import RunCLI, arguments_of, quiet_lightning
+from headless.training.checkpoint_io import check_checkpoint
+from headless.training.loading import find_checkpoint, run_of
+
+# However many devices the run was trained on.
+ONE_DEVICE = (
+    *("--trainer.num_nodes", "1", "--trainer.devices", "1"),
+    *("--trainer.strategy", "auto"),
+)
+
+
+@isolated()
+def validate(
+    place: str | Path,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    progress: bool | Report = False,
+) -> dict[str, float]:
+    """The scores of a checkpoint on a validation split; nothing is written.
+
+    Args:
+        place: a run directory (its last checkpoint), or a checkpoint in one.
+        overrides: settings of `pretrain` to change the data or the device:
+            `{"data.path": "data/other"}`, made with the same tokenizer.
+        progress: show it, or a function that gets (phase, done, in all).
+
+    Returns:
+        The objective's own loss and, under the LM head that it implies, nats, perplexity, bits per
+        byte and accuracy, named as in the logs: `val/nll`.
+    """
+    with Display(progress) as display:
+        return validate_with(Path(place), arguments_of("", overrides)[2:], display)
+
+
+def validate_with(
+    place: Path, options: Sequence[str], display: Display | None = None
+) -> dict[str, float]:
+    """The same with options in the words of a command line."""
+    checkpoint = find_checkpoint(place)
+    check_checkpoint(checkpoint)
+    run = open_run(place) if place.is_dir() else run_of(checkpoint)
+    quiet_lightning()
+    # A run is where it lies, whatever its config says of the place where it was trained.
+    lies = run.path.absolute()
+    here = ("--run.root", str(lies.parent), f"--run.name={lies.name}")
+    cli = RunCLI(
+        ["--config", str(run.config), *ONE_DEVICE, *options, "--run.wandb", "disabled", *here],
+        "headless validate",
+        display=display,
+        enable_checkpointing=False,
+    )
+    cli.trainer.loggers = []  # they would add a point to the run's metrics
+    (scores,) = cli.trainer.validate(
+        cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True, verbose=False
+    )
+    return {name: value for name, value in scores.items() if name.startswith("val/")}
