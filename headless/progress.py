@@ -46,7 +46,6 @@ class Display:
         self.drawn = self.printed = 0.0
 
     def __enter__(self) -> "Display":
-        self.bars.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -85,6 +84,7 @@ class Display:
                 print(words, file=sys.stderr, flush=True)  # noqa: T201
 
     def _draw(self, phase: str, done: int, total: int, detail: str) -> None:
+        self.bars.start()
         if phase not in self.tasks:
             self.tasks[phase] = self.bars.add_task(escape(phase), amount="", detail="")
         self.bars.update(

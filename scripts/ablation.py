@@ -71,7 +71,7 @@ def make_config(sweep: dict, name: str, objective: dict, lr: float, seed: int, s
 
 def build_run(config: dict) -> Any:
     """A run from its config, through the command line's own builder."""
-    from headless.cli.pretrain import build
+    from headless.training.assembly import build
 
     path = Path(config["run"]["root"]) / f"{config['run']['name']}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,16 +83,16 @@ def train(config: dict, threads: int) -> dict[str, Any]:
     """Train one run, or read what an earlier call left; returns its last validation."""
     import torch
 
-    from headless.cli.pretrain import pretrain
     from headless.runs.directory import RunDirectory
     from headless.runs.metrics import read_metrics
+    from headless.training.pretrain import fit
 
     torch.set_num_threads(threads)
     run = RunDirectory(Path(config["run"]["root"]) / config["run"]["name"])
     if not (run.summary.is_file() and json.loads(run.summary.read_text())["finished"]):
         config["run"]["overwrite"] = run.path.exists()
         cli = build_run(config)
-        pretrain(cli)
+        fit(cli)
     points = [point for point in read_metrics(run.metrics) if NLL in point]
     last = points[-1]
     return {

@@ -26,8 +26,9 @@ from headless.analysis.monitor import LaboratoryMonitor
 from headless.analysis.session import Preset, Session
 from headless.callbacks.progress import progress_of
 from headless.cli.analyze import open_subject
-from headless.cli.pretrain import build, pretrain
 from headless.runs.environment import describe_environment
+from headless.training.assembly import build
+from headless.training.pretrain import fit
 
 LOOKS, DEMO_STEPS = 8, 320  # after the first one; of the demo
 
@@ -67,7 +68,7 @@ def train(root: Path, data: Path, steps: int, enabled: bool) -> tuple[float, lis
         looks.append(time.perf_counter() - begin)
 
     monitor._report = timed  # type: ignore[method-assign]
-    path = pretrain(cli)
+    path = fit(cli)
     return progress_of(cli.trainer).seconds, looks, path
 
 

@@ -20,10 +20,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from headless.cli.pretrain import build
 from headless.models.backbone import hidden_states
 from headless.objectives import UniqueTargets
 from headless.runs.environment import describe_environment
+from headless.training.assembly import build
 from headless.training.optim import build_optimizer
 
 CONFIG = """

@@ -18,11 +18,11 @@ from typing import Any
 
 from benchmarking import write
 
-from headless.cli.finetune_head import HeadTuning, tune_head
 from headless.reports.compare import compare
 from headless.reports.lm_heads import as_json
 from headless.reports.statistics import estimate
 from headless.runs.directory import RunDirectory
+from headless.training.tune_head import tune_head
 
 STEPS = 64  # a fifth of the demo's 320
 # name, source, start, learning rate, frozen backbone. The sources end at 4e-4.
@@ -63,9 +63,8 @@ def tune(source: Path, name: str, start: str, rate: float, probe: bool) -> Path:
     """One fine-tuning of a run."""
     path = source.with_name(f"{source.name}-{name}")
     if not finished(path):
-        quiet = ("--run.wandb", "disabled", "--trainer.enable_progress_bar", "false")
-        tuning = HeadTuning(str(source), start, probe, STEPS, rate, name=path.name)
-        tune_head(tuning, ["--run.overwrite", "true", *quiet])
+        options = {"start": start, "probe": probe, "steps": STEPS, "lr": rate, "name": path.name}
+        tune_head(source, {"run.overwrite": True, "run.wandb": "disabled"}, **options)
     return path
 
 

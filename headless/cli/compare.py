@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from headless.cli.parsing import CommandParser
 from headless.errors import HeadlessError
 from headless.reports.compare import compare
+from headless.training.parsing import CommandParser
 
 
 def main(arguments: list[str]) -> None:

@@ -1,6 +1,5 @@
 """`headless finetune`: a classifier on labelled text, or (`--task lm-head`) a softmax head."""
 
-import itertools
 import math
 import sys
 from dataclasses import fields, replace
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from headless.downstream.classification.run import Finetuning, SeedResult
     from headless.downstream.classification.tasks import TextTask
 
-HEAD_TASK = "lm-head"
 RESULTS = "results.json"
 
 
@@ -107,8 +105,8 @@ def finetune(
         HeadlessError: anything that a user can mend.
     """
     options = dict(locals())
-    from headless.cli.pretrain import quiet_lightning
     from headless.downstream.classification.model import save_classifier
+    from headless.training.assembly import quiet_lightning
 
     quiet_lightning()
     if not seeds or len(set(seeds)) < len(seeds):
@@ -230,10 +228,4 @@ def _predictions(finetuning: "Finetuning", result: "SeedResult") -> list[dict[st
 
 def main(arguments: list[str]) -> None:
     """The command."""
-    pairs = itertools.pairwise(arguments)
-    if f"--task={HEAD_TASK}" in arguments or ("--task", HEAD_TASK) in pairs:
-        from headless.cli import finetune_head
-
-        finetune_head.main(arguments)
-        return
     run(finetune, arguments, "finetune")

@@ -3,15 +3,18 @@
 from headless.cli.parsing import parser_of
 from headless.isolation import isolated
 from headless.progress import Display
+from headless.runs.run import Run
 from headless.training.assembly import arguments_of, build
-from headless.training.pretrain import train
+from headless.training.pretrain import fit
 from headless.training.tune_head import TASK, tuning_config
+
+TUNING = ("headless.training.tune_head", "tuning_config")
 
 
 @isolated()
 def main(arguments: list[str]) -> None:
     """The command: its own options, and any of `headless pretrain`."""
-    parser = parser_of("tune_head", f"finetune --task {TASK}", config=False)
+    parser = parser_of(f"finetune --task {TASK}", *TUNING, config=False)
     parser.add_argument("--task", type=str)
     own: list[str] = []
     settings: list[str] = []
@@ -24,7 +27,7 @@ def main(arguments: list[str]) -> None:
     options.pop("task")
     with Display() as display:
         cli = build([*arguments_of(tuning_config(**options)), *settings], display)
-        run = train(cli, validate_first=True)
-    if "val/nll" in (last := run.summary.get("last") or {}):
+        path = fit(cli, validate_first=True)
+    if "val/nll" in (last := Run(path).summary.get("last") or {}):
         print(f"val/nll {last['val/nll']:.4f}")
-    print(f"run directory: {run.directory.path}")
+    print(f"run directory: {path}")

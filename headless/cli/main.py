@@ -3,6 +3,7 @@
 Nothing heavy is imported here, so `headless --help` answers at once.
 """
 
+import argparse
 import errno
 import importlib
 import os
@@ -27,6 +28,7 @@ COMMANDS = {
     "neighbors": "nearest tokens and nearest contexts (faiss)",
     "analyze": "the inside of any model, as a page",
 }
+HEAD_OPTIONS = ("task", "model", "start", "probe", "steps", "lr", "data", "name")
 FULL_DISK = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 # How libraries say that there is no memory; torch is not imported to ask for its own error's type.
 NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")
@@ -95,12 +97,21 @@ def dispatch(arguments: list[str]) -> int:
         from headless.training.imports import take_imports
 
         rest = take_imports(rest)
-    if name in ("pretrain", "validate"):  # torch and Lightning take seconds to import
-        from headless.cli.known_options import check_options
+    if name == "finetune" and _task(rest) == "lm-head":
+        name = "finetune_head"
+    if name in ("pretrain", "validate", "finetune_head"):  # torch and Lightning take seconds
+        from headless.training.options import check_options
 
-        check_options(rest)
+        check_options(rest, also=HEAD_OPTIONS if name == "finetune_head" else ())
     importlib.import_module(f"headless.cli.{name}").main(rest)
     return 0
+
+
+def _task(arguments: list[str]) -> str | None:
+    """What `--task` says, which decides which options there are."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--task", nargs="?")
+    return parser.parse_known_args(arguments)[0].task
 
 
 def _is_text(word: str) -> bool:

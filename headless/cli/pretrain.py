@@ -5,9 +5,10 @@ import sys
 
 from headless.isolation import isolated
 from headless.progress import Display
+from headless.runs.run import Run
 from headless.training.assembly import RunCLI, build
 from headless.training.imports import OPTION, needed_imports
-from headless.training.pretrain import is_first_process, train
+from headless.training.pretrain import fit, is_first_process
 
 
 @isolated()
@@ -15,9 +16,9 @@ def main(arguments: list[str]) -> None:
     """The command."""
     with Display() as display:
         cli = build(arguments, display)
-        run = train(cli)
+        path = fit(cli)
     if is_first_process():
-        print(closing(cli, run.summary))
+        print(closing(cli, Run(path).summary))
         if caution := cli.datamodule.manifest.caution:
             print(f"headless: {caution}", file=sys.stderr)
 

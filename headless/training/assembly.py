@@ -254,7 +254,10 @@ def _flat(values: Mapping[str, Any], above: str) -> Iterator[tuple[str, str]]:
         if isinstance(value, Mapping) and "class_path" not in value and value:
             yield from _flat(value, f"{name}.")
         else:
-            yield name, str(value) if isinstance(value, str | Path) else json.dumps(value, default=str)
+            yield (
+                name,
+                str(value) if isinstance(value, str | Path) else json.dumps(value, default=str),
+            )
 
 
 def quiet_lightning() -> None:

@@ -39,7 +39,7 @@ LINKED = {
     "model.task": "set data.task",
     "data.seed": "set seed_everything",
 }
-OTHER = ("config", "help", "print_config", "print_shtab", "seed_everything")
+OTHER = ("config", "help", "print_config", "print_completion", "seed_everything")
 
 
 @cache
@@ -49,8 +49,12 @@ def options() -> frozenset[str]:
     return frozenset(names - set(GROUPS) - set(LINKED) | {"seed_everything"})
 
 
-def check_options(arguments: Sequence[str]) -> None:
+def check_options(arguments: Sequence[str], also: Sequence[str] = ()) -> None:
     """Refuse options and keys of config files that do not exist, and config files that do not.
+
+    Args:
+        arguments: the words of a command line.
+        also: what else is an option of the command.
 
     Raises:
         HeadlessError: names the first one and what may have been meant.
@@ -63,10 +67,13 @@ def check_options(arguments: Sequence[str]) -> None:
         name = option[2:].removesuffix("+")
         if name == "config":
             _check_file(value if equals else next(waiting, ""))
+        elif name in also:
+            continue
         elif name in LINKED:
             raise _decided(option, name)
         elif not _is_known(name):
-            raise HeadlessError(suggest(f"unrecognized arguments: {option}", [*sorted(options()), *OTHER]))
+            names = [*also, *sorted(options()), *OTHER]
+            raise HeadlessError(suggest(f"unrecognized arguments: {option}", names))
 
 
 def _check_file(place: str) -> None:

@@ -1,4 +1,4 @@
-"""The parser of all commands: strict YAML, one-line complaints, list options given several times."""
+"""The parser of all commands: strict YAML, complaints of one line, list options in pieces."""
 
 import argparse
 import json

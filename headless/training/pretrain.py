@@ -46,11 +46,13 @@ def pretrain(
             run.resume nor run.overwrite is set; another process that trains it.
     """
     with Display(progress) as display:
-        return train(build(arguments_of(config, overrides), display), validate_first=validate_first)
+        return Run(
+            fit(build(arguments_of(config, overrides), display), validate_first=validate_first)
+        )
 
 
-def train(cli: RunCLI, *, validate_first: bool = False) -> Run:
-    """Train what `build` made.
+def fit(cli: RunCLI, *, validate_first: bool = False) -> Path:
+    """Train what `build` made; returns the run directory.
 
     One process writes to the run directory at a time. What cannot be begun, or gone on with, leaves
     everything as it was.
@@ -61,7 +63,7 @@ def train(cli: RunCLI, *, validate_first: bool = False) -> Run:
         if path is None or not path.is_file():
             with _begin(cli, directory):
                 _train(cli, directory, validate_first=validate_first)
-            return Run(directory)
+            return directory.path
         checkpoint = read_own_checkpoint(path)
         step = int(checkpoint["global_step"])
         # On every rank: one that went on alone would wait for the others.
@@ -76,11 +78,11 @@ def train(cli: RunCLI, *, validate_first: bool = False) -> Run:
                     "--trainer.max_steps or --trainer.max_epochs"
                     + (f"; not used: {unused}" if unused else "")
                 )
-            return Run(directory)
+            return directory.path
         del checkpoint
         with _begin(cli, directory, changed, step):
             _train(cli, directory, path)
-    return Run(directory)
+    return directory.path
 
 
 def _train(
@@ -193,5 +195,3 @@ def _config_before(cli: RunCLI, directory: RunDirectory) -> dict[str, Any]:
     except (HeadlessError, ValueError):  # of a version with other options, or damaged
         return directory.read_config()
     return yaml.safe_load(_config_text(cli, config))
-
-

@@ -61,6 +61,7 @@ class RunConfig:
         """The run's directory."""
         return RunDirectory(Path(self.root) / self.name)
 
+
 GROUPS = (
     *("trainer", "model", "model.backbone", "model.optimizer", "model.schedule", "data", "run"),
     *("checkpoint", "throughput", "memory", "geometry", "laboratory", "samples"),

@@ -14,7 +14,7 @@ from headless.progress import Display, Report
 from headless.runs.run import Run
 from headless.training.assembly import arguments_of, build
 from headless.training.loading import find_checkpoint, is_run, run_of
-from headless.training.pretrain import train
+from headless.training.pretrain import fit
 
 TASK = "lm-head"
 SHARE = 0.1  # of the source's steps
@@ -128,4 +128,4 @@ def tune_head(
     """
     with Display(progress) as display:
         words = arguments_of(tuning_config(str(model), **options), overrides)
-        return train(build(words, display), validate_first=True)
+        return Run(fit(build(words, display), validate_first=True))

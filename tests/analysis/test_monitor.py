@@ -19,8 +19,9 @@ from headless.analysis.monitor import LaboratoryMonitor
 from headless.analysis.session import Session
 from headless.callbacks.wandb_files import records
 from headless.cli.main import main
-from headless.cli.pretrain import build, pretrain
 from headless.runs.metrics import read_metrics
+from headless.training.assembly import build
+from headless.training.pretrain import fit
 
 PLACES = {
     "POINT": r"(embed|post/\d\d|norm_f)",
@@ -58,7 +59,7 @@ def values(point: dict[str, Any]) -> dict[str, float]:
 def train(run_arguments: Callable[..., list[str]]) -> Callable[..., Path]:
     def make(name: str, *more: str, objective: str = "CrossEntropy") -> Path:
         sizes = ("--model.backbone.hidden_size", "32", "--model.backbone.num_hidden_layers", "3")
-        return pretrain(build(run_arguments(name, *sizes, *more, objective=objective)))
+        return fit(build(run_arguments(name, *sizes, *more, objective=objective)))
 
     return make
 
@@ -259,7 +260,7 @@ def test_a_masked_model(
     data = tmp_path / "masked"
     prepare([str(text_files)], data, vocab_size=320, validation_fraction=0.1, mask_token="[MASK]")
     options = ("--data.task", "masked", "--model.backbone.model_type", "bert")
-    path = pretrain(build(run_arguments("run", *options, "--data.path", str(data))))
+    path = fit(build(run_arguments("run", *options, "--data.path", str(data))))
     output = tmp_path / "cheap"
     arguments = ["analyze", "--model", str(path), "--output", str(output), "--preset", "cheap"]
     assert main([*arguments, "--tokens", str(8 * 16)]) == 0

@@ -10,10 +10,10 @@ import pytest
 from lightning.pytorch import Callback
 
 import headless.callbacks.progress
-from headless.cli.lightning import RunCLI
-from headless.cli.pretrain import build, pretrain
 from headless.runs.directory import RunDirectory
 from headless.runs.metrics import read_metrics
+from headless.training.assembly import RunCLI, build
+from headless.training.pretrain import fit
 
 OPTIONS = (
     *("--throughput.every_n_steps", "3", "--memory.every_n_steps", "3"),
@@ -65,7 +65,7 @@ def train(arguments: Callable[..., list[str]], tmp_path: Path) -> Callable[..., 
         cli = build(arguments(name, *more))
         cli.trainer.callbacks[1:1] = callbacks
         change(cli)
-        pretrain(cli)
+        fit(cli)
         return Run(cli, RunDirectory(tmp_path / "runs" / name))
 
     return make

@@ -8,13 +8,14 @@ import pytest
 
 from headless.analysis.laboratory import NAMES
 from headless.cli.main import main
-from headless.cli.pretrain import build, pretrain
+from headless.training.assembly import build
+from headless.training.pretrain import fit
 
 
 @pytest.fixture
 def run(run_arguments: Callable[..., list[str]]) -> Path:
     options = ("--model.backbone.hidden_size", "32", "--model.backbone.num_hidden_layers", "4")
-    return pretrain(build([*run_arguments("run"), *options]))
+    return fit(build([*run_arguments("run"), *options]))
 
 
 def test_a_run_to_a_page(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -80,7 +81,7 @@ def test_over_the_kept_checkpoints(
     run_arguments: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ("--checkpoint.keep", "true", "--checkpoint.every_n_steps", "4")
-    path = pretrain(build([*run_arguments("kept"), *options]))
+    path = fit(build([*run_arguments("kept"), *options]))
     arguments = ["analyze", "--model", str(path), "--tokens", "512", "--steps", "all"]
     arguments += ["--random_twin", "false"]
     assert main([*arguments, "--analyses", "[anisotropy, weights]"]) == 0
@@ -108,7 +109,7 @@ def test_over_the_kept_checkpoints(
 def test_two_runs_side_by_side(run_arguments: Callable[..., list[str]], tmp_path: Path) -> None:
     runs = []
     for objective in ("CrossEntropy", "ContrastiveWeightTying"):
-        path = pretrain(build(run_arguments(objective, objective=objective)))
+        path = fit(build(run_arguments(objective, objective=objective)))
         arguments = ["analyze", "--model", str(path), "--tokens", "512", "--random_twin", "false"]
         assert main([*arguments, "--analyses", "[anisotropy]"]) == 0
         runs.append(str(path))

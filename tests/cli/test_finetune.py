@@ -11,7 +11,7 @@ import yaml
 
 from headless.cli import finetune as command
 from headless.cli.main import main
-from headless.cli.parsing import CommandParser
+from headless.training.parsing import CommandParser
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted(ROOT.glob("configs/finetune/*.yaml"))

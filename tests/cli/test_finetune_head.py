@@ -7,16 +7,18 @@ from typing import Any
 
 import pytest
 
-from headless.cli.finetune_head import HeadTuning, main, tuning_config
+from headless.cli.finetune_head import main
 from headless.cli.main import main as command
-from headless.cli.pretrain import build, pretrain
 from headless.errors import HeadlessError
 from headless.runs.directory import open_run
+from headless.training.assembly import build
+from headless.training.pretrain import fit
+from headless.training.tune_head import tuning_config
 
 
 @pytest.fixture
 def source(run_arguments: Callable[..., list[str]]) -> Path:
-    return pretrain(build(run_arguments("source", "--model.optimizer.lr", "1e-2")))
+    return fit(build(run_arguments("source", "--model.optimizer.lr", "1e-2")))
 
 
 def first_nll(run: Path) -> dict[str, Any]:
@@ -62,7 +64,7 @@ def test_a_hugging_face_model(source: Path, dataset: Path, tmp_path: Path) -> No
     export = tmp_path / "export"
     assert command(["export", "--checkpoint", str(source), "--output", str(export)]) == 0
     with pytest.raises(HeadlessError, match="give --data"):
-        tuning_config(HeadTuning(str(export)))
+        tuning_config(str(export))
     main(
         [
             *("--task", "lm-head", "--model", str(export), "--steps", "2", "--data", str(dataset)),
@@ -79,10 +81,10 @@ def test_a_hugging_face_model(source: Path, dataset: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "--model"),
-        (["--start", "warm"], "invalid choice: 'warm'"),
-        (["--steps", "many"], "invalid int value"),
-        (["--probe", "perhaps"], "true or false"),
+        ([], "required: model"),
+        (["--start", "warm"], 'Parser key "start"'),
+        (["--steps", "many"], 'Parser key "steps"'),
+        (["--probe", "perhaps"], 'Parser key "probe"'),
         (["--model.optimizer.rate", "1"], "rate"),
     ],
 )

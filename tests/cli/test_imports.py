@@ -11,8 +11,8 @@ import yaml
 from test_bad_input import fails
 
 from headless.cli.main import main
-from headless.cli.pretrain import build
 from headless.errors import HeadlessError
+from headless.training.assembly import build
 from headless.training.imports import take_imports
 
 OWN = """

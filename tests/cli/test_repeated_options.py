@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from headless.cli.parsing import CommandParser
+from headless.training.parsing import CommandParser
 
 
 def of(
@@ -49,7 +49,7 @@ def test_every_value_is_kept(arguments: str, wanted: dict[str, Any]) -> None:
 
 
 def test_so_do_the_options_of_a_run(dataset: Path, tmp_path: Path) -> None:
-    from headless.cli.pretrain import build
+    from headless.training.assembly import build
 
     sizes = [f"--model.backbone.{key}" for key in ("hidden_size", "num_hidden_layers")]
     cli = build(

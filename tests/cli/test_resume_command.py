@@ -11,12 +11,13 @@ import yaml
 from lightning.pytorch import Callback
 
 from headless.cli.main import main
-from headless.cli.pretrain import build, pretrain
 from headless.data.blocks import BlockSampler
 from headless.data.prepare import prepare
 from headless.data.stream import open_dataset
 from headless.errors import HeadlessError
 from headless.runs.metrics import read_metrics
+from headless.training.assembly import build
+from headless.training.pretrain import fit
 
 QUIET = ("--geometry.every_n_steps", "1000", "--laboratory.enabled", "false")
 BATCHES = 6  # of 4 sequences
@@ -44,7 +45,7 @@ def train(arguments: list[str], watcher: Watcher | None = None) -> Watcher:
     watcher = watcher or Watcher()
     cli = build(arguments)
     cli.trainer.callbacks.insert(1, watcher)
-    pretrain(cli)
+    fit(cli)
     return watcher
 
 
@@ -218,12 +219,12 @@ def test_two_starts_in_one_directory(options, tmp_path: Path) -> None:
         def on_train_batch_start(self, *args: object) -> None:
             if not self.complaint:
                 with pytest.raises(HeadlessError) as caught:
-                    pretrain(build(options(*RESUME)))
+                    fit(build(options(*RESUME)))
                 Second.complaint = str(caught.value)
 
     cli = build(options(*RESUME))
     cli.trainer.callbacks.append(Second())
-    pretrain(cli)
+    fit(cli)
     assert f"run is being written to by process {os.getpid()} on {os.uname().nodename}" in (
         Second.complaint
     )

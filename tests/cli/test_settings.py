@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import RichModelSummary, TQDMProgressBar
 from test_bad_input import fails
 
 from headless.cli.main import main
-from headless.cli.pretrain import build
+from headless.training.assembly import build
 
 OUT_OF_RANGE = [
     ("--seed_everything", "-1", "seed_everything must be from 0"),

@@ -6,8 +6,8 @@ import pytest
 import torch
 import yaml
 
-from headless.cli.pretrain import build
 from headless.data.prepare import prepare
+from headless.training.assembly import build
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted([*ROOT.glob("configs/pretrain/*.yaml"), *ROOT.glob("configs/demo/[!d]*.yaml")])

@@ -34,7 +34,6 @@ LATE_FOR_NOW: set[str] = {
     "cli/evaluate.py",
     "cli/export.py",
     "cli/finetune.py",
-    "cli/finetune_head.py",
     "cli/finetune_results.py",
     "cli/generate.py",
     "cli/neighbors.py",

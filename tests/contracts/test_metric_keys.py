@@ -12,8 +12,9 @@ from lightning.pytorch import Callback
 
 import headless.callbacks
 from headless.callbacks.progress import ProgressMonitor
-from headless.cli.pretrain import build, pretrain
 from headless.runs.metrics import read_metrics
+from headless.training.assembly import build
+from headless.training.pretrain import fit
 
 ROW = re.compile(r"^\s*\| (`.+?`.*?) \| (.+?) \|$", re.MULTILINE)
 CONDITIONAL = re.compile(r"^GPU:|only where")  # such a row need not appear on every machine
@@ -73,7 +74,7 @@ def logged(
             for c in cli.trainer.callbacks
             if type(c) in (*watchers, ProgressMonitor) or type(c) not in CALLBACKS
         ]
-        pretrain(cli)
+        fit(cli)
         return {key for point in read_metrics(root / "run" / "metrics.jsonl") for key in point}
 
     return run

@@ -28,7 +28,8 @@ def train(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[.
     root = tmp_path_factory.mktemp("trained")
 
     def pretrained(name: str, objective: str, family: str, *more: str) -> Path:
-        from headless.cli.pretrain import build, pretrain
+        from headless.training.assembly import build
+        from headless.training.pretrain import fit
 
         sizes = ("hidden_size", "32"), ("num_hidden_layers", "2"), ("num_attention_heads", "2")
         arguments = [
@@ -45,7 +46,7 @@ def train(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[.
             *("--trainer.log_every_n_steps", "4", "--seed_everything", "3"),
             *more,
         ]
-        return pretrain(build(arguments))
+        return fit(build(arguments))
 
     return pretrained
 

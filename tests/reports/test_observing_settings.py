@@ -9,7 +9,6 @@ import pytest
 import yaml
 from synthetic_runs import edit_config, edit_json, write_run, write_runs
 
-from headless.cli.pretrain import build
 from headless.reports.fairness import unfair
 from headless.reports.groups import (
     Group,
@@ -20,6 +19,7 @@ from headless.reports.groups import (
 )
 from headless.reports.reading import Run, read_run
 from headless.reports.settings import differing, flatten
+from headless.training.assembly import build
 
 DEMO = Path(__file__).parents[2] / "configs/demo/headless.yaml"
 NAMES = {"seed_everything", "data.path", "trainer.default_root_dir"}

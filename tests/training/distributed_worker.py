@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback
 
-from headless.cli.lightning import RunCLI
-from headless.cli.pretrain import build, pretrain
 from headless.data.blocks import Blocks
 from headless.data.collate import IGNORE_INDEX, CausalCollator, Examples
 from headless.errors import HeadlessError
+from headless.training.assembly import RunCLI, build
+from headless.training.pretrain import fit
 
 
 class SparseCollator(CausalCollator):
@@ -87,7 +87,7 @@ def run_case(case: dict[str, Any]) -> dict[str, Any]:
         lose(cli, case["lost_at"])
     error = None
     try:
-        pretrain(cli)
+        fit(cli)
     except HeadlessError as raised:
         error = str(raised)
     except (Stopped, SystemExit, KeyboardInterrupt):

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from headless.cli.pretrain import build, pretrain
 from headless.data.prepare import prepare
 from headless.data.stream import open_dataset
 from headless.runs.metrics import read_metrics
+from headless.training.assembly import build
+from headless.training.pretrain import fit
 
 WORDS = "the king loves an old ship while a quiet garden fears every second storm".split()
 CJK = "国王爱着大海，女王害怕风暴。孩子们在花园里看见了玫瑰和幽灵。"
@@ -41,7 +42,7 @@ def test_the_bytes_are_those_of_the_scored_text(
         *(() if limit is None else ("--trainer.limit_val_batches", str(limit))),
     )
     cli = build(run_arguments("run", *more, objective="CrossEntropy"))
-    pretrain(cli)
+    fit(cli)
     (point,) = [p for p in read_metrics(tmp_path / "runs/run/metrics.jsonl") if "val/nll" in p]
     data = open_dataset(two_scripts)
     ids = data.split("validation")[:]

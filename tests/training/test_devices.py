@@ -10,11 +10,11 @@ from lightning.fabric.accelerators.mps import MPSAccelerator as FabricMPSAcceler
 from lightning.pytorch.accelerators import CPUAccelerator, MPSAccelerator
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from headless.cli.pretrain import build
 from headless.downstream.classification.module import Recipe
 from headless.downstream.classification.run import Finetuning
 from headless.downstream.loading import load_language_model
 from headless.errors import HeadlessError
+from headless.training.assembly import build
 
 
 @pytest.fixture

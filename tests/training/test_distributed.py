@@ -18,11 +18,12 @@ import pytest
 import torch
 from distributed_worker import run_case
 
-from headless.cli.pretrain import build, pretrain
-from headless.cli.validate import validate
 from headless.data.blocks import BlockSampler, num_blocks
 from headless.data.stream import open_dataset
 from headless.runs.metrics import read_metrics
+from headless.training.assembly import build
+from headless.training.pretrain import fit
+from headless.training.validate import validate_with
 
 WORKER = Path(__file__).with_name("distributed_worker.py")
 STEPS = 8
@@ -326,7 +327,7 @@ def test_sharded_checkpoints_are_anyones(runs: Runs) -> None:
             *("--trainer.max_steps", str(STEPS + 2)),
         ]
     )
-    pretrain(cli)
+    fit(cli)
     assert cli.trainer.global_step == STEPS + 2
     states = cli.trainer.optimizers[0].state_dict()["state"]
     assert all(float(state["step"]) == STEPS + 2 for state in states.values())
@@ -335,7 +336,7 @@ def test_sharded_checkpoints_are_anyones(runs: Runs) -> None:
 @pytest.mark.parametrize("name", ["ddp-ce", "fsdp-ce"])
 def test_validated_on_one_device(runs: Runs, name: str) -> None:
     """Whatever a run was trained on."""
-    scores = validate(runs.root / name, ["--trainer.precision", "64-true"])
+    scores = validate_with(runs.root / name, ["--trainer.precision", "64-true"])
     expected = runs.rank("one-ce")["logged"]["val/nll"][-1]
     assert scores["val/nll"] == pytest.approx(expected, rel=1e-6)
 

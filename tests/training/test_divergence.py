@@ -8,9 +8,10 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from headless.cli.pretrain import build, pretrain
 from headless.errors import HeadlessError
 from headless.runs.metrics import read_metrics
+from headless.training.assembly import build
+from headless.training.pretrain import fit
 
 LOOKS = {
     "samples": ("--samples.every_n_steps", "1"),
@@ -43,7 +44,7 @@ def test_the_line_comes_before_a_look_dies(
     cli = build(run_arguments("run", "--trainer.max_steps", "2", *quiet, *LOOKS[look]))
     cli.trainer.callbacks.insert(1, Spoil(2))
     with pytest.raises(HeadlessError, match="the loss is not a finite number at step 3"):
-        pretrain(cli)
+        fit(cli)
     run = tmp_path / "runs" / "run"
     points = read_metrics(run / "metrics.jsonl")
     values = [v for p in points for v in p.values() if isinstance(v, float)]
@@ -74,6 +75,6 @@ def test_the_update_of_a_lost_step_is_not_made(
 
     module._score = spoiled
     with pytest.raises(HeadlessError, match="the loss is not a finite number at step 4"):
-        pretrain(cli)
+        fit(cli)
     assert cli.trainer.global_step == 3
     assert all(p.isfinite().all() for p in module.parameters())

@@ -8,10 +8,11 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from headless.cli.pretrain import build, pretrain
-from headless.cli.validate import validate
 from headless.runs.directory import RunDirectory
 from headless.runs.metrics import read_metrics
+from headless.training.assembly import build
+from headless.training.pretrain import fit
+from headless.training.validate import validate_with
 
 
 class Stopper(Callback):
@@ -45,7 +46,7 @@ def train(run_arguments: Callable[..., list[str]], tmp_path: Path) -> Callable[.
         quiet = ("--laboratory.enabled", "false", "--samples.every_n_steps", "100")
         cli = build(run_arguments(name, *quiet, *more))
         cli.trainer.callbacks[1:1] = callbacks
-        pretrain(cli)
+        fit(cli)
         return RunDirectory(tmp_path / "runs" / name)
 
     return make
@@ -94,7 +95,7 @@ def test_the_scores_are_those_of_the_last_checkpoint(train) -> None:
     saved = torch.load(run.last_checkpoint, weights_only=True)
     assert saved["global_step"] == 10
     ours = run.read_summary()["last"]
-    for name, value in validate(run.path, []).items():
+    for name, value in validate_with(run.path, []).items():
         assert ours[name] == pytest.approx(value, rel=1e-5), name
 
 

@@ -11,9 +11,10 @@ import torch
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 from headless.cli.main import main
-from headless.cli.pretrain import build, pretrain
 from headless.errors import HeadlessError
+from headless.training.assembly import build
 from headless.training.module import PretrainingModule
+from headless.training.pretrain import fit
 
 NO_BACKBONE = {"--model.backbone." + name for name in (
     "model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
@@ -28,7 +29,7 @@ def without_backbone(arguments: list[str]) -> list[str]:
 
 @pytest.fixture
 def run(run_arguments: Callable[..., list[str]]) -> Path:
-    return pretrain(build(run_arguments("source", "--model.optimizer.lr", "1e-2")))
+    return fit(build(run_arguments("source", "--model.optimizer.lr", "1e-2")))
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def test_the_first_validation_is_that_of_the_head_it_begins_with(
 ) -> None:
     bias = "initial" if start == "source" else "none"
     options = ("--model.init_head", start, "--model.objective.unigram_bias", bias)
-    path = pretrain(tuned(run, *options), validate_first=True)
+    path = fit(tuned(run, *options), validate_first=True)
     last = json.loads((run / "summary.json").read_text())["last"]
     first = next(point for point in points(path) if "val/nll" in point)
     assert first["progress/step"] == 0
@@ -73,7 +74,7 @@ def test_the_first_validation_is_that_of_the_head_it_begins_with(
 
 
 def test_a_checkpoint_needs_its_source_no_more(run: Path, tuned: Callable[..., Any]) -> None:
-    path = pretrain(tuned(run, "--model.init_head", "embedding"))
+    path = fit(tuned(run, "--model.init_head", "embedding"))
     ids_BT = torch.randint(0, 300, (2, 9))
     wanted = PretrainingModule.from_checkpoint(path)(ids_BT)
     shutil.rmtree(run)
@@ -83,7 +84,7 @@ def test_a_checkpoint_needs_its_source_no_more(run: Path, tuned: Callable[..., A
 
 
 def test_a_frozen_backbone_stays_as_it_is(run: Path, tuned: Callable[..., Any]) -> None:
-    path = pretrain(tuned(run, "--model.init_head", "embedding", "--model.freeze_backbone", "true"))
+    path = fit(tuned(run, "--model.init_head", "embedding", "--model.freeze_backbone", "true"))
     before, after = (
         PretrainingModule.from_checkpoint(run).backbone.state_dict(),
         PretrainingModule.from_checkpoint(path),
@@ -103,7 +104,7 @@ def test_a_hugging_face_directory(run: Path, tuned: Callable[..., Any], tmp_path
     theirs = AutoModel.from_pretrained(export)
     for name, tensor in theirs.state_dict().items():
         torch.testing.assert_close(module.backbone.state_dict()[name], tensor)
-    path = pretrain(
+    path = fit(
         tuned(export, "--model.init_head", "source", name="from-export"), validate_first=True
     )
     first = next(point for point in points(path) if "val/nll" in point)
@@ -124,7 +125,7 @@ def test_a_table_with_more_rows_than_ids(
     with pytest.raises(HeadlessError, match=r"remove SHA256SUMS, if the change is yours"):
         tuned(export, objective="ContrastiveWeightTying")
     (export / "SHA256SUMS").unlink()
-    path = pretrain(tuned(export, objective="ContrastiveWeightTying"))
+    path = fit(tuned(export, objective="ContrastiveWeightTying"))
     module = PretrainingModule.from_checkpoint(path)
     assert module.vocab_size == rows + 28
     assert int(module.unigram_counts[rows:].sum()) == 0
@@ -138,13 +139,13 @@ def test_other_data_is_refused(
     prepare([str(text_files)], tmp_path / "other", vocab_size=300, validation_fraction=0.1)
     cli = tuned(run, "--data.path", str(tmp_path / "other"))
     with pytest.raises(HeadlessError, match="another tokenizer"):
-        pretrain(cli)
+        fit(cli)
     export = tmp_path / "export"
     main(["export", "--checkpoint", str(run), "--output", str(export)])
     AutoTokenizer.from_pretrained(tmp_path / "other/tokenizer").save_pretrained(export)
     (export / "SHA256SUMS").unlink()
     with pytest.raises(HeadlessError, match="another tokenizer"):
-        pretrain(tuned(export, name="again"))
+        fit(tuned(export, name="again"))
 
 
 @pytest.mark.parametrize(
@@ -159,7 +160,7 @@ def test_what_does_not_fit(
     options: list[str], message: str, run: Path, tuned: Callable[..., Any]
 ) -> None:
     with pytest.raises(HeadlessError, match=message):
-        pretrain(tuned(run, *options))
+        fit(tuned(run, *options))
 
 
 def test_nothing_to_begin_from(

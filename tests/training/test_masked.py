@@ -11,9 +11,6 @@ from lightning.pytorch import Callback
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForMaskedLM
 
-from headless.cli.lightning import RunCLI
-from headless.cli.pretrain import build, pretrain
-from headless.cli.validate import validate
 from headless.data.prepare import prepare
 from headless.errors import HeadlessError
 from headless.models.backbone import BackboneConfig, build_backbone
@@ -21,7 +18,10 @@ from headless.models.flops import scoring_flops
 from headless.objectives import ContrastiveWeightTying, CrossEntropy, Objective, UniqueTargets
 from headless.runs.directory import RunDirectory
 from headless.runs.metrics import read_metrics
+from headless.training.assembly import RunCLI, build
 from headless.training.module import PretrainingModule
+from headless.training.pretrain import fit
+from headless.training.validate import validate_with
 
 FAMILIES = {"bert": "bert-small", "distilbert": "distilbert-multilingual"}
 OBJECTIVES = {
@@ -78,7 +78,7 @@ def test_it_learns_and_every_observer_watches(
     watch = ("--trainer.val_check_interval", "50", "--geometry.every_n_steps", "100")
     watch += ("--samples.every_n_steps", "100", "--samples.prompts", PROMPTS)
     cli = build(masked("run", kind, family, *size, *rate, *watch))
-    pretrain(cli)
+    fit(cli)
     run = RunDirectory(tmp_path / "runs" / "run")
     points = read_metrics(run.metrics)
     nll = [p["val/nll"] for p in points if "val/nll" in p]
@@ -95,13 +95,13 @@ def test_it_learns_and_every_observer_watches(
     assert last["progress/tokens"] == 200 * 32 * 32  # of the input, whatever is scored
     samples = read_metrics(run.samples)
     assert [s["prompt"] for s in samples] == ["the king [MASK] the [MASK].", "a crown", ""] * 2
-    scores = validate(run.path, ["--data.val_batch_size", "5"])
+    scores = validate_with(run.path, ["--data.val_batch_size", "5"])
     assert scores["val/nll"] == pytest.approx(nll[-1], rel=1e-5)  # the same masks again
 
 
 def test_the_likeliest_tokens_are_written_for_each_mask(masked, tmp_path: Path) -> None:
     cli = build(masked("run", "headless", "bert", "--samples.prompts", PROMPTS))
-    pretrain(cli)
+    fit(cli)
     model, tokenizer = cli.model.eval(), cli.datamodule.tokenizer
     mask = tokenizer.mask_token_id
     king = tokenizer.encode("the king [MASK] the [MASK].", split_special_tokens=False)
@@ -146,7 +146,7 @@ def test_a_stopped_run_ends_as_one_that_never_was(masked, tmp_path: Path, kind: 
     def run(name: str, watcher: Watcher, *options: str) -> RunCLI:
         cli = build(masked(name, kind, "bert", *more, *options))
         cli.trainer.callbacks.insert(1, watcher)
-        pretrain(cli)
+        fit(cli)
         return cli
 
     whole, stopped, rest = Watcher(), Watcher(18), Watcher()
@@ -322,7 +322,7 @@ def test_wrong_pairs_are_told_before_training(masked, run_arguments, dataset: Pa
 
 
 def test_the_task_travels_with_the_checkpoint(masked, tmp_path: Path) -> None:
-    pretrain(build(masked("run", "vanilla", "bert", "--trainer.max_steps", "2")))
+    fit(build(masked("run", "vanilla", "bert", "--trainer.max_steps", "2")))
     path = tmp_path / "runs/run/checkpoints/last.ckpt"
     module = PretrainingModule.load_from_checkpoint(path)
     assert module.task == "masked"

@@ -9,11 +9,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from headless.cli.pretrain import build, pretrain
-from headless.cli.validate import validate
 from headless.objectives import log_unigram
 from headless.runs.metrics import read_metrics
+from headless.training.assembly import build
 from headless.training.module import PretrainingModule
+from headless.training.pretrain import fit
+from headless.training.validate import validate_with
 
 OBJECTIVES = ["CrossEntropy", "ContrastiveWeightTying", "Combined"]
 
@@ -27,7 +28,7 @@ def test_validation_scores_against_a_plain_computation(
     if objective == "ContrastiveWeightTying":
         more += ("--model.objective.temperature", "0.5")
     cli = build(run_arguments("run", *more, objective=objective))
-    pretrain(cli)
+    fit(cli)
     module, data = cli.model.eval(), cli.datamodule
     tokens = torch.from_numpy(data.dataset.split("validation")[:])
     hidden, targets = [], []
@@ -75,7 +76,7 @@ def test_it_learns(run_arguments: Callable[..., list[str]], tmp_path: Path, obje
     more = ("--trainer.max_steps", "80", "--trainer.val_check_interval", "20")
     rate = ("--model.optimizer.lr", "1e-2", "--model.schedule.warmup_steps", "5")
     cli = build(run_arguments("run", *more, *rate, objective=objective))
-    pretrain(cli)
+    fit(cli)
     nll = [
         p["val/nll"] for p in read_metrics(tmp_path / "runs/run/metrics.jsonl") if "val/nll" in p
     ]
@@ -102,7 +103,7 @@ def test_objectives_start_from_the_same_backbone_and_see_the_same_batches(run_ar
 def test_a_checkpoint_reloads_by_itself(run_arguments, tmp_path: Path, objective: str) -> None:
     """With torch's default of loading plain values only, and without the config."""
     cli = build(run_arguments("run", objective=objective))
-    pretrain(cli)
+    fit(cli)
     path = tmp_path / "runs/run/checkpoints/last.ckpt"
     checkpoint = torch.load(path, weights_only=True)
     assert set(checkpoint) >= {"state_dict", "optimizer_states", "lr_schedulers", "headless"}
@@ -112,20 +113,20 @@ def test_a_checkpoint_reloads_by_itself(run_arguments, tmp_path: Path, objective
 
 
 def test_validate_gives_the_runs_own_numbers(run_arguments, tmp_path: Path) -> None:
-    pretrain(build(run_arguments("run")))
+    fit(build(run_arguments("run")))
     run = tmp_path / "runs/run"
     last = [p for p in read_metrics(run / "metrics.jsonl") if "val/nll" in p][-1]
-    scores = validate(run, ["--data.val_batch_size", "3"])
+    scores = validate_with(run, ["--data.val_batch_size", "3"])
     for key in ("val/nll", "val/nll_uncalibrated", "val/bits_per_byte", "val/accuracy"):
         assert scores[key] == pytest.approx(last[key], rel=1e-5), key
-    assert validate(run / "checkpoints" / "last.ckpt", []) == pytest.approx(scores, rel=0.5)
+    assert validate_with(run / "checkpoints" / "last.ckpt", []) == pytest.approx(scores, rel=0.5)
 
 
 def test_the_saved_config_starts_the_same_run_again(run_arguments, tmp_path: Path) -> None:
-    pretrain(build(run_arguments("first")))
+    fit(build(run_arguments("first")))
     first = tmp_path / "runs/first"
     again = build(["--config", str(first / "config.yaml"), "--run.name", "again"])
-    pretrain(again)
+    fit(again)
     weights = [
         torch.load(tmp_path / f"runs/{name}/checkpoints/last.ckpt", weights_only=True)["state_dict"]
         for name in ("first", "again")
@@ -144,7 +145,7 @@ def test_accumulated_micro_batches_give_the_gradient_of_cross_entropy_on_all(
         cli = build(
             run_arguments(f"run{size}", *more, "--trainer.max_steps", "3", objective="CrossEntropy")
         )
-        pretrain(cli)
+        fit(cli)
         points = read_metrics(tmp_path / f"runs/run{size}/metrics.jsonl")
         results.append([p["progress/tokens"] for p in points if "train/loss" in p])
         results.append(cli.model.embedding_VD.detach())
@@ -158,7 +159,7 @@ def test_compiled_training_is_training(run_arguments, tmp_path: Path) -> None:
     for compiled in ("false", "true"):
         more = ("--model.compile", compiled, "--trainer.max_steps", "3")
         more += ("--model.backbone.num_hidden_layers", "1")
-        pretrain(build(run_arguments(f"run-{compiled}", *more)))
+        fit(build(run_arguments(f"run-{compiled}", *more)))
         points = read_metrics(tmp_path / f"runs/run-{compiled}/metrics.jsonl")
         losses.append([p["train/loss"] for p in points if "train/loss" in p])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
@@ -170,7 +171,7 @@ def test_compiled_training_is_training(run_arguments, tmp_path: Path) -> None:
 def test_it_learns_on_a_gpu(run_arguments, tmp_path: Path, objective: str) -> None:
     more = ("--trainer.accelerator", "gpu", "--trainer.devices", "1", "--trainer.max_steps", "60")
     rate = ("--model.optimizer.lr", "1e-2", "--model.schedule.warmup_steps", "5")
-    pretrain(build(run_arguments("run", *more, *rate, objective=objective)))
+    fit(build(run_arguments("run", *more, *rate, objective=objective)))
     points = read_metrics(tmp_path / "runs/run/metrics.jsonl")
     nll = [p["val/nll"] for p in points if "val/nll" in p]
     assert nll[-1] < nll[0] - 0.5
@@ -192,7 +193,7 @@ def test_forms_take_the_texts_unigram_distribution_and_keep_it(
 ) -> None:
     more = [x for k, v in options.items() for x in (f"--model.objective.{k}", v)]
     cli = build(run_arguments("forms", *more, objective=objective))
-    pretrain(cli)
+    fit(cli)
     ours = cli.model.objective
     log_p = log_unigram(cli.datamodule.unigram_counts)
     if "fixed" in options.values() or "logq" in options.values():
@@ -212,5 +213,5 @@ def test_forms_take_the_texts_unigram_distribution_and_keep_it(
         cli.model.state_dict().items(), again.state_dict().values(), strict=True
     ):
         assert torch.equal(a, b), name
-    scores = validate(cli.run.directory.path, [])
+    scores = validate_with(cli.run.directory.path, [])
     assert scores["val/nll"] == pytest.approx(point["val/nll"], rel=1e-5)

@@ -8,15 +8,16 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from headless.cli.pretrain import build, pretrain
 from headless.errors import HeadlessError
 from headless.models.backbone import BackboneConfig
 from headless.objectives import CrossEntropy, LMHead
 from headless.runs.metrics import read_metrics
+from headless.training.assembly import build
 from headless.training.evaluation import head_scores
 from headless.training.module import PretrainingModule
 from headless.training.optim import check_clipping
 from headless.training.precision import check_precision
+from headless.training.pretrain import fit
 
 
 @pytest.mark.parametrize("precision", ["16-mixed", "16-true", "bf16-true", "16"])
@@ -71,7 +72,7 @@ def test_zero_clips_nothing_and_values_are_clipped(run_arguments: Any, tmp_path:
     }.items():
         cli = build(run_arguments(name, *one, *options))
         before = cli.model.embedding_VD.detach().clone()
-        pretrain(cli)
+        fit(cli)
         weights[name] = cli.model.embedding_VD.detach() - before
     assert torch.equal(weights["none"], weights["zero"])
     # AdamW divides a gradient by its size: far below its eps, 1e-8, the step is as small.
@@ -101,7 +102,7 @@ def test_accuracy_under_bf16_mixed_is_that_of_float32(
     more = ("--trainer.precision", "bf16-mixed", "--trainer.max_steps", "3")
     more += ("--trainer.val_check_interval", "3", "--laboratory.enabled", "false")
     cli = build(run_arguments("run", *more, objective="CrossEntropy"))
-    pretrain(cli)
+    fit(cli)
     (point,) = [p for p in read_metrics(tmp_path / "runs/run/metrics.jsonl") if "val/accuracy" in p]
     module = cli.model.eval()
     correct = tokens = 0

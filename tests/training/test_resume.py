@@ -13,8 +13,9 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from headless.cli.pretrain import build, pretrain
 from headless.runs.metrics import read_metrics
+from headless.training.assembly import build
+from headless.training.pretrain import fit
 
 STEPS = 40
 TIMED = ("progress/seconds", "throughput/", "memory/")
@@ -53,7 +54,7 @@ def run(arguments: list[str], recorder: Recorder) -> dict[str, torch.Tensor]:
     """Train; returns the final weights."""
     cli = build(arguments)
     cli.trainer.callbacks.insert(1, recorder)
-    pretrain(cli)
+    fit(cli)
     return {name: value.clone() for name, value in cli.model.state_dict().items()}
 
 

@@ -8,15 +8,16 @@ import torch
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
-from headless.cli.pretrain import build, pretrain
 from headless.data.blocks import num_blocks
 from headless.data.collate import Batch
 from headless.data.stream import open_dataset
 from headless.errors import HeadlessError
 from headless.models.backbone import BackboneConfig
 from headless.objectives import Combined, ContrastiveWeightTying, CrossEntropy
+from headless.training.assembly import build
 from headless.training.module import PretrainingModule
 from headless.training.optim import AdamWConfig
+from headless.training.pretrain import fit
 
 V, T, B = 40, 8, 3
 ROWS = (24, 24, 7, 24, 13)  # that count, of 24 places: five micro-batches an epoch
@@ -117,9 +118,9 @@ def test_negatives_of_a_step_need_whole_steps(
     blocks = num_blocks(len(cli.datamodule.dataset.split("train")), 16)
     assert int(0.2 * (blocks // 8)) % 2
     with pytest.raises(HeadlessError, match="a multiple of trainer.accumulate_grad_batches"):
-        pretrain(cli)
+        fit(cli)
     cli = build(run_arguments("other", *more, "--trainer.max_steps", "1"))
-    pretrain(cli)  # those of a micro-batch need none
+    fit(cli)  # those of a micro-batch need none
 
 
 def test_the_end_of_an_epoch_is_as_its_rows_in_one_batch(
@@ -140,7 +141,7 @@ def test_the_end_of_an_epoch_is_as_its_rows_in_one_batch(
         cli = build(run_arguments(name, *more, objective="CrossEntropy"))
         logged: dict[str, list[float]] = {}
         watched(cli.model, logged)
-        pretrain(cli)
+        fit(cli)
         return logged["optim/grad_norm"]
 
     alone, four, all_five = (norms(f"run{n}", n * size, 1, 1) for n in (1, 4, 5))

@@ -10,8 +10,8 @@ from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 from torch.nn.parallel import DistributedDataParallel
 
 import headless.cli.lightning
-from headless.cli.pretrain import build
 from headless.errors import HeadlessError
+from headless.training.assembly import build
 from headless.training.strategies import (
     ShardedStrategy,
     choose_strategy,
