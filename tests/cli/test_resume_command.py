@@ -15,6 +15,7 @@ from headless.data.blocks import BlockSampler
 from headless.data.prepare import prepare
 from headless.data.stream import open_dataset
 from headless.errors import HeadlessError
+from headless.progress import Display
 from headless.runs.metrics import read_metrics
 from headless.training.assembly import build
 from headless.training.pretrain import fit
@@ -43,7 +44,7 @@ class Watcher(Callback):
 
 def train(arguments: list[str], watcher: Watcher | None = None) -> Watcher:
     watcher = watcher or Watcher()
-    cli = build(arguments)
+    cli = build(arguments, Display())
     cli.trainer.callbacks.insert(1, watcher)
     fit(cli)
     return watcher

@@ -9,7 +9,7 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 from torch.nn.parallel import DistributedDataParallel
 
-import headless.cli.lightning
+import headless.training.assembly
 from headless.errors import HeadlessError
 from headless.training.assembly import build
 from headless.training.strategies import (
@@ -62,7 +62,7 @@ def test_a_users_own_plugins_are_taken(
     """Lightning refuses two of a kind: ours are for those who have none."""
     monkeypatch.setattr(SLURMEnvironment, "detect", staticmethod(lambda: True))
     # As on a GPU, where there is a precision of our choice.
-    monkeypatch.setattr(headless.cli.lightning, "choose_precision", lambda *_: "32-true")
+    monkeypatch.setattr(headless.training.assembly, "choose_precision", lambda *_: "32-true")
     plugins = [
         {"class_path": "lightning.pytorch.plugins.environments.LightningEnvironment"},
         {"class_path": "lightning.pytorch.plugins.DoublePrecision"},
