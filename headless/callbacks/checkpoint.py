@@ -39,7 +39,7 @@ class RunCheckpoint(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save when it is time, unless the validation of this step comes first."""
-        if self._due(trainer) and not _validation_follows(trainer):
+        if self._due(trainer) and not getattr(trainer.fit_loop.epoch_loop, "must_validate", False):
             self._save(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -48,7 +48,7 @@ class RunCheckpoint(Checkpoint):
             self._save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The final state, whatever the step."""
+        """Save the final state, whatever the step."""
         if trainer.global_step != self._saved_step:
             self._save(trainer)
 
@@ -69,16 +69,10 @@ class RunCheckpoint(Checkpoint):
             trainer.save_checkpoint(run.last_checkpoint)
             self._saved_step = trainer.global_step
             if self.keep and trainer.is_global_zero:
-                _keep(run.last_checkpoint, run.checkpoints / f"step-{self._saved_step:08d}.ckpt")
+                _link(run.last_checkpoint, run.checkpoints / f"step-{self._saved_step:08d}.ckpt")
 
 
-def _validation_follows(trainer: Trainer) -> bool:
-    loop = trainer.fit_loop.epoch_loop
-    fetcher = trainer.fit_loop._data_fetcher
-    return fetcher is not None and loop._should_check_val_fx(fetcher)
-
-
-def _keep(source: Path, target: Path) -> None:
+def _link(source: Path, target: Path) -> None:
     beside = target.with_name(f".{target.name}.partial")
     beside.unlink(missing_ok=True)
     try:

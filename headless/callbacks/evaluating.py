@@ -31,11 +31,8 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 def require_finite(module: Any) -> None:
     """Before anybody looks at the weights: refuse where training has diverged.
 
-    The losses of all steps, and what the weights of today give, which no loss has seen yet: every
-    process must call.
-
-    Raises:
-        HeadlessError: on every process.
+    The losses of all steps, and what the weights of now give, which no loss has seen yet: every
+    process must call, and each one raises.
     """
     module.require_finite()
     length = min(PROBE_TOKENS, module.sequence_length)

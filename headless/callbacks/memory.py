@@ -1,6 +1,7 @@
 """Peak memory of training between two reports and over the whole run; that of its pauses apart."""
 
 import ctypes
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,12 @@ class HostMemory:
         self._marked = False  # whether the system's mark counts from the last reset
 
     def resident(self) -> int:
-        """Resident bytes now."""
         now = self._process.memory_info().rss
         self._sampled = max(self._sampled, now)
         return now
 
     def peak(self) -> int:
-        """The most since the last reset."""
+        """The most resident bytes since the last reset."""
         self.resident()
         if self._marked:
             for line in Path("/proc/self/status").read_text().splitlines():
@@ -44,7 +44,6 @@ class HostMemory:
         return self._sampled
 
     def reset(self) -> None:
-        """Forget the peak."""
         self._sampled = 0
         try:
             CLEAR_REFS.write_text("5")
@@ -54,11 +53,7 @@ class HostMemory:
 
 
 class Memory:
-    """What a process holds on its device and on the host, and the peaks since the last reset.
-
-    Args:
-        device: of the model.
-    """
+    """What a process holds on its device and on the host, and the peaks since the last reset."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device if device.type == "cuda" else None
@@ -67,24 +62,22 @@ class Memory:
 
     def peaks(self) -> dict[str, float]:
         """In GiB: `host`, and on a GPU `device` (tensors) and `reserved` (taken from it)."""
-        found = {"host": self._host.peak() / GIB}
+        peaks = {"host": self._host.peak() / GIB}
         if self._device is not None:
-            found["device"] = torch.cuda.max_memory_allocated(self._device) / GIB
-            found["reserved"] = torch.cuda.max_memory_reserved(self._device) / GIB
-        return found
+            peaks["device"] = torch.cuda.max_memory_allocated(self._device) / GIB
+            peaks["reserved"] = torch.cuda.max_memory_reserved(self._device) / GIB
+        return peaks
 
     def resident(self) -> float:
-        """Of the host, now, in GiB."""
+        """GiB of the host, now."""
         return self._host.resident() / GIB
 
     def reset(self) -> None:
-        """Forget the peaks."""
         self._host.reset()
         if self._device is not None:
             torch.cuda.reset_peak_memory_stats(self._device)
 
     def begin_pause(self) -> None:
-        """Remember how much training holds."""
         self._before = self._host.resident()
 
     def end_pause(self) -> None:
@@ -94,10 +87,8 @@ class Memory:
 
 
 def _trim() -> None:
-    try:
+    with suppress(OSError, AttributeError):  # another C library than GNU's
         ctypes.CDLL(None).malloc_trim(0)
-    except (OSError, AttributeError):  # another C library than GNU's
-        return
 
 
 class MemoryMonitor(PeriodicMonitor):
@@ -135,7 +126,6 @@ class MemoryMonitor(PeriodicMonitor):
         self._pauses: dict[str, float] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """What was used before is not training's."""
         super().on_train_start(trainer, pl_module)
         progress = progress_of(trainer)
         if self not in progress.listeners:
@@ -145,13 +135,11 @@ class MemoryMonitor(PeriodicMonitor):
         self._memory.reset()
 
     def training_pauses(self) -> None:
-        """What was used so far is training's."""
         if self._memory is not None:
             self.peak_gib = max(self.peak_gib, self._fold(self._training))
             self._memory.begin_pause()
 
     def training_goes_on(self) -> None:
-        """What was used since is not."""
         if self._memory is not None:
             self._fold_pause()
             self._memory.end_pause()
@@ -186,10 +174,8 @@ class MemoryMonitor(PeriodicMonitor):
         self._training, self._pauses = {}, {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values."""
         return {"peak_gib": self.peak_gib, "peak_validation_gib": self.peak_validation_gib}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The peaks of the run so far; an older checkpoint has one for both."""
-        self.peak_gib = state_dict["peak_gib"]
+        self.peak_gib = state_dict["peak_gib"]  # an older checkpoint has one for both
         self.peak_validation_gib = state_dict.get("peak_validation_gib", 0.0)

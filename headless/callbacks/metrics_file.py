@@ -14,19 +14,14 @@ from headless.runs.metrics import append_point, read_metrics, truncate_metrics
 
 
 class MetricsFileLogger(Logger):
-    """Writes every logged point into the run directory.
+    """Writes every logged point into the run directory."""
 
-    Args:
-        directory: of the run.
-
-    Attributes:
-        progress: how far the run is; set by the ProgressMonitor.
-    """
+    version = ""
 
     def __init__(self, directory: Path) -> None:
         super().__init__()
         self._run = RunDirectory(Path(directory))
-        self.progress: ProgressMonitor | None = None
+        self.progress: ProgressMonitor | None = None  # which sets itself here
         self._last: dict[str, Any] | None = None
 
     @property
@@ -42,11 +37,6 @@ class MetricsFileLogger(Logger):
     def name(self) -> str:
         """Of the run."""
         return self._run.path.name
-
-    @property
-    def version(self) -> str:
-        """A run directory has no versions."""
-        return ""
 
     @property
     def save_dir(self) -> str:
@@ -74,7 +64,6 @@ class MetricsFileLogger(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Append a line."""
         point = self.point(metrics, step)
         append_point(self._run.metrics, point)
         if self._last is not None:
@@ -82,4 +71,4 @@ class MetricsFileLogger(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the run directory holds the config itself."""
+        """The run directory holds the config itself."""

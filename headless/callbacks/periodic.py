@@ -1,11 +1,35 @@
-"""The cadence that monitors with work of their own share."""
+"""The cadence of monitors, and what those with work of their own share."""
 
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from headless.callbacks.evaluating import require_finite
-from headless.callbacks.progress import Cadence, progress_of
+from headless.callbacks.progress import progress_of
+
+
+class Cadence:
+    """Tells once for each optimizer step whether it is time to report.
+
+    Under gradient accumulation several micro-batches end with the same step.
+    """
+
+    def __init__(self, every_n_steps: int) -> None:
+        if every_n_steps < 1:
+            raise ValueError(f"every_n_steps must be at least 1, got {every_n_steps}")
+        self.every_n_steps = every_n_steps
+        self._last = -1
+
+    def due(self, step: int) -> bool:
+        """Whether `step` is a multiple that was not reported yet."""
+        if step == 0 or step % self.every_n_steps or step == self._last:
+            return False
+        self._last = step
+        return True
+
+    def begin(self, step: int) -> None:
+        """A run begins after this step: it was reported before, if it was one to report."""
+        self._last = step
 
 
 class PeriodicMonitor(Callback):
@@ -28,7 +52,7 @@ class PeriodicMonitor(Callback):
         self._reported = -1
 
     def report(self, trainer: Trainer, pl_module: Any) -> None:
-        """Look at the model and log what was found."""
+        """Look at the model and log what it shows."""
         raise NotImplementedError
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -43,7 +67,7 @@ class PeriodicMonitor(Callback):
             self.report_now(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The trained model, unless its step was reported."""
+        """Report the trained model, unless its step was reported."""
         if self._reported != trainer.global_step:
             self.report_now(trainer, pl_module)
 

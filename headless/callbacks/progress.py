@@ -13,13 +13,11 @@ WARMUP_STEPS = 2  # optimizer steps after a start or a resume that no clock coun
 
 
 class PauseListener(Protocol):
-    """What measures training alone is told when training stands still, by whatever cause."""
+    """What measures training alone hears when training stands still, by whatever cause."""
 
-    def training_pauses(self) -> None:
-        """What comes now is not training."""
+    def training_pauses(self) -> None: ...
 
-    def training_goes_on(self) -> None:
-        """What comes now is."""
+    def training_goes_on(self) -> None: ...
 
 
 class ProgressMonitor(Callback):
@@ -41,8 +39,9 @@ class ProgressMonitor(Callback):
 
     Attributes:
         warmup_steps: optimizer steps after a start or a resume that are not timed.
+        is_warm: whether the steps of now are timed.
         timed_tokens: tokens of the steps that `seconds` were counted for.
-        listeners: told of each pause of training and of its end.
+        listeners: hear of each pause of training and of its end.
     """
 
     def __init__(self) -> None:
@@ -57,24 +56,19 @@ class ProgressMonitor(Callback):
         self._since: float | None = None
         self._compiling_since: float | None = None
         self._warm_at = 0
-        self._warm = True
+        self.is_warm = True
         self._cuda = False
         self._point: dict[str, float] | None = None
 
     @property
     def seconds(self) -> float:
         """Seconds of training so far; on a GPU it waits for the work that was given to it."""
-        return self._seconds + (self._running() if self._warm else 0.0)
+        return self._seconds + (self._running() if self.is_warm else 0.0)
 
     @property
     def startup_seconds(self) -> float:
         """Seconds of compilation and of warm-up steps, over all starts of the run."""
-        return self._startup_seconds + (0.0 if self._warm else self._running())
-
-    @property
-    def is_warm(self) -> bool:
-        """Whether the steps of now are timed."""
-        return self._warm
+        return self._startup_seconds + (0.0 if self.is_warm else self._running())
 
     def point(self) -> dict[str, float]:
         """The four keys.
@@ -103,7 +97,6 @@ class ProgressMonitor(Callback):
                 self._start()
 
     def _running(self) -> float:
-        """Seconds since the clock was started."""
         if self._since is None:
             return 0.0
         if self._cuda:
@@ -111,7 +104,7 @@ class ProgressMonitor(Callback):
         return time.perf_counter() - self._since
 
     def _bank(self) -> None:
-        """Put what has run to where it belongs."""
+        """Put what has run to where it belongs, and run on."""
         self._seconds, self._startup_seconds = self.seconds, self.startup_seconds
         if self._since is not None:
             self._since = time.perf_counter()
@@ -143,17 +136,15 @@ class ProgressMonitor(Callback):
             self._start()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Loggers that can tell how far the run is."""
         for logger in trainer.loggers:
             if hasattr(logger, "progress"):
                 logger.progress = self
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Tell the loggers where the run begins, and start the clock."""
         self._cuda = pl_module.device.type == "cuda"
         self.step = trainer.global_step
         self._warm_at = self.step + self.warmup_steps
-        self._warm = self.warmup_steps == 0
+        self.is_warm = self.warmup_steps == 0
         self._point = None
         for logger in trainer.loggers:
             if hasattr(logger, "begin"):
@@ -164,40 +155,35 @@ class ProgressMonitor(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count a micro-batch; every device has one of the same size."""
+        # Every device has a micro-batch of the same size.
         self._point = None
         self.step = trainer.global_step
         tokens = batch["num_tokens"] * trainer.world_size
         self.tokens += tokens
         self.flops += pl_module.training_flops(batch) * trainer.world_size  # type: ignore[operator]
-        if self._warm:
+        if self.is_warm:
             self.timed_tokens += tokens
         elif self.step >= self._warm_at:
             self._bank()
-            self._warm = True
+            self.is_warm = True
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Validation is not training."""
         self._stop()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Training goes on, unless this was `trainer.validate`."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._start()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The last second."""
         self._stop()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Other trainings of this process have clocks of their own."""
         self._ignore_compiler()
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """So that a summary written now is right."""
-        self._stop()
+        self._stop()  # a summary that is written now is right
         self._ignore_compiler()
 
     def _watch_compiler(self) -> None:
@@ -211,7 +197,6 @@ class ProgressMonitor(Callback):
             callback_handler.remove_end_callback(self._compilation_ends)
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values."""
         return {
             "tokens": self.tokens,
             "flops": self.flops,
@@ -221,20 +206,16 @@ class ProgressMonitor(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting; an older checkpoint timed every step."""
         self.tokens = state_dict["tokens"]
         self.flops = state_dict["flops"]
         self._seconds = state_dict["seconds"]
         self._startup_seconds = state_dict.get("startup_seconds", 0.0)
+        # An older checkpoint timed every step.
         self.timed_tokens = state_dict.get("timed_tokens", self.tokens)
 
 
 def progress_of(trainer: Trainer) -> ProgressMonitor:
-    """The progress of a run.
-
-    Raises:
-        RuntimeError: the trainer has no ProgressMonitor.
-    """
+    """The progress of a run, whose trainer must have a ProgressMonitor."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, ProgressMonitor):
             return callback
@@ -244,39 +225,9 @@ def progress_of(trainer: Trainer) -> ProgressMonitor:
 def log_point(trainer: Trainer, metrics: Mapping[str, float]) -> None:
     """Send metrics of a monitor's own cadence to every logger, as one point.
 
-    Loggers that know the run's progress need no step; see `point_of` in metrics_file.
+    Loggers that know the run's progress need no step.
     """
     if trainer.is_global_zero:
         for logger in trainer.loggers:
             step = None if hasattr(logger, "begin") else trainer.global_step
             logger.log_metrics(dict(metrics), step=step)
-
-
-class Cadence:
-    """Tells once for each optimizer step whether it is time to report.
-
-    Under gradient accumulation several micro-batches end with the same step.
-
-    Args:
-        every_n_steps: optimizer steps between two reports.
-
-    Raises:
-        ValueError: every_n_steps below 1.
-    """
-
-    def __init__(self, every_n_steps: int) -> None:
-        if every_n_steps < 1:
-            raise ValueError(f"every_n_steps must be at least 1, got {every_n_steps}")
-        self.every_n_steps = every_n_steps
-        self._last = -1
-
-    def due(self, step: int) -> bool:
-        """Whether `step` is a multiple that was not reported yet."""
-        if step == 0 or step % self.every_n_steps or step == self._last:
-            return False
-        self._last = step
-        return True
-
-    def begin(self, step: int) -> None:
-        """A run begins after this step: it was reported before, if it was one to report."""
-        self._last = step

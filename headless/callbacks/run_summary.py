@@ -33,24 +33,21 @@ class RunSummary(Callback):
         self._since = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
-        """Wall-clock seconds so far, over all starts of the run."""
         return {"wall_seconds": self._wall()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on counting."""
         self._wall_seconds = state["wall_seconds"]
         self._since = time.monotonic()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The state of things."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._write(trainer, pl_module, finished=False)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The final numbers."""
         self._write(trainer, pl_module, finished=True)
 
     def _wall(self) -> float:
+        """Seconds over all starts of the run."""
         return self._wall_seconds + time.monotonic() - self._since
 
     def _write(self, trainer: Trainer, pl_module: Any, finished: bool) -> None:
@@ -60,28 +57,25 @@ class RunSummary(Callback):
             run = RunDirectory(Path(trainer.default_root_dir))
             run.write_summary(self._summary(trainer, pl_module, finished))
 
-    def _summary(self, trainer: Trainer, pl_module: Any, finished: bool) -> dict[str, Any]:
+    def _summary(self, trainer: Any, pl_module: Any, finished: bool) -> dict[str, Any]:
         progress, seconds = progress_of(trainer), progress_of(trainer).seconds
-        logged: dict[str, Any] = {}
-        for logger in trainer.loggers:
-            if isinstance(logger, MetricsFileLogger):
-                logged = logger.last
-        memory = next((c for c in trainer.callbacks if isinstance(c, MemoryMonitor)), None)  # type: ignore[attr-defined]
+        files = (logger for logger in trainer.loggers if isinstance(logger, MetricsFileLogger))
+        logged = next((file.last for file in files), {})
+        memory = next((c for c in trainer.callbacks if isinstance(c, MemoryMonitor)), None)
+        config, data = pl_module.backbone.config, trainer.datamodule
+        of_the_data = ("seed", "dataset_sha256", "tokenizer_sha256", "inexact_share")
         return {
             "name": self.name,
             "group": self.group,
             "tags": self.tags,
             "objective": pl_module.objective.describe(),
             "objective_class": type(pl_module.objective).__name__,
-            "begins_from": getattr(pl_module, "begins_from", None),
-            "backbone": _describe_backbone(pl_module.backbone.config),
+            "begins_from": pl_module.begins_from,
+            "backbone": f"{config.model_type} {config.num_hidden_layers} x {config.hidden_size}",
             "parameters": pl_module.num_parameters(),
             "vocab_size": pl_module.vocab_size,
             "hidden_size": pl_module.hidden_size,
-            "seed": getattr(trainer.datamodule, "seed", None),  # type: ignore[attr-defined]
-            "dataset_sha256": getattr(trainer.datamodule, "dataset_sha256", None),  # type: ignore[attr-defined]
-            "tokenizer_sha256": getattr(trainer.datamodule, "tokenizer_sha256", None),  # type: ignore[attr-defined]
-            "inexact_share": getattr(trainer.datamodule, "inexact_share", None),  # type: ignore[attr-defined]
+            **{name: getattr(data, name, None) for name in of_the_data},
             "steps": trainer.global_step,
             "tokens": progress.tokens,
             "seconds": seconds,
@@ -95,7 +89,3 @@ class RunSummary(Callback):
             "finished": finished,
             "last": {k: v for k, v in logged.items() if not k.startswith(LEFT_OUT)},
         }
-
-
-def _describe_backbone(config: Any) -> str:
-    return f"{config.model_type} {config.num_hidden_layers} x {config.hidden_size}"

@@ -9,8 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from headless.callbacks.evaluating import evaluating
 from headless.callbacks.periodic import PeriodicMonitor
 from headless.callbacks.progress import progress_of
-from headless.models.backbone import hidden_states
-from headless.models.sampling import check_prompt, check_sampling, sample_tokens
+from headless.models.sampling import check_prompt, check_sampling, likeliest, sample_tokens
 from headless.runs.directory import RunDirectory
 from headless.runs.metrics import append_point, truncate_metrics
 
@@ -57,9 +56,7 @@ class SampleWriter(PeriodicMonitor):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read the prompts, and drop what a resumed run will write again.
 
-        Raises:
-            HeadlessError: a prompt leaves the model no position to continue at: said before
-                training, not at the first sample.
+        A prompt that leaves the model no position to continue at is refused before training.
         """
         super().on_train_start(trainer, pl_module)
         self._ids = [self._encode(trainer, pl_module, prompt) for prompt in self.prompts]
@@ -121,20 +118,11 @@ class SampleWriter(PeriodicMonitor):
     def _fill(self, trainer: Trainer, pl_module: Any) -> list[str]:
         """For each prompt, the likeliest tokens at its masks."""
         datamodule = trainer.datamodule  # type: ignore[attr-defined]
-        head = pl_module.make_head()
         texts = []
         for ids in self._ids:
             tokens_1T = torch.tensor([ids], device=pl_module.device)
             with trainer.precision_plugin.forward_context():
-                hidden_1TD = hidden_states(pl_module.backbone, tokens_1T)
-                logits_KV = head(hidden_1TD[tokens_1T == datamodule.mask_token_id])
-            best = logits_KV.softmax(dim=-1).topk(min(GUESSES, logits_KV.shape[-1]), dim=-1)
-            guesses = [
-                ", ".join(
-                    f"{datamodule.tokenizer.decode([token])!r} {share:.2f}"
-                    for token, share in zip(*pair, strict=True)
-                )
-                for pair in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-            ]
-            texts.append(" / ".join(guesses))
+                logits_KV = pl_module(tokens_1T)[tokens_1T == datamodule.mask_token_id]
+            guesses = likeliest(logits_KV, GUESSES, datamodule.tokenizer)
+            texts.append(" / ".join(", ".join(f"{t!r} {p:.2f}" for t, p in row) for row in guesses))
         return texts

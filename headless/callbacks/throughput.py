@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from headless.callbacks.progress import Cadence, log_point, progress_of
+from headless.callbacks.periodic import Cadence
+from headless.callbacks.progress import log_point, progress_of
 
 # Dense peaks in FLOP/s, without sparsity, as the vendor's datasheets give them ("NVIDIA H100 Tensor
 # Core GPU", "NVIDIA L40S", ...; the RTX cards: the Ada and Ampere GA102 architecture papers):
@@ -79,9 +80,6 @@ class ThroughputMonitor(Callback):
         warmup_steps: optimizer steps after a start or a resume that are not timed: neither here
             nor in `progress/seconds`.
         peak_flops: dense peak of one device in FLOP/s, where it is not known or other than known.
-
-    Raises:
-        ValueError: a cadence below 1 or warm-up steps below 0.
     """  # noqa: E501 - a table's row is one line
 
     def __init__(
@@ -98,11 +96,10 @@ class ThroughputMonitor(Callback):
         self._before: dict[str, float] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """One warm-up for both: the rates, and the seconds that they are made of."""
+        # One warm-up for both: the rates, and the seconds that they are made of.
         progress_of(trainer).warmup_steps = self.warmup_steps
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Nothing to compare with yet."""
         progress = progress_of(trainer)
         self._before = progress.point() if progress.is_warm else None
         self._startup = progress.startup_seconds
@@ -114,7 +111,6 @@ class ThroughputMonitor(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Report when it is time."""
         step, progress = trainer.global_step, progress_of(trainer)
         if self._before is None:
             if progress.is_warm:

@@ -15,8 +15,10 @@ HEADER = struct.Struct("<IHB")
 WHOLE, LAST = 1, 4
 
 
-def raw_records(path: Path) -> Iterator[bytes]:
-    """The whole records of a file, as bytes; none where it is no such file."""
+def records(path: Path) -> Iterator[Any]:
+    """The whole records of a file as W&B's protocol buffers; none where it is no such file."""
+    from wandb.proto import wandb_internal_pb2 as protocol
+
     data, parts = path.read_bytes(), b""
     if data[:4] != b":W&B":
         return
@@ -33,16 +35,8 @@ def raw_records(path: Path) -> Iterator[bytes]:
         parts += data[at : at + length]
         at += length
         if kind in (WHOLE, LAST):
-            yield parts
+            yield protocol.Record.FromString(parts)  # type: ignore[attr-defined]
             parts = b""
-
-
-def records(path: Path) -> Iterator[Any]:
-    """The records of a file as W&B's protocol buffers."""
-    from wandb.proto import wandb_internal_pb2 as protocol
-
-    for raw in raw_records(path):
-        yield protocol.Record.FromString(raw)  # type: ignore[attr-defined]
 
 
 def points_on_disk(directory: Path) -> int:
@@ -51,14 +45,5 @@ def points_on_disk(directory: Path) -> int:
     Args:
         directory: with the folders `offline-run-*` and `run-*`.
     """
-    return max(map(_points_up_to, directory.glob("*run-*/run-*.wandb")), default=0)
-
-
-def _points_up_to(path: Path) -> int:
-    from wandb.proto import wandb_internal_pb2 as protocol
-
-    for raw in reversed(list(raw_records(path))):
-        record = protocol.Record.FromString(raw)  # type: ignore[attr-defined]
-        if record.HasField("history"):
-            return record.history.step.num + 1
-    return 0
+    found = (record for path in directory.glob("*run-*/run-*.wandb") for record in records(path))
+    return max((r.history.step.num + 1 for r in found if r.HasField("history")), default=0)

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lightning.pytorch.loggers import WandbLogger
-from lightning.pytorch.loggers.logger import rank_zero_experiment
+from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from headless.callbacks.metrics_file import MetricsFileLogger
@@ -53,24 +52,25 @@ class SentPoints:
     def is_new(self, point: Mapping[str, Any]) -> bool:
         """Whether a curve with this point neither goes back nor holds it twice."""
         if point[TOKENS] == self._tokens:
-            return _names(point) not in self._keys
+            return _digest(point) not in self._keys
         return point[TOKENS] > self._tokens
 
     def add(self, point: Mapping[str, Any]) -> None:
         """Remember a point that was sent."""
         if point[TOKENS] != self._tokens:
             self._tokens, self._keys = point[TOKENS], set()
-        self._keys.add(_names(point))
+        self._keys.add(_digest(point))
         self.count += 1
-        append_point(self._path, {TOKENS: point[TOKENS], "keys": _names(point)})
+        append_point(self._path, {TOKENS: point[TOKENS], "keys": _digest(point)})
 
 
-def _names(point: Mapping[str, Any]) -> str:
+def _digest(point: Mapping[str, Any]) -> str:
+    """Of its keys: points of the same tokens differ in them."""
     return hashlib.sha256("\n".join(sorted(point)).encode()).hexdigest()[:8]
 
 
-class TokenWandbLogger(WandbLogger):
-    """Lightning's W&B logger with other x-axes and without its losses.
+class TokenWandbLogger(Logger):
+    """W&B with other x-axes than Lightning's logger, and without its losses.
 
     Lightning plots over `trainer/global_step`, which jumps at validation; here every point carries
     its own tokens and seconds, and W&B draws over tokens. A resumed run continues the same W&B
@@ -81,56 +81,59 @@ class TokenWandbLogger(WandbLogger):
     Args:
         directory: of the run; W&B's files lie in `wandb/` there.
         metrics_file: the logger that this one mirrors.
-        name: of the run.
-        project: of W&B.
-        group: runs that belong together.
-        tags: words to filter by.
         mode: "offline" needs no account (`wandb sync` uploads later), "online" does.
+        **options: of `wandb.init`: name, project, group, tags, ...
     """
+
+    version = ""
 
     def __init__(
         self,
         directory: Path,
         metrics_file: MetricsFileLogger,
-        name: str,
-        project: str = "headless",
-        group: str | None = None,
-        tags: Sequence[str] = (),
         mode: str = "offline",
+        **options: Any,
     ) -> None:
-        self._run_directory = RunDirectory(Path(directory))
-        self._files = Path(directory) / "wandb"
+        super().__init__()
+        self._run = RunDirectory(Path(directory))
         self._metrics_file = metrics_file
+        self._mode = mode
+        self._options = options
+        self._wandb_run: Any = None
         self._sent: SentPoints | None = None
         self._begin_at: int | None = None
-        super().__init__(
-            name=name,
-            save_dir=str(directory),
-            project=project,
-            group=group,
-            tags=list(tags),
-            mode=mode,
-            # Without a network nothing can be asked about the run: W&B would only warn.
-            resume="allow" if mode == "online" else None,
-        )
-        del self._wandb_init["anonymous"]  # W&B warns of it, whatever its value
+
+    @property
+    def name(self) -> str:
+        """Of the run."""
+        return self._run.path.name
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
         """The W&B run, started at first use under the id that the run directory holds."""
-        if self._experiment is None:
+        if self._wandb_run is None:
             import wandb
 
-            self._files.mkdir(parents=True, exist_ok=True)
-            self._id = self._wandb_init["id"] = self._run_id()
-            arrived = points_on_disk(self._files)
-            # A run of its own even where another one is open, as in a notebook.
-            settings = wandb.Settings(silent=True, console="off", reinit="create_new")
-            self._experiment = run = wandb.init(**self._wandb_init, settings=settings)
-            if self._wandb_init["mode"] == "online":
+            files = self._run.wandb
+            files.mkdir(parents=True, exist_ok=True)
+            if not (files / "run-id").is_file():
+                write_text(files / "run-id", secrets.token_hex(4))
+            arrived = points_on_disk(files)
+            online = self._mode == "online"
+            self._wandb_run = run = wandb.init(
+                dir=str(self._run.path),
+                id=(files / "run-id").read_text().strip(),
+                mode=self._mode,
+                # Without a network nothing can be asked about the run: W&B would only warn.
+                resume="allow" if online else None,
+                # A run of its own even where another one is open, as in a notebook.
+                settings=wandb.Settings(silent=True, console="off", reinit="create_new"),
+                **self._options,
+            )
+            if online:
                 arrived = run.starting_step  # the server knows better
-            self._sent = SentPoints(self._files / "sent.jsonl", arrived)
+            self._sent = SentPoints(files / "sent.jsonl", arrived)
             self._begin_at = max(self._sent.count, run.starting_step) or None
             for axis in AXES:
                 run.define_metric(axis)
@@ -139,13 +142,7 @@ class TokenWandbLogger(WandbLogger):
                 run.define_metric(
                     metric, step_metric=TOKENS, step_sync=False, summary=f"{best},last"
                 )
-        return self._experiment
-
-    def _run_id(self) -> str:
-        path = self._files / "run-id"
-        if not path.is_file():
-            write_text(path, secrets.token_hex(4))
-        return path.read_text().strip()
+        return self._wandb_run
 
     @rank_zero_only
     def begin(self, tokens: int) -> None:
@@ -153,10 +150,15 @@ class TokenWandbLogger(WandbLogger):
 
         That is what it had in memory when it was killed, or all where it was not used before.
         """
-        for point in read_metrics(self._run_directory.metrics):
+        for point in read_metrics(self._run.metrics):
             if point.get(TOKENS, tokens + 1) <= tokens:
                 self._send(point)
         _ = self.experiment
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
+        """Send the run's config: plain values."""
+        self.experiment.config.update(dict(params), allow_val_change=True)
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
@@ -168,13 +170,11 @@ class TokenWandbLogger(WandbLogger):
         assert self._sent is not None
         if TOKENS not in point:  # outside of training: W&B itself has to order it
             run.log(point)
-            return
-        if not self._sent.is_new(point):
-            return
-        # The first point says where W&B's own step goes on; W&B counts from there.
-        run.log(point, step=self._begin_at, commit=True)
-        self._begin_at = None
-        self._sent.add(point)
+        elif self._sent.is_new(point):
+            # The first point says where W&B's own step goes on; W&B counts from there.
+            run.log(point, step=self._begin_at, commit=True)
+            self._begin_at = None
+            self._sent.add(point)
 
     @rank_zero_only
     def log_samples(self, prompts: Sequence[str], texts: Sequence[str]) -> None:
@@ -190,38 +190,36 @@ class TokenWandbLogger(WandbLogger):
         pictures: Mapping[str, Path],
         histograms: Mapping[str, tuple[np.ndarray, np.ndarray]],
     ) -> None:
-        """Send pictures, moving ones (GIF) and histograms as one point.
+        """Send pictures and histograms as one point.
 
         Args:
-            pictures: image files by key.
-            histograms: counts [K] and edges [K + 1] by key, K at most 512.
+            pictures: image files, a GIF where it moves.
+            histograms: counts [K] and edges [K + 1], K at most 512.
         """
         import wandb
 
-        media: dict[str, Any] = {
-            key: wandb.Video(str(path), format="gif")
-            if path.suffix == ".gif"
-            else wandb.Image(str(path))
-            for key, path in pictures.items()
-        }
-        media |= {key: wandb.Histogram(np_histogram=pair) for key, pair in histograms.items()}
+        media: dict[str, Any] = {}
+        for key, path in pictures.items():
+            moves = path.suffix == ".gif"
+            media[key] = wandb.Video(str(path), format="gif") if moves else wandb.Image(str(path))
+        for key, counts_and_edges in histograms.items():
+            media[key] = wandb.Histogram(np_histogram=counts_and_edges)
         if media:
             self.log_metrics(media)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """End the W&B run, so that the next one of this process is another one."""
-        super().finalize(status)
-        if self._experiment is not None:
-            self._experiment.finish(exit_code=1 if status == "failed" else 0)
-            if self._wandb_init["mode"] == "offline":
+        if self._wandb_run is not None:
+            self._wandb_run.finish(exit_code=1 if status == "failed" else 0)
+            if self._mode == "offline":
                 self._wait_for_files()
-            self._experiment = self._sent = None
+            self._wandb_run = self._sent = None
 
     def _wait_for_files(self, seconds: float = 10.0) -> None:
         """W&B's process closes its file a moment after `finish` has returned."""
         assert self._sent is not None
         pause = 0.002
-        while points_on_disk(self._files) < self._sent.count and pause < seconds:
+        while points_on_disk(self._run.wandb) < self._sent.count and pause < seconds:
             time.sleep(pause)
             pause *= 2

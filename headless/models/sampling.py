@@ -1,6 +1,6 @@
 """Sampling from a backbone and a head, with the key-value cache of Hugging Face models.
 
-Shapes: B sequences, T tokens, V vocabulary.
+Shapes: B sequences, T tokens, V vocabulary, K places.
 """
 
 import math
@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from headless.errors import HeadlessError
 
@@ -23,28 +24,28 @@ def choose(
     """One token a row [B]: the likeliest at temperature 0, else drawn from what top-k/p leave."""
     if temperature == 0:
         return logits_BV.argmax(dim=-1)
-    logits_BV = logits_BV.float() / temperature
+    ids: Any = None  # not looked at
+    logits_BV = TemperatureLogitsWarper(float(temperature))(ids, logits_BV.float())
     if top_k is not None:
-        kept = min(top_k, logits_BV.shape[-1])
-        floor = logits_BV.topk(kept, dim=-1).values[:, -1:]
-        logits_BV = logits_BV.masked_fill(logits_BV < floor, -torch.inf)
+        logits_BV = TopKLogitsWarper(top_k)(ids, logits_BV)
     if top_p is not None:
-        ordered, order = logits_BV.sort(dim=-1, descending=True)
-        shares = ordered.softmax(dim=-1)
-        beyond = shares.cumsum(dim=-1) - shares >= top_p  # the first token always stays
-        logits_BV = logits_BV.masked_fill(beyond.scatter(-1, order, beyond), -torch.inf)
-    probabilities = logits_BV.softmax(dim=-1)
-    return torch.multinomial(probabilities, 1, generator=generator).squeeze(-1)
+        logits_BV = TopPLogitsWarper(top_p)(ids, logits_BV)
+    return torch.multinomial(logits_BV.softmax(dim=-1), 1, generator=generator).squeeze(-1)
+
+
+def likeliest(logits_KV: Tensor, number: int, tokenizer: Any) -> list[list[tuple[str, float]]]:
+    """Of each row the `number` likeliest tokens as text, and their probabilities."""
+    best = logits_KV.float().softmax(dim=-1).topk(min(number, logits_KV.shape[-1]), dim=-1)
+    return [
+        [(tokenizer.decode([token]), share) for token, share in zip(*row, strict=True)]
+        for row in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    ]
 
 
 def check_sampling(
     max_new_tokens: int, temperature: float, top_k: int | None, top_p: float | None, seed: int
 ) -> None:
-    """Refuse what nothing can be drawn with.
-
-    Raises:
-        HeadlessError: names the value.
-    """
+    """Refuse what nothing can be drawn with, by name."""
     if max_new_tokens < 1:
         raise HeadlessError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
     if not 0.0 <= temperature < math.inf:
@@ -104,9 +105,6 @@ def sample_tokens(
 
     Returns:
         Prompt and continuation [B, T + new].
-
-    Raises:
-        HeadlessError: an empty prompt, or one that fills all positions of the model.
     """
     max_new_tokens = min(max_new_tokens, check_prompt(backbone, prompt_BT.shape[1]))
     tokens, step, cache = prompt_BT, prompt_BT, None

@@ -17,6 +17,12 @@ class _EndValidatingLoop(_TrainingEpochLoop):
             self.trainer.enable_validation and self._is_last_of_the_run()
         )
 
+    @property
+    def must_validate(self) -> bool:
+        """Whether a validation follows the batch that has just been trained on."""
+        fetcher = self.trainer.fit_loop._data_fetcher
+        return fetcher is not None and self._should_check_val_fx(fetcher)
+
     def _is_last_of_the_run(self) -> bool:
         """Whether the batch that has just been trained on is the last one.
 

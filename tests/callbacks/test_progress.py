@@ -8,7 +8,8 @@ from lightning.pytorch import Callback
 from lightning.pytorch.loggers.logger import Logger
 from torch._dynamo.callback import callback_handler
 
-from headless.callbacks.progress import Cadence, ProgressMonitor, progress_of
+from headless.callbacks.periodic import Cadence
+from headless.callbacks.progress import ProgressMonitor, progress_of
 from headless.reports.compare import compare
 
 AXES = {"progress/step", "progress/tokens", "progress/seconds", "progress/flops"}
