@@ -289,7 +289,12 @@ def record_films(by_step: Steps) -> Iterator[Animation]:
     for last in by_step[max(by_step)]:
         if not isinstance(last, record.Finding):
             continue
-        steps = {s: f for s in shown for f in by_step[s] if f.name == last.name}
+        steps = {
+            step: one
+            for step in shown
+            for one in by_step[step]
+            if one.name == last.name and isinstance(one, record.Finding)
+        }
         for figure in last.figures:
             if figure.film and (film := film_of(steps, figure.name)):
                 yield film

@@ -75,7 +75,8 @@ class Number:
         """Words and number."""
         value = self.get(finding)
         words = self.words if isinstance(self.words, str) else self.words(finding)
-        return f"{words} {'unknown' if _unknown(value) else format(value, self.form)}"
+        known = value is not None and not np.isnan(value)
+        return f"{words} {format(value, self.form) if known else 'unknown'}"
 
     def formed(self, form: str) -> "Number":
         """The same with another form of the number."""
@@ -111,7 +112,7 @@ class Number:
         def verdict(finding: Finding) -> bool | None:
             against = bound.get(finding) if isinstance(bound, Number) else bound
             value = self.get(finding)
-            if _unknown(value) or _unknown(against):
+            if value is None or against is None or np.isnan(value) or np.isnan(against):
                 return None
             return bool(COMPARISONS[how](value, against))
 
@@ -247,7 +248,3 @@ class Claim:
         verdict, words = self.criterion.verdict(finding), self.criterion.words(finding)
         marks = (self.kind, self.of_text, self.contested)
         return Answer(self.source, self.text, verdict, words, *marks)
-
-
-def _unknown(value: float | None) -> bool:
-    return value is None or bool(np.isnan(value))

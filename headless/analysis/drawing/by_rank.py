@@ -66,7 +66,7 @@ def _draw(ranks: Ranks, finding: Finding) -> Any:
         label_edges(panels, ranks.x, ranks.y)
         if len(blocks) > 1:
             depth_bar(figure, panels, blocks)
-        entries = []
+        entries: list[tuple[str, Any, Any]] = []
         if any(one.null is not None for one in spectra.values()):
             entries.append((ranks.null, INK, DASHED))
         if any(one.start is not None for one in spectra.values()):
