@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from headless.analysis import moments
-from headless.analysis.accumulators import Statistics
 from headless.analysis.by_depth import panels_of
-from headless.analysis.capture import Point, backbone_of
-from headless.analysis.families import family_of
 from headless.analysis.finding import Claim, Finding, Picture
 from headless.analysis.sources import CONJECTURE
+from headless.analysis.states import moments
+from headless.analysis.states.accumulators import Statistics
+from headless.analysis.states.capture import Point, backbone_of
+from headless.analysis.states.families import family_of
 from headless.errors import HeadlessError
 from headless.models.backbone import blocks as blocks_of
 from headless.pages.figures import drawing_style, series_color

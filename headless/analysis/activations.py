@@ -4,14 +4,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from headless.analysis import moments
-from headless.analysis.accumulators import Statistics, histogram_edges
 from headless.analysis.activations_drawing import draw_histograms, draw_kurtosis, draw_quantiles
 from headless.analysis.activations_measure import QUANTILES, course, some, views_of
 from headless.analysis.by_depth import states_of, stream_of
-from headless.analysis.capture import Point
 from headless.analysis.finding import Claim, Finding, Picture
 from headless.analysis.sources import CONJECTURE, SMOLLM2
+from headless.analysis.states import moments
+from headless.analysis.states.accumulators import Statistics, histogram_edges
+from headless.analysis.states.capture import Point
 from headless.geometry.gaussianity import best_fit, fit_distributions, gaussian_distance
 from headless.geometry.gaussianity import moments as moments_of
 

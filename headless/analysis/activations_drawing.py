@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from headless.analysis.accumulators import REST, Statistics, histogram_edges
 from headless.analysis.activations_measure import QUANTILES, course, views_of
 from headless.analysis.by_depth import (
     COMPONENT_NAMES,
@@ -18,7 +17,8 @@ from headless.analysis.by_depth import (
     states_of,
     write_title,
 )
-from headless.analysis.capture import Point
+from headless.analysis.states.accumulators import REST, Statistics, histogram_edges
+from headless.analysis.states.capture import Point
 from headless.geometry.gaussianity import log_density
 from headless.pages.figures import INK, MUTED, drawing_style, series_color
 

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headless.analysis import moments
-from headless.analysis.accumulators import Statistics
-from headless.analysis.capture import Point
+from headless.analysis.states import moments
+from headless.analysis.states.accumulators import Statistics
+from headless.analysis.states.capture import Point
 
 DIRECTIONS = 64  # random directions whose projections are looked at
 FITTED = 20_000  # values to which distributions are fitted

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headless.analysis import moments
-from headless.analysis.accumulators import Statistics
 from headless.analysis.by_depth import panels_of, stream_of
-from headless.analysis.capture import Point
 from headless.analysis.finding import Claim, Finding, Picture
+from headless.analysis.states import moments
+from headless.analysis.states.accumulators import Statistics
+from headless.analysis.states.capture import Point
 from headless.geometry import anisotropy as mean_cosine
 from headless.geometry.projection import unit
 from headless.geometry.uniformity import class_alignment, isotropic_uniformity, uniformity

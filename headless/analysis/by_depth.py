@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from headless.analysis.accumulators import Statistics
-from headless.analysis.capture import Component, Point
+from headless.analysis.states.accumulators import Statistics
+from headless.analysis.states.capture import Component, Point
 from headless.errors import HeadlessError
 from headless.pages.figures import series_color
 

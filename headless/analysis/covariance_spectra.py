@@ -7,8 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headless.analysis import moments
-from headless.analysis.accumulators import REST, Statistics
 from headless.analysis.by_depth import (
     COMPONENT_COLORS,
     COMPONENT_NAMES,
@@ -18,10 +16,12 @@ from headless.analysis.by_depth import (
     show_depth,
     states_of,
 )
-from headless.analysis.capture import Point
-from headless.analysis.families import READS, Matrix
 from headless.analysis.finding import Claim, Finding, Picture
 from headless.analysis.sources import CONJECTURE, SMOLLM2
+from headless.analysis.states import moments
+from headless.analysis.states.accumulators import REST, Statistics
+from headless.analysis.states.capture import Point
+from headless.analysis.states.families import READS, Matrix
 from headless.errors import HeadlessError
 from headless.geometry.power_law import rank_law
 from headless.pages.figures import INK, MUTED, compact_ticks, drawing_style

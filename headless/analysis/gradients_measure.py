@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from headless.analysis.families import block_matrices
+from headless.analysis.states.families import block_matrices
 from headless.errors import HeadlessError
 from headless.models.backbone import blocks
 

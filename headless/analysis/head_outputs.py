@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from headless.analysis.accumulators import REST, Statistics
 from headless.analysis.by_depth import panels_of, states_of
-from headless.analysis.capture import Point
 from headless.analysis.finding import Finding, Picture
+from headless.analysis.states.accumulators import REST, Statistics
+from headless.analysis.states.capture import Point
 from headless.errors import HeadlessError
 from headless.pages.figures import drawing_style
 

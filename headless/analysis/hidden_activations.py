@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headless.analysis import moments
-from headless.analysis.accumulators import REST, Statistics, histogram_edges
 from headless.analysis.by_depth import depth_colors, panels_of, show_depth, states_of
-from headless.analysis.capture import Point
 from headless.analysis.finding import Finding, Picture
-from headless.analysis.histogram import shares_below, values_of
+from headless.analysis.states import moments
+from headless.analysis.states.accumulators import REST, Statistics, histogram_edges
+from headless.analysis.states.capture import Point
+from headless.analysis.states.moments import shares_below, values_of
 from headless.errors import HeadlessError
 from headless.geometry.gaussianity import best_fit, fit_distributions, gaussian_distance
 from headless.geometry.gaussianity import moments as moments_of

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from headless.analysis.capture import Point, backbone_of, capture
-from headless.analysis.families import family_of
+from headless.analysis.states.capture import Point, backbone_of, capture
+from headless.analysis.states.families import family_of
 from headless.errors import HeadlessError
 from headless.models.backbone import blocks as blocks_of
 

@@ -13,14 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from headless.analysis import moments
 from headless.analysis.ablation import nll, outlier_ablation
 from headless.analysis.activations import histograms
 from headless.analysis.alignment import alignment_uniformity
 from headless.analysis.cone import cone
 from headless.analysis.corpus import corpus
 from headless.analysis.covariance_spectra import covariance_spectra
-from headless.analysis.families import activation_of, block_matrices
 from headless.analysis.finding import Finding
 from headless.analysis.frequency import frequency
 from headless.analysis.gradients import gradients, token_loss
@@ -28,11 +26,9 @@ from headless.analysis.head_outputs import head_outputs
 from headless.analysis.hidden_activations import hidden_activations
 from headless.analysis.initial_token import initial_token_norms, sink_strength
 from headless.analysis.latents import latents
-from headless.analysis.measure import sample_tokens
 from headless.analysis.norms import norms
 from headless.analysis.outliers import outliers
 from headless.analysis.permutation import block_permutation
-from headless.analysis.position_means import position_means
 from headless.analysis.positions import position_table, positional_geometry
 from headless.analysis.presets import (
     cheap_activations,
@@ -48,6 +44,10 @@ from headless.analysis.separation import attention_and_mlp
 from headless.analysis.sequence import sequence_geometry
 from headless.analysis.session import Preset, Session
 from headless.analysis.shape.anisotropy import anisotropy
+from headless.analysis.states import moments
+from headless.analysis.states.families import activation_of, block_matrices
+from headless.analysis.states.measure import sample_tokens
+from headless.analysis.states.reservoirs import position_means
 from headless.analysis.weights.spectra import spectra
 from headless.analysis.weights.unconverted import weight_findings
 from headless.errors import HeadlessError

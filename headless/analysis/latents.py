@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from headless.analysis.accumulators import Statistics
-from headless.analysis.capture import Component, Point
 from headless.analysis.finding import Claim, Finding, Picture
 from headless.analysis.latents_drawing import axis, draw, draw_positions
-from headless.analysis.reservoirs import gather, prepared
 from headless.analysis.sources import PAPER
+from headless.analysis.states.accumulators import Statistics
+from headless.analysis.states.capture import Component, Point
+from headless.analysis.states.reservoirs import gather, prepared
 from headless.analysis.umap_layout import neighbours, umap_layout
 from headless.geometry import explained, principal_axes, shares_of_independent
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from headless.analysis.capture import Component, Point
+from headless.analysis.states.capture import Component, Point
 from headless.pages.figures import drawing_style, new_figure
 
 # The paper's colours: attention blue, MLP red, embedding green, final norm yellow; dark is early.

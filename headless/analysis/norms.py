@@ -7,8 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headless.analysis import moments
-from headless.analysis.accumulators import FIRST, REST, Statistics
 from headless.analysis.by_depth import (
     COMPONENT_COLORS,
     COMPONENT_NAMES,
@@ -18,9 +16,11 @@ from headless.analysis.by_depth import (
     states_of,
     stream_of,
 )
-from headless.analysis.capture import Point
 from headless.analysis.finding import Claim, Finding, Picture
 from headless.analysis.sources import PAPER
+from headless.analysis.states import moments
+from headless.analysis.states.accumulators import FIRST, REST, Statistics
+from headless.analysis.states.capture import Point
 from headless.geometry import Growth, growth
 from headless.geometry.growth import MARGIN, RISES
 from headless.pages.figures import INK, compact_ticks, drawing_style, series_color

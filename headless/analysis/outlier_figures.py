@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from headless.analysis import moments
-from headless.analysis.accumulators import FIRST, REST, Statistics
 from headless.analysis.by_depth import panels_of, write_title
-from headless.analysis.capture import Point
+from headless.analysis.states import moments
+from headless.analysis.states.accumulators import FIRST, REST, Statistics
+from headless.analysis.states.capture import Point
 from headless.pages.figures import (
     INK,
     MUTED,

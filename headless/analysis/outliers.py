@@ -6,12 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headless.analysis import moments, outlier_figures
-from headless.analysis.accumulators import Statistics
+from headless.analysis import outlier_figures
 from headless.analysis.by_depth import states_of, stream_of
-from headless.analysis.capture import Point
 from headless.analysis.finding import Animation, Claim, Finding, Picture
 from headless.analysis.sources import CONJECTURE
+from headless.analysis.states import moments
+from headless.analysis.states.accumulators import Statistics
+from headless.analysis.states.capture import Point
 
 TOP = 5  # dimensions whose set is followed through the blocks
 SCALE = 6.0  # root mean square over the median dimension's, from which on a dimension is one

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from headless.analysis.capture import Point, capture, points_of
-from headless.analysis.families import backbone_of, family_of
 from headless.analysis.finding import Claim, Finding, Picture
+from headless.analysis.states.capture import Point, capture, points_of
+from headless.analysis.states.families import backbone_of, family_of
 from headless.errors import HeadlessError
 from headless.models.backbone import blocks
 from headless.pages.figures import (

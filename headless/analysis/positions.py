@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from headless.analysis.families import backbone_of
 from headless.analysis.finding import Claim, Finding, Picture
 from headless.analysis.positions_drawing import draw_helix, draw_pairs
 from headless.analysis.sources import PAPER
+from headless.analysis.states.families import backbone_of
 from headless.errors import HeadlessError
 from headless.geometry import (
     Helix,

@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from headless.analysis import moments
 from headless.analysis.alignment import alignments, next_token
 from headless.analysis.covariance_spectra import spread_of
 from headless.analysis.finding import Finding
-from headless.analysis.measure import sample_tokens
 from headless.analysis.norms import norms
 from headless.analysis.outliers import outliers
 from headless.analysis.session import Session
+from headless.analysis.states import moments
+from headless.analysis.states.measure import sample_tokens
 from headless.analysis.weights_gains import gains_finding, norms_of
 from headless.analysis.weights_measure import role_arrays, role_means, spectra_of
 from headless.analysis.weights_movement import movements_of, way_tables

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from headless.analysis.by_depth import middle_blocks
-from headless.analysis.capture import Point, capture
-from headless.analysis.families import backbone_of, family_of
 from headless.analysis.finding import Claim, Finding, Picture
 from headless.analysis.sources import PAPER
+from headless.analysis.states.capture import Point, capture
+from headless.analysis.states.families import backbone_of, family_of
 from headless.errors import HeadlessError
 from headless.geometry import principal_axes, unit
 from headless.models.backbone import blocks

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from headless.analysis.accumulators import Statistics
 from headless.analysis.by_depth import middle_blocks
-from headless.analysis.capture import Point
 from headless.analysis.finding import Claim, Finding, Picture
 from headless.analysis.latents_drawing import axis, draw
-from headless.analysis.reservoirs import gather, prepared
 from headless.analysis.sources import PAPER
+from headless.analysis.states.accumulators import Statistics
+from headless.analysis.states.capture import Point
+from headless.analysis.states.reservoirs import gather, prepared
 from headless.errors import HeadlessError
 from headless.geometry import principal_axes, separation
 

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from headless.analysis.capture import INNER, Point, inner_points_of, points_of
-from headless.analysis.families import backbone_of
-from headless.analysis.measure import measure
+from headless.analysis.states.capture import INNER, Point, inner_points_of, points_of
+from headless.analysis.states.families import backbone_of
+from headless.analysis.states.measure import measure
 from headless.errors import HeadlessError
 from headless.models.backbone import blocks as blocks_of
 from headless.models.backbone import embedding_table, is_causal
@@ -29,7 +29,7 @@ class Subject:
     Args:
         name: for titles.
         model: with a head or without; its backbone is of a family in
-            `headless.analysis.families`.
+            `headless.analysis.states.families`.
         sequences_NT: token ids of a text, whole sequences; None: weights alone.
         counts_V: how often each token occurs in the training text, where it is known.
         tokens: of the training text, for its own spectrum; None: it is left out.

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from headless.analysis.families import family_of
 from headless.analysis.finding import Claim, Finding, Picture
 from headless.analysis.sources import CONJECTURE
+from headless.analysis.states.families import family_of
 from headless.analysis.weights_drawing import bottom_labels, legend, new_figure
 from headless.analysis.weights_measure import SEED, mean, share
 from headless.geometry import moments

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from headless.analysis.families import Matrix, block_matrices
+from headless.analysis.states.families import Matrix, block_matrices
 from headless.errors import HeadlessError
 from headless.geometry import singular_spectrum
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from headless.analysis.families import block_matrices
 from headless.analysis.finding import Finding, Picture
+from headless.analysis.states.families import block_matrices
 from headless.analysis.weights_drawing import (
     NULL_DASH,
     bottom_labels,

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from headless.analysis.families import READS, WRITES, block_matrices, family_of
 from headless.analysis.finding import Claim, Finding, Picture
 from headless.analysis.sources import CONJECTURE
+from headless.analysis.states.families import READS, WRITES, block_matrices, family_of
 from headless.analysis.weights_drawing import lines_by_depth, role_legend
 from headless.analysis.weights_gains import norms_of
 from headless.analysis.weights_measure import (

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from headless.analysis.families import block_matrices
+from headless.analysis.states.families import block_matrices
 from headless.analysis.weights_measure import SEED, matching
 from headless.geometry import best_fit, fit_distributions, gaussian_distance, moments
 from headless.geometry.gaussianity import Fit, Moments

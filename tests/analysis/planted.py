@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from headless.analysis.accumulators import StateStatistics, Statistics
-from headless.analysis.capture import Point, capture
-from headless.analysis.families import backbone_of, family_of
 from headless.analysis.finding import Finding
 from headless.analysis.session import Session, Subject
+from headless.analysis.states.accumulators import StateStatistics, Statistics
+from headless.analysis.states.capture import Point, capture
+from headless.analysis.states.families import backbone_of, family_of
 from headless.models.backbone import blocks
 
 

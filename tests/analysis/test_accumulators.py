@@ -8,8 +8,14 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
-from headless.analysis import moments
-from headless.analysis.accumulators import FIRST, REST, StateStatistics, Statistics, histogram_edges
+from headless.analysis.states import moments
+from headless.analysis.states.accumulators import (
+    FIRST,
+    REST,
+    StateStatistics,
+    Statistics,
+    histogram_edges,
+)
 from headless.geometry import anisotropy
 
 B, T, D, K = 23, 9, 7, 40

@@ -8,10 +8,10 @@ import torch
 from planted import claim, draw_all, gather, gaussian, stream
 from scipy import stats
 
-from headless.analysis import moments
 from headless.analysis.activations import histograms
 from headless.analysis.covariance_spectra import correlation_eigenvalues, covariance_spectra
-from headless.analysis.families import Matrix
+from headless.analysis.states import moments
+from headless.analysis.states.families import Matrix
 from headless.errors import HeadlessError
 
 

@@ -13,13 +13,13 @@ from test_latents import statistics
 from headless.analysis import outlier_figures, record
 from headless.analysis.animation import films, frame_steps, overlay
 from headless.analysis.by_depth import states_of
-from headless.analysis.capture import Point
 from headless.analysis.cone import cone
 from headless.analysis.finding import Finding
 from headless.analysis.latents import latents
 from headless.analysis.outliers import outliers
 from headless.analysis.record import Figure
 from headless.analysis.shape.anisotropy import anisotropy
+from headless.analysis.states.capture import Point
 from headless.analysis.training import followed, over_training, together
 
 STEPS = (0, 10, 100)

@@ -7,8 +7,8 @@ import torch
 from planted import identity_errors
 from torch import Tensor, nn
 
-from headless.analysis.capture import Point, capture, points_of
-from headless.analysis.families import block_matrices
+from headless.analysis.states.capture import Point, capture, points_of
+from headless.analysis.states.families import block_matrices
 from headless.errors import HeadlessError
 from headless.models.backbone import BackboneConfig, build_backbone
 

@@ -11,12 +11,12 @@ from planted import draw_all, gather, gaussian
 from scipy import stats
 from test_capture import DEPTH, FAMILIES, HEADS, D, V, model_of, states_of
 
-from headless.analysis.capture import Point, inner_points_of, points_of, width_of
-from headless.analysis.families import activation_of, block_matrices, family_of
 from headless.analysis.head_outputs import head_outputs
 from headless.analysis.hidden_activations import hidden_activations
-from headless.analysis.histogram import shares_below, values_of
-from headless.analysis.measure import measure
+from headless.analysis.states.capture import Point, inner_points_of, points_of, width_of
+from headless.analysis.states.families import activation_of, block_matrices, family_of
+from headless.analysis.states.measure import measure
+from headless.analysis.states.moments import shares_below, values_of
 from headless.errors import HeadlessError
 from headless.models.backbone import BackboneConfig, blocks, build_backbone
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from headless.analysis.accumulators import StateStatistics, Statistics
-from headless.analysis.capture import Component, Point
 from headless.analysis.latents import latents
-from headless.analysis.reservoirs import gather, prepared
 from headless.analysis.separation import attention_and_mlp
+from headless.analysis.states.accumulators import StateStatistics, Statistics
+from headless.analysis.states.capture import Component, Point
+from headless.analysis.states.reservoirs import gather, prepared
 from headless.analysis.umap_layout import umap_layout
 from headless.errors import HeadlessError
 

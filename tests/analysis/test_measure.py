@@ -10,9 +10,9 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
 
-from headless.analysis.accumulators import StateStatistics
-from headless.analysis.capture import Point, capture, points_of
-from headless.analysis.measure import measure, sample_tokens, statistics_bytes
+from headless.analysis.states.accumulators import StateStatistics
+from headless.analysis.states.capture import Point, capture, points_of
+from headless.analysis.states.measure import measure, sample_tokens, statistics_bytes
 from headless.errors import HeadlessError
 from headless.models.backbone import BackboneConfig, build_backbone
 

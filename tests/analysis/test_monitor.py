@@ -302,7 +302,7 @@ def test_what_cannot_be_analysed_is_said(
 def test_an_unknown_family_trains_on(
     train: Callable[..., Path], capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:
-    from headless.analysis import families
+    from headless.analysis.states import families
 
     monkeypatch.delitem(families.FAMILIES, "gpt_neox")
     path = train("run", "--laboratory.at_end", "full")
@@ -335,9 +335,9 @@ def test_it_needs_no_heavy_library() -> None:
 
 
 def test_histograms_keep_every_value() -> None:
-    from headless.analysis.accumulators import histogram_edges
     from headless.analysis.finding import Finding
     from headless.analysis.histogram_points import histogram_points
+    from headless.analysis.states.accumulators import histogram_edges
 
     x = np.random.default_rng(0).normal(3.0, 2.0, 50_000)
     counts, _ = np.histogram(x, histogram_edges())

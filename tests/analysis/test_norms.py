@@ -8,9 +8,9 @@ import torch
 from planted import claim, draw_all, gaussian, stream
 
 from headless.analysis.by_depth import middle_blocks
-from headless.analysis.capture import Point
 from headless.analysis.initial_token import initial_token_norms, sink_strength
 from headless.analysis.norms import norms
+from headless.analysis.states.capture import Point
 from headless.errors import HeadlessError
 from headless.models.backbone import BackboneConfig, build_backbone
 
@@ -97,7 +97,7 @@ def test_single_tokens(family: str) -> None:
 @pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "llama", "bert"])
 def test_attention_to_the_first_position(family: str) -> None:
     """With queries and keys of zero attention is even: 1/(t + 1), or 1/T without a causal mask."""
-    from headless.analysis.families import block_matrices
+    from headless.analysis.states.families import block_matrices
 
     model = model_of(family)
     before = model.config._attn_implementation

@@ -10,9 +10,9 @@ from planted import claim, draw_all, gather, gaussian, stream
 from torch import Tensor, nn
 
 from headless.analysis.ablation import nll, outlier_ablation, replaced
-from headless.analysis.capture import Point, capture
-from headless.analysis.measure import measure
 from headless.analysis.outliers import int8_dims, massive_dims, outliers
+from headless.analysis.states.capture import Point, capture
+from headless.analysis.states.measure import measure
 from headless.errors import HeadlessError
 from headless.models.backbone import BackboneConfig, build_backbone
 

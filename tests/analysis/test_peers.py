@@ -18,7 +18,7 @@ from planted import gather, gaussian
 from scipy import stats
 from torch import Tensor
 
-from headless.analysis import moments
+from headless.analysis.states import moments
 from headless.geometry import (
     MarchenkoPastur,
     anisotropy,

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from headless.analysis.accumulators import StateStatistics, Statistics
-from headless.analysis.capture import Point
-from headless.analysis.position_means import position_means
 from headless.analysis.positions import position_table, positional_geometry
 from headless.analysis.sequence import sequence_geometry
+from headless.analysis.states.accumulators import StateStatistics, Statistics
+from headless.analysis.states.capture import Point
+from headless.analysis.states.reservoirs import position_means
 from headless.errors import HeadlessError
 from headless.models.backbone import BackboneConfig, build_backbone
 

@@ -22,16 +22,16 @@ import torch
 from planted import identity_errors
 from torch import Tensor
 
-from headless.analysis import moments
-from headless.analysis.accumulators import FIRST
-from headless.analysis.capture import Point, inner_points_of, points_of
 from headless.analysis.cone import cone
 from headless.analysis.frequency import frequency
-from headless.analysis.measure import measure
 from headless.analysis.norms import norms
 from headless.analysis.outliers import outliers
 from headless.analysis.repeated import middle_states
 from headless.analysis.separation import attention_and_mlp
+from headless.analysis.states import moments
+from headless.analysis.states.accumulators import FIRST
+from headless.analysis.states.capture import Point, inner_points_of, points_of
+from headless.analysis.states.measure import measure
 from headless.analysis.weights_tables import table_scalars, tables_of
 
 DIRECTORY, TEXT = "HEADLESS_SMOLLM2", "HEADLESS_SMOLLM2_TEXT"

@@ -10,9 +10,9 @@ import torch
 from planted import weights_lab
 from scipy import stats
 
-from headless.analysis.families import block_matrices
 from headless.analysis.finding import Finding
 from headless.analysis.laboratory import findings_of, select
+from headless.analysis.states.families import block_matrices
 from headless.analysis.weights_gains import gains_finding, norms_of, top_dimensions
 from headless.analysis.weights_heads import circuits_of
 from headless.analysis.weights_measure import shuffled, spectra_of

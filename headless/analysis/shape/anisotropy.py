@@ -4,8 +4,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headless.analysis import moments
-from headless.analysis.accumulators import FIRST, REST, Statistics
 from headless.analysis.by_depth import stream_of
 from headless.analysis.claims import Claim, values
 from headless.analysis.drawing import Panel, Ranks, by_depth, by_rank
@@ -13,6 +11,8 @@ from headless.analysis.record import STREAM, Finding, Measure, Place, Spectrum, 
 from headless.analysis.registry import analysis
 from headless.analysis.session import Session
 from headless.analysis.sources import ISOTROPY
+from headless.analysis.states import moments
+from headless.analysis.states.accumulators import FIRST, REST, Statistics
 from headless.geometry import anisotropy as mean_cosine
 from headless.geometry.isotropy import isoscore, partition_isotropy
 

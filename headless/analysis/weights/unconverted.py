@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from headless.analysis.families import backbone_of
 from headless.analysis.finding import Finding
+from headless.analysis.states.families import backbone_of
 from headless.analysis.weights_bulk import noise_finding
 from headless.analysis.weights_gains import gains_finding, norms_of
 from headless.analysis.weights_heads import circuits_finding, circuits_of
@@ -28,7 +28,7 @@ def weight_findings(
     50,000 rows: every matrix is decomposed twice, with its entries as they are and shuffled.
 
     Args:
-        backbone: of a family in `headless.analysis.families`, or a model that has one; its
+        backbone: of a family in `headless.analysis.states.families`, or a model that has one; its
             weights are only read, on the device where they are.
         head: the LM head's weight [V, D], where there is one; looked at if it is not the
             embedding table.

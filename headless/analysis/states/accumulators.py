@@ -33,7 +33,7 @@ def histogram_edges() -> np.ndarray:
 
 @dataclass  # torchmetrics looks into it, which it does not do with a frozen one
 class Statistics:
-    """What was accumulated at a point; see the functions of `headless.analysis.moments`.
+    """What was accumulated at a point; see the functions of `headless.analysis.states.moments`.
 
     Args:
         count_G: states.

@@ -29,7 +29,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from torch import Tensor, nn
 
-from headless.analysis.families import Family, backbone_of, family_of, input_width
+from headless.analysis.states.families import Family, backbone_of, family_of, input_width
 from headless.errors import HeadlessError
 from headless.models.backbone import blocks
 

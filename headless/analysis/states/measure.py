@@ -13,14 +13,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from headless.analysis.accumulators import (
+from headless.analysis.states.accumulators import (
     EDGES,
     EXAMPLE,
     StateStatistics,
     Statistics,
     release_scratch,
 )
-from headless.analysis.capture import (
+from headless.analysis.states.capture import (
     INNER,
     Point,
     backbone_of,
@@ -29,7 +29,7 @@ from headless.analysis.capture import (
     points_of,
     width_of,
 )
-from headless.analysis.families import family_of
+from headless.analysis.states.families import family_of
 from headless.errors import HeadlessError
 from headless.pages.numbers import compact
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headless.analysis.accumulators import REST, Statistics
+from headless.analysis.states.accumulators import REST, Statistics, histogram_edges
 
 
 def mean(s: Statistics, group: int = REST) -> Tensor:
@@ -100,3 +100,27 @@ def variance_shares(s: Statistics) -> dict[str, float]:
     position = (by_position - a) / (1 - a)
     context = (by_sequence / b - (1 - position) * t) / (1 - t)
     return {"position": position, "context": context, "rest": 1 - position - context}
+
+
+# Of a histogram. Inside a bin (2 % wide, 2e-5 near zero) values are taken to be spread evenly.
+
+
+def shares_below(histogram: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """The share of values below each x.
+
+    Args:
+        histogram: counts between `histogram_edges`.
+        x: any numbers; values exactly at x may count on either side.
+    """
+    below = np.concatenate([[0.0], np.cumsum(histogram)])
+    return np.interp(x, histogram_edges(), below) / below[-1]
+
+
+def values_of(histogram: np.ndarray, count: int) -> np.ndarray:
+    """As many values with this histogram: its quantiles, ascending [count], float64."""
+    below = np.concatenate([[0.0], np.cumsum(histogram)])
+    wanted = (np.arange(count) + 0.5) / count * below[-1]
+    bins = np.searchsorted(below, wanted) - 1
+    edges = histogram_edges()
+    inside = (wanted - below[bins]) / histogram[bins]
+    return edges[bins] + inside * (edges[bins + 1] - edges[bins])
