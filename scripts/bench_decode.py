@@ -24,7 +24,7 @@ from benchmarking import interleaved, ratio, summary, write
 from torch import Tensor, nn
 
 from headless.downstream.retrieval.decoder import FaissHead
-from headless.downstream.retrieval.indexes import VectorIndex
+from headless.downstream.retrieval.indexes import Search, VectorIndex
 
 BATCHES = (1, 64)
 LIFT = 10.0  # of a query towards its own row, and of its noise
@@ -89,10 +89,10 @@ def synthetic(case: Case, queries: int, seed: int = 0) -> Problem:
 
 def real(place: str, data: Path, queries: int) -> Problem:
     """A model's output head, and its hidden states on a validation text."""
-    from headless.downstream.loading import load_language_model
-    from headless.downstream.retrieval.windows import open_for, read_windows, window_length
+    from headless.downstream.loading import load
+    from headless.downstream.retrieval.store import open_for, read_windows, window_length
 
-    lm = load_language_model(place)
+    lm = load(place, needs_head=True)
     _, stream = open_for(lm, data, "validation")
     tokens = min(queries, len(stream) - 1)
     windows = read_windows(lm, stream, tokens, window_length(lm), scored=False)
@@ -114,7 +114,7 @@ def exact_best(linear: nn.Linear, hidden_QD: Tensor) -> Tensor:
 def built(linear: nn.Linear, kind: str) -> tuple[FaissHead, dict[str, float]]:
     """An index, and what it took."""
     begin = time.perf_counter()
-    head = FaissHead.from_linear(linear, kind, k=1, device="cpu")  # type: ignore[arg-type]
+    head = FaissHead(linear, Search(kind, device="cpu"), k=1)  # type: ignore[arg-type]
     seconds = time.perf_counter() - begin
     return head, {"build_s": seconds, "index_mib": head.index.nbytes / 2**20}
 

@@ -206,12 +206,12 @@ def open_subject(
     from headless.analysis.text import LONGEST, length_for, take_text
     from headless.data.stream import open_dataset
     from headless.data.tokenizer import load_tokenizer, same_ids
-    from headless.downstream.loading import load_model
+    from headless.downstream.loading import load
     from headless.models.backbone import embedding_table
     from headless.runs.directory import RunDirectory
     from headless.training.hugging_face import unfold
 
-    lm = load_model(model, device=device, trust_remote_code=trust_remote_code)
+    lm = load(model, device=device, trust_remote_code=trust_remote_code)
     folded = unfold(lm.model)
     backbone: Any = lm.model.base_model
     trained = LONGEST

@@ -86,14 +86,15 @@ def evaluate(
     from headless.downstream.evaluation.run import check_kinds
     from headless.downstream.evaluation.run import evaluate as evaluate_items
     from headless.downstream.evaluation.scorer import Options
-    from headless.downstream.loading import load_language_model
+    from headless.downstream.loading import load
 
-    loaded = load_language_model(
+    loaded = load(
         model,
         head=head,
         device=device,
         dtype=getattr(torch, dtype),
         trust_remote_code=trust_remote_code,
+        needs_head=True,
     )
     check_kinds(loaded, parsed)
     step = checkpoint_step(model)

@@ -151,7 +151,7 @@ def prepare(options: dict[str, Any]) -> "Finetuning":
     from headless.downstream.classification.data import Source, read_task
     from headless.downstream.classification.module import Recipe
     from headless.downstream.classification.run import Finetuning
-    from headless.downstream.loading import load_encoder
+    from headless.downstream.loading import load
 
     recipe = Recipe(**{f.name: options[f.name] for f in fields(Recipe)})
     task = task_of(options)
@@ -160,7 +160,7 @@ def prepare(options: dict[str, Any]) -> "Finetuning":
         place = f"{task.dataset}:{task.config}" if task.config else str(task.dataset)
     chosen = {f.name: options[f.name] for f in fields(Source) if f.name != "data"}
     text = read_task(task, Source(place, **chosen))
-    encoder = load_encoder(options["model"], trust_remote_code=options["trust_remote_code"])
+    encoder = load(options["model"], head=None, trust_remote_code=options["trust_remote_code"])
     return Finetuning(encoder, task, text, recipe, options["max_length"])
 
 

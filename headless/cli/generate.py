@@ -51,13 +51,19 @@ def generate(
     Raises:
         HeadlessError: no such model, a value out of its range, an output that exists.
     """
-    from headless.downstream.generate import Sampling
-    from headless.downstream.loading import load_language_model
+    from headless.downstream.language_model import Sampling
+    from headless.downstream.loading import load
 
     if output is not None and output.exists() and not overwrite:
         raise HeadlessError(f"{output} exists: replace it with --overwrite true, or name another")
     sampling = Sampling(max_new_tokens, temperature, top_k, top_p, seed)
-    lm = load_language_model(model, head=head, device=device, trust_remote_code=trust_remote_code)
+    lm = load(
+        model,
+        head=head,
+        device=device,
+        trust_remote_code=trust_remote_code,
+        needs_head=True,
+    )
     prompts = [prompt] if isinstance(prompt, str) else prompt
     write = _filler(lm) if lm.task == "masked" else _continuer(lm, sampling, decoder, index)
     records = []
@@ -75,30 +81,24 @@ def generate(
 def _continuer(lm: Any, sampling: Any, decoder: str, index: Any) -> Any:
     from transformers import TextStreamer
 
-    from headless.downstream.generate import continue_prompt
-
     if decoder == "faiss":
-        from headless.downstream.retrieval.decoder import FaissHead, continue_with_index
+        from headless.downstream.retrieval.decoder import FaissHead, check_linear
 
-        head = FaissHead.from_linear(
-            lm.model.get_output_embeddings(), kind=index, k=sampling.top_k or 64
-        )
+        check_linear(lm)
+        head = FaissHead(lm.model.get_output_embeddings(), index, sampling.top_k or 64)
+        lm.model.set_output_embeddings(head)
 
     def write(prompt: str) -> dict[str, Any]:
         streamer = TextStreamer(lm.tokenizer, skip_prompt=True, skip_special_tokens=True)
         print(prompt, end="", flush=True)
-        if decoder == "faiss":
-            return {"text": continue_with_index(lm, head, prompt, sampling, streamer)}
-        return {"text": continue_prompt(lm, prompt, sampling, streamer)}
+        return {"text": lm.generate(prompt, sampling, streamer=streamer)}
 
     return write
 
 
 def _filler(lm: Any) -> Any:
-    from headless.downstream.generate import fill_masks
-
     def write(prompt: str) -> dict[str, Any]:
-        masks = fill_masks(lm, prompt)
+        masks = lm.fill_masks(prompt)
         print(prompt)
         for guesses in masks:
             print("  " + ", ".join(f"{token!r} {share:.2f}" for token, share in guesses))

@@ -1,51 +1,15 @@
 """What `headless neighbors` prints."""
 
 import math
-import sys
-import time
 from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-LINE_SECONDS = 10.0  # between two lines where nobody watches a bar
-
-
-class Display:
-    """Progress on standard error: a bar in a terminal, a line now and then in a log."""
-
-    def __init__(self, name: str) -> None:
-        console = Console(stderr=True)
-        self.name, self.live = name, console.is_terminal
-        self.bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=console,
-            disable=not self.live,
-            transient=True,
-        )
-        self.task = self.bars.add_task(escape(name), total=None)
-        self.printed = time.monotonic()
-
-    def __enter__(self) -> "Display":
-        self.bars.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.bars.stop()
-
-    def report(self, done: int, total: int) -> None:
-        """How many of them are done."""
-        self.bars.update(self.task, completed=done, total=total)
-        if not self.live and time.monotonic() - self.printed >= LINE_SECONDS:
-            self.printed = time.monotonic()
-            print(f"{self.name}: {done:,} of {total:,}", file=sys.stderr, flush=True)
+from headless.downstream.options import NeighborOptions
 
 
 def _table(title: str, columns: Sequence[str], numbers: int) -> Table:
@@ -65,6 +29,25 @@ def _text(token: str) -> str:
 
 def _count(value: int | None) -> str:
     return "–" if value is None else f"{value:,}"
+
+
+def show(result: dict[str, Any], options: NeighborOptions) -> None:
+    """Print what `neighbors` found."""
+    title = f"{result['model']}, {result['head']} head"
+    store = result.get("store", {})
+    if "tokens" in result:
+        show_tokens(result["tokens"], f"{result['model']}, {options.table} table", options.metric)
+    elif "contexts" in result:
+        for record in result["contexts"]:
+            show_context(record, title)
+        if not any(record["likeliest"] for record in result["contexts"]):
+            name = result["model"]
+            print(f"left out: the likeliest tokens and the mixture: {name} has no LM head")
+    elif "scores" in result:
+        show_scores(result["scores"], f"{title}, {store['rows']:,} stored contexts")
+    else:
+        size = store["rows"] * (2 * store["hidden_size"] + 4) / 2**20
+        print(f"{options.store}: {store['rows']:,} contexts of {result['model']}, {size:,.1f} MiB")
 
 
 def show_tokens(records: list[dict[str, Any]], title: str, metric: str) -> None:
@@ -124,15 +107,17 @@ def _probability(token: dict[str, Any]) -> tuple[str, str]:
     return f"{token['log_probability']:.2f}", f"{math.exp(token['log_probability']):.4f}"
 
 
-def show_scores(scores: Any, title: str) -> None:
+def show_scores(scores: dict[str, Any], title: str) -> None:
     """Nats a token with and without neighbours."""
     table = _table(title, ["", "nats / token"], 1)
-    table.add_row("model", f"{scores.base_nats:.4f}")
-    table.add_row("model and neighbours", f"{scores.knn_nats:.4f}")
-    table.add_row("gain", f"{scores.gain:.4f} ± {scores.gain_error:.4f}")
+    table.add_row("model", f"{scores['base_nats']:.4f}")
+    table.add_row("model and neighbours", f"{scores['knn_nats']:.4f}")
+    table.add_row("gain", f"{scores['gain']:.4f} ± {scores['gain_error']:.4f}")
     Console().print(table)
-    how = "given" if scores.chosen_on_tokens == 0 else f"best on {scores.chosen_on_tokens:,} others"
+    chosen = scores["chosen_on_tokens"]
+    how = "given" if chosen == 0 else f"best on {chosen:,} others"
     print(
-        f"{scores.tokens:,} tokens, {scores.neighbors} neighbours, which hold {scores.covered:.1%} "
-        f"of them; λ {scores.weight:g}, temperature {scores.temperature:g} ({how})"
+        f"{scores['tokens']:,} tokens, {scores['neighbors']} neighbours, which hold "
+        f"{scores['covered']:.1%} of them; λ {scores['weight']:g}, temperature "
+        f"{scores['temperature']:g} ({how})"
     )

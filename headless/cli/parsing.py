@@ -66,16 +66,34 @@ def check_seeds(values: Mapping[str, Any]) -> None:
                 raise HeadlessError(f"{option} must be from 0 to 4294967295, got {seed}")
 
 
-def run(function: Callable[..., Any], arguments: list[str], name: str) -> Any:
-    """Parse `arguments` by the signature of `function` and call it."""
+def options_from(
+    command: str, arguments: list[str], *sources: Callable[..., Any]
+) -> dict[str, Any]:
+    """The options of a command by their names.
+
+    Args:
+        command: its name.
+        arguments: the words of a command line.
+        sources: functions and dataclasses whose parameters the options are; the docstring of the
+            first describes the command.
+    """
     parser = CommandParser(
-        prog=f"headless {name}",
-        description=(function.__doc__ or "").split("\n")[0],
+        prog=f"headless {command}",
+        description=parse(inspect.getdoc(sources[0]) or "").short_description,
         allow_abbrev=False,
     )
     parser.add_argument("--config", action="config", help="a YAML file with these options")
-    parser.add_function_arguments(function, as_group=False)
-    options: Namespace = parser.instantiate_classes(parser.parse_args(arguments))
+    for source in sources:
+        if inspect.isclass(source):
+            parser.add_class_arguments(source, as_group=False)
+        else:
+            parser.add_function_arguments(source, as_group=False)
+    options: dict[str, Any] = parser.instantiate_classes(parser.parse_args(arguments)).as_dict()
     options.pop("config", None)
     check_seeds(options)
-    return function(**options)
+    return options
+
+
+def run(function: Callable[..., Any], arguments: list[str], name: str) -> Any:
+    """Parse `arguments` by the signature of `function` and call it."""
+    return function(**options_from(name, arguments, function))

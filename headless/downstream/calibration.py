@@ -55,27 +55,21 @@ def collect(
     backbone: Any, batches: Iterable[Batch], device: str | torch.device = "cpu"
 ) -> list[tuple[Tensor, Tensor]]:
     """Hidden states [N, D] and targets [N] of each batch, rows without a target left out."""
-    found = []
+    collected = []
     for batch in batches:
         hidden_ND = hidden_states(backbone, batch["input_ids"].to(device)).flatten(0, 1)
         if (rows_N := batch.get("rows")) is not None:
             hidden_ND = hidden_ND.index_select(0, rows_N.to(device))
         targets_N = batch["targets"].flatten().to(device)
         kept_N = targets_N != IGNORE_INDEX
-        found.append((hidden_ND[kept_N], targets_N[kept_N]))
-    return found
+        collected.append((hidden_ND[kept_N], targets_N[kept_N]))
+    return collected
 
 
 def calibrate(head: LMHead, data: list[tuple[Tensor, Tensor]], max_steps: int = 30) -> Calibration:
-    """Fit on the batches with even numbers, report on those with odd ones.
+    """Fit on the batches (see `collect`) with even numbers, report on those with odd ones.
 
-    Args:
-        head: of a matrix and a bias; what is more than that is refused.
-        data: see `collect`; at least two batches.
-        max_steps: of L-BFGS; two unknowns need few.
-
-    Raises:
-        HeadlessError: too little text, or a head that has no such two numbers.
+    `max_steps` are L-BFGS's: two unknowns need few.
     """
     if head.own_excess_V is not None:
         raise HeadlessError(

@@ -21,16 +21,11 @@ from transformers import GenerationConfig
 import headless
 from headless.data.tokenizer import loads_plainly
 from headless.downstream.calibration import Calibration
-from headless.downstream.loading import (
-    UNIGRAM_FILE,
-    complete_config,
-    tokenizer_of_run,
-)
 from headless.downstream.model_card import model_card
+from headless.downstream.tokenizers import complete_config, tokenizer_of_run
 from headless.files import new_directory, refuse_to_lose
 from headless.models import modeling_headless
 from headless.models.pretrained import without_bars
-from headless.objectives import LMHead
 from headless.runs.directory import RunDirectory
 from headless.sums import write_sums
 from headless.training.hugging_face import (
@@ -44,6 +39,7 @@ from headless.training.loading import find_checkpoint, run_of
 from headless.training.module import PretrainingModule
 
 DESCRIPTION = "headless.json"
+UNIGRAM_FILE = "unigram_counts.safetensors"  # beside the weights
 CODE = "modeling_headless.py"
 OUTPUT: Any = {
     "option": "--output",
@@ -61,7 +57,7 @@ def export(
     calibration: Calibration | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Write the directory.
+    """Write the directory; returns what `headless.json` holds.
 
     Args:
         place: a run directory (its last checkpoint) or a checkpoint in one.
@@ -70,12 +66,6 @@ def export(
         dtype: of the weights on disk.
         calibration: a temperature and a bias scale to apply to the calibrated head.
         overwrite: move an export that is there aside.
-
-    Returns:
-        What `headless.json` holds.
-
-    Raises:
-        HeadlessError: no checkpoint, no such head, or an output that exists.
     """
     output = Path(output)
     check_output(output, overwrite)
@@ -85,8 +75,12 @@ def export(
     kind, lm_head = choose_head(module, head)
     if calibration is not None:
         kind, lm_head = "fitted", calibration.apply(lm_head)
-    converted = _convert(module, lm_head, dtype)
-    tokenizer = tokenizer_of_run(run, module)
+    converted = to_hugging_face(module.backbone, lm_head, embedding_VD=module.embedding_VD)
+    if dtype != torch.float32:
+        model: Any = converted.model.to(dtype)
+        error = largest_error(module.backbone, lm_head, model)
+        converted = Converted(model, converted.form, error)
+    tokenizer = tokenizer_of_run(run, module.tokenizer_sha256)
     tokenizer.model_max_length = module.sequence_length
     if module.task == "causal":  # what is generated follows the last token of a row
         tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = "left"
@@ -98,25 +92,8 @@ def export(
 
 
 def check_output(output: Path, overwrite: bool) -> None:
-    """Whether an export may be written there, before the work.
-
-    Raises:
-        HeadlessError: what is there is to stay, or is no export.
-    """
+    """Refuse, before the work, to write where something is that stays."""
     refuse_to_lose(output, overwrite=overwrite, **OUTPUT)
-
-
-def _convert(module: PretrainingModule, head: LMHead, dtype: torch.dtype) -> Converted:
-    converted = to_hugging_face(
-        module.backbone,
-        head,
-        embedding_VD=module.embedding_VD,
-    )
-    if dtype == torch.float32:
-        return converted
-    model: Any = converted.model
-    model.to(dtype)
-    return Converted(model, converted.form, largest_error(module.backbone, head, model))
 
 
 def _facts(

@@ -20,7 +20,7 @@ from transformers import (
 
 from headless.cli.main import main
 from headless.downstream.export import export
-from headless.downstream.loading import load_encoder, load_language_model
+from headless.downstream.loading import load
 from headless.errors import HeadlessError
 from headless.training.module import PretrainingModule
 
@@ -48,15 +48,15 @@ def test_an_export_is_the_run(name: str, runs: dict[str, Path], exported: dict[s
     wanted = logits_of_run(runs[name], ids_BT)
     assert float((found - wanted).abs().max() / wanted.abs().max()) <= 1e-4
     for way in (
-        load_language_model(runs[name]),
-        load_language_model(place, trust_remote_code=trust),
+        load(runs[name]),
+        load(place, trust_remote_code=trust),
     ):
         with torch.no_grad():
             logits = way.model(input_ids=ids_BT).logits.double().log_softmax(-1)
         assert float((logits - wanted).abs().max() / wanted.abs().max()) <= 1e-4
     assert (
         AutoModel.from_pretrained(place).config.model_type
-        == load_encoder(place).backbone.config.model_type
+        == load(place, head=None).model.config.model_type
     )
     text = "the king loves a crown."
     theirs = AutoTokenizer.from_pretrained(place)
@@ -129,7 +129,7 @@ def test_a_masked_model(masked_run: Path, tmp_path: Path) -> None:
     assert float((found - wanted).abs().max() / wanted.abs().max()) <= 1e-4
     tokenizer = AutoTokenizer.from_pretrained(output)
     assert (tokenizer.mask_token, tokenizer.padding_side) == ("[MASK]", "right")
-    assert load_language_model(output).task == "masked"
+    assert load(output).task == "masked"
     card = (output / "README.md").read_text()
     (line,) = [line for line in card.splitlines() if line.startswith("for name in ")]
     assert "cls.predictions.transform.dense" in line
@@ -150,7 +150,7 @@ def test_without_its_file_a_decoder_has_the_bare_head(
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
     assert "the matrix of the head" in (exported["llama"] / "README.md").read_text()
     with pytest.raises(HeadlessError, match="Python code of its own"):
-        load_language_model(exported["llama"])
+        load(exported["llama"])
 
 
 @pytest.mark.parametrize("name", ["vanilla", "llama", "gpt2"])
@@ -269,7 +269,7 @@ def test_a_pickle_where_safetensors_are_expected(exported: dict[str, Path], tmp_
     (model / "unigram_counts.safetensors").unlink()
     torch.save(weights, model / "pytorch_model.bin")
     with pytest.raises(HeadlessError, match=r"pytorch_model\.bin is a pickle"):
-        load_language_model(model)
+        load(model)
 
 
 def test_what_is_no_model(tmp_path: Path, exported: dict[str, Path]) -> None:
@@ -284,11 +284,11 @@ def test_what_is_no_model(tmp_path: Path, exported: dict[str, Path]) -> None:
         cut: "no model can be loaded",
     }.items():
         with pytest.raises(HeadlessError, match=message):
-            load_language_model(place)
+            load(place)
     with pytest.raises(HeadlessError, match="one head"):
-        load_language_model(exported["vanilla"], head="tied")
+        load(exported["vanilla"], head="tied")
     with pytest.raises(HeadlessError, match="cannot be used"):
-        load_language_model(exported["vanilla"], device="cuda:99")
+        load(exported["vanilla"], device="cuda:99")
 
 
 def test_a_run_is_read_with_the_tokenizer_that_its_checkpoint_names(
@@ -301,13 +301,13 @@ def test_a_run_is_read_with_the_tokenizer_that_its_checkpoint_names(
     vocabulary = content["model"]["vocab"]
     vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
     file.write_text(json.dumps(content))
-    for load in (
-        load_language_model,
-        load_encoder,
+    for opened in (
+        load,
+        lambda place: load(place, head=None),
         lambda place: export(place, tmp_path / "exported"),
     ):
         with pytest.raises(HeadlessError, match=r"tokenizer\.json is not the tokenizer that"):
-            load(run)
+            opened(run)
     assert not (tmp_path / "exported").exists()
 
 
@@ -320,7 +320,7 @@ def test_an_export_names_the_tokenizer_class_that_keeps_its_ids(train: Any, tmp_
     text = "In 1812 the king's  crown"
     truth = Tokenizer.from_file(str(run / "tokenizer/tokenizer.json")).encode(text).ids
     assert PreTrainedTokenizerFast.from_pretrained(output).encode(text) == truth
-    assert load_language_model(output).tokenizer.encode(text) == truth
+    assert load(output).tokenizer.encode(text) == truth
 
 
 def test_what_is_no_export_is_never_moved(
@@ -365,8 +365,8 @@ def test_an_export_is_held_to_its_checksums(
     raw = bytearray((copy / name).read_bytes())
     raw[-100] ^= 1
     (copy / name).write_bytes(raw)
-    for load in (load_language_model, load_encoder):
+    for head in ("auto", None):
         with pytest.raises(HeadlessError, match=f"{name} is not what .*SHA256SUMS says"):
-            load(copy)
+            load(copy, head=head)  # type: ignore[arg-type]
     (copy / name).write_bytes((exported["headless"] / name).read_bytes())
-    assert load_language_model(copy).name == "copy"
+    assert load(copy).name == "copy"

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from headless.cli.main import main
-from headless.downstream.generate import Sampling, continue_prompt
-from headless.downstream.loading import load_language_model
+from headless.downstream.language_model import Sampling
+from headless.downstream.loading import load
 from headless.errors import HeadlessError
 from headless.training.module import PretrainingModule
 
@@ -22,7 +22,7 @@ def generate(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 def test_greedy_is_the_likeliest_token_of_the_runs_own_head(
     name: str, runs: dict[str, Path]
 ) -> None:
-    lm = load_language_model(runs[name])
+    lm = load(runs[name])
     module = PretrainingModule.from_checkpoint(runs[name])
     ids = lm.tokenizer.encode("the king")
     wanted = torch.tensor([ids])
@@ -30,7 +30,7 @@ def test_greedy_is_the_likeliest_token_of_the_runs_own_head(
         for _ in range(12):  # the whole sequence again each time: no cache
             best = module(wanted)[:, -1].double().argmax(-1, keepdim=True)
             wanted = torch.cat([wanted, best], dim=1)
-    text = continue_prompt(lm, "the king", Sampling(12, temperature=0))
+    text = lm.generate("the king", Sampling(12, temperature=0))
     assert text == lm.tokenizer.decode(wanted[0, len(ids) :], skip_special_tokens=True)
 
 
@@ -61,11 +61,11 @@ def test_every_one_of_several_prompts_is_continued(
 
 
 def test_the_seed_decides_and_prompts_do_not_disturb_each_other(runs: dict[str, Path]) -> None:
-    lm = load_language_model(runs["headless"])
+    lm = load(runs["headless"])
     before = torch.get_rng_state()
-    first, second = (continue_prompt(lm, "the king", Sampling(20, seed=s)) for s in (1, 2))
+    first, second = (lm.generate("the king", Sampling(20, seed=s)) for s in (1, 2))
     assert first != second
-    assert continue_prompt(lm, "the king", Sampling(20, seed=1)) == first
+    assert lm.generate("the king", Sampling(20, seed=1)) == first
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -77,13 +77,13 @@ def test_the_head_makes_a_difference(
 
 
 def test_it_stops_where_the_positions_end(runs: dict[str, Path]) -> None:
-    lm = load_language_model(runs["vanilla"])
+    lm = load(runs["vanilla"])
     prompt = "the king loves a crown. " * 2
     room = 32 - len(lm.tokenizer.encode(prompt))
-    text = continue_prompt(lm, prompt, Sampling(500, temperature=0))
+    text = lm.generate(prompt, Sampling(500, temperature=0))
     assert 0 < len(lm.tokenizer.encode(text)) <= room + 2
     with pytest.raises(HeadlessError, match="the model 32 positions"):
-        continue_prompt(lm, prompt * 9, Sampling(5))
+        lm.generate(prompt * 9, Sampling(5))
 
 
 def test_an_empty_prompt_begins_a_document(

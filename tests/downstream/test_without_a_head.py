@@ -18,8 +18,7 @@ from headless.analysis.twin import ask_twin
 from headless.cli.analyze import open_subject
 from headless.cli.main import main
 from headless.data.stream import open_dataset
-from headless.downstream.loading import load_language_model, load_model
-from headless.downstream.retrieval.tokens import token_table
+from headless.downstream.loading import load
 from headless.errors import HeadlessError
 from headless.models.pretrained import is_bare, transformer_of
 
@@ -125,9 +124,9 @@ def test_an_export_loaded_without_its_head(
         main(["export", "--checkpoint", str(tmp_path / "runs/run"), "--output", str(export)]) == 0
     )
     AutoModel.from_pretrained(export).save_pretrained(again)
-    lm = load_model(again)
+    lm = load(again)
     assert not lm.has_head
-    wanted = load_language_model(tmp_path / "runs/run")
+    wanted = load(tmp_path / "runs/run")
     ids = torch.arange(12)[None]
     with torch.no_grad():
         ours = lm.model(input_ids=ids).last_hidden_state
@@ -165,7 +164,7 @@ def test_an_export_with_a_folded_head_has_the_states_that_were_trained(
             assert found.scalars[f"anisotropy/{name}"] == pytest.approx(value, abs=1e-4), name
         assert "anisotropy/head" not in found.scalars
     with pytest.raises(HeadlessError, match="name the run for the rows that were trained"):
-        token_table(load_model(export), "output")
+        load(export).table("output")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -173,17 +172,17 @@ def test_no_head_is_made_up(family: str, bare: Callable[..., Path]) -> None:
     """A class with a head would tie one, or draw one, and score with it."""
     place = str(bare(family))
     with pytest.raises(HeadlessError, match=r"without an LM head.* no logits"):
-        load_language_model(place)
+        load(place, needs_head=True)
     if family == "bert":  # its head is more than its embeddings
         with pytest.raises(HeadlessError, match="without an LM head"):
-            load_language_model(place, head="tied")
+            load(place, head="tied")
         return
-    lm = load_language_model(place, head="tied")
+    lm = load(place, head="tied")
     assert lm.head == "tied"
     table = lm.model.get_input_embeddings().weight  # type: ignore[operator]
     assert lm.model.get_output_embeddings().weight is table  # type: ignore[operator]
     with pytest.raises(HeadlessError, match="leave out --head"):
-        load_language_model(place, head="calibrated")
+        load(place, head="calibrated")
 
 
 def test_a_model_with_a_head_keeps_it(dataset: Path, tmp_path: Path) -> None:
@@ -193,7 +192,7 @@ def test_a_model_with_a_head_keeps_it(dataset: Path, tmp_path: Path) -> None:
         assert not is_bare(model.config)
         model.save_pretrained(tmp_path / family)
         shutil.copytree(dataset / "tokenizer", tmp_path / family, dirs_exist_ok=True)
-        assert load_model(tmp_path / family).head == "own"
+        assert load(tmp_path / family).head == "own"
 
 
 def sentence_encoder(bare: Callable[..., Path], layout: str) -> Path:
@@ -222,7 +221,7 @@ def sentence_encoder(bare: Callable[..., Path], layout: str) -> Path:
 @pytest.mark.parametrize("layout", ["", "0_Transformer"])
 def test_a_sentence_encoder(layout: str, bare: Callable[..., Path]) -> None:
     place = sentence_encoder(bare, layout)
-    lm = load_model(place)
+    lm = load(place)
     assert (lm.has_head, lm.task, lm.name) == (False, "masked", "encoder")
     findings, _ = analyze(session_of(place, None), select(["weights"]))
     assert findings

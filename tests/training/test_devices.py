@@ -12,7 +12,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from headless.downstream.classification.module import Recipe
 from headless.downstream.classification.run import Finetuning
-from headless.downstream.loading import load_language_model
+from headless.downstream.loading import load
 from headless.errors import HeadlessError
 from headless.training.assembly import build
 
@@ -49,4 +49,4 @@ def test_a_model_that_is_read_is_not_put_there(tmp_path, run_arguments) -> None:
         tmp_path / "model"
     )
     with pytest.raises(HeadlessError, match="'mps' cannot be used: .* no float64.* take cpu"):
-        load_language_model(tmp_path / "model", device="mps")
+        load(tmp_path / "model", device="mps")

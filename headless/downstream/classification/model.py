@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
 from headless.downstream.classification.encoding import Batch, TextEncoder, collate
-from headless.downstream.loading import load_tokenizer_of
+from headless.downstream.tokenizers import load_tokenizer_of
 from headless.errors import HeadlessError
 from headless.files import new_directory, write_text
 from headless.models.pretrained import as_backbone

@@ -33,7 +33,7 @@ from headless.downstream.classification.module import (
 )
 from headless.downstream.classification.scores import baseline, choose_metrics, score
 from headless.downstream.classification.tasks import TextTask
-from headless.downstream.loading import Encoder
+from headless.downstream.language_model import LanguageModel
 from headless.errors import HeadlessError
 from headless.training.devices import choose_accelerator
 
@@ -80,21 +80,21 @@ class Finetuning:
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder: LanguageModel,
         task: TextTask,
         text: LabelledText,
         recipe: Recipe,
         max_length: int | None = None,
     ) -> None:
         if recipe.lr is None:
-            recipe = replace(recipe, lr=fitting_rate(encoder.backbone, recipe.mode))
+            recipe = replace(recipe, lr=fitting_rate(encoder.model, recipe.mode))
         self.encoder, self.task, self.text, self.recipe = encoder, task, text, recipe
         num_classes = len(text.classes)
         self.metrics = choose_metrics(
             task.metrics, num_classes=num_classes, regression=task.regression
         )
-        self.max_length = text_length(encoder.backbone, encoder.tokenizer, max_length)
-        encode = TextEncoder(encoder.tokenizer, self.max_length, wants_segments(encoder.backbone))
+        self.max_length = text_length(encoder.model, encoder.tokenizer, max_length)
+        encode = TextEncoder(encoder.tokenizer, self.max_length, wants_segments(encoder.model))
         self.center = _center(text.splits["train"]) if task.regression else (0.0, 1.0)
         self.labels = {name: self._labels(part) for name, part in text.splits.items()}
         self.examples: dict[str, list[Any]] = {}
@@ -124,7 +124,7 @@ class Finetuning:
         """A fresh classifier, by torch's random numbers, on a copy of the backbone."""
         probe = self.recipe.mode == "probe"
         return TextClassifier(
-            self.encoder.backbone if probe else copy.deepcopy(self.encoder.backbone),
+            self.encoder.model if probe else copy.deepcopy(self.encoder.model),
             len(self.text.classes) or 1,
             self.recipe.pooling_for(self.encoder.task),
             dropout=self.recipe.dropout,

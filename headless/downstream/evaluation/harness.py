@@ -19,7 +19,7 @@ from headless.downstream.evaluation.encoding import longest_input
 from headless.downstream.evaluation.run import check_kinds, versions
 from headless.downstream.evaluation.scorer import Options
 from headless.downstream.evaluation.tasks import Task, digest
-from headless.downstream.loading import LanguageModel
+from headless.downstream.language_model import LanguageModel
 from headless.errors import HeadlessError
 from headless.runs.evaluations import Evaluation
 

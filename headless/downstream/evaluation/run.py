@@ -12,7 +12,7 @@ from headless.downstream.evaluation.kinds import OUTCOMES
 from headless.downstream.evaluation.likelihood import Progress
 from headless.downstream.evaluation.scorer import Options, Scorer
 from headless.downstream.evaluation.tasks import Items, Task
-from headless.downstream.loading import LanguageModel
+from headless.downstream.language_model import LanguageModel
 from headless.errors import HeadlessError
 from headless.runs.evaluations import Evaluation
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from headless.downstream.evaluation.encoding import continuation_row, encode_pair, longest_input
 from headless.downstream.evaluation.likelihood import Progress, Row, Score, score_rows
-from headless.downstream.loading import LanguageModel
+from headless.downstream.language_model import LanguageModel
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ whose next token is v, d² the squared distance of hidden states.
 Temperatures are given in units of a store's spread (the mean squared distance of its keys from
 their mean), so that one number means the same for models whose hidden states differ in length.
 
-Shapes: Q queries, k neighbours.
+Shapes: Q queries, k neighbours, R temperatures.
 """
 
 from collections.abc import Iterator
@@ -15,15 +15,38 @@ from pathlib import Path
 import numpy as np
 
 from headless.data.stream import tokens_file
-from headless.downstream.loading import LanguageModel
+from headless.downstream.language_model import LanguageModel
 from headless.downstream.retrieval.indexes import Progress, VectorIndex
-from headless.downstream.retrieval.store import HiddenStore
-from headless.downstream.retrieval.windows import Window, open_for, read_windows
+from headless.downstream.retrieval.store import HiddenStore, Window, open_for, read_windows
 from headless.errors import HeadlessError
 
 TEMPERATURES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # that are tried
 WEIGHTS = tuple(n / 20 for n in range(20))  # λ that are tried: 0, 0.05, ..., 0.95
 QUERIES = 1024  # that are searched at a time, about
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """How neighbours and model are mixed.
+
+    Args:
+        neighbors: how many stored contexts vote on the next token.
+        weight: their share λ; None: the best of `WEIGHTS` on half of a text, 0.25 for a context.
+        temperature: of softmax(-distance²), in units of the store's spread; None: the best of
+            `TEMPERATURES` on half of a text, 0.05 for a context.
+    """
+
+    neighbors: int = 256
+    weight: float | None = None
+    temperature: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.weight is not None and not 0 <= self.weight < 1:
+            raise HeadlessError(f"knn_weight must be in [0, 1), got {self.weight}")
+        if self.temperature is not None and not self.temperature > 0:
+            raise HeadlessError(f"knn_temperature must be positive, got {self.temperature}")
+        if self.neighbors < 1:
+            raise HeadlessError(f"knn_neighbors must be at least 1, got {self.neighbors}")
 
 
 @dataclass(frozen=True)
@@ -69,11 +92,10 @@ def neighbor_weights(distances_Qk: np.ndarray, tau: float) -> np.ndarray:
 
 def knn_distribution(distances_k: np.ndarray, values_k: np.ndarray, tau: float) -> dict[int, float]:
     """p_kNN of one context: token to probability, the likeliest first."""
-    shares: dict[int, float] = {}
-    weights_k = neighbor_weights(distances_k[None], tau)[0]
-    for value, weight in zip(values_k.tolist(), weights_k.tolist(), strict=True):
-        shares[value] = shares.get(value, 0.0) + weight
-    return dict(sorted(shares.items(), key=lambda item: -item[1]))
+    tokens, place_k = np.unique(values_k, return_inverse=True)
+    shares = np.bincount(place_k, weights=neighbor_weights(distances_k[None], tau)[0])
+    pairs = zip(tokens.tolist(), shares.tolist(), strict=True)
+    return dict(sorted(pairs, key=lambda item: -item[1]))
 
 
 def knn_probability(
@@ -85,28 +107,8 @@ def knn_probability(
 
 
 def mixture_nats(base_log_Q: np.ndarray, knn_Q: np.ndarray, weight: float) -> np.ndarray:
-    """-log(λ p_kNN + (1 - λ) p_model): float64 [Q].
-
-    Args:
-        base_log_Q: log p_model of the targets.
-        knn_Q: p_kNN of the targets.
-        weight: λ in [0, 1).
-    """
+    """-log(λ p_kNN + (1 - λ) p_model) of each target, whose log p_model is given: float64 [Q]."""
     return -np.log(weight * knn_Q + (1.0 - weight) * np.exp(base_log_Q.astype(np.float64)))
-
-
-def check_numbers(weight: float | None, temperature: float | None, neighbors: int) -> None:
-    """Refuse values out of their range.
-
-    Raises:
-        HeadlessError: one is.
-    """
-    if weight is not None and not 0 <= weight < 1:
-        raise HeadlessError(f"knn_weight must be in [0, 1), got {weight}")
-    if temperature is not None and not temperature > 0:
-        raise HeadlessError(f"knn_temperature must be positive, got {temperature}")
-    if neighbors < 1:
-        raise HeadlessError(f"knn_neighbors must be at least 1, got {neighbors}")
 
 
 def knn_lm_scores(
@@ -114,12 +116,10 @@ def knn_lm_scores(
     store: HiddenStore,
     index: VectorIndex,
     data: Path | str,
+    mixture: Mixture | None = None,
     *,
     split: str = "validation",
     limit: int | None = None,
-    neighbors: int = 256,
-    weight: float | None = None,
-    temperature: float | None = None,
     progress: Progress = lambda done, total: None,
 ) -> KnnScores:
     """Whether neighbours help a model on a text that the store does not hold.
@@ -129,18 +129,12 @@ def knn_lm_scores(
         store: see `headless.downstream.retrieval.store`.
         index: of the store's keys.
         data: a prepared dataset of the model's tokenizer.
+        mixture: None: λ and temperature are chosen.
         split: of the dataset.
         limit: only the first so many tokens.
-        neighbors: k.
-        weight: λ; None: the best of `WEIGHTS` on half of the text.
-        temperature: in units of the store's spread; None: the best of `TEMPERATURES`.
         progress: gets tokens that are scored and tokens in all.
-
-    Raises:
-        HeadlessError: a dataset that does not fit, the text of the store itself, too little text,
-            or a value out of its range.
     """
-    check_numbers(weight, temperature, neighbors)
+    mixture = mixture or Mixture()
     if limit is not None and limit < 1:
         raise HeadlessError(f"limit must be at least 1, got {limit}")
     dataset, stream = open_for(lm, data, split)
@@ -152,55 +146,46 @@ def knn_lm_scores(
     length = store.manifest.context_length
     total = min(len(stream) - 1, limit or len(stream))
     windows = read_windows(lm, stream, total, length, scored=True)
-    temperatures = TEMPERATURES if temperature is None else (temperature,)
-    base, covered, number, done = [], [], [], 0
-    knn: list[np.ndarray] = []  # of [temperatures, n]
+    temperatures = TEMPERATURES if mixture.temperature is None else (mixture.temperature,)
+    weights = WEIGHTS if mixture.weight is None else (mixture.weight,)
+    parts, sizes = [], []  # log p_model, whether covered, p_kNN at each temperature: [2 + R, q]
     for group in _groups(windows):
         targets_Q = np.concatenate([w.targets_n.numpy() for w in group])
         queries_QD = np.concatenate([w.hidden_nD.numpy() for w in group])
-        distances_Qk, ids_Qk = index.search(queries_QD, neighbors)
+        base_Q = np.concatenate([w.log_probability_n.numpy() for w in group])  # type: ignore[union-attr]
+        distances_Qk, ids_Qk = index.search(queries_QD, mixture.neighbors)
         values_Qk = np.where(ids_Qk < 0, -1, store.values_N[ids_Qk])
+        covered_Q = (values_Qk == targets_Q[:, None]).any(axis=1)
         taus = [t * store.manifest.spread for t in temperatures]
-        knn.append(
-            np.stack([knn_probability(distances_Qk, values_Qk, targets_Q, tau) for tau in taus])
-        )
-        base += [w.log_probability_n.numpy() for w in group if w.log_probability_n is not None]
-        covered.append((values_Qk == targets_Q[:, None]).any(axis=1))
-        number += [len(w.targets_n) for w in group]
-        done += len(targets_Q)
-        progress(done, total)
-    window_Q = np.repeat(np.arange(len(number)), number)
-    if len(number) < 4:
+        knn = [knn_probability(distances_Qk, values_Qk, targets_Q, tau) for tau in taus]
+        parts.append(np.stack([base_Q.astype(np.float64), covered_Q, *knn]))
+        sizes += [len(w.targets_n) for w in group]
+        progress(sum(sizes), total)
+    if len(sizes) < 4:
         raise HeadlessError(
-            f"{total} tokens are {len(number)} windows of {length}, too few to choose on one half "
+            f"{total} tokens are {len(sizes)} windows of {length}, too few to choose on one half "
             "and report on the other: evaluate on more text"
         )
-    base_Q, knn_TQ, covered_Q = (
-        np.concatenate(base),
-        np.concatenate(knn, 1),
-        np.concatenate(covered),
+    window_Q = np.repeat(np.arange(len(sizes)), sizes)
+    choose, report = (np.concatenate(parts, 1)[:, window_Q % 2 == n] for n in (0, 1))
+    _, weight, best = min(
+        (float(mixture_nats(choose[0], knn_Q, weight).mean()), weight, t)
+        for t, knn_Q in enumerate(choose[2:])
+        for weight in weights
     )
-    choose_Q, report_Q = window_Q % 2 == 0, window_Q % 2 == 1
-    weights = WEIGHTS if weight is None else (weight,)
-    _, best_weight, best = min(
-        (float(mixture_nats(base_Q[choose_Q], knn_TQ[t, choose_Q], w).mean()), w, t)
-        for t in range(len(temperatures))
-        for w in weights
-    )
-    knn_nats_Q = mixture_nats(base_Q[report_Q], knn_TQ[best, report_Q], best_weight)
-    base_nats_Q = -base_Q[report_Q].astype(np.float64)
-    gain_Q = base_nats_Q - knn_nats_Q
+    knn_nats_Q = mixture_nats(report[0], report[2 + best], weight)
+    gain_Q = -report[0] - knn_nats_Q
     return KnnScores(
-        base_nats=float(base_nats_Q.mean()),
+        base_nats=float(-report[0].mean()),
         knn_nats=float(knn_nats_Q.mean()),
         gain=float(gain_Q.mean()),
-        gain_error=_error_of_mean(gain_Q, window_Q[report_Q]),
-        weight=best_weight,
+        gain_error=_error_of_mean(gain_Q, window_Q[window_Q % 2 == 1]),
+        weight=weight,
         temperature=temperatures[best],
-        neighbors=min(neighbors, len(store.values_N)),
-        covered=float(covered_Q[report_Q].mean()),
-        tokens=int(report_Q.sum()),
-        chosen_on_tokens=0 if len(temperatures) * len(weights) == 1 else int(choose_Q.sum()),
+        neighbors=min(mixture.neighbors, len(store.values_N)),
+        covered=float(report[1].mean()),
+        tokens=report.shape[1],
+        chosen_on_tokens=0 if len(temperatures) * len(weights) == 1 else choose.shape[1],
     )
 
 

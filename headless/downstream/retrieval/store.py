@@ -8,7 +8,11 @@ values.npy       the token that followed each, int32 [N]
 The rows are consecutive: row n is the state that predicted token n + 1 of the split, so that the
 values are the text itself.
 
-Shapes: N rows, D hidden size.
+Text is read in windows. A window's first half is context that the window before has scored, so
+that every token but the stream's first is predicted once, from at least half a window of what
+stands before it (where the stream has it).
+
+Shapes: N rows, D hidden size, V vocabulary; B windows of T tokens, n positions that each adds.
 """
 
 import hashlib
@@ -16,28 +20,110 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from headless.data.stream import tokens_file
-from headless.downstream.loading import LanguageModel
-from headless.downstream.retrieval.indexes import Progress, VectorIndex, automatic_kind
-from headless.downstream.retrieval.library import Device, Kind
-from headless.downstream.retrieval.windows import open_for, read_windows, window_length
+from headless.data.stream import TokenDataset, TokenStream, open_dataset, tokens_file
+from headless.data.tokenizer import load_tokenizer, same_ids
+from headless.downstream.language_model import LanguageModel
+from headless.downstream.retrieval.indexes import Progress, Search, VectorIndex, automatic_kind
 from headless.errors import HeadlessError
 from headless.files import new_directory, refuse_to_lose, write_text
 
 FORMAT = 1
 MANIFEST, KEYS, VALUES = "manifest.json", "keys.npy", "values.npy"
-METRIC = "l2"  # squared distances, as in Khandelwal et al.
 PLACE: Any = {
     "option": "--store",
     "is_ours": lambda path: (path / MANIFEST).is_file() and (path / KEYS).is_file(),
     "kind": "store",
 }
+LONGEST = 1024  # tokens of a window, where the model has more positions
+BATCH_TOKENS = 2048  # of windows at a time
+
+
+class Window(NamedTuple):
+    """What one window adds. The model's log-probabilities where they are wanted."""
+
+    hidden_nD: Tensor  # float32, on the CPU
+    targets_n: Tensor  # long: the token that follows each position
+    log_probability_n: Tensor | None  # float32: of those tokens
+
+
+def window_length(lm: LanguageModel, context_length: int | None = None) -> int:
+    """Tokens of a window."""
+    positions = getattr(lm.model.config, "max_position_embeddings", None)
+    if context_length is None:
+        return min(positions or LONGEST, LONGEST)
+    if context_length < 2 or context_length > (positions or context_length):
+        most = f" and at most the model's {positions}" if positions else ""
+        raise HeadlessError(f"context_length must be at least 2{most}, got {context_length}")
+    return context_length
+
+
+def open_for(lm: LanguageModel, path: Any, split: str) -> tuple[TokenDataset, TokenStream]:
+    """A prepared dataset that a causal model can read."""
+    if lm.task != "causal":
+        raise HeadlessError(
+            f"{lm.name} is a masked model: contexts with a next token need a causal one"
+        )
+    dataset = open_dataset(path)
+    if not same_ids(load_tokenizer(str(dataset.tokenizer_path)), lm.tokenizer):
+        raise HeadlessError(
+            f"{path} was prepared with another tokenizer than that of {lm.name}: prepare it with "
+            f"--tokenizer {lm.directory / 'tokenizer' if lm.directory else lm.place}"
+        )
+    stream = dataset.split(split)
+    if len(stream) < 2:
+        raise HeadlessError(f"the {split} split of {path} has no token to predict")
+    return dataset, stream
+
+
+@torch.no_grad()
+def read_windows(
+    lm: LanguageModel, stream: TokenStream, num_tokens: int, length: int, *, scored: bool
+) -> Iterator[Window]:
+    """The first `num_tokens` predictions of a stream of more tokens than that, in its order.
+
+    Args:
+        lm: a causal model.
+        stream: see above.
+        num_tokens: see above.
+        length: T, tokens of a window.
+        scored: whether log-probabilities are wanted, which takes the whole vocabulary.
+    """
+    step = max(1, length // 2)
+    # The first window adds all of its positions, each later one its last `step`.
+    ends = [min(length, num_tokens)]
+    while ends[-1] < num_tokens:
+        ends.append(min(ends[-1] + step, num_tokens))
+    spans = [
+        (max(0, end - length), start, end) for start, end in zip([0, *ends], ends, strict=False)
+    ]
+    size = max(1, BATCH_TOKENS // length)
+    for first in range(0, len(spans), size):
+        batch = spans[first : first + size]
+        pieces = [
+            torch.from_numpy(stream[begin : end + 1].astype(np.int64)) for begin, _, end in batch
+        ]
+        # Filled up behind, where a causal model does not look.
+        ids_BT = torch.nn.utils.rnn.pad_sequence(
+            [piece[:-1] for piece in pieces], True, lm.tokenizer.pad_token_id
+        )
+        hidden_BTD, logits_BTV = lm.last_states(ids_BT, with_logits=scored)
+        for row, (piece, (begin, start, end)) in enumerate(zip(pieces, batch, strict=True)):
+            new = slice(start - begin, end - begin)
+            targets_n = piece[1:][new]
+            log_probability_n = None
+            if logits_BTV is not None:
+                logits_nV = logits_BTV[row, new].float()
+                chosen_n = logits_nV.gather(1, targets_n.to(logits_nV.device)[:, None])[:, 0]
+                log_probability_n = (chosen_n - logits_nV.logsumexp(dim=-1)).cpu()
+            yield Window(hidden_BTD[row, new].float().cpu(), targets_n, log_probability_n)
 
 
 @dataclass(frozen=True)
@@ -46,7 +132,7 @@ class StoreManifest:
 
     Args:
         format: of the directory.
-        metric: of the distances between keys.
+        metric: of the distances between keys: squared, as in Khandelwal et al.
         model: the name of the model, for people.
         model_sha256: of its backbone's weights; see `fingerprint`.
         rows: N.
@@ -72,12 +158,7 @@ class StoreManifest:
 
 
 class HiddenStore:
-    """An open store; `open_store` checks it.
-
-    Args:
-        path: the directory.
-        manifest: what it holds.
-    """
+    """An open store; `open_store` checks it."""
 
     def __init__(self, path: Path, manifest: StoreManifest) -> None:
         self.path = path
@@ -86,35 +167,22 @@ class HiddenStore:
         self.values_N: np.ndarray = np.load(path / VALUES, mmap_mode="r")
 
     def index(
-        self,
-        kind: Kind | None = None,
-        *,
-        nprobe: int | None = None,
-        ef: int | None = None,
-        device: Device = "auto",
-        progress: Progress = lambda done, total: None,
+        self, search: Search | None = None, *, progress: Progress = lambda done, total: None
     ) -> VectorIndex:
         """An index of the keys: the saved one, else a new one, which is saved.
 
         An exact index is a copy of the keys in memory, 4·N·D bytes, and no file.
 
         Args:
-            kind: see `VectorIndex`; None: `automatic_kind`.
-            nprobe: see `VectorIndex.tune`.
-            ef: see `VectorIndex.tune`.
-            device: see `VectorIndex.build`.
+            search: None: of the kind that suits the number of rows.
             progress: of a new one.
-
-        Raises:
-            HeadlessError: see `VectorIndex.build` and `VectorIndex.load`.
         """
-        kind = kind or automatic_kind(len(self.keys_ND))
-        options: dict[str, Any] = {"nprobe": nprobe, "ef": ef, "device": device}
-        path = self.path / f"{kind}.faiss"
+        search = search or Search(automatic_kind(len(self.keys_ND)))
+        path = self.path / f"{search.kind}.faiss"
         if path.is_file():
-            return VectorIndex.load(path, self.keys_ND, kind, "l2", **options)
-        index = VectorIndex.build(self.keys_ND, kind, "l2", progress=progress, **options)
-        if kind != "exact":
+            return VectorIndex.load(path, self.keys_ND, search, "l2")
+        index = VectorIndex.build(self.keys_ND, search, "l2", progress=progress)
+        if search.kind != "exact":
             index.save(path)
         return index
 
@@ -127,8 +195,6 @@ class HiddenStore:
 
 def fingerprint(lm: LanguageModel) -> str:
     """Sha256 of a model's backbone: hidden states are the same under every head."""
-    import torch
-
     digest = hashlib.sha256()
     for name, tensor in sorted(lm.model.base_model.state_dict().items()):
         plain = tensor.detach().cpu().contiguous()
@@ -159,62 +225,63 @@ def build_store(
         context_length: tokens of a window; what the model can read, at most 1,024, by default.
         overwrite: move an existing store aside to `<name>.old-<n>`.
         progress: gets rows that are done and rows in all.
-
-    Raises:
-        HeadlessError: `path` exists, the dataset does not fit, or states that float16 cannot hold.
     """
     path = Path(path)
     check_place(path, overwrite)
     if max_tokens is not None and max_tokens < 1:
         raise HeadlessError(f"max_tokens must be at least 1, got {max_tokens}")
     dataset, stream = open_for(lm, data, split)
-    length = window_length(lm, context_length)
     rows = min(len(stream) - 1, max_tokens or len(stream))
     config: Any = lm.model.config
-    size = config.hidden_size
-    total_D, squares, done = np.zeros(size), 0.0, 0
+    manifest = StoreManifest(
+        format=FORMAT,
+        metric="l2",
+        model=lm.name,
+        model_sha256=fingerprint(lm),
+        rows=rows,
+        hidden_size=config.hidden_size,
+        spread=float("nan"),
+        context_length=window_length(lm, context_length),
+        dataset=str(data),
+        dataset_sha256=dataset.manifest.files[tokens_file(split)]["sha256"],
+        split=split,
+    )
     with new_directory(path, overwrite=overwrite, **PLACE) as partial:
-        with (
-            _npy(partial / KEYS, np.dtype("<f2"), (rows, size)) as keys,
-            _npy(partial / VALUES, np.dtype("<i4"), (rows,)) as values,
-        ):
-            for window in read_windows(lm, stream, rows, length, scored=False):
-                hidden_nD = window.hidden_nD.numpy()
-                with np.errstate(over="ignore"):  # it is looked at in the next line
-                    keys_nD = hidden_nD.astype("<f2")
-                if not np.isfinite(keys_nD).all():
-                    raise HeadlessError(
-                        f"hidden states of {lm.name} are not finite, or too large for float16"
-                    )
-                keys.write(keys_nD.tobytes())
-                values.write(window.targets_n.numpy().astype("<i4").tobytes())
-                total_D += hidden_nD.sum(axis=0, dtype=np.float64)
-                squares += float(np.square(hidden_nD, dtype=np.float64).sum())
-                done += len(hidden_nD)
-                progress(done, rows)
-        manifest = StoreManifest(
-            format=FORMAT,
-            metric=METRIC,
-            model=lm.name,
-            model_sha256=fingerprint(lm),
-            rows=rows,
-            hidden_size=size,
-            spread=squares / rows - float(np.square(total_D / rows).sum()),
-            context_length=length,
-            dataset=str(data),
-            dataset_sha256=dataset.manifest.files[tokens_file(split)]["sha256"],
-            split=split,
-        )
+        spread = _write_rows(lm, stream, manifest, partial, progress)
+        manifest = replace(manifest, spread=spread)
         write_text(partial / MANIFEST, json.dumps(asdict(manifest), indent=2) + "\n")
     return HiddenStore(path, manifest)
 
 
-def open_store(path: Path | str, lm: LanguageModel) -> HiddenStore:
-    """A store of this model's hidden states.
+def _write_rows(
+    lm: LanguageModel, stream: TokenStream, manifest: StoreManifest, place: Path, progress: Progress
+) -> float:
+    """Write keys and values; returns their spread."""
+    rows, size = manifest.rows, manifest.hidden_size
+    total_D, squares, done = np.zeros(size), 0.0, 0
+    with (
+        _npy(place / KEYS, np.dtype("<f2"), (rows, size)) as keys,
+        _npy(place / VALUES, np.dtype("<i4"), (rows,)) as values,
+    ):
+        for window in read_windows(lm, stream, rows, manifest.context_length, scored=False):
+            hidden_nD = window.hidden_nD.numpy()
+            with np.errstate(over="ignore"):  # it is looked at in the next line
+                keys_nD = hidden_nD.astype("<f2")
+            if not np.isfinite(keys_nD).all():
+                raise HeadlessError(
+                    f"hidden states of {lm.name} are not finite, or too large for float16"
+                )
+            keys.write(keys_nD.tobytes())
+            values.write(window.targets_n.numpy().astype("<i4").tobytes())
+            total_D += hidden_nD.sum(axis=0, dtype=np.float64)
+            squares += float(np.square(hidden_nD, dtype=np.float64).sum())
+            done += len(hidden_nD)
+            progress(done, rows)
+    return squares / rows - float(np.square(total_D / rows).sum())
 
-    Raises:
-        HeadlessError: no store, a damaged one, one of another version or of another model.
-    """
+
+def open_store(path: Path | str, lm: LanguageModel) -> HiddenStore:
+    """A store of this model's hidden states."""
     path = Path(path)
     if not (path / MANIFEST).is_file():
         raise HeadlessError(
@@ -224,10 +291,9 @@ def open_store(path: Path | str, lm: LanguageModel) -> HiddenStore:
     try:
         manifest = StoreManifest(**json.loads((path / MANIFEST).read_text(encoding="utf-8")))
         store = HiddenStore(path, manifest)
-        if store.keys_ND.shape != (manifest.rows, manifest.hidden_size):
-            raise ValueError(f"{KEYS} has the shape {store.keys_ND.shape}")
-        if store.values_N.shape != (manifest.rows,):
-            raise ValueError(f"{VALUES} has the shape {store.values_N.shape}")
+        shapes = (store.keys_ND.shape, store.values_N.shape)
+        if shapes != ((manifest.rows, manifest.hidden_size), (manifest.rows,)):
+            raise ValueError(f"{KEYS} and {VALUES} have the shapes {shapes[0]} and {shapes[1]}")
     except (ValueError, TypeError, OSError) as error:
         raise HeadlessError(
             f"the store {path} is damaged or of another version ({error}): build it again with "
@@ -242,11 +308,7 @@ def open_store(path: Path | str, lm: LanguageModel) -> HiddenStore:
 
 
 def check_place(path: Path, overwrite: bool) -> None:
-    """Refuse to make a store where something is.
-
-    Raises:
-        HeadlessError: `path` exists and may not be moved aside, or is no store.
-    """
+    """Refuse to make a store where something is that stays."""
     refuse_to_lose(path, overwrite=overwrite, **PLACE)
 
 

@@ -45,7 +45,7 @@ from headless.downstream.classification.scores import (
     score,
 )
 from headless.downstream.classification.tasks import TextTask
-from headless.downstream.loading import Encoder
+from headless.downstream.language_model import NO_HEAD, LanguageModel
 from headless.errors import HeadlessError
 
 WORDS = ["the king loves", "a crown", "the sea fears", "no man", "sweet love sees"]
@@ -61,7 +61,7 @@ def tokenizer_of(kind: str, data: Path, directory: Path) -> Any:
     return BertTokenizer.from_pretrained(directory)
 
 
-def encoder_of(kind: str, data: Path, directory: Path) -> Encoder:
+def encoder_of(kind: str, data: Path, directory: Path) -> LanguageModel:
     """A model of a few thousand weights."""
     tokenizer = tokenizer_of(kind, data, directory)
     torch.manual_seed(1)
@@ -78,14 +78,14 @@ def encoder_of(kind: str, data: Path, directory: Path) -> Encoder:
     more = {"add_pooling_layer": False} if kind == "bert" else {}
     backbone = AutoModel.from_config(config, **more).eval()
     task: Any = "causal" if kind == "gpt_neox" else "masked"
-    return Encoder(backbone, tokenizer, task, kind, kind, None)
+    return LanguageModel(backbone, tokenizer, task, kind, NO_HEAD, kind, None)
 
 
 @pytest.mark.parametrize("kind", ["gpt_neox", "bert"])
 @pytest.mark.parametrize("pooling", ["first", "mean", "last"])
 def test_padding_changes_nothing(kind: str, pooling: Any, dataset: Path, tmp_path: Path) -> None:
     encoder = encoder_of(kind, dataset, tmp_path / "v")
-    model = TextClassifier(encoder.backbone, 3, pooling)
+    model = TextClassifier(encoder.model, 3, pooling)
     description = Description(("a", "b", "c"), pooling, 32, "t")
     trained = TrainedClassifier(model, encoder.tokenizer, description)
     together = trained.logits(WORDS)
@@ -151,9 +151,9 @@ def test_what_is_cut_fits_and_fills(a: int, b: int, limit: int) -> None:
 
 def test_lengths_beyond_the_positions_are_refused(dataset: Path, tmp_path: Path) -> None:
     encoder = encoder_of("gpt_neox", dataset, tmp_path)
-    assert text_length(encoder.backbone, encoder.tokenizer, None) == 32
+    assert text_length(encoder.model, encoder.tokenizer, None) == 32
     with pytest.raises(HeadlessError, match="more than the model's 32 positions"):
-        text_length(encoder.backbone, encoder.tokenizer, 33)
+        text_length(encoder.model, encoder.tokenizer, 33)
 
 
 def test_losses_against_the_formula_in_float64() -> None:
@@ -230,7 +230,7 @@ def test_collate_pads_at_the_right() -> None:
 
 def test_only_matrices_decay(dataset: Path, tmp_path: Path) -> None:
     encoder = encoder_of("gpt_neox", dataset, tmp_path)
-    model = TextClassifier(encoder.backbone, 2, "last")
+    model = TextClassifier(encoder.model, 2, "last")
     module = ClassificationModule(
         model, Recipe(weight_decay=0.3), ("accuracy",), torch.tensor([0, 1])
     )
@@ -321,7 +321,7 @@ def test_it_learns_the_same_again_and_is_saved_whole(
 ) -> None:
     points: list[Any] = []
     first = finetuning(kind, mode, dataset, tmp_path / "v")
-    before = copy.deepcopy(first.encoder.backbone.state_dict())
+    before = copy.deepcopy(first.encoder.model.state_dict())
     result = first.run(1, tmp_path, lambda *point: points.append(point))
     # A frozen random encoder averages what tells the classes apart: it cannot tell all.
     assert result.scores["test"]["accuracy"] > (0.9 if mode == "full" else 0.6)
@@ -330,7 +330,7 @@ def test_it_learns_the_same_again_and_is_saved_whole(
     assert points[result.best_epoch - 1][2]["val/accuracy"] == best
     assert result.scores["validation"]["accuracy"] == best
     # the encoder stays as it was, so that the next seed begins where this one did
-    for name, value in first.encoder.backbone.state_dict().items():
+    for name, value in first.encoder.model.state_dict().items():
         assert torch.equal(value, before[name])
     again = finetuning(kind, mode, dataset, tmp_path / "v").run(1, tmp_path, lambda *_: None)
     assert torch.equal(result.outputs, again.outputs)
@@ -381,7 +381,7 @@ def test_regression_predicts_in_the_labels_units(dataset: Path, tmp_path: Path) 
 
 
 def test_the_epoch_is_chosen_by_the_first_metric(dataset: Path, tmp_path: Path) -> None:
-    model = TextClassifier(encoder_of("gpt_neox", dataset, tmp_path).backbone, 2, "last")
+    model = TextClassifier(encoder_of("gpt_neox", dataset, tmp_path).model, 2, "last")
     module = ClassificationModule(model, Recipe(), ("matthews", "accuracy"), torch.tensor([0, 1]))
     assert module.best is None
     from headless.downstream.classification.module import _rank

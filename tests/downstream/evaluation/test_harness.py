@@ -17,7 +17,7 @@ from headless.downstream.evaluation.harness import check_harness, evaluate_harne
 from headless.downstream.evaluation.run import evaluate
 from headless.downstream.evaluation.scorer import Options
 from headless.downstream.evaluation.tasks import Task, read_items
-from headless.downstream.loading import LanguageModel
+from headless.downstream.language_model import LanguageModel
 from headless.errors import HeadlessError
 
 WORDS = "the king a crown my lord no man sees fears loves calls sea sword rose storm night".split()

@@ -36,7 +36,7 @@ from headless.downstream.evaluation.run import evaluate
 from headless.downstream.evaluation.scorer import Options
 from headless.downstream.evaluation.statistics import mean, ratio
 from headless.downstream.evaluation.tasks import Items, Task, parse_tasks, read_items
-from headless.downstream.loading import LanguageModel
+from headless.downstream.language_model import LanguageModel
 from headless.errors import HeadlessError
 
 WORDS = "king crown night love lord sea sword man ghost rose storm loves fears sees calls".split()

@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from headless.data.stream import open_dataset
 from headless.data.tokenizer import load_tokenizer
-from headless.downstream.loading import LanguageModel
+from headless.downstream.language_model import LanguageModel
 
 
 def gpt_neox(data: Path, *, bias: bool = True, seed: int = 0, hidden_size: int = 16) -> Any:

@@ -9,8 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headless.downstream.retrieval.indexes import VectorIndex, automatic_kind
-from headless.downstream.retrieval.library import Kind, Metric, num_lists
+from headless.downstream.retrieval.indexes import (
+    Kind,
+    Metric,
+    Search,
+    VectorIndex,
+    automatic_kind,
+    num_lists,
+)
 from headless.errors import HeadlessError
 
 pytest.importorskip("faiss")
@@ -132,9 +138,11 @@ def test_looking_further_finds_more() -> None:
     rows, queries = (draw.standard_normal((n, 24)).astype("f4") for n in (4000, 100))
     best = brute_force(rows, queries, "l2").argmin(axis=1)
     for kind, name, values in (("ivf", "nprobe", (1, 60)), ("hnsw", "ef", (1, 300))):
-        index = VectorIndex.build(rows, kind, "l2")
         few, many = (
-            (index.tune(**{name: value}).search(queries, 1)[1][:, 0] == best).mean()
+            (
+                VectorIndex.build(rows, Search(kind, **{name: value}), "l2").search(queries, 1)[1]
+                == best[:, None]
+            ).mean()
             for value in values
         )
         assert few < many
@@ -157,15 +165,15 @@ def test_wrong_use_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(HeadlessError, match="too few to learn"):
         VectorIndex.build(rows, "ivfpq", "l2")
     with pytest.raises(HeadlessError, match="nprobe is for ivf and ivfpq, not for exact"):
-        VectorIndex.build(rows, nprobe=3)
+        Search(nprobe=3)
     with pytest.raises(HeadlessError, match="ef must be at least 1"):
-        VectorIndex.build(rows, "hnsw", ef=0)
+        Search("hnsw", ef=0)
     with pytest.raises(HeadlessError, match="k must be at least 1"):
         index.search(rows[:2], 0)
     with pytest.raises(HeadlessError, match="no rows"):
         VectorIndex.build(rows[:0])
     with pytest.raises(HeadlessError, match="hnsw runs on the CPU only|faiss sees no GPU"):
-        VectorIndex.build(rows, "hnsw", device="gpu")
+        VectorIndex.build(rows, Search("hnsw", device="gpu"))
     with pytest.raises(HeadlessError, match="cannot be written"):
         index.save(tmp_path / "x.faiss" / "in.faiss")
 
@@ -182,8 +190,7 @@ def test_faiss_and_torch_share_a_process(order: str) -> None:
     program = (
         f"import {order}\n"
         "import numpy as np\n"
-        "from headless.downstream.retrieval.library import load_faiss\n"
-        "from headless.downstream.retrieval.indexes import VectorIndex\n"
+        "from headless.downstream.retrieval.indexes import VectorIndex, load_faiss\n"
         "torch.set_num_threads(2)\n"
         "x = torch.randn(3000, 32)\n"
         "for _ in range(3):\n"

@@ -10,18 +10,17 @@ from hypothesis import strategies as st
 from small_models import gpt_neox
 
 from headless.data.stream import open_dataset
-from headless.downstream.retrieval.contexts import mixed_tokens, nearest_contexts
+from headless.downstream.retrieval.contexts import mixed_tokens, nearest_contexts, view_context
 from headless.downstream.retrieval.knn_lm import (
     TEMPERATURES,
     WEIGHTS,
+    Mixture,
     knn_distribution,
     knn_lm_scores,
     knn_probability,
     mixture_nats,
 )
-from headless.downstream.retrieval.store import build_store
-from headless.downstream.retrieval.tokens import view_context
-from headless.downstream.retrieval.windows import Window, read_windows
+from headless.downstream.retrieval.store import Window, build_store, read_windows
 from headless.errors import HeadlessError
 
 pytest.importorskip("faiss")
@@ -46,8 +45,7 @@ def test_scores_are_the_formula(
     store = build_store(lm, dataset, tmp_path / "store", max_tokens=400)
     stream = open_dataset(dataset).split("validation")
     scores = knn_lm_scores(
-        lm, store, store.index(), dataset,
-        limit=150, neighbors=k, weight=weight, temperature=temperature,
+        lm, store, store.index(), dataset, Mixture(k, weight, temperature), limit=150
     )  # fmt: skip
     windows = list(read_windows(lm, stream, 150, 32, scored=True))
     odd = windows[1::2]
@@ -74,7 +72,7 @@ def test_scores_are_the_formula(
 def test_numbers_are_chosen_on_the_other_half(dataset: Path, tmp_path: Path) -> None:
     lm = gpt_neox(dataset, hidden_size=32)
     store = build_store(lm, dataset, tmp_path / "store", max_tokens=600)
-    scores = knn_lm_scores(lm, store, store.index(), dataset, limit=200, neighbors=40)
+    scores = knn_lm_scores(lm, store, store.index(), dataset, Mixture(40), limit=200)
     stream = open_dataset(dataset).split("validation")
     windows = list(read_windows(lm, stream, 200, 32, scored=True))
 
@@ -103,17 +101,16 @@ def test_neighbours_help_a_model_that_knows_nothing_about_tokens(
     """Random weights still tell contexts apart: the store of the same grammar must help."""
     lm = gpt_neox(dataset, hidden_size=32)
     store = build_store(lm, dataset, tmp_path / "store")
-    scores = knn_lm_scores(lm, store, store.index(), dataset, neighbors=128)
+    scores = knn_lm_scores(lm, store, store.index(), dataset, Mixture(128))
     assert scores.gain > 5 * scores.gain_error > 0
     assert scores.weight in WEIGHTS
     assert scores.weight > 0
     assert scores.chosen_on_tokens > 0
     given_both = knn_lm_scores(
-        lm, store, store.index(), dataset,
-        neighbors=128, weight=scores.weight, temperature=scores.temperature,
+        lm, store, store.index(), dataset, Mixture(128, scores.weight, scores.temperature)
     )  # fmt: skip
     assert given_both.knn_nats == pytest.approx(scores.knn_nats)
-    alone = knn_lm_scores(lm, store, store.index(), dataset, weight=0.0)
+    alone = knn_lm_scores(lm, store, store.index(), dataset, Mixture(weight=0.0))
     assert alone.knn_nats == pytest.approx(alone.base_nats)
 
 
@@ -152,7 +149,7 @@ def test_a_context_of_the_store_finds_itself(dataset: Path, tmp_path: Path) -> N
     assert near[0].after == lm.tokenizer.decode(tokens[10:14])
     assert near[0].distance < near[1].distance
     mixed = mixed_tokens(
-        lm, store, index, view, 320, neighbors=50, weight=0.4, temperature=0.1
+        lm, store, index, view, 320, Mixture(50, 0.4, 0.1)
     )  # fmt: skip
     p = dense(view.hidden_D[None].numpy(), store.keys_ND, store.values_N, 320,
               0.1 * store.manifest.spread, 50)[0]  # fmt: skip
@@ -167,10 +164,14 @@ def test_misuse_is_one_line(dataset: Path, tmp_path: Path) -> None:
     lm = gpt_neox(dataset)
     store = build_store(lm, dataset, tmp_path / "store", max_tokens=50)
     index = store.index()
-    for options, message in (
+    for wrong, message in (
         ({"weight": 1.0}, "knn_weight"),
         ({"temperature": 0.0}, "knn_temperature"),
         ({"neighbors": 0}, "knn_neighbors"),
+    ):
+        with pytest.raises(HeadlessError, match=message):
+            Mixture(**wrong)  # type: ignore[arg-type]
+    for options, message in (
         ({"limit": 0}, "limit must be"),
         ({"limit": 40}, "too few to choose"),
         ({"split": "train"}, "is the text of the store"),

@@ -10,8 +10,14 @@ import torch
 from small_models import gpt_neox
 
 from headless.data.stream import open_dataset
-from headless.downstream.retrieval.store import build_store, fingerprint, open_store
-from headless.downstream.retrieval.windows import read_windows, window_length
+from headless.downstream.retrieval.indexes import Search
+from headless.downstream.retrieval.store import (
+    build_store,
+    fingerprint,
+    open_store,
+    read_windows,
+    window_length,
+)
 from headless.errors import HeadlessError
 
 LENGTH = 32  # the tiny model's positions
@@ -73,7 +79,7 @@ def test_a_store_holds_the_text_and_its_states(dataset: Path, tmp_path: Path) ->
     assert store.window(0, 3, 2)[:2] == ([], int(tokens[1]))
     # A stored state's nearest context is itself, exactly and by a saved graph.
     for kind in (None, "hnsw", "hnsw"):
-        _, ids = store.index(kind).search(hidden_ND[:20], 1)
+        _, ids = store.index(kind and Search(kind)).search(hidden_ND[:20], 1)
         assert ids[:, 0].tolist() == list(range(20))
     assert sorted(p.name for p in (tmp_path / "store").iterdir()) == [
         *("hnsw.faiss", "keys.npy", "manifest.json", "values.npy")

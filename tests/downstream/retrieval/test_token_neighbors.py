@@ -9,14 +9,8 @@ import torch
 import torch.nn.functional as F
 from small_models import gpt_neox
 
-from headless.downstream.retrieval.tokens import (
-    check_token_id,
-    nearest_tokens,
-    token_of,
-    token_table,
-    view_context,
-)
-from headless.downstream.retrieval.windows import hidden_and_logits
+from headless.downstream.loading import load
+from headless.downstream.retrieval.contexts import view_context
 from headless.errors import HeadlessError
 from headless.objectives.base import log_unigram
 
@@ -27,7 +21,7 @@ pytest.importorskip("faiss")
 @pytest.mark.parametrize("metric", ["cosine", "inner", "l2"])
 def test_nearest_tokens_are_those_of_the_table(dataset: Path, table: Any, metric: Any) -> None:
     lm = gpt_neox(dataset)
-    rows_VD = torch.from_numpy(token_table(lm, table)).double()
+    rows_VD = torch.from_numpy(lm.table(table)).double()
     token = lm.tokenizer.encode(" king")[0]
     if metric == "cosine":
         scores_V = F.cosine_similarity(rows_VD, rows_VD[token : token + 1])
@@ -37,7 +31,7 @@ def test_nearest_tokens_are_those_of_the_table(dataset: Path, table: Any, metric
         scores_V = -(rows_VD - rows_VD[token]).square().sum(1)
     scores_V[token] = -torch.inf
     wanted = scores_V.topk(5)
-    found = nearest_tokens(lm, [[(token, 1.0)]], 5, table=table, metric=metric)[0]
+    found = lm.neighbors(token, k=5, table=table, metric=metric)[0]
     assert [near.token_id for near in found] == wanted.indices.tolist()
     sign = -1 if metric == "l2" else 1
     assert [sign * near.score for near in found] == pytest.approx(wanted.values.tolist(), rel=1e-4)
@@ -49,10 +43,10 @@ def test_nearest_tokens_are_those_of_the_table(dataset: Path, table: Any, metric
 
 def test_an_analogy_is_a_sum_of_unit_rows(dataset: Path) -> None:
     lm = gpt_neox(dataset)
-    rows_VD = F.normalize(torch.from_numpy(token_table(lm, "input")).double(), dim=1)
+    rows_VD = F.normalize(torch.from_numpy(lm.table("input")).double(), dim=1)
     scores_V = rows_VD @ (rows_VD[70] - rows_VD[71] + rows_VD[72])
     scores_V[[70, 71, 72]] = -torch.inf
-    found = nearest_tokens(lm, [[(70, 1.0), (71, -1.0), (72, 1.0)], [(9, 1.0)]], 4)
+    found = lm.neighbors([(70, 1.0), (71, -1.0), (72, 1.0)], 9, k=4)
     assert [near.token_id for near in found[0]] == scores_V.topk(4).indices.tolist()
     assert len(found[1]) == 4
     assert 9 not in [near.token_id for near in found[1]]
@@ -60,7 +54,7 @@ def test_an_analogy_is_a_sum_of_unit_rows(dataset: Path) -> None:
 
 def test_more_neighbours_than_there_are(dataset: Path) -> None:
     lm = gpt_neox(dataset)
-    assert len(nearest_tokens(lm, [[(9, 1.0)]], 10_000)[0]) == 319
+    assert len(lm.neighbors(9, k=10_000)[0]) == 319
 
 
 def test_a_context_gives_the_models_own_probabilities(dataset: Path) -> None:
@@ -85,19 +79,16 @@ def test_a_context_gives_the_models_own_probabilities(dataset: Path) -> None:
     found = [float(token.pmi or 0) for token in view.specific]
     assert found == pytest.approx(pmi_V.topk(6).values.tolist(), abs=1e-4)
     assert view_context(replace(lm, unigram_count_V=None), "the king").specific is None
-    hidden_1TD, _ = hidden_and_logits(lm, torch.tensor([[lm.tokenizer.eos_token_id]]))
+    hidden_1TD, _ = lm.last_states(torch.tensor([[lm.tokenizer.eos_token_id]]))
     assert torch.equal(view_context(lm, "").hidden_D, hidden_1TD[0, -1].float())
     written = view_context(lm, lm.tokenizer.eos_token)  # its name is text
     assert not torch.equal(written.hidden_D, hidden_1TD[0, -1].float())
 
 
 def test_a_masked_model_is_asked_at_its_mask(masked_run: Path) -> None:
-    from headless.downstream.generate import fill_masks
-    from headless.downstream.loading import load_language_model
-
-    lm = load_language_model(masked_run)
+    lm = load(masked_run)
     view = view_context(lm, "the king [MASK] the sea", 5)
-    wanted = fill_masks(lm, "the king [MASK] the sea")[0]
+    wanted = lm.fill_masks("the king [MASK] the sea")[0]
     assert [token.text for token in view.likeliest] == [text for text, _ in wanted]
     with pytest.raises(HeadlessError, match="exactly once"):
         view_context(lm, "the king loves the sea")
@@ -107,17 +98,17 @@ def test_a_masked_model_is_asked_at_its_mask(masked_run: Path) -> None:
 
 def test_a_token_is_named_by_its_text(dataset: Path) -> None:
     lm = gpt_neox(dataset)
-    assert token_of(lm.tokenizer, " king") == lm.tokenizer.encode(" king")[0]
-    assert token_of(lm.tokenizer, "<|endoftext|>") == lm.tokenizer.eos_token_id
+    assert lm.token_id(" king") == lm.tokenizer.encode(" king")[0]
+    assert lm.token_id("<|endoftext|>") == lm.tokenizer.eos_token_id
     with pytest.raises(HeadlessError, match=r"is 2 tokens: ' king' \(\d+\), 's' \(\d+\); name one"):
-        token_of(lm.tokenizer, " kings")
+        lm.token_id(" kings")
     with pytest.raises(HeadlessError, match="or ' king', which is one"):
-        token_of(lm.tokenizer, "king")
+        lm.token_id("king")
     with pytest.raises(HeadlessError, match="the token is empty"):
-        token_of(lm.tokenizer, "")
+        lm.token_id("")
     with pytest.raises(HeadlessError, match="token_id must be from 0 to 319, got 320"):
-        check_token_id(lm, 320)
+        lm.token_id(320)
     with pytest.raises(HeadlessError, match="k must be at least 1"):
-        nearest_tokens(lm, [[(3, 1.0)]], 0)
+        lm.neighbors(3, k=0)
     with pytest.raises(HeadlessError, match="shorten it"):
         view_context(lm, "the king " * 50)

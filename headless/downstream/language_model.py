@@ -1,0 +1,278 @@
+"""A model that is open, and what it can do.
+
+Shapes: B texts, T tokens, D hidden size, V vocabulary.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from headless.downstream.export import export
+from headless.downstream.retrieval.indexes import Metric, Search, VectorIndex, unit
+from headless.errors import HeadlessError
+from headless.models.sampling import check_prompt, check_sampling
+from headless.training.hugging_face import FOLDED
+
+NO_HEAD = "no"  # in the place of a head's name
+GUESSES = 5  # for each mask
+
+Task = Literal["causal", "masked"]
+Table = Literal["input", "output"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are chosen.
+
+    Args:
+        max_new_tokens: at most so many; fewer where the model has no more positions.
+        temperature: 0 takes the likeliest token.
+        top_k: draw among the k likeliest tokens only.
+        top_p: draw among the likeliest tokens that hold this share of the probability.
+        seed: of the random numbers; every prompt begins with the same ones.
+    """
+
+    max_new_tokens: int = 100
+    temperature: float = 0.8
+    top_k: int | None = 50
+    top_p: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_sampling(self.max_new_tokens, self.temperature, self.top_k, self.top_p, self.seed)
+
+    def as_options(self) -> dict[str, Any]:
+        """For Transformers' `generate`."""
+        if self.temperature == 0:
+            return {"do_sample": False, "temperature": None, "top_k": None, "top_p": None}
+        return {
+            "do_sample": True,
+            "temperature": self.temperature,
+            "top_k": self.top_k or 0,
+            "top_p": self.top_p or 1.0,
+        }
+
+
+@dataclass(frozen=True)
+class TokenNeighbor:
+    """A token near another one.
+
+    Args:
+        token_id: of the vocabulary.
+        text: as it stands in a text, with its blank.
+        score: cosine, inner product or squared distance.
+        count: how often it occurs in the training text, where that is known.
+    """
+
+    token_id: int
+    text: str
+    score: float
+    count: int | None
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A model that `load` opened.
+
+    Args:
+        model: a Hugging Face `...ForCausalLM` or `...ForMaskedLM` in evaluation mode: its logits
+            are those of the head that `head` names; `get_output_embeddings()` is that head's
+            matrix and bias. Without a head the backbone alone.
+        tokenizer: with a padding token; its eos token stands between the documents of the training
+            text. None where a model without a head has none.
+        task: "causal" or "masked".
+        name: a few words for tables.
+        head: "calibrated", "tied", "trained", "own": a Hugging Face model's, or `NO_HEAD`.
+        place: what the user named.
+        directory: the run's or the model's directory; None for a name on the hub.
+        unigram_count_V: how often each token occurs in the training text, where it is known.
+        step: optimizer steps of a run's checkpoint; None for what is no run.
+    """
+
+    model: PreTrainedModel
+    tokenizer: Any
+    task: Task
+    name: str
+    head: str
+    place: str
+    directory: Path | None
+    unigram_count_V: Tensor | None = None
+    step: int | None = None
+
+    @property
+    def has_head(self) -> bool:
+        """Whether it makes logits."""
+        return self.head != NO_HEAD
+
+    @torch.no_grad()
+    def logits(self, ids_BT: Tensor) -> Tensor:
+        """Logits [B, T, V] of token ids."""
+        if not self.has_head:
+            raise HeadlessError(f"{self.place} has no LM head, so that it makes no logits")
+        return self.model(input_ids=ids_BT.to(self.model.device)).logits
+
+    @torch.no_grad()
+    def hidden_states(self, ids_BT: Tensor) -> tuple[Tensor, ...]:
+        """[B, T, D] before the first block and after each one; the last is after the final norm."""
+        body: Any = self.model.base_model
+        return body(input_ids=ids_BT.to(body.device), output_hidden_states=True).hidden_states
+
+    @torch.no_grad()
+    def last_states(
+        self, ids_BT: Tensor, *, with_logits: bool = True
+    ) -> tuple[Tensor, Tensor | None]:
+        """Last hidden states [B, T, D] and, where wanted, the logits of the same forward pass."""
+        ids_BT = ids_BT.to(self.model.device)
+        if not with_logits:
+            return self.model.base_model(input_ids=ids_BT).last_hidden_state, None
+        output = self.model(input_ids=ids_BT, output_hidden_states=True)
+        return output.hidden_states[-1], output.logits
+
+    def encode_prompt(self, prompt: str, max_new_tokens: int) -> tuple[Tensor, int]:
+        """Token ids [1, T] of a prompt, and how many tokens can follow.
+
+        An empty prompt begins a document. What a prompt holds is text, as in the training text:
+        the name of a special token too.
+        """
+        ids = self.tokenizer.encode(prompt, add_special_tokens=False)
+        ids = ids or [self.tokenizer.eos_token_id]
+        room = check_prompt(self.model, len(ids))
+        return torch.tensor([ids], device=self.model.device), min(room, max_new_tokens)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prompt: str = "",
+        sampling: Sampling | None = None,
+        *,
+        streamer: Any = None,
+        **changes: Any,
+    ) -> str:
+        """The continuation of a prompt by a causal model.
+
+        Args:
+            prompt: what stands before.
+            sampling: the same seed gives the same text on the same device.
+            streamer: gets the tokens as they come, as in Transformers.
+            **changes: fields of `sampling`: `generate("It was", temperature=0)`.
+        """
+        sampling = replace(sampling or Sampling(), **changes)
+        ids_1T, new = self.encode_prompt(prompt, sampling.max_new_tokens)
+        model: Any = self.model
+        with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
+            torch.manual_seed(sampling.seed)
+            tokens_1T = model.generate(
+                input_ids=ids_1T,
+                attention_mask=torch.ones_like(ids_1T),
+                max_new_tokens=new,
+                streamer=streamer,
+                **sampling.as_options(),
+            )
+        return self.tokenizer.decode(tokens_1T[0, ids_1T.shape[1] :], skip_special_tokens=True)
+
+    def fill_masks(self, prompt: str) -> list[list[tuple[str, float]]]:
+        """For each mask of a prompt, a masked model's likeliest tokens and their probabilities."""
+        tokenizer = self.tokenizer
+        ids = tokenizer.encode(prompt, split_special_tokens=False)  # masks are tokens
+        if tokenizer.mask_token_id not in ids:
+            raise HeadlessError(
+                f"{self.name} is a masked model: write {tokenizer.mask_token} in the prompt where "
+                "it is to fill in a token"
+            )
+        check_prompt(self.model, len(ids))
+        ids_1T = torch.tensor([ids], device=self.model.device)
+        logits_KV = self.logits(ids_1T)[ids_1T == tokenizer.mask_token_id]
+        best = logits_KV.float().softmax(dim=-1).topk(min(GUESSES, logits_KV.shape[-1]), dim=-1)
+        return [
+            [(tokenizer.decode([token]), share) for token, share in zip(*pair, strict=True)]
+            for pair in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
+
+    def export(self, output: str | Path, **options: Any) -> dict[str, Any]:
+        """Write a run as a Hugging Face directory: see `headless.export`."""
+        if self.step is None:
+            raise HeadlessError(f"{self.place} is no run: it is a Hugging Face model already")
+        head: Any = self.head
+        return export(self.place, output, **{"head": head} | options)
+
+    def count(self, token: int) -> int | None:
+        """How often a token occurs in the training text, where that is known."""
+        return None if self.unigram_count_V is None else int(self.unigram_count_V[token])
+
+    def token_id(self, token: str | int) -> int:
+        """The id of a text that is one token, or of a special token by its name, or itself."""
+        if isinstance(token, int):
+            size = self.model.config.vocab_size
+            if not 0 <= token < size:
+                raise HeadlessError(f"token_id must be from 0 to {size - 1}, got {token}")
+            return token
+        tokenizer = self.tokenizer
+        ids = tokenizer.encode(token, add_special_tokens=False, split_special_tokens=False)
+        if len(ids) == 1:
+            return ids[0]
+        if not ids:
+            raise HeadlessError("the token is empty: write a text, e.g. --token ' king'")
+        pieces = ", ".join(f"{tokenizer.decode([i])!r} ({i})" for i in ids)
+        line = f"{token!r} is {len(ids)} tokens: {pieces}; name one, e.g. --token_id {ids[0]}"
+        is_one = len(tokenizer.encode(f" {token}", add_special_tokens=False)) == 1
+        raise HeadlessError(f"{line}, or {f' {token}'!r}, which is one" if is_one else line)
+
+    def table(self, table: Table) -> np.ndarray:
+        """The input embeddings or the rows of the output head: float32 [V, D], without a bias."""
+        model: Any = self.model
+        if table == "output" and getattr(model.config, FOLDED, None):
+            raise HeadlessError(
+                f"the export folded the bias of {self.name}'s head into its rows: name the run for "
+                "the rows that were trained, or choose --table input"
+            )
+        module = model.get_input_embeddings() if table == "input" else model.get_output_embeddings()
+        if not isinstance(module, nn.Embedding | nn.Linear):
+            raise HeadlessError(f"the {table} table of {self.name} is a {type(module).__name__}")
+        return module.weight.detach().float().cpu().numpy()
+
+    def neighbors(
+        self,
+        *queries: str | int | Sequence[tuple[int, float]],
+        k: int = 10,
+        table: Table = "input",
+        metric: Metric = "cosine",
+        search: Search | None = None,
+    ) -> list[list[TokenNeighbor]]:
+        """The nearest rows of a table to each query, without the query's own tokens.
+
+        Args:
+            *queries: a token's text or id; or a sum of tokens with a sign, for an analogy [(a, 1),
+                (b, -1), (c, 1)], of which each row is taken at length 1 (Mikolov et al. 2013).
+            k: how many neighbours.
+            table: "input" embeddings or the "output" head's matrix.
+            metric: cosine, inner product or squared distance.
+            search: how; None: exact.
+        """
+        if k < 1:
+            raise HeadlessError(f"k must be at least 1, got {k}")
+        sums = [[(self.token_id(q), 1.0)] if isinstance(q, str | int) else list(q) for q in queries]
+        rows_VD = self.table(table)
+        index = VectorIndex.build(rows_VD, search or "exact", metric)
+        vectors = []
+        for tokens in sums:
+            ids, signs = zip(*tokens, strict=True)
+            chosen = rows_VD[list(ids)] if len(ids) == 1 else unit(rows_VD[list(ids)])
+            vectors.append(np.asarray(signs, dtype=np.float32) @ chosen)
+        scores_Qk, ids_Qk = index.search(np.stack(vectors), k + max(map(len, sums)))
+        near = []
+        for tokens, scores, ids in zip(sums, scores_Qk.tolist(), ids_Qk.tolist(), strict=True):
+            own = {token for token, _ in tokens} | {-1}
+            near.append(
+                [
+                    TokenNeighbor(i, self.tokenizer.decode([i]), score, self.count(i))
+                    for i, score in zip(ids, scores, strict=True)
+                    if i not in own
+                ][:k]
+            )
+        return near

@@ -1,0 +1,277 @@
+"""The options of evaluate, finetune and neighbors, each once: what the verbs take and the command
+line reads. Nothing heavy is imported here, so that a wrong option is answered at once.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from headless.errors import HeadlessError
+
+Head = Literal["auto", "calibrated", "tied", "trained"]
+
+
+def check_output_file(output: Path | None, overwrite: bool) -> None:
+    """Refuse to write results where something is that stays."""
+    if output is not None and output.is_dir():
+        raise HeadlessError(f"{output} is a directory: --output names a file")
+    if output is not None and output.exists() and not overwrite:
+        raise HeadlessError(
+            f"{output} exists: replace it with --overwrite true, or give another --output"
+        )
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Perplexity and zero-shot tasks of any model, with the definitions of lm-evaluation-harness.
+
+    The results of a run go to its evaluations.jsonl, from where `headless compare` takes them.
+
+    Args:
+        model: a run directory, a checkpoint in one, a Hugging Face directory or a hub name.
+        tasks: KIND:SOURCE, several with commas between or as [a, b]. Kinds: text (a text, a
+            directory, a prepared dataset), lambada, blimp, choice (.jsonl or .parquet records, or a
+            datasets name), harness (a task of lm-evaluation-harness by its name or YAML file).
+        head: of a run; auto is the one under which it is a proper language model.
+        batch_size: rows at a time.
+        limit: only so many items of each task.
+        max_length: tokens that the model reads at a time; as many as it can by default.
+        stride: tokens that a window of a text adds to the one before; max_length by default, so
+            that windows do not overlap.
+        split: of a datasets name or a prepared dataset.
+        text_field: the field of a text's records.
+        device: auto, cpu, cuda, cuda:1, ...
+        dtype: of the weights; probabilities are computed in float32 at least.
+        trust_remote_code: run the Python file that comes with a Hugging Face directory.
+        output: also write the results to this file, one JSON object a line.
+        overwrite: replace that file.
+    """
+
+    model: str
+    tasks: str | list[str]
+    head: Head = "auto"
+    batch_size: int = 32
+    limit: int | None = None
+    max_length: int | None = None
+    stride: int | None = None
+    split: str | None = None
+    text_field: str = "text"
+    device: str = "auto"
+    dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
+    trust_remote_code: bool = False
+    output: Path | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        check_output_file(self.output, self.overwrite)
+        for name in ("batch_size", "limit"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise HeadlessError(f"{name} must be at least 1, got {value}")
+
+
+@dataclass(frozen=True)
+class NeighborOptions:
+    """Nearest tokens of a token; what a context makes likely; nearest contexts in a store.
+
+    Args:
+        model: a run directory, a checkpoint in one, a Hugging Face directory or a hub name.
+        token: nearest tokens of this one, with its blank: --token " king"; several as
+            '[" king", " sea"]'.
+        token_id: the same by id.
+        analogy: '[a, b, c]': nearest tokens of a - b + c.
+        context: the tokens that are likeliest after this text, and with --store the stored
+            contexts that are nearest to it; several as ["a", "b"].
+        store: a directory of hidden states.
+        build_store: make the store from this prepared dataset.
+        evaluate: whether neighbours from the store help to predict this prepared dataset.
+        k: how many neighbours are shown.
+        table: of tokens: input embeddings or the output head's rows.
+        metric: of tokens: cosine, inner product or l2 (squared distance).
+        min_count: rarer tokens are left out of what is specific to a context.
+        knn_neighbors: how many stored contexts vote on the next token.
+        knn_weight: their share λ in the mixture with the model; chosen on half of the text by
+            --evaluate, 0.25 for a context.
+        knn_temperature: of softmax(-distance²), in units of the store's spread; chosen by
+            --evaluate, 0.05 for a context.
+        split: of the dataset; train for --build_store, validation for --evaluate.
+        max_tokens: the store holds only the first so many.
+        limit: evaluate only the first so many tokens.
+        context_length: tokens that the model reads at a time for the store; what it can, at most
+            1,024.
+        index: exact, or approximate (auto: by the number of rows; tokens: exact).
+        nprobe: clusters that a search of ivf or ivfpq looks into.
+        ef: candidates that a search of hnsw keeps.
+        index_device: auto is the GPU where faiss has one.
+        head: of a run; auto is the one under which it is a proper language model.
+        device: of the model: auto (a GPU where there is one), cpu, cuda, ...
+        trust_remote_code: run the Python file that comes with a Hugging Face directory.
+        output: also write what is found to this JSON file.
+        overwrite: replace that file; move an existing store aside.
+    """
+
+    model: str
+    token: str | list[str] | None = None
+    token_id: int | list[int] | None = None
+    analogy: list[str] | None = None
+    context: str | list[str] | None = None
+    store: Path | None = None
+    build_store: Path | None = None
+    evaluate: Path | None = None
+    k: int = 10
+    table: Literal["input", "output"] = "input"
+    metric: Literal["cosine", "inner", "l2"] = "cosine"
+    min_count: int = 10
+    knn_neighbors: int = 256
+    knn_weight: float | None = None
+    knn_temperature: float | None = None
+    split: Literal["train", "validation"] | None = None
+    max_tokens: int | None = None
+    limit: int | None = None
+    context_length: int | None = None
+    index: Literal["auto", "exact", "ivf", "hnsw", "ivfpq"] = "auto"
+    nprobe: int | None = None
+    ef: int | None = None
+    index_device: Literal["auto", "cpu", "gpu"] = "auto"
+    head: Head = "auto"
+    device: str = "auto"
+    trust_remote_code: bool = False
+    output: Path | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.token is not None and self.token_id is not None:
+            raise HeadlessError("--token and --token_id name the same thing: give one of them")
+        wanted = {
+            "--token": self.token if self.token_id is None else self.token_id,
+            **{
+                f"--{n}": getattr(self, n)
+                for n in ("analogy", "context", "build_store", "evaluate")
+            },
+        }
+        given = [name for name, value in wanted.items() if value is not None]
+        if len(given) != 1:
+            got = " and ".join(given) or "none of them"
+            raise HeadlessError(f"give one of {', '.join(wanted)}; got {got}")
+        if given[0] in ("--build_store", "--evaluate") and self.store is None:
+            raise HeadlessError("name the store's directory with --store")
+        if given[0] in ("--token", "--analogy") and self.store is not None:
+            raise HeadlessError("--store goes with --context, --build_store or --evaluate")
+        if self.analogy is not None and len(self.analogy) != 3:
+            raise HeadlessError(f"--analogy takes three tokens [a, b, c], got {len(self.analogy)}")
+        if self.k < 1:
+            raise HeadlessError(f"k must be at least 1, got {self.k}")
+        check_output_file(self.output, self.overwrite)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the examples of a classification are.
+
+    Args:
+        data: where a named task's data is, instead of the hub: as for `task`.
+        text_column: the text; "text" by default.
+        text_pair_column: the second text of a pair.
+        label_column: the class, or the number; "label" by default.
+        group_column: examples with the same value there go to the same split.
+        unlabelled: what stands in the label column where an example has no label, besides nothing;
+            by default -1 where it can be no class and no number of the task; "none": no value.
+        regression: labels are numbers to be predicted.
+        metrics: accuracy, f1 (of the second class), macro_f1, matthews; spearman, pearson, rmse.
+            The first one chooses the epoch; every other one that fits is scored, too.
+        validation: a file with the validation split.
+        test: a file with the test split.
+        validation_fraction: cut from the training text where there is no validation split.
+        test_fraction: cut, too, where there is neither a validation nor a test split.
+        split_seed: decides what goes where: the same for every seed and model.
+    """
+
+    data: str | None = None
+    text_column: str | None = None
+    text_pair_column: str | None = None
+    label_column: str | None = None
+    group_column: str | None = None
+    unlabelled: str | None = None
+    regression: bool = False
+    metrics: list[str] | None = None
+    validation: Path | None = None
+    test: Path | None = None
+    validation_fraction: float = 0.1
+    test_fraction: float = 0.1
+    split_seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.validation_fraction < 1 or not 0 <= self.test_fraction < 1:
+            raise HeadlessError("validation_fraction and test_fraction must lie between 0 and 1")
+        if self.validation_fraction + self.test_fraction >= 1:
+            raise HeadlessError("validation_fraction + test_fraction leave nothing to train on")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a classifier is trained.
+
+    Args:
+        mode: train every weight ("full") or a linear layer on the frozen backbone ("probe").
+        epochs: the best one on the validation split is kept.
+        batch_size: examples.
+        lr: peak learning rate of AdamW; by default one that fits the size of the model, from 1e-5
+            for the largest to 1e-3 for the smallest (BERT-base: 2e-5), and 1e-2 for a probe.
+        weight_decay: of matrices and embeddings.
+        warmup: share of the steps in which the rate rises.
+        schedule: of the rate after that.
+        balanced: give every class the same weight: by its frequency in the training text
+            ("train") or in the batch ("batch": the paper).
+        max_length: the most tokens of an example; by default the model's positions.
+        pooling: "auto": the last token of decoders, the mean over the tokens of encoders.
+        dropout: before the linear layer.
+        gradient_clip: largest norm of a gradient.
+        precision: 32-true, bf16-mixed, ...
+        accelerator: auto, cpu, gpu, ...
+    """
+
+    mode: Literal["full", "probe"] = "full"
+    epochs: int = 3
+    batch_size: int = 32
+    lr: float | None = None
+    weight_decay: float = 0.01
+    warmup: float = 0.1
+    schedule: Literal["constant", "linear", "cosine"] = "linear"
+    balanced: Literal["none", "train", "batch"] = "none"
+    max_length: int | None = None
+    pooling: Literal["auto", "first", "mean", "last"] = "auto"
+    dropout: float = 0.1
+    gradient_clip: float = 1.0
+    precision: str = "32-true"
+    accelerator: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise HeadlessError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.dropout < 1 or not 0 <= self.warmup < 1:
+            raise HeadlessError("dropout and warmup must lie in [0, 1)")
+        if not self.gradient_clip > 0:
+            raise HeadlessError(f"gradient_clip must be positive, got {self.gradient_clip}")
+
+
+@dataclass(frozen=True)
+class FinetuneOptions:
+    """Fine-tune a model to classify, or to score, sentences or pairs (or --task lm-head).
+
+    Args:
+        model: a run, a checkpoint, a Hugging Face directory or a hub name.
+        task: a GLUE or SuperGLUE task, xnli ("xnli:fr" for a language), a csv, tsv, jsonl or
+            parquet file, the directory of a saved dataset, a datasets name ("name:config"); or
+            lm-head, which has options of its own: headless finetune --task lm-head --help.
+        output: the directory to make; it is there when all is done.
+        seeds: train once with each, e.g. [1,2,3].
+        trust_remote_code: run the Python file that comes with a Hugging Face directory.
+        overwrite: make the output anew; a fine-tuning that is there is moved aside.
+    """
+
+    model: str
+    task: str
+    output: Path
+    seeds: tuple[int, ...] = (0,)
+    trust_remote_code: bool = False
+    overwrite: bool = False
