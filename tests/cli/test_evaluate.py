@@ -299,7 +299,7 @@ def test_a_run_that_cannot_be_written_to(train, files: Path, tmp_path, capsys, m
     def refuse(*arguments: object) -> None:
         raise HeadlessError("evaluations.jsonl cannot be written: Read-only file system")
 
-    monkeypatch.setattr("headless.cli.evaluate.append_evaluation", refuse)
+    monkeypatch.setattr("headless.downstream.evaluate.append_evaluation", refuse)
     arguments = ["--model", str(run), "--tasks", f"blimp:{files}/pairs.jsonl"]
     assert "--output FILE writes elsewhere" in fails(arguments, capsys)
     assert main(["evaluate", *arguments, "--output", str(output)]) == 0

@@ -2,11 +2,10 @@
 
 Everything here mirrors its version 0.4.13 (`lm_eval/api/model.py`,
 `lm_eval/models/huggingface.py` and `get_rolling_token_windows` in `lm_eval/utils.py`), so that
-scores agree; tests/downstream/test_harness.py compares them.
+scores agree; tests/downstream/evaluation/test_harness.py compares them.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from headless.data.tokenizer import end_of_document
@@ -18,46 +17,19 @@ DEFAULT_LENGTH = 2048
 NO_LIMIT = 10**9  # tokenizers that know no limit name a number beyond this one
 
 
-@dataclass(frozen=True)
-class Window:
-    """A stretch of [prefix, token 0, token 1, ...] that predicts some tokens.
-
-    Args:
-        start: the first token that is read, counted with the prefix.
-        end: one past the last that is read; it is one past the last predicted token, too, counted
-            without the prefix.
-        scored: how many tokens are predicted: those before `end`.
-    """
-
-    start: int
-    end: int
-    scored: int
-
-
-def rolling_windows(tokens: int, max_length: int, stride: int) -> Iterator[Window]:
-    """Windows that predict each of `tokens` tokens once.
+def rolling_rows(tokens: Sequence[int], prefix: int, max_length: int, stride: int) -> Iterator[Row]:
+    """Windows of [prefix, token 0, token 1, ...] that predict each token once.
 
     The first predicts up to `max_length` tokens, each further one the next `stride`; all but the
     first read `max_length` tokens where the text is long enough, so that the last one has its
     context filled up from the left.
     """
-    predicted = min(tokens, max_length)
-    if predicted:
-        yield Window(0, predicted, predicted)
-    while predicted < tokens:
-        scored = min(stride, tokens - predicted)
-        predicted += scored
-        yield Window(predicted - max_length, predicted, scored)
-
-
-def window_row(window: Window, tokens: Sequence[int], prefix: int) -> Row:
-    """The row of a window of a text's tokens."""
-    begin = max(0, window.start - 1)
-    read = list(tokens[begin : window.end - 1])
-    if window.start == 0:
-        read = [prefix, *read]
-    targets = tokens[window.end - window.scored : window.end]
-    return Row(read, range(len(read) - window.scored, len(read)), targets)
+    text, end = [prefix, *tokens], 0
+    while end < len(tokens):
+        scored = min(stride if end else max_length, len(tokens) - end)
+        end += scored
+        read = text[max(0, end - max_length) : end]
+        yield Row(read, range(len(read) - scored, len(read)), tokens[end - scored : end])
 
 
 def prefix_token(tokenizer: Any) -> int:
@@ -69,9 +41,9 @@ def prefix_token(tokenizer: Any) -> int:
     return int(end_of_document(tokenizer) if first is None else first)  # type: ignore[arg-type]
 
 
-def encode(tokenizer: Any, text: str) -> list[int]:
-    """Ids with the special tokens that the tokenizer adds by itself, if any."""
-    return tokenizer(text, verbose=False)["input_ids"]
+def plain_ids(tokenizer: Any, text: str) -> list[int]:
+    """Ids without the special tokens that some tokenizers add: they are no text."""
+    return tokenizer(text, verbose=False, add_special_tokens=False)["input_ids"]
 
 
 def encode_pair(tokenizer: Any, context: str, continuation: str) -> tuple[list[int], list[int]]:
@@ -84,10 +56,11 @@ def encode_pair(tokenizer: Any, context: str, continuation: str) -> tuple[list[i
     bare = context.rstrip()
     continuation = context[len(bare) :] + continuation
     if not bare:
-        ids = tokenizer(continuation, verbose=False, add_special_tokens=False)["input_ids"]
-        return [prefix_token(tokenizer)], ids
-    context_ids = encode(tokenizer, bare)
-    return context_ids, encode(tokenizer, bare + continuation)[len(context_ids) :]
+        return [prefix_token(tokenizer)], plain_ids(tokenizer, continuation)
+    context_ids, whole = (
+        tokenizer(text, verbose=False)["input_ids"] for text in (bare, bare + continuation)
+    )
+    return context_ids, whole[len(context_ids) :]
 
 
 def continuation_row(
@@ -107,11 +80,11 @@ def continuation_row(
 
 
 def masked_rows(tokenizer: Any, text: str, max_length: int, *, framed: bool) -> list[Row] | None:
-    """A row for each token of a text, with that token masked (Salazar et al. 2020).
+    """A row for each token of a sentence, with that token masked (Salazar et al. 2020).
 
     Args:
         tokenizer: has a mask token.
-        text: one sentence.
+        text: see above.
         max_length: of what the model reads.
         framed: with the special tokens that the tokenizer adds by itself; otherwise, and where it
             adds none, the text stands between two ends of documents, as in our training streams.
@@ -119,7 +92,7 @@ def masked_rows(tokenizer: Any, text: str, max_length: int, *, framed: bool) -> 
     Returns:
         None where the text has no token or more than the model can read.
     """
-    ids = tokenizer(text, verbose=False, add_special_tokens=False)["input_ids"]
+    ids = plain_ids(tokenizer, text)
     whole = tokenizer(text, verbose=False)["input_ids"] if framed else ids
     if len(whole) == len(ids):
         end = end_of_document(tokenizer)
@@ -136,11 +109,7 @@ def masked_rows(tokenizer: Any, text: str, max_length: int, *, framed: bool) -> 
 
 
 def longest_input(model: Any, tokenizer: Any, max_length: int | None) -> int:
-    """How many tokens the model reads at a time: the number asked for, or all it can.
-
-    Raises:
-        HeadlessError: more than the model has positions, or less than two.
-    """
+    """How many tokens the model reads at a time: the number that is wanted, or all it can."""
     known = [int(n) for name in LENGTHS if (n := getattr(model.config, name, None))]
     if not known and tokenizer.model_max_length < NO_LIMIT:
         known = [int(tokenizer.model_max_length)]

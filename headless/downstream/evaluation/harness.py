@@ -6,22 +6,18 @@ data from the Hugging Face hub, or from the files that a local task description 
 
 import contextlib
 import sys
-import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from headless.downstream.evaluation.encoding import longest_input
-from headless.downstream.evaluation.run import check_kinds, versions
-from headless.downstream.evaluation.scorer import Options
-from headless.downstream.evaluation.tasks import Task, digest
+from headless.downstream.evaluation.kinds import Options
+from headless.downstream.evaluation.tasks import Task
 from headless.downstream.language_model import LanguageModel
 from headless.errors import HeadlessError
-from headless.runs.evaluations import Evaluation
 
 BOOTSTRAPS = 1000  # resamples for the standard errors that have no closed form
 INSTALL = "pip install 'headless-lm[eval]'"
@@ -30,11 +26,7 @@ NAMES = {"acc": "accuracy", "acc_norm": "accuracy_norm", "acc_bytes": "accuracy_
 
 
 def check_harness(task: Task) -> None:
-    """Whether a task can be found, before a model is opened.
-
-    Raises:
-        HeadlessError: the harness is not installed, or it has no such task.
-    """
+    """Refuse a task that cannot be found, before a model is opened."""
     if find_spec("lm_eval") is None:
         raise HeadlessError(
             f"{task} needs lm-evaluation-harness, which is not installed: {INSTALL}"
@@ -53,47 +45,35 @@ def check_harness(task: Task) -> None:
         raise HeadlessError(f"lm-evaluation-harness has no task {task.source!r}; {hint}")
 
 
-def evaluate_harness(
-    loaded: LanguageModel,
-    task: Task,
-    options: Options | None = None,
-    *,
-    limit: int | None = None,
-    step: int | None = None,
-) -> list[Evaluation]:
-    """Run a task, or a group of tasks, of the harness.
+class HarnessResult(NamedTuple):
+    """What one task of a group gives."""
 
-    Args:
-        loaded: a causal model.
-        task: its name there, or the path of a task's YAML file.
-        options: rows at a time and tokens of context; windows are the harness's own.
-        limit: only so many items of each task.
-        step: optimizer steps of the checkpoint, to be noted down.
+    name: str
+    hashes: list[str]  # of its items
+    metrics: dict[str, float]
+    errors: dict[str, float]
+    items: int
+    settings: dict[str, Any]
+    version: str  # of the harness
 
-    Returns:
-        A result for each task of a group; one for a task.
 
-    Raises:
-        HeadlessError: the harness is not installed, a masked model, or a task that cannot be run:
-            most often its data cannot be reached.
-    """
-    check_harness(task)
-    check_kinds(loaded, [task])
-    options = options or Options()
-    max_length = longest_input(loaded.model, loaded.tokenizer, options.max_length)
-    begin = time.perf_counter()
+def run_harness(
+    lm: LanguageModel, task: Task, options: Options, limit: int | None
+) -> list[HarnessResult]:
+    """A result for each task of a group; one for a task."""
+    max_length = longest_input(lm.model, lm.tokenizer, options.max_length)
     try:
         with _quiet():
             from lm_eval import simple_evaluate
             from lm_eval.models.huggingface import HFLM
 
             model = HFLM(
-                pretrained=loaded.model,
-                tokenizer=loaded.tokenizer,
+                pretrained=lm.model,
+                tokenizer=lm.tokenizer,
                 batch_size=options.batch_size,
                 max_length=max_length,
             )
-            found: Any = simple_evaluate(
+            ran: Any = simple_evaluate(
                 model,
                 tasks=[task.source],
                 limit=limit,
@@ -108,32 +88,17 @@ def evaluate_harness(
             f"lm-evaluation-harness could not run {task.source!r} (is its data within reach?): "
             f"{reason}"
         ) from error
-    seconds = round(time.perf_counter() - begin, 3)
     results = []
-    for name, samples in found["samples"].items():
-        metrics, errors = _numbers(found["results"][name])
-        results.append(
-            Evaluation(
-                task=str(task),
-                kind="harness",
-                source=name,
-                data_sha256=digest([name, *(sample["doc_hash"] for sample in samples)]),
-                model=loaded.name,
-                head=loaded.head,
-                step=step,
-                metrics=dict(metrics),
-                errors=errors,
-                items=len({sample["doc_id"] for sample in samples}),
-                settings={
-                    "max_length": max_length,
-                    "num_fewshot": found["n-shot"].get(name),
-                    "task_version": found["versions"].get(name),
-                },
-                seconds=seconds,  # of all tasks of a group together
-                versions={**versions(), "lm_eval": _version()},
-                time=datetime.now(UTC).isoformat(timespec="seconds"),
-            )
-        )
+    for name, samples in ran["samples"].items():
+        metrics, errors = _numbers(ran["results"][name])
+        settings = {
+            "max_length": max_length,
+            "num_fewshot": ran["n-shot"].get(name),
+            "task_version": ran["versions"].get(name),
+        }
+        hashes = [sample["doc_hash"] for sample in samples]
+        items = len({sample["doc_id"] for sample in samples})
+        results.append(HarnessResult(name, hashes, metrics, errors, items, settings, _version()))
     return results
 
 

@@ -1,30 +1,130 @@
-"""What each kind of task measures, with the definitions of lm-evaluation-harness."""
+"""What each kind of task measures, with the definitions of lm-evaluation-harness.
+
+Standard errors are closed forms over the items, no resampling.
+"""
 
 import math
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from headless.downstream.evaluation.encoding import (
+    continuation_row,
+    encode_pair,
+    longest_input,
     masked_rows,
+    plain_ids,
     prefix_token,
-    rolling_windows,
-    window_row,
+    rolling_rows,
 )
-from headless.downstream.evaluation.likelihood import Row
-from headless.downstream.evaluation.scorer import Scorer
-from headless.downstream.evaluation.statistics import Measured, mean, ratio
+from headless.downstream.evaluation.likelihood import Progress, Row, Score, score_rows
 from headless.downstream.evaluation.tasks import Document, LastWord, Pair, Question
+from headless.downstream.language_model import LanguageModel
 from headless.errors import HeadlessError
 
 FEW_DOCUMENTS = 10  # fewer say nothing about their spread: windows are the units then
 
 
+class Measured(NamedTuple):
+    """A number and its standard error over the items; None where there are too few to know."""
+
+    value: float
+    error: float | None
+
+    def scaled(self, factor: float) -> "Measured":
+        """Times a constant."""
+        error = None if self.error is None else abs(factor) * self.error
+        return Measured(factor * self.value, error)
+
+    def exponential(self) -> "Measured":
+        """exp(value); the error by the delta method. Infinite where float64 ends."""
+        value = math.exp(self.value) if self.value < 700 else math.inf
+        return Measured(value, None if self.error is None else value * self.error)
+
+
+def mean(values: Sequence[float]) -> Measured:
+    """The mean; its error is the sample's deviation (n - 1) over √n: binomial for 0 and 1."""
+    return ratio(values, [1.0] * len(values))
+
+
+def ratio(totals: Sequence[float], counts: Sequence[float]) -> Measured:
+    """sum(totals) / sum(counts) over units of different size.
+
+    The error is that of the ratio estimator (Cochran, Sampling Techniques, 1977, 2.11):
+    √(n / (n - 1) · Σ (total - ratio · count)²) / Σ count, where the units are independent.
+    """
+    n, whole = len(totals), math.fsum(counts)
+    value = math.fsum(totals) / whole
+    if n < 2:
+        return Measured(value, None)
+    rest = math.fsum((t - value * c) ** 2 for t, c in zip(totals, counts, strict=True))
+    return Measured(value, math.sqrt(n / (n - 1) * rest) / whole)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to score: rows at a time, tokens of context, tokens that a window adds (None: all)."""
+
+    batch_size: int = 32
+    max_length: int | None = None
+    stride: int | None = None
+
+
+class Scorer:
+    """A model with its options: rows to scores, and what its texts are cut to."""
+
+    def __init__(self, lm: LanguageModel, options: Options, progress: Progress) -> None:
+        self.lm = lm
+        self.tokenizer = lm.tokenizer
+        self.options = options
+        self.progress = progress
+        self.max_length = longest_input(lm.model, self.tokenizer, options.max_length)
+
+    def scores(self, rows: Sequence[Row]) -> list[Score]:
+        """See `score_rows`."""
+        size = self.options.batch_size
+        return score_rows(self.lm.model, rows, batch_size=size, progress=self.progress)
+
+    def grouped(self, groups: Sequence[Sequence[Row] | None]) -> list[list[Score] | None]:
+        """Scores of the rows of each item, in one go; None for an item without rows."""
+        scores = iter(self.scores([row for rows in groups for row in rows or ()]))
+        return [None if rows is None else [next(scores) for _ in rows] for rows in groups]
+
+    def continuations(
+        self, items: Sequence[Sequence[tuple[str, str]]]
+    ) -> tuple[list[list[Score] | None], int]:
+        """Scores of each item's (context, continuation) pairs, and how many contexts were cut.
+
+        None for an item of which a continuation has no token or does not fit.
+        """
+        groups: list[list[Row] | None] = []
+        truncated = 0
+        for pairs in items:
+            rows = [
+                continuation_row(*encode_pair(self.tokenizer, *pair), self.max_length)
+                for pair in pairs
+            ]
+            usable = [row for row in rows if row is not None]
+            fits = len(usable) == len(rows)
+            groups.append([row for row, _ in usable] if fits else None)
+            truncated += fits and any(cut for _, cut in usable)
+        return self.grouped(groups), truncated
+
+    def need_some(self, scored: Sequence[Any], items: Sequence[Any]) -> int:
+        """How many items were skipped; refuses to have scored none."""
+        if not scored:
+            raise HeadlessError(
+                f"none of the {len(items)} items fits into the {self.max_length} tokens that "
+                f"{self.lm.place} reads at a time"
+            )
+        return len(items) - len(scored)
+
+
 @dataclass
 class Outcome:
-    """What a kind found; see `Evaluation` for the fields."""
+    """What a kind of task gives; see `Evaluation` for the fields."""
 
     metrics: dict[str, Measured]
     items: int
@@ -46,27 +146,24 @@ def text_outcome(scorer: Scorer, documents: Sequence[Document]) -> Outcome:
     stride = scorer.max_length if scorer.options.stride is None else scorer.options.stride
     if not 1 <= stride <= scorer.max_length:
         raise HeadlessError(f"stride must be in 1 to max_length {scorer.max_length}, got {stride}")
-    prefix = prefix_token(scorer.tokenizer)
-    rows: list[Row] = []
-    owner: list[int] = []
-    texts = [document.text for document in documents]
+    texts, prefix = [document.text for document in documents], prefix_token(scorer.tokenizer)
+    groups: list[list[Row]] = []
     inexact = 0
-    for number, text in enumerate(texts):
-        ids = scorer.tokenizer(text, verbose=False, add_special_tokens=False)["input_ids"]
+    for text in texts:
+        ids = plain_ids(scorer.tokenizer, text)
         if scorer.tokenizer.decode(ids, clean_up_tokenization_spaces=False) != text:
             inexact += len(text.encode("utf-8"))
-        for window in rolling_windows(len(ids), scorer.max_length, stride):
-            rows.append(window_row(window, ids, prefix))
-            owner.append(number)
-    _need_some(rows, len(texts), scorer)
-    nats = [-score.log_likelihood for score in scorer.scores(rows)]
-    tokens = [float(len(row.targets)) for row in rows]
+        groups.append(list(rolling_rows(ids, prefix, scorer.max_length, stride)))
+    scorer.need_some([row for rows in groups for row in rows], texts)
+    units: list[list[tuple[float, int]]] = [  # nats and tokens of the windows of each document
+        [(-score.log_likelihood, len(row.targets)) for row, score in zip(*pair, strict=True)]
+        for pair in zip(groups, scorer.grouped(groups), strict=True)  # type: ignore[arg-type]
+    ]
     unit = "windows" if len(texts) < FEW_DOCUMENTS else "documents"
-    if unit == "documents":
-        nll = ratio(_sums(nats, owner, len(texts)), _sums(tokens, owner, len(texts)))
-    else:
-        nll = ratio(nats, tokens)
-    count = math.fsum(tokens)
+    if unit == "windows":
+        units = [[window] for windows in units for window in windows]
+    nats, tokens = ([math.fsum(w[i] for w in windows) for windows in units] for i in (0, 1))
+    nll, count = ratio(nats, tokens), math.fsum(tokens)
     size = sum(len(text.encode("utf-8")) for text in texts)
     words = sum(len(re.split(r"\s+", text)) for text in texts)  # as lm-evaluation-harness
     return Outcome(
@@ -94,18 +191,14 @@ def last_word_outcome(scorer: Scorer, items: Sequence[LastWord]) -> Outcome:
 
     Perplexity is exp of the mean over the items of the whole word's negative log-likelihood.
     """
-    found = scorer.continuations([[(item.context, f" {item.word}")] for item in items])
-    scores = [one for one in found if one is not None]
-    _need_some(scores, len(items), scorer)
-    return Outcome(
-        {
-            "accuracy": mean([float(score.greedy) for (score,), _ in scores]),
-            "perplexity": mean([-score.log_likelihood for (score,), _ in scores]).exponential(),
-        },
-        items=len(scores),
-        skipped=len(items) - len(scores),
-        truncated=sum(cut for _, cut in scores),
-    )
+    groups, cut = scorer.continuations([[(item.context, f" {item.word}")] for item in items])
+    scores = [group[0] for group in groups if group is not None]
+    skipped = scorer.need_some(scores, items)
+    metrics = {
+        "accuracy": mean([float(score.greedy) for score in scores]),
+        "perplexity": mean([-score.log_likelihood for score in scores]).exponential(),
+    }
+    return Outcome(metrics, len(scores), skipped, cut)
 
 
 def pair_outcome(scorer: Scorer, pairs: Sequence[Pair]) -> Outcome:
@@ -115,14 +208,15 @@ def pair_outcome(scorer: Scorer, pairs: Sequence[Pair]) -> Outcome:
     lm-evaluation-harness; a masked one is asked for each token in turn with that token masked
     (pseudo-log-likelihood, Salazar et al. 2020). A tie counts as wrong.
     """
-    masked = scorer.loaded.task == "masked"
-    totals = _masked_totals(scorer, pairs) if masked else _causal_totals(scorer, pairs)
+    masked = scorer.lm.task == "masked"
     right = [
-        (pair.subset, float(good > bad))
-        for pair, (good, bad) in zip(pairs, totals, strict=True)
-        if good is not None and bad is not None
+        (pair.subset, float(total[0] > total[1]))
+        for pair, total in zip(
+            pairs, (_masked_totals if masked else _causal_totals)(scorer, pairs), strict=True
+        )
+        if total is not None
     ]
-    _need_some(right, len(pairs), scorer)
+    skipped = scorer.need_some(right, pairs)
     subsets: dict[str, dict[str, float]] = {}
     sizes = Counter(subset for subset, _ in right)
     for subset in sorted(sizes) if len(sizes) > 1 else ():
@@ -130,50 +224,40 @@ def pair_outcome(scorer: Scorer, pairs: Sequence[Pair]) -> Outcome:
         subsets[subset] = {"items": sizes[subset], "accuracy": part.value}
         if part.error is not None:
             subsets[subset]["accuracy_error"] = part.error
-    return Outcome(
-        {"accuracy": mean([value for _, value in right])},
-        items=len(right),
-        skipped=len(pairs) - len(right),
-        subsets=subsets,
-        settings={"score": "pseudo-log-likelihood" if masked else "log-likelihood"},
-    )
+    metrics = {"accuracy": mean([value for _, value in right])}
+    settings = {"score": "pseudo-log-likelihood" if masked else "log-likelihood"}
+    return Outcome(metrics, len(right), skipped, 0, subsets, settings)
 
 
-def _causal_totals(
-    scorer: Scorer, pairs: Sequence[Pair]
-) -> list[tuple[float, float] | tuple[None, None]]:
-    found = scorer.continuations([[("", f" {p.good}"), ("", f" {p.bad}")] for p in pairs])
-    return [
-        (None, None) if one is None else (one[0][0].log_likelihood, one[0][1].log_likelihood)
-        for one in found
-    ]
+def _causal_totals(scorer: Scorer, pairs: Sequence[Pair]) -> list[list[float] | None]:
+    groups, _ = scorer.continuations([[("", f" {p.good}"), ("", f" {p.bad}")] for p in pairs])
+    return [group and [score.log_likelihood for score in group] for group in groups]
 
 
-def _masked_totals(
-    scorer: Scorer, pairs: Sequence[Pair]
-) -> list[tuple[float, float] | tuple[None, None]]:
+def _masked_totals(scorer: Scorer, pairs: Sequence[Pair]) -> list[list[float] | None]:
     if scorer.tokenizer.mask_token_id is None:
-        raise HeadlessError(f"the tokenizer of {scorer.loaded.place} has no mask token")
-    framed = scorer.loaded.head == "own"  # a run of ours saw the stream of its data set
+        raise HeadlessError(f"the tokenizer of {scorer.lm.place} has no mask token")
+    framed = scorer.lm.head == "own"  # a run of ours saw the stream of its data set
     both = [
-        [
-            masked_rows(scorer.tokenizer, text, scorer.max_length, framed=framed)
-            for text in (pair.good, pair.bad)
-        ]
-        for pair in pairs
+        [masked_rows(scorer.tokenizer, text, scorer.max_length, framed=framed) for text in texts]
+        for texts in ((pair.good, pair.bad) for pair in pairs)
     ]
-    rows = [row for two in both if None not in two for one in two for row in one or ()]
-    scores = iter(scorer.scores(rows))
-    totals: list[tuple[float, float] | tuple[None, None]] = []
-    for good, bad in both:
-        if good is None or bad is None:
-            totals.append((None, None))
-        else:
-            one, other = (
-                math.fsum(next(scores).log_likelihood for _ in rows) for rows in (good, bad)
-            )
-            totals.append((one, other))
-    return totals
+    fits = [good is not None and bad is not None for good, bad in both]
+    groups = scorer.grouped(
+        [rows if f else None for f, two in zip(fits, both, strict=True) for rows in two]
+    )
+    totals = [group and math.fsum(score.log_likelihood for score in group) for group in groups]
+    return [
+        [good, bad] if good is not None and bad is not None else None
+        for good, bad in zip(totals[::2], totals[1::2], strict=True)
+    ]
+
+
+CHOICE_LENGTHS: dict[str, Callable[[str], int]] = {
+    "accuracy": lambda choice: 1,
+    "accuracy_norm": len,
+    "accuracy_bytes": lambda choice: len(choice.encode("utf-8")),
+}
 
 
 def choice_outcome(scorer: Scorer, questions: Sequence[Question]) -> Outcome:
@@ -182,51 +266,23 @@ def choice_outcome(scorer: Scorer, questions: Sequence[Question]) -> Outcome:
     An answer follows its question and a blank; of equal ones the first counts.
     `accuracy_norm` (characters) is what lm-evaluation-harness calls acc_norm.
     """
-    found = scorer.continuations([[(q.query, f" {c}") for c in q.choices] for q in questions])
-    right: dict[str, list[float]] = {name: [] for name in LENGTHS}
-    truncated = 0
-    for question, one in zip(questions, found, strict=True):
-        if one is None:
-            continue
-        truncated += one[1]
-        for name, length in LENGTHS.items():
-            values = [
-                score.log_likelihood / length(choice)
-                for score, choice in zip(one[0], question.choices, strict=True)
-            ]
-            right[name].append(float(values.index(max(values)) == question.gold))
-    _need_some(right["accuracy"], len(questions), scorer)
-    return Outcome(
-        {name: mean(values) for name, values in right.items()},
-        items=len(right["accuracy"]),
-        skipped=len(questions) - len(right["accuracy"]),
-        truncated=truncated,
-    )
+    groups, cut = scorer.continuations([[(q.query, f" {c}") for c in q.choices] for q in questions])
+    scored = [(q, group) for q, group in zip(questions, groups, strict=True) if group is not None]
+    skipped = scorer.need_some(scored, questions)
+    metrics = {}
+    for name, length in CHOICE_LENGTHS.items():
+        right = []
+        for question, group in scored:
+            pairs = zip(group, question.choices, strict=True)
+            values = [score.log_likelihood / length(choice) for score, choice in pairs]
+            right.append(float(values.index(max(values)) == question.gold))
+        metrics[name] = mean(right)
+    return Outcome(metrics, len(scored), skipped, cut)
 
 
-LENGTHS: dict[str, Callable[[str], int]] = {
-    "accuracy": lambda choice: 1,
-    "accuracy_norm": len,
-    "accuracy_bytes": lambda choice: len(choice.encode("utf-8")),
-}
 OUTCOMES: dict[str, Callable[[Scorer, Any], Outcome]] = {
     "text": text_outcome,
     "lambada": last_word_outcome,
     "blimp": pair_outcome,
     "choice": choice_outcome,
 }
-
-
-def _need_some(scored: Sequence[Any], items: int, scorer: Scorer) -> None:
-    if not scored:
-        raise HeadlessError(
-            f"none of the {items} items fits into the {scorer.max_length} tokens that "
-            f"{scorer.loaded.place} reads at a time"
-        )
-
-
-def _sums(values: Sequence[float], owner: Sequence[int], number: int) -> list[float]:
-    sums = [0.0] * number
-    for value, place in zip(values, owner, strict=True):
-        sums[place] += value
-    return sums

@@ -17,13 +17,8 @@ from headless.data.text_files import describe
 from headless.data.tokenizer import load_tokenizer
 from headless.errors import HeadlessError
 
-KINDS = {
-    "text": "perplexity and bits per byte of a text",
-    "lambada": "the last word of a passage",
-    "blimp": "which sentence of a minimal pair is likelier",
-    "choice": "which of several answers is likelier",
-    "harness": "a task of lm-evaluation-harness",
-}
+KINDS = ("text", "lambada", "blimp", "choice", "harness")
+MASKED_KINDS = ("blimp",)  # what a masked model can do
 
 
 @dataclass(frozen=True)
@@ -89,18 +84,14 @@ class Items:
 
 
 def parse_tasks(tasks: str | list[str]) -> list[Task]:
-    """Tasks as they are written: "kind:source", several with commas between or as a list.
-
-    Raises:
-        HeadlessError: no task, an unknown kind, or a kind without a source.
-    """
+    """Tasks as they are written: "kind:source", several with commas between or as a list."""
     written = [tasks] if isinstance(tasks, str) else tasks
     # A comma ends a task only where another kind follows: paths may hold commas.
     parts = [part for text in written for part in re.split(r",\s*(?=[A-Za-z_]+:)", text)]
-    found = [_parse(part.strip()) for part in parts if part.strip()]
-    if not found:
+    parsed = [_parse(part.strip()) for part in parts if part.strip()]
+    if not parsed:
         raise HeadlessError(f"name a task: --tasks KIND:SOURCE, kinds: {', '.join(KINDS)}")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(parsed))
 
 
 def _parse(text: str) -> Task:
@@ -117,28 +108,20 @@ def _parse(text: str) -> Task:
 def read_items(
     task: Task, *, limit: int | None = None, split: str | None = None, text_field: str = "text"
 ) -> Items:
-    """Read the items of a task of ours (not of the harness).
+    """Read the items of a task of ours (not of the harness), at most `limit` of them.
 
-    Args:
-        task: which.
-        limit: only so many of them.
-        split: of a data set by name, and of a prepared data set ("validation" by default).
-        text_field: the field of a text's records.
-
-    Raises:
-        HeadlessError: no such source, nothing in it, or an item that is not what its kind needs.
+    `split` is that of a data set by name, or of a prepared data set ("validation" by default);
+    `text_field` the field of a text's records.
     """
-    if limit is not None and limit < 1:
-        raise HeadlessError(f"limit must be at least 1, got {limit}")
     if task.kind == "text":
-        found: Iterator[Item | None] = map(Document, _texts(task.source, split, text_field))
+        items: Iterator[Item | None] = map(Document, _texts(task.source, split, text_field))
     else:
-        found = map(READERS[task.kind], read_records(task.source, split))
-    read = list(islice(found, limit))
-    items = [item for item in read if item is not None]
-    if not items:
+        items = map(READERS[task.kind], read_records(task.source, split))
+    read = list(islice(items, limit))
+    usable = [item for item in read if item is not None]
+    if not usable:
         raise HeadlessError(f"{task.source} is empty: there is nothing to evaluate for {task}")
-    return Items(task, items, len(read) - len(items), digest(items))
+    return Items(task, usable, len(read) - len(usable), digest(usable))
 
 
 def left_out(task: Task, text_field: str = "text") -> str | None:
@@ -163,11 +146,7 @@ def _texts(source: str, split: str | None, text_field: str) -> Iterator[str]:
 
 
 def _prepared_texts(path: Path, split: str) -> Iterator[str]:
-    """The documents of a prepared data set as text again.
-
-    Raises:
-        HeadlessError: no such split, a damaged file, or tokens that do not give their text back.
-    """
+    """The documents of a prepared data set as text again."""
     dataset = open_dataset(path)
     if split not in dataset.manifest.splits:
         raise HeadlessError(

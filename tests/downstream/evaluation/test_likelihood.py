@@ -1,6 +1,5 @@
 """Log-likelihoods against a loop over single texts without padding, in float64."""
 
-import copy
 import json
 import math
 import random
@@ -22,19 +21,17 @@ from transformers import (
 
 from headless.data.stream import open_dataset
 from headless.data.tokenizer import add_mask_token, as_fast_tokenizer, train_tokenizer
+from headless.downstream.evaluate import evaluate_items as evaluate
 from headless.downstream.evaluation import likelihood, tasks
 from headless.downstream.evaluation.encoding import (
     continuation_row,
     encode_pair,
     longest_input,
     masked_rows,
-    rolling_windows,
-    window_row,
+    rolling_rows,
 )
-from headless.downstream.evaluation.likelihood import Row, Score, find_head, score_rows
-from headless.downstream.evaluation.run import evaluate
-from headless.downstream.evaluation.scorer import Options
-from headless.downstream.evaluation.statistics import mean, ratio
+from headless.downstream.evaluation.kinds import Options, mean, ratio
+from headless.downstream.evaluation.likelihood import Row, Score, score_rows
 from headless.downstream.evaluation.tasks import Items, Task, parse_tasks, read_items
 from headless.downstream.language_model import LanguageModel
 from headless.errors import HeadlessError
@@ -133,24 +130,7 @@ def test_scores_are_those_of_single_rows_in_float64(model_type: str) -> None:
     assert score_rows(model, rows)[0].greedy
 
 
-@pytest.mark.parametrize("model_type", ["gpt_neox", "bert"])
-def test_a_bf16_model_is_scored_in_float32(model_type: str) -> None:
-    """From its own hidden states: logits in bf16 err by more, and share the largest value."""
-    model, rows = tiny(model_type, 97).bfloat16(), some_rows(97)
-    head = copy.deepcopy(find_head(model)).float()
-    for row, found in zip(rows, score_rows(model, rows, batch_size=1), strict=True):
-        with torch.no_grad():
-            states = model.base_model(
-                input_ids=torch.tensor([list(row.input_ids)]),
-                attention_mask=torch.ones(1, len(row.input_ids), dtype=torch.long),
-            ).last_hidden_state[0, list(row.positions)]
-            log_p = head(states.float()).log_softmax(-1)
-        own = log_p.gather(1, torch.tensor(row.targets)[:, None]).double().sum()
-        assert found.log_likelihood == pytest.approx(float(own), rel=1e-5)
-    assert next(model.parameters()).dtype == torch.bfloat16
-
-
-@pytest.mark.parametrize("model_type", KINDS)
+@pytest.mark.parametrize("model_type", [*KINDS, "bert"])
 def test_half_precision_ends_before_the_vocabulary(model_type: str) -> None:
     """Logits of bfloat16 weights are computed in float32: close ones stay different."""
     model: Any = tiny(model_type, 97).to(torch.bfloat16)
@@ -170,6 +150,7 @@ def test_half_precision_ends_before_the_vocabulary(model_type: str) -> None:
         )
         model(input_ids=torch.tensor([[5, 7, 11]]))
         hook.remove()
+        assert seen[0].dtype == torch.bfloat16
         logits_V = wide.get_output_embeddings()(seen[0].float())[0, -1]
         if cap := getattr(model.config, "final_logit_softcapping", None):
             logits_V = (logits_V / cap).tanh() * cap
@@ -183,16 +164,14 @@ def test_half_precision_ends_before_the_vocabulary(model_type: str) -> None:
 def test_few_logits_at_a_time_change_nothing(model_type: str, monkeypatch) -> None:
     model, rows = tiny(model_type, 97), some_rows(97)
     expected = [score.log_likelihood for score in score_rows(model, rows)]
-    monkeypatch.setattr(likelihood, "CHUNK_LOGITS", 3 * 97)
-    monkeypatch.setattr(likelihood, "WHOLE_LOGITS", 2 * LENGTH * 97)
-    found = [score.log_likelihood for score in score_rows(model, rows)]
-    assert found == pytest.approx(expected, rel=1e-5)
-
-
-def test_a_head_is_used_alone_only_where_it_is_all_there_is() -> None:
-    assert find_head(tiny("gpt_neox", 97)) is not None
-    assert find_head(tiny("bert", 97)) is not None  # with the transform before it
-    assert find_head(tiny("gemma2", 97)) is None  # caps its logits afterwards
+    monkeypatch.setattr(likelihood, "LOGITS", 3 * 97)
+    seen: list[int] = []
+    layer: Any = model.get_output_embeddings()
+    layer.register_forward_hook(lambda module, inputs, output: seen.append(output.shape[-2]))
+    found = score_rows(model, rows)
+    assert [score.log_likelihood for score in found] == pytest.approx(expected, rel=1e-5)
+    assert max(seen) == 3
+    assert sum(seen) == sum(len(row.positions) for row in rows)
 
 
 def test_nothing_to_score_and_weights_that_are_no_numbers() -> None:
@@ -225,8 +204,7 @@ def test_each_token_is_predicted_once_with_its_true_past(
     tokens = [1000 + i for i in range(number)]
     text = [-1, *tokens]  # -1 is the prefix
     predicted: list[int] = []
-    for window in rolling_windows(number, max_length, stride):
-        row = window_row(window, tokens, -1)
+    for row in rolling_rows(tokens, -1, max_length, stride):
         assert len(row.input_ids) <= max_length
         assert len(row.positions) == len(row.targets)
         for position, target in zip(row.positions, row.targets, strict=True):
@@ -241,10 +219,7 @@ def test_each_token_is_predicted_once_with_its_true_past(
 
 def test_windows_by_hand() -> None:
     def of(tokens: int, max_length: int, stride: int) -> list[tuple[list[int], list[int]]]:
-        rows = [
-            window_row(w, list(range(tokens)), 99)
-            for w in rolling_windows(tokens, max_length, stride)
-        ]
+        rows = rolling_rows(list(range(tokens)), 99, max_length, stride)
         return [(list(row.input_ids), list(row.targets)) for row in rows]
 
     assert of(10, 4, 4) == [
