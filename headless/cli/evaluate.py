@@ -7,7 +7,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from headless.cli.parsing import parse
+import headless
+from headless.cli.parsing import options_from
 from headless.data.stream import caution
 from headless.downstream.options import EvaluateOptions
 from headless.progress import Display
@@ -64,11 +65,9 @@ def number(metric: str, value: Any) -> str:
 
 def main(arguments: list[str]) -> None:
     """The command."""
-    options = EvaluateOptions(**parse(arguments, "evaluate", EvaluateOptions))
-    from headless.downstream.evaluate import evaluate
-
+    options = EvaluateOptions(**options_from("evaluate", arguments, EvaluateOptions))
     with Display() as display:
-        found = evaluate(**vars(options), progress=display.report, say=display.say)
+        found = headless.evaluate(**vars(options), progress=display.report, say=display.say)
     show(found.results, f"{found.model}, {found.head} head")
     for path in found.files:
         print(f"results: {path}")

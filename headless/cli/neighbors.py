@@ -1,5 +1,6 @@
 """`headless neighbors`: nearest tokens, likeliest next tokens, nearest contexts."""
 
+import headless
 from headless.cli.neighbors_display import show
 from headless.cli.parsing import options_from
 from headless.downstream.options import NeighborOptions
@@ -9,8 +10,6 @@ from headless.progress import Display
 def main(arguments: list[str]) -> None:
     """The command."""
     options = NeighborOptions(**options_from("neighbors", arguments, NeighborOptions))
-    from headless.downstream.retrieval.neighbors import neighbors
-
     with Display() as display:
-        result = neighbors(**vars(options), progress=display.report)
+        result = headless.neighbors(**vars(options), progress=display.report)
     show(result, options)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from docstring_parser import parse
-from jsonargparse import Namespace, set_parsing_settings
+from jsonargparse import set_parsing_settings
 
 import headless
 from headless.errors import HeadlessError

@@ -31,12 +31,10 @@ LATE_FOR_NOW: set[str] = {
     "analysis/training.py",
     "cli/analyze.py",
     "cli/compare.py",
-    "cli/evaluate.py",
     "cli/export.py",
     "cli/finetune.py",
     "cli/finetune_results.py",
     "cli/generate.py",
-    "cli/neighbors.py",
 }
 
 
