@@ -12,12 +12,12 @@ from headless.analysis.corpus_spectra import (
     VARIANTS,
     WINDOW,
     fitted_ranks,
-    log_slope,
     spectra,
 )
 from headless.analysis.finding import Claim, Finding, Picture
 from headless.analysis.sources import CONJECTURE, MOBY_DICK
 from headless.errors import HeadlessError
+from headless.geometry import log_fit
 
 LEAST = 64  # sequences
 
@@ -72,7 +72,7 @@ def corpus(
         for variant, values in by_variant.items():
             key = f"corpus/{variant}" + ("" if kind == "real" else "/null")
             for name, (low, high) in fitted_ranks(values).items():
-                slope, r2 = log_slope(values, low, high)
+                slope, _, r2 = log_fit(values, low, high)
                 scalars[f"{key}/slope_{name}"], scalars[f"{key}/r2_{name}"] = slope, r2
             scalars[f"{key}/largest"] = float(values[0])
     for variant in VARIANTS:
@@ -84,7 +84,7 @@ def corpus(
         scalars[f"corpus/{variant}/ranks_above_null"] = float(np.sum(real > null[0]))
     for name, values in (compare or {}).items():
         ranks = fitted_ranks(values)["head"]
-        scalars[f"corpus/compare/{name}/slope"] = log_slope(values, *ranks)[0]
+        scalars[f"corpus/compare/{name}/slope"] = log_fit(values, *ranks)[0]
     first, last = fitted_ranks(found["real"]["covariance"])["head"]
     drop = _drop(found["real"]["covariance"], len(chosen), int(scalars["corpus/types"]))
     if drop is not None:
@@ -189,8 +189,6 @@ def _drop(values: np.ndarray, sequences: int, types: int) -> float | None:
     if len(values) < min(sequences - 1, types):
         return None
     low, high = fitted_ranks(values)["head"]
-    slope, _ = log_slope(values, low, high)
+    slope, level, _ = log_fit(values, low, high)
     left = values[values > 1e-9 * values[0]]
-    ranks = np.arange(low, high + 1)
-    level = np.log(values[low - 1 : high]).mean() - slope * np.log(ranks).mean()
     return float(left[-1] / np.exp(level + slope * np.log(len(left))))

@@ -134,18 +134,6 @@ def spectra(
     }
 
 
-def log_slope(values: np.ndarray, low: int, high: int) -> tuple[float, float]:
-    """Slope and R² of log value on log rank, for ranks low … high counted from 1."""
-    y = np.asarray(values[low - 1 : high], dtype=np.float64)
-    x = np.arange(low, low + len(y))
-    here = y > 0
-    if here.sum() < 3:
-        return float("nan"), float("nan")
-    log_x, log_y = np.log(x[here]), np.log(y[here])
-    slope, _ = np.polyfit(log_x, log_y, 1)
-    return float(slope), float(np.corrcoef(log_x, log_y)[0, 1] ** 2)
-
-
 def fitted_ranks(values: np.ndarray) -> dict[str, tuple[int, int]]:
     """The ranks of the two fits: the head, and what follows until the spectrum falls off."""
     ranks = int(np.sum(values > 1e-9 * values[0]))

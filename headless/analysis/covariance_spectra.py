@@ -23,7 +23,7 @@ from headless.analysis.states.accumulators import REST, Statistics
 from headless.analysis.states.capture import Point
 from headless.analysis.states.families import READS, Matrix
 from headless.errors import HeadlessError
-from headless.geometry.power_law import rank_law
+from headless.geometry import participation, rank_law
 from headless.pages.figures import INK, MUTED, compact_ticks, drawing_style
 
 FIRST_RANK, LAST_SHARE = 10, 0.7  # the law is fitted to ranks 10 to 0.7·D
@@ -65,9 +65,7 @@ def covariance_spectra(
         scalars[f"{key}/exponent/correlation"] = rank_law(
             correlated_D, _low(len(correlated_D)), LAST_SHARE
         ).exponent
-        scalars[f"{key}/participation/correlation"] = float(
-            correlated_D.sum() ** 2 / correlated_D.square().sum()
-        )
+        scalars[f"{key}/participation/correlation"] = float(participation(correlated_D))
         arrays[f"{point.name}/eigenvalues"] = values_D.numpy()
         arrays[f"{point.name}/null"] = moments.variance(s).sort(descending=True).values.numpy()
         arrays[f"{point.name}/correlation"] = correlated_D.numpy()
@@ -120,7 +118,7 @@ def spread_of(values_D: Tensor) -> dict[str, float]:
     return {
         "exponent": law.exponent,
         "r_squared": law.r_squared,
-        "participation": float(values_D.sum() ** 2 / values_D.square().sum()),
+        "participation": float(participation(values_D)),
         "entropy_rank": float(np.exp(entropy)),
         "first_share": float(probability_D[0]),
         "variance": float(values_D.sum()),

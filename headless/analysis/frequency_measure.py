@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headless.geometry import anisotropy, principal_axes, ranks_of, singular_spectrum, unit
+from headless.geometry import anisotropy, log_fit, principal_axes, ranks_of, singular_spectrum, unit
 
 GROUPS = 10
 ZIPF = (10, 2000)  # ranks of the fit
@@ -19,9 +19,8 @@ def zipf(counts_V: np.ndarray) -> tuple[float, float]:
     """Slope and R² of log count on log rank, ranks 10 to 2000; 1 to all of small vocabularies."""
     sorted_V = np.sort(counts_V[counts_V > 0])[::-1].astype(np.float64)
     low, high = ZIPF if len(sorted_V) >= 4 * ZIPF[0] else (1, len(sorted_V))
-    y = np.log(sorted_V[low - 1 : high])
-    x = np.log(np.arange(low, low + len(y)))
-    return float(np.polyfit(x, y, 1)[0]), float(np.corrcoef(x, y)[0, 1] ** 2)
+    slope, _, r_squared = log_fit(sorted_V, low, high)
+    return slope, r_squared
 
 
 def groups_of(counts_V: np.ndarray, groups: int = GROUPS) -> list[np.ndarray]:

@@ -4,7 +4,6 @@ Shapes: N vectors of width D, one a row.
 """
 
 from headless.geometry.anisotropy import anisotropy
-from headless.geometry.effective_rank import effective_rank, participation_ratio, stable_rank
 from headless.geometry.gaussianity import (
     best_fit,
     fit_distributions,
@@ -19,7 +18,7 @@ from headless.geometry.marchenko_pastur import (
     compare_with_noise,
     log_distance,
 )
-from headless.geometry.power_law import rank_law, tail_law
+from headless.geometry.power_law import log_fit, rank_law, tail_law
 from headless.geometry.projection import (
     Projection,
     Separation,
@@ -29,12 +28,19 @@ from headless.geometry.projection import (
     shares_of_independent,
     unit,
 )
-from headless.geometry.ranks import ranks_of
-from headless.geometry.spectrum import singular_spectrum
+from headless.geometry.spectrum import (
+    effective_rank,
+    participation,
+    participation_ratio,
+    ranks_of,
+    singular_spectrum,
+    stable_rank,
+)
 
 __all__ = [
     "anisotropy",
     "effective_rank",
+    "participation",
     "participation_ratio",
     "singular_spectrum",
     "stable_rank",
@@ -45,6 +51,7 @@ __all__ = [
     "fit_distributions",
     "gaussian_distance",
     "log_distance",
+    "log_fit",
     "moments",
     "rank_law",
     "tail_law",

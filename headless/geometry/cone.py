@@ -14,10 +14,7 @@ def cone_axes(x_ND: Tensor, axes: int = 3) -> Tensor:
     it in which the unit rows vary most.
 
     Each is turned so that its largest entry is positive, the first along the mean: the same rows
-    give the same picture.
-
-    Raises:
-        ValueError: more axes than dimensions.
+    give the same picture. At most D axes.
     """
     unit_ND = unit(x_ND)
     if axes > unit_ND.shape[1]:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from headless.geometry.projection import principal_axes
+from headless.geometry.spectrum import participation
 
 COMPONENTS = 6
 LEAST_TURNS = 1.5  # less is an arc or a loop, which random paths make, too
@@ -80,14 +81,9 @@ class Helix:
 
 
 def helix(path_TD: Tensor) -> Helix:
-    """Look for a helix in a path.
+    """Look for a helix in a path of at least 8 positions and 3 dimensions."""
+    from scipy.stats import spearmanr
 
-    Args:
-        path_TD: any floating type, at least 8 positions and 3 dimensions, in order.
-
-    Raises:
-        ValueError: a shorter or narrower path.
-    """
     if len(path_TD) < 8 or path_TD.shape[1] < 3:
         raise ValueError("a path needs at least 8 positions and 3 dimensions")
     centred_TD = path_TD.double() - path_TD.double().mean(dim=0)
@@ -96,7 +92,8 @@ def helix(path_TD: Tensor) -> Helix:
     about_TD = centred_TD - torch.outer(t_T, slope_D)
     total = float(centred_TD.square().sum())
     axis_share = 1 - float(about_TD.square().sum()) / total if total else 0.0
-    axis_rho = abs(_spearman(centred_TD @ slope_D))
+    along_T = (centred_TD @ slope_D).cpu()
+    axis_rho = abs(float(spearmanr(along_T, range(len(t_T))).statistic)) if total else 0.0
     axes = principal_axes(about_TD, COMPONENTS)
     scores_TK = axes(about_TD).cpu()
     variance_K = scores_TK.square().mean(dim=0)
@@ -140,15 +137,11 @@ def random_walks(steps_TD: Tensor, walks: int, seed: int = 0, longest: int = 256
     ratio, at least 3), since walks in few dimensions are less regular.
 
     Args:
-        steps_TD: the path.
-        walks: how many.
-        seed: of the steps.
         longest: walks have this many positions at most; longer ones look the same.
     """
     difference_TD = steps_TD.double().diff(dim=0)
     squares = torch.linalg.svdvals(difference_TD).square()
-    effective = float(squares.sum().square() / squares.square().sum().clamp(min=1e-300))
-    width = max(3, min(round(effective), longest))
+    width = max(3, min(round(float(participation(squares))), longest))
     generator = torch.Generator().manual_seed(seed)
     shape = (walks, min(len(steps_TD), longest), width)
     return list(torch.randn(shape, generator=generator, dtype=torch.float64).cumsum(dim=1))
@@ -193,9 +186,3 @@ def _phase_r2(a_T: Tensor, b_T: Tensor) -> float:
     unwrapped_T = jumps.cumsum(dim=0)
     t_T = torch.arange(len(unwrapped_T), dtype=torch.float64)
     return float(torch.corrcoef(torch.stack([unwrapped_T, t_T]))[0, 1].square())
-
-
-def _spearman(y_T: Tensor) -> float:
-    """Rank correlation with position."""
-    ranks_T = y_T.argsort().argsort().double().cpu()
-    return float(torch.corrcoef(torch.stack([ranks_T, torch.arange(len(y_T)).double()]))[0, 1])

@@ -1,23 +1,23 @@
 """How evenly a set of vectors fills its space: two scores beside the mean cosine."""
 
+import math
+
 import torch
 from torch import Tensor
+
+from headless.geometry.spectrum import participation
 
 
 def isoscore(eigenvalues_D: Tensor) -> float:
     """IsoScore (Rudman et al. 2022) from the eigenvalues of the covariance.
 
-    (P - 1) / (D - 1) with P = (sum λ)² / sum λ²: 0 where the vectors vary along one line, 1 where
-    they vary alike everywhere. It does not see a common mean.
-
-    Returns:
-        NaN in one dimension and where nothing varies.
+    (participation - 1) / (D - 1): 0 where the vectors vary along one line, 1 where they vary alike
+    everywhere. It does not see a common mean. NaN in one dimension and where nothing varies.
     """
-    values = eigenvalues_D.double().clamp(min=0.0)
-    squares = float(values.square().sum())
-    if len(values) < 2 or squares == 0.0:
-        return float("nan")
-    return (float(values.sum()) ** 2 / squares - 1.0) / (len(values) - 1)
+    directions = float(participation(eigenvalues_D.double().clamp(min=0.0)))
+    if len(eigenvalues_D) < 2 or not directions:
+        return math.nan
+    return (directions - 1.0) / (len(eigenvalues_D) - 1)
 
 
 def partition_isotropy(x_ND: Tensor) -> float:

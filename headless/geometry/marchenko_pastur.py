@@ -7,10 +7,11 @@ and M in its shorter dimension. Everything is in singular values σ, not in eige
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from headless.geometry.effective_rank import NOISE
+from headless.geometry.spectrum import NOISE
 
 # 99 % point of Tracy and Widom's law for real matrices: how far the largest eigenvalue of noise
 # strays beyond the edge, in units of its scale.
@@ -63,7 +64,7 @@ class MarchenkoPastur:
         density_K = root_K / (math.pi * self.std**2 * self.columns * v_K)
         return density_K.where(inside_K, 0.0)
 
-    def _table(self) -> tuple[Tensor, Tensor]:
+    def _table(self) -> tuple[np.ndarray, np.ndarray]:
         """Singular values between the edges, and the share that lies below each."""
         low, high = self.edges()
         # Points are dense at both edges, where the density has the slope of a root.
@@ -74,18 +75,17 @@ class MarchenkoPastur:
             density_G[0] = high / (math.pi * self.std**2 * self.columns)
         steps = values_G.diff() * (density_G[1:] + density_G[:-1]) / 2
         below_G = torch.cat([steps.new_zeros(1), steps.cumsum(0)])
-        return values_G, below_G / below_G[-1]
+        return values_G.numpy(), (below_G / below_G[-1]).numpy()
 
     def below(self, values_K: Tensor) -> Tensor:
         """The share of noise's singular values that are smaller [K]: the distribution function."""
-        grid_G, below_G = self._table()
-        return _interpolate(values_K.double().cpu(), grid_G, below_G)
+        return torch.from_numpy(np.interp(values_K.double().cpu().numpy(), *self._table()))
 
     def expected(self) -> Tensor:
         """The M singular values of a typical noise matrix, descending: the law's quantiles."""
-        grid_G, below_G = self._table()
-        shares_M = (torch.arange(self.columns, dtype=torch.float64) + 0.5) / self.columns
-        return _interpolate(shares_M, below_G, grid_G).flip(0)
+        values_G, below_G = self._table()
+        shares_M = (np.arange(self.columns)[::-1] + 0.5) / self.columns
+        return torch.from_numpy(np.interp(shares_M, below_G, values_G))
 
 
 def effective_rank_of_noise(rows: int, columns: int) -> float:
@@ -109,13 +109,9 @@ def bulk_std(values_R: Tensor, rows: int, columns: int) -> float:
 
     Args:
         values_R: all min(N, M) singular values.
-        rows: N.
-        columns: M; the order is of no matter.
     """
-    law = MarchenkoPastur.of((rows, columns), 1.0)
-    grid_G, below_G = law._table()
-    middle = _interpolate(torch.tensor([0.5], dtype=torch.float64), below_G, grid_G)
-    return float(values_R.double().cpu().quantile(0.5) / middle)
+    values_G, below_G = MarchenkoPastur.of((rows, columns), 1.0)._table()
+    return float(values_R.double().cpu().quantile(0.5) / np.interp(0.5, below_G, values_G))
 
 
 @dataclass(frozen=True)
@@ -142,8 +138,8 @@ def compare_with_noise(values_R: Tensor, law: MarchenkoPastur) -> NoiseCompariso
 
     Args:
         values_R: all of them, descending: as many as `law.columns`.
-        law: its shape, and the entries' standard deviation as it is, as it was at the beginning
-            of training, or as the bulk has it (`bulk_std`).
+        law: of the matrix's shape; the entries' standard deviation as it is, as it was at the
+            beginning of training, or as the bulk has it (`bulk_std`).
     """
     values_R = values_R.double().cpu()
     low, high = law.edges(slack=True)
@@ -173,12 +169,3 @@ def log_distance(first_R: Tensor, second_R: Tensor) -> float:
         values_R = values_R.double().cpu()
         logs.append(2 * values_R.clamp(min=NOISE * float(values_R[0])).log())
     return float((logs[0] - logs[1]).abs().mean())
-
-
-def _interpolate(x_K: Tensor, grid_G: Tensor, values_G: Tensor) -> Tensor:
-    """Linear between the points of an ascending grid, constant outside."""
-    right_K = torch.searchsorted(grid_G, x_K.contiguous()).clamp(1, len(grid_G) - 1)
-    left_K = right_K - 1
-    width_K = grid_G[right_K] - grid_G[left_K]
-    share_K = ((x_K - grid_G[left_K]) / width_K.where(width_K > 0, 1.0)).clamp(0, 1)
-    return values_G[left_K] + share_K * (values_G[right_K] - values_G[left_K])

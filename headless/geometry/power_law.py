@@ -8,10 +8,11 @@ spectrum that is one rank law has α = 1 + 1/(2b); real ones differ.
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from headless.geometry.effective_rank import NOISE
+from headless.geometry.spectrum import NOISE
 
 MIN_TAIL = 10  # a tail of fewer values says nothing
 _FIT = (0.02, 0.80)
@@ -47,25 +48,36 @@ def rank_law(values_R: Tensor, low: float = _FIT[0], high: float = _FIT[1]) -> R
     Args:
         values_R: singular values (or eigenvalues), descending, none below 0.
         low: where the fit begins, as a share of the ranks.
-        high: where it ends: the fall-off after it is measured by the knee.
+        high: where it ends; the knee measures the fall-off after it.
     """
     values_R = values_R.double()
     ranks = int((values_R > NOISE * values_R[:1]).sum())
     first, last = max(1, math.ceil(low * ranks)), math.floor(high * ranks)
     if last - first < 2:
         return RankLaw(math.nan, math.nan, math.nan, len(values_R) + 1, ranks, (first, last))
+    slope, intercept, r_squared = log_fit(values_R, first, last)
     log_k = torch.arange(1, ranks + 1, dtype=torch.float64, device=values_R.device).log()
-    log_value = values_R[:ranks].log()
-    x, y = log_k[first - 1 : last], log_value[first - 1 : last]
-    dx, dy = x - x.mean(), y - y.mean()
-    slope = (dx * dy).sum() / dx.square().sum()
-    intercept = y.mean() - slope * x.mean()
-    total = dy.square().sum()
-    rest = (dy - slope * dx).square().sum()
-    r_squared = float(1 - rest / total) if total > 0 else 1.0
-    over = (log_value >= intercept + slope * log_k - math.log(2)).nonzero()
+    line = intercept + slope * log_k - math.log(2)
+    over = (values_R[:ranks].log() >= line).nonzero()
     knee = int(over[-1]) + 2 if len(over) else 1
-    return RankLaw(-float(slope), float(intercept), r_squared, knee, ranks, (first, last))
+    return RankLaw(-slope, intercept, r_squared, knee, ranks, (first, last))
+
+
+def log_fit(values_R: Tensor | np.ndarray, first: int, last: int) -> tuple[float, float, float]:
+    """Slope, intercept and R² of log value on log rank, for ranks `first` to `last` from 1 on.
+
+    Values that are not above 0 are left out; NaN for fewer than 3.
+    """
+    from scipy.stats import linregress
+
+    y = np.asarray(torch.as_tensor(values_R).double().cpu())[first - 1 : last]
+    x = np.arange(first, first + len(y))[y > 0]
+    y = y[y > 0]
+    if len(y) < 3:
+        return math.nan, math.nan, math.nan
+    fit = linregress(np.log(x), np.log(y))
+    r_squared = float(fit.rvalue**2) if np.ptp(y) else 1.0
+    return float(fit.slope), float(fit.intercept), r_squared
 
 
 @dataclass(frozen=True)
@@ -183,27 +195,20 @@ def _lognormal(y_N: Tensor) -> Tensor:
     low, high = -40.0, 40.0
     for _ in range(100):
         z = (low + high) / 2
-        over = z + _hazard(z)
-        if (1 + z * over) / over**2 > ratio:
-            low = z
-        else:
-            high = z
-    sigma = mean / (z + _hazard(z))
+        over = z + math.exp(_log_hazard(z))
+        low, high = (z, high) if (1 + z * over) / over**2 > ratio else (low, z)
+    sigma = mean / (z + math.exp(_log_hazard(z)))
     y_N = y_N / sigma
     return _log_hazard(z) + z * y_N - y_N.square() / 2 - math.log(sigma)
 
 
-def _hazard(z: float) -> float:
-    """φ(z)/Φ(z), a Gaussian's density over its distribution function."""
-    return math.exp(_log_hazard(z))
-
-
 def _log_hazard(z: float) -> float:
-    """Its logarithm, without cancellation far below 0."""
-    value = torch.tensor(z, dtype=torch.float64)
-    if z < 0:
-        return -math.log(math.sqrt(math.pi / 2) * float(torch.special.erfcx(-value / math.sqrt(2))))
-    return -(z**2) / 2 - math.log(2 * math.pi) / 2 - float(torch.special.log_ndtr(value))
+    """Log of φ(z)/Φ(z), a Gaussian's density over its distribution function."""
+    from scipy.special import erfcx, log_ndtr
+
+    if z < 0:  # without cancellation
+        return -math.log(math.sqrt(math.pi / 2) * float(erfcx(-z / math.sqrt(2))))
+    return -(z**2) / 2 - math.log(2 * math.pi) / 2 - float(log_ndtr(z))
 
 
 def _vuong(difference_N: Tensor) -> tuple[float, float]:

@@ -1,7 +1,18 @@
-"""Singular values, through the smaller Gram matrix."""
+"""Singular values of a set of vectors, and how many dimensions they fill.
+
+The ranks are 0 where there is no direction at all (no rows, zeros only, or one row that is
+centred) and NaN where a value is not finite.
+"""
+
+import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+# Eigenvalues of a float64 Gram matrix are exact to about 1e-16 of the largest, singular values
+# to its root; what is smaller is noise and would add to the entropy.
+NOISE = 1e-7
 
 
 def singular_spectrum(x_ND: Tensor, center: bool = False) -> Tensor:
@@ -26,3 +37,88 @@ def singular_spectrum(x_ND: Tensor, center: bool = False) -> Tensor:
     finite = gram.isfinite().all()
     eigenvalues = torch.linalg.eigvalsh(gram.where(finite, 0.0))
     return eigenvalues.clamp(min=0.0).sqrt().flip(0).where(finite, torch.nan)
+
+
+def without_noise(values_R: Tensor) -> Tensor:
+    """Singular values, descending, in float64: 0 in place of what is below `NOISE`."""
+    values_R = values_R.double()
+    return values_R.masked_fill(values_R <= NOISE * values_R[:1], 0.0)  # NaN stays NaN
+
+
+def effective_rank(x_ND: Tensor, center: bool = True) -> Tensor:
+    """exp of the entropy of the normalised singular values (Roy and Vetterli 2007).
+
+    k for k orthogonal directions of equal strength. With `center=False` it is RankMe (Garrido et
+    al. 2023). A float64 scalar in [1, min(N, D)], or 0 or NaN.
+    """
+    return _exp_entropy(without_noise(singular_spectrum(x_ND, center)))
+
+
+def stable_rank(x_ND: Tensor, center: bool = False) -> Tensor:
+    """The squared Frobenius norm over the squared spectral norm."""
+    squares = without_noise(singular_spectrum(x_ND, center)).square()
+    largest = squares[:1].sum()
+    return squares.sum() / largest.where(largest != 0, 1.0)
+
+
+def participation_ratio(x_ND: Tensor, center: bool = True) -> Tensor:
+    """`participation` of the covariance's eigenvalues."""
+    return participation(without_noise(singular_spectrum(x_ND, center)).square())
+
+
+def participation(eigenvalues_R: Tensor) -> Tensor:
+    """(sum λ)² / sum λ²: how many of the eigenvalues count; 0 where all are 0."""
+    squares = eigenvalues_R.square().sum()
+    return eigenvalues_R.sum().square() / squares.where(squares != 0, 1.0)
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """How many directions a matrix uses; with R equal ones every rank but `missing` is R.
+
+    Args:
+        full: singular values, zero or not.
+        numerical: those above `NOISE` of the largest.
+        effective: exp of the entropy of σ/Σσ (Roy and Vetterli 2007; RankMe).
+        entropy: exp of the entropy of λ/Σλ, λ = σ².
+        stable: Σσ²/σ₁².
+        participation: (Σλ)²/Σλ².
+        first_share: σ₁²/Σσ², of the strongest direction alone.
+        missing: log(full) - log(effective), in nats: the divergence of σ/Σσ from uniform
+            (Godey et al. 2024 follow it for LM heads); 0 for equal directions.
+    """
+
+    full: int
+    numerical: int
+    effective: float
+    entropy: float
+    stable: float
+    participation: float
+    first_share: float
+    missing: float
+
+
+def ranks_of(values_R: Tensor) -> Ranks:
+    """From singular values, descending; of zeros alone nothing but the first two is known: NaN."""
+    values_R = without_noise(values_R)
+    full, numerical = len(values_R), int((values_R > 0).sum())
+    if numerical == 0:
+        return Ranks(full, 0, *[math.nan] * 6)
+    squares_R = values_R.square()
+    effective = float(_exp_entropy(values_R))
+    return Ranks(
+        full=full,
+        numerical=numerical,
+        effective=effective,
+        entropy=float(_exp_entropy(squares_R)),
+        stable=float(squares_R.sum() / squares_R[0]),
+        participation=float(participation(squares_R)),
+        first_share=float(squares_R[0] / squares_R.sum()),
+        missing=math.log(full) - math.log(effective),
+    )
+
+
+def _exp_entropy(weights_R: Tensor) -> Tensor:
+    total = weights_R.sum()
+    shares_R = weights_R / total.where(total != 0, 1.0)
+    return (-torch.special.xlogy(shares_R, shares_R).sum()).exp().where(total != 0, 0.0)

@@ -1,6 +1,7 @@
 """Alignment and uniformity of unit vectors (Wang and Isola 2020)."""
 
-import torch
+import math
+
 from torch import Tensor
 
 from headless.geometry.projection import unit
@@ -9,44 +10,35 @@ CHUNK = 1024  # rows whose cosines with all rows exist at a time
 
 
 def uniformity(x_ND: Tensor) -> float:
-    """log of the mean of exp(-2 |x̂ - ŷ|²) over all pairs of different rows.
+    """log of the mean of exp(-2 |x̂ - ŷ|²) over all pairs of different rows; NaN for one row.
 
     0 for one direction; about -4 for many vectors spread evenly over a wide sphere (see
     `isotropic_uniformity`). O(N²·D): for samples of some thousands.
-
-    Returns:
-        NaN for fewer than two rows.
     """
     unit_ND = unit(x_ND)
     rows = len(unit_ND)
     if rows < 2:
-        return float("nan")
+        return math.nan
     total = 0.0
     for part in unit_ND.split(CHUNK):
         # |x̂ - ŷ|² = 2 - 2 x̂·ŷ
         total += float((4.0 * (part @ unit_ND.T) - 4.0).exp().sum())
     itself = float((4.0 * unit_ND.square().sum(dim=1) - 4.0).exp().sum())
-    return float(torch.tensor((total - itself) / (rows * (rows - 1)), dtype=torch.float64).log())
+    return math.log((total - itself) / (rows * (rows - 1)))
 
 
 def isotropic_uniformity(width: int) -> float:
     """What `uniformity` is for directions drawn uniformly in D dimensions: log 0F1(D/2; 4) - 4."""
-    term, total, k = 1.0, 1.0, 0
-    while term > 1e-18 * total:
-        k += 1
-        term *= 4.0 / (k * (width / 2 + k - 1))
-        total += term
-    return float(torch.tensor(total, dtype=torch.float64).log()) - 4.0
+    from scipy.special import hyp0f1
+
+    return math.log(hyp0f1(width / 2, 4.0)) - 4.0
 
 
 def class_alignment(x_ND: Tensor, classes_N: Tensor) -> tuple[float, int]:
     """The mean of |x̂ - ŷ|² over all pairs of different rows of one class, and how many pairs.
 
     Exact and without forming pairs: in a class of n unit rows the cosines add up to
-    |sum x̂|² - n.
-
-    Returns:
-        NaN and 0 where no class has two rows.
+    |sum x̂|² - n. NaN and 0 where no class has two rows.
     """
     unit_ND = unit(x_ND)
     _, index_N, count_C = classes_N.unique(return_inverse=True, return_counts=True)
@@ -54,6 +46,6 @@ def class_alignment(x_ND: Tensor, classes_N: Tensor) -> tuple[float, int]:
     squares = float(unit_ND.square().sum())
     pairs = int((count_C * (count_C - 1)).sum())
     if not pairs:
-        return float("nan"), 0
+        return math.nan, 0
     cosine = (float(sums_CD.square().sum()) - squares) / pairs
     return 2.0 - 2.0 * cosine, pairs // 2

@@ -11,7 +11,6 @@ from headless.analysis.corpus import _drop, corpus
 from headless.analysis.corpus_spectra import (
     cooccurrences,
     covariance_spectrum,
-    log_slope,
     pmi_spectrum,
     token_counts,
 )
@@ -72,11 +71,6 @@ def test_cooccurrences_and_pmi() -> None:
     values = np.linalg.svd(pmi, compute_uv=False)
     found = pmi_spectrum(cooccurrences(text, V, 3), 20)
     np.testing.assert_allclose(found, values[:20], atol=1e-8)
-
-
-def test_log_slope() -> None:
-    slope, r2 = log_slope(5 * np.arange(1, 200) ** -0.7, 3, 100)
-    assert (slope, r2) == pytest.approx((-0.7, 1))
 
 
 def test_independent_tokens_are_their_own_null() -> None:

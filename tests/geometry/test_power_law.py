@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import optimize, stats
 from torch import Tensor
 
-from headless.geometry import rank_law, tail_law
+from headless.geometry import log_fit, rank_law, tail_law
 from headless.geometry.power_law import MIN_TAIL
 
 
@@ -48,6 +48,14 @@ def test_the_fit_is_least_squares() -> None:
     assert law.exponent == pytest.approx(-reference.slope)
     assert law.intercept == pytest.approx(reference.intercept)
     assert law.r_squared == pytest.approx(reference.rvalue**2)
+
+
+def test_a_log_fit_begins_at_the_rank_that_is_named_and_skips_zeros() -> None:
+    values = 5 * torch.arange(1, 200).double().pow(-0.7)
+    values[:2], values[50] = 1e6, 0.0
+    assert log_fit(values, 3, 100) == pytest.approx((-0.7, math.log(5), 1.0))
+    assert log_fit(values.numpy(), 3, 100) == log_fit(values, 3, 100)
+    assert math.isnan(log_fit(values, 50, 52)[0])
 
 
 def test_too_few_ranks_have_no_exponent() -> None:
