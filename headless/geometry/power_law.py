@@ -70,7 +70,8 @@ def log_fit(values_R: Tensor | np.ndarray, first: int, last: int) -> tuple[float
     """
     from scipy.stats import linregress
 
-    y = np.asarray(torch.as_tensor(values_R).double().cpu())[first - 1 : last]
+    values = values_R.cpu().numpy() if isinstance(values_R, Tensor) else values_R
+    y = np.asarray(values[first - 1 : last], dtype=np.float64)
     x = np.arange(first, first + len(y))[y > 0]
     y = y[y > 0]
     if len(y) < 3:
