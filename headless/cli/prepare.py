@@ -112,15 +112,11 @@ def prepare(
     """
     options = dict(locals())
     inputs = [input] if isinstance(input, str) else input
-    if document_separator is not None:
-        for written, meant in {"\\n": "\n", "\\t": "\t"}.items():
-            document_separator = document_separator.replace(written, meant)
-        options["document_separator"] = document_separator
     if left_out := Documents(inputs, text_field).left_out():
         print(f"headless: {describe(left_out)}", file=sys.stderr)
     begin = time.perf_counter()
     with Display() as display:
-        manifest = prepare_dataset(**options, report=display.report)
+        manifest = prepare_dataset(**options, report=display.report).manifest
     table = Table("split", "documents", "tokens", "bytes", "bytes per token")
     for name in SPLITS:
         numbers = manifest.splits[name]

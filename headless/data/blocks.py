@@ -6,6 +6,7 @@ exactly once an epoch. Without one (masked models) every token is an input exact
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import KW_ONLY, dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -55,46 +56,39 @@ def num_blocks(
     return -(-inputs // sequence_length) if partial else inputs // sequence_length
 
 
+@dataclass
 class BlockDataset:
     """Blocks as a map-style dataset that reads a whole batch at once.
 
     Args:
-        stream: the tokens of a split.
         sequence_length: T.
         eos_token_id: fills up a last block that is not full.
         partial: keep that last block (validation); without it only full ones (training).
         lookahead: how many tokens a block reads beyond its T inputs.
-
-    Raises:
-        HeadlessError: the stream is shorter than one block.
     """
 
-    def __init__(
-        self,
-        stream: TokenStream,
-        sequence_length: int,
-        eos_token_id: int,
-        partial: bool = False,
-        lookahead: int = 1,
-    ) -> None:
-        self.stream = stream
-        self.sequence_length = sequence_length
-        self.eos_token_id = eos_token_id
-        self.lookahead = lookahead
-        if sequence_length < 1:
-            raise HeadlessError(f"sequence_length must be at least 1, got {sequence_length}")
-        self._num_blocks = num_blocks(len(stream), sequence_length, partial, lookahead)
+    stream: TokenStream
+    sequence_length: int
+    eos_token_id: int
+    partial: bool = False
+    lookahead: int = 1
+
+    def __post_init__(self) -> None:
+        if self.sequence_length < 1:
+            raise HeadlessError(f"sequence_length must be at least 1, got {self.sequence_length}")
+        tokens = len(self.stream)
+        self._num_blocks = num_blocks(tokens, self.sequence_length, self.partial, self.lookahead)
         if self._num_blocks == 0:
             raise HeadlessError(
-                f"{stream.path} holds {len(stream)} tokens, too few for one sequence of "
-                f"{sequence_length}: lower data.sequence_length or prepare more text"
+                f"{self.stream.path} holds {tokens} tokens, too few for one sequence of "
+                f"{self.sequence_length}: lower data.sequence_length or prepare more text"
             )
 
     def __len__(self) -> int:
         return self._num_blocks
 
     def __getitem__(self, index: int) -> BatchBlocks:
-        """One block as a batch: see `__getitems__`."""
+        """One block as a batch."""
         return self.__getitems__(BatchIndex(0, [index], []))
 
     def __getitems__(self, batch: BatchIndex) -> BatchBlocks:
@@ -116,6 +110,7 @@ class BlockDataset:
         return Blocks(epoch, np.array(indices, dtype=np.int64), tokens, lengths)
 
 
+@dataclass
 class BlockSampler:
     """Batches of block indices: a function of (seed, epoch, batch), so resuming needs no replay.
 
@@ -129,10 +124,7 @@ class BlockSampler:
     the micro-batch need no communication.
 
     Args:
-        num_blocks: number of blocks.
         batch_size: B, blocks a batch.
-        seed: of the permutations.
-        rank: which of the processes this is.
         world_size: how many processes read.
         shuffle: without it the order is that of the stream (validation).
         drop_last: leave out a last batch that is not full (training). Without it every rank gets
@@ -142,41 +134,27 @@ class BlockSampler:
             those of this rank's other micro-batches of the optimizer step; "global" those of all
             ranks' micro-batches of the step.
         accumulate: micro-batches of an optimizer step; the last step of an epoch may have fewer.
-
-    Raises:
-        HeadlessError: fewer blocks than a batch of all ranks (with drop_last).
     """
 
-    def __init__(
-        self,
-        num_blocks: int,
-        batch_size: int,
-        *,
-        seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-        shuffle: bool = True,
-        drop_last: bool = True,
-        batches_seen: Callable[[], int] = lambda: 0,
-        negatives: Literal["microbatch", "accumulated", "global"] = "microbatch",
-        accumulate: int = 1,
-    ) -> None:
-        if batch_size < 1:
-            raise HeadlessError(f"batch_size must be at least 1, got {batch_size}")
-        self.num_blocks = num_blocks
-        self.batch_size = batch_size
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
-        self.shuffle = shuffle
-        self.drop_last = drop_last
-        self.batches_seen = batches_seen
-        self.negatives = negatives
-        self.accumulate = accumulate
+    num_blocks: int
+    batch_size: int
+    _: KW_ONLY
+    seed: int = 0
+    rank: int = 0
+    world_size: int = 1
+    shuffle: bool = True
+    drop_last: bool = True
+    batches_seen: Callable[[], int] = lambda: 0
+    negatives: Literal["microbatch", "accumulated", "global"] = "microbatch"
+    accumulate: int = 1
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise HeadlessError(f"batch_size must be at least 1, got {self.batch_size}")
         if len(self) == 0:
             raise HeadlessError(
-                f"{num_blocks} sequences are too few for one batch of {batch_size} on each of "
-                f"{world_size} device(s): lower data.batch_size or prepare more text"
+                f"{self.num_blocks} sequences are too few for one batch of {self.batch_size} on "
+                f"each of {self.world_size} device(s): lower data.batch_size or prepare more text"
             )
 
     def __len__(self) -> int:

@@ -31,11 +31,10 @@ class ResumableLoader(DataLoader):
     """
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: see the class."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing: see the class."""
+        pass
 
 
 class TokenDataModule(LightningDataModule):
@@ -57,10 +56,6 @@ class TokenDataModule(LightningDataModule):
         num_workers: processes that make batches; 0 makes them in the training process.
         verify: "full" compares every file's checksum before it is used, "size" only its size.
         mask_probability: masked models only: share of a sequence's positions that is asked for.
-
-    Raises:
-        HeadlessError: no dataset, a damaged one, too few tokens for one sequence, or masks without
-            a mask token.
     """
 
     def __init__(
@@ -92,7 +87,10 @@ class TokenDataModule(LightningDataModule):
         self.seed = seed
         self.num_workers = num_workers
         self.dataset = open_dataset(self.path, verify=verify)
-        self.manifest = self.dataset.manifest
+        self.manifest = manifest = self.dataset.manifest
+        self.vocab_size, self.eos_token_id = manifest.vocab_size, manifest.eos_token_id
+        self.tokenizer_sha256 = manifest.tokenizer_sha256
+        self.inexact_share = manifest.inexact_share
         self._tokenizer: Any = None
         self.collator = self._make_collator(seed)
         self.val_collator = self._make_collator(0)
@@ -129,19 +127,8 @@ class TokenDataModule(LightningDataModule):
 
     @property
     def _ordinary_ids(self) -> np.ndarray:
-        """The ids that stand for text, ascending."""
         known = set(self.tokenizer.get_vocab().values())
         return np.array(sorted(known - special_ids(self.tokenizer) - {self.eos_token_id}))
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of token ids."""
-        return self.manifest.vocab_size
-
-    @property
-    def eos_token_id(self) -> int:
-        """The token after each document."""
-        return self.manifest.eos_token_id
 
     @property
     def unigram_counts(self) -> Tensor:
@@ -157,18 +144,8 @@ class TokenDataModule(LightningDataModule):
 
     @property
     def mask_token_id(self) -> int | None:
-        """What stands in the place of a token that is asked for, where the tokenizer has it."""
+        """What stands in the place of a token that is asked for; None without such a token."""
         return self.tokenizer.mask_token_id
-
-    @property
-    def inexact_share(self) -> float | None:
-        """Share of the text's bytes in documents that their tokens do not give back."""
-        return self.manifest.inexact_share
-
-    @property
-    def tokenizer_sha256(self) -> str:
-        """Which tokenizer made these tokens."""
-        return self.manifest.tokenizer_sha256
 
     @property
     def dataset_sha256(self) -> str:
@@ -184,11 +161,7 @@ class TokenDataModule(LightningDataModule):
         return self._tokenizer
 
     def probe_batch(self, num_sequences: int) -> Batch:
-        """The first sequences of the validation split: the same ones whenever it is asked.
-
-        The last one of the split may be filled up: `lengths` [B] says how many of each one's
-        tokens are real.
-        """
+        """The first sequences of the validation split, with `lengths`."""
         blocks = self._blocks["validation"]
         indices = list(range(min(num_sequences, len(blocks))))
         batch = blocks.__getitems__(BatchIndex(0, indices, []))
@@ -207,12 +180,7 @@ class TokenDataModule(LightningDataModule):
         return self._loader("train", self.train_sampler(self.trainer))
 
     def train_sampler(self, trainer: Any) -> BlockSampler:
-        """Which blocks a trainer's process reads, and in which order.
-
-        Raises:
-            HeadlessError: see `BlockSampler`; or an epoch is cut short where the trainer and the
-                sampler would not agree on what makes an optimizer step.
-        """
+        """Which blocks a trainer's process reads, and in which order."""
         sampler = BlockSampler(
             len(self._blocks["train"]),
             self.batch_size,

@@ -20,15 +20,11 @@ BATCH_CHARACTERS = 4_000_000  # of text that is tokenised at a time
 
 
 class Streams(NamedTuple):
-    """What was written."""
-
     splits: dict[str, dict[str, int]]  # documents, tokens and bytes of each
     inexact_share: float  # of the bytes, in documents that their tokens do not give back
 
 
 class _SplitWriter:
-    """Appends documents to the token file of a split."""
-
     def __init__(self, directory: Path, split: str, dtype: np.dtype) -> None:
         self.directory = directory
         self.split = split
@@ -39,7 +35,7 @@ class _SplitWriter:
         self._file: BinaryIO = open(directory / tokens_file(split), "wb")  # noqa: SIM115
 
     def append(self, ids: np.ndarray, lengths: np.ndarray, num_bytes: int) -> None:
-        """Documents, one after the other: all their ids, and how many of these each has."""
+        """Documents: all their ids, one after the other, and how many of these each has."""
         self.offsets.append(self.tokens + np.cumsum(lengths) - lengths)
         self.tokens += len(ids)
         self.bytes += num_bytes
@@ -55,8 +51,7 @@ class _SplitWriter:
         return {"documents": len(offsets), "tokens": self.tokens, "bytes": self.bytes}
 
 
-def batch_documents(documents: Documents) -> Iterator[list[str]]:
-    """The documents in lists of about `BATCH_CHARACTERS`."""
+def _batches(documents: Documents) -> Iterator[list[str]]:
     batch: list[str] = []
     characters = 0
     for text in documents:
@@ -80,9 +75,7 @@ class Encoded(NamedTuple):
 def encode_documents(
     documents: Documents, tokenizer: Tokenizer, eos_token_id: int
 ) -> Iterator[Encoded]:
-    """Token ids of some documents at a time.
-
-    Every document is decoded again and compared, where the tokenizer may lose something.
+    """Token ids of some documents at a time, decoded and compared where something may be lost.
 
     The next batch is encoded, without the interpreter's lock, while the caller uses this one.
     """
@@ -103,7 +96,7 @@ def encode_documents(
 
     with ThreadPoolExecutor(max_workers=1) as ahead:
         pending = None
-        for texts in batch_documents(documents):
+        for texts in _batches(documents):
             following = ahead.submit(encode, texts)
             if pending is not None:
                 yield pending.result()
@@ -122,11 +115,7 @@ def write_streams(
     directory: Path,
     report: Report,
 ) -> Streams:
-    """The second pass: tokens of both splits and the unigram counts of the training split.
-
-    Raises:
-        HeadlessError: the text changed since the first pass, or a token is out of range.
-    """
+    """Write the tokens of both splits, and the unigram counts of the training split."""
     dtype = token_dtype(vocab_size)
     writers = {split: _SplitWriter(directory, split, dtype) for split in SPLITS}
     count_V = np.zeros(vocab_size, dtype=np.int64)

@@ -16,7 +16,7 @@ import numpy as np
 from headless.data.documents import Documents
 from headless.data.encode import write_streams
 from headless.data.split import Report, Scan, choose_validation, scan
-from headless.data.stream import FORMAT, MANIFEST, TOKENIZER, Manifest, token_dtype
+from headless.data.stream import FORMAT, MANIFEST, TOKENIZER, Manifest, TokenDataset, token_dtype
 from headless.data.tokenizer import (
     add_mask_token,
     as_fast_tokenizer,
@@ -72,12 +72,29 @@ def prepare(
     tokenizer_bytes: int = 2_000_000_000,
     overwrite: bool = False,
     report: Report = lambda phase, done, total: None,
-) -> Manifest:
-    """Make a prepared dataset; see `headless.cli.prepare` for the arguments.
+) -> TokenDataset:
+    """Turn text into a tokenizer and a memory-mapped token stream.
 
-    Raises:
-        HeadlessError: bad input (see the functions above), or `output` exists, cannot be written,
-            or is being written to by another process.
+    Args:
+        input: txt, md, jsonl, json and parquet files (all but parquet also as .gz, .bz2, .xz or
+            .zst), directories of them, or a Hugging Face datasets name ("name" or "name:config");
+            several as [a, b]. What a directory holds besides is named and left out.
+        output: the directory to make.
+        vocab_size: of the byte-level BPE tokenizer that is trained on the training documents.
+        tokenizer: an existing fast tokenizer instead: directory, tokenizer.json or hub name.
+        mask_token: for masked language models, e.g. "[MASK]": the tokenizer gets this token (an
+            existing one that has a mask token keeps its own).
+        text_field: the field or column that holds the text (jsonl, json, parquet, datasets).
+        document_separator: splits a txt or md file into documents (\\n is a line's end of any
+            system, so that '\\n\\n' is a blank line, with or without blanks on it); otherwise a
+            file is a document.
+        split: which split of a datasets name.
+        validation_fraction: share of the bytes that is held out, by whole documents.
+        seed: decides which documents.
+        num_workers: threads of the tokenizer; all cores by default.
+        tokenizer_bytes: train the tokenizer on a sample of about this much text.
+        overwrite: replace an existing output once the new one is complete.
+        report: called with a phase, and how many bytes of how many (0: not known) it has done.
     """
     output = Path(output)
     if not 0.0 < validation_fraction < 1.0:
@@ -85,6 +102,9 @@ def prepare(
     if num_workers is not None and num_workers < 1:
         raise HeadlessError(f"num_workers must be at least 1, got {num_workers}")
     inputs = [input] if isinstance(input, str) else list(input)
+    if document_separator is not None:
+        for written, meant in {"\\n": "\n", "\\t": "\t"}.items():
+            document_separator = document_separator.replace(written, meant)
     documents = Documents(inputs, text_field, document_separator, split)
     use_threads(num_workers or os.cpu_count() or 1)
     with new_directory(
@@ -106,15 +126,9 @@ def prepare(
         fast.save_pretrained(partial / TOKENIZER)
         eos_token_id, size = end_of_document(fast), max(fast.get_vocab().values()) + 1
         assert eos_token_id is not None
+        backend = fast.backend_tokenizer
         streams = write_streams(
-            documents,
-            held_out,
-            found.sizes,
-            fast.backend_tokenizer,
-            eos_token_id,
-            size,
-            partial,
-            report,
+            documents, held_out, found.sizes, backend, eos_token_id, size, partial, report
         )
         manifest = Manifest(
             format=FORMAT,
@@ -131,16 +145,15 @@ def prepare(
             left_out=dict(sorted(Counter(reason for _, reason in left_out).items())),
         )
         manifest.write(partial)
-    return manifest
+    return TokenDataset(output, manifest)
 
 
 def _describe_files(directory: Path) -> dict[str, dict[str, Any]]:
-    """Checksum and size of every file."""
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
     return {
         path.relative_to(directory).as_posix(): {
             "sha256": sha256_of(path),
             "bytes": path.stat().st_size,
         }
-        for path in sorted(directory.rglob("*"))
-        if path.is_file()
+        for path in files
     }

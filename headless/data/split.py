@@ -14,23 +14,14 @@ Report = Callable[[str, int, int], None]  # phase, bytes done, bytes in all (0: 
 
 @dataclass(frozen=True)
 class Scan:
-    """What the first pass found: for every document its size in bytes and a hash of its text."""
+    """Size in bytes of every document, and a hash of its text."""
 
     sizes: np.ndarray  # int64 [documents]
     hashes: np.ndarray  # uint64 [documents]
 
-    @property
-    def total_bytes(self) -> int:
-        """Bytes of all documents."""
-        return int(self.sizes.sum())
-
 
 def scan(documents: Documents, seed: int, report: Report) -> Scan:
-    """Weigh every document.
-
-    Raises:
-        HeadlessError: fewer than two documents, or a seed of more than 64 bits.
-    """
+    """The first pass over the text: there must be two documents."""
     if not -(2**63) <= seed < 2**63:
         raise HeadlessError(f"seed must fit into 64 bits, got {seed}")
     key = seed.to_bytes(8, "little", signed=True)
@@ -52,17 +43,14 @@ def scan(documents: Documents, seed: int, report: Report) -> Scan:
 
 
 def choose_validation(found: Scan, fraction: float) -> np.ndarray:
-    """Which documents are held out: bool [documents].
+    """Which documents are held out, bool [documents]: at least one, and not all.
 
     In the order of their hashes, documents are taken until they hold `fraction` of all bytes. The
     order is a function of seed and text alone, so files may come in any order, and copies of a
     text fall on the same side.
-
-    Raises:
-        HeadlessError: all documents are copies of one text.
     """
     order = np.lexsort((np.arange(len(found.hashes)), found.hashes))
-    reached = np.searchsorted(np.cumsum(found.sizes[order]), fraction * found.total_bytes)
+    reached = np.searchsorted(np.cumsum(found.sizes[order]), fraction * found.sizes.sum())
     last = found.hashes[order[min(int(reached), len(order) - 1)]]
     held_out = found.hashes <= last
     if held_out.all():

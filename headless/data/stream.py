@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from headless.errors import HeadlessError
-from headless.files import write_text
+from headless.files import write_json
 from headless.sums import sha256_of
 
 if TYPE_CHECKING:  # torch takes a second to import, and preparing a text needs none of it
@@ -31,12 +31,10 @@ AGAIN = "prepare it again with headless prepare … --overwrite true"
 
 
 def tokens_file(split: str) -> str:
-    """Name of a split's tokens."""
     return f"{split}.bin"
 
 
 def documents_file(split: str) -> str:
-    """Name of a split's document offsets."""
     return f"{split}.documents.npy"
 
 
@@ -46,7 +44,7 @@ def token_dtype(vocab_size: int) -> np.dtype:
 
 
 def caution(inexact_share: float | None) -> str | None:
-    """What must be said beside bits per byte of text that its tokens do not give back."""
+    """A warning beside bits per byte of text that its tokens do not give back."""
     if not inexact_share:
         return None
     return (
@@ -58,15 +56,16 @@ def caution(inexact_share: float | None) -> str | None:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a prepared dataset is.
+    """What a prepared dataset is; on disk stands a checksum of all these values besides.
 
-    `splits` maps "train" and "validation" to their numbers of documents, tokens and bytes;
-    `files` maps each file's relative path to its sha256 and size. `inexact_share` is the share of
-    the text's bytes in documents that their tokens do not give back: bits per byte of such text
-    counts bytes that the model never had to predict. `left_out` counts what lay beside the text
-    and was not read, by its reason. Both are None in what an earlier version made.
-
-    On disk stands a checksum of all these values besides.
+    Args:
+        dtype: of the tokens.
+        splits: of "train" and "validation" the numbers of documents, tokens and bytes.
+        files: of each file's relative path its sha256 and bytes.
+        inexact_share: of the text's bytes, in documents that their tokens do not give back: bits
+            per byte of such text counts bytes that the model never had to predict. None, as the
+            next, in what an earlier version made.
+        left_out: how much lay beside the text and was not read, by its reason.
     """
 
     format: int
@@ -83,27 +82,22 @@ class Manifest:
     left_out: dict[str, int] | None = None
 
     def bytes_per_token(self, split: str) -> float:
-        """Bytes of UTF-8 text a token stands for (each document's EOS is a token of no bytes)."""
+        """Bytes of UTF-8 text a token stands for; each document's EOS stands for none."""
         return self.splits[split]["bytes"] / self.splits[split]["tokens"]
 
     @property
     def caution(self) -> str | None:
-        """What must be said beside bits per byte, where its bytes are not all in the tokens."""
+        """The warning beside its bits per byte, if there must be one."""
         return caution(self.inexact_share)
 
     def write(self, directory: Path) -> None:
-        """Write manifest.json: last, for it says that the rest is complete."""
+        """To be written last, for it says that the rest is complete."""
         values = asdict(self)
-        text = json.dumps({**values, "sha256": _digest(values)}, indent=2, sort_keys=True)
-        write_text(directory / MANIFEST, text + "\n")
+        write_json(directory / MANIFEST, {**values, "sha256": _digest(values)}, sort_keys=True)
 
     @classmethod
     def read(cls, directory: Path) -> "Manifest":
-        """Read manifest.json.
-
-        Raises:
-            HeadlessError: there is none, it is of another version, or not as it was written.
-        """
+        """Read it: of this version, and as it was written."""
         path = directory / MANIFEST
         if not path.is_file():
             raise HeadlessError(
@@ -129,12 +123,7 @@ def _digest(values: dict[str, Any]) -> str:
 
 
 class TokenStream:
-    """The tokens of a split, mapped into memory: only what is read is loaded.
-
-    Args:
-        path: the file of tokens.
-        dtype: their type.
-    """
+    """The tokens of a split, mapped into memory: only what is read is loaded."""
 
     def __init__(self, path: Path, dtype: str) -> None:
         self.path = path
@@ -145,9 +134,8 @@ class TokenStream:
     def tokens(self) -> np.ndarray:
         """All tokens, unsigned [n]; mapped at first use, again in each worker process."""
         if self._tokens is None:
-            empty = self.path.stat().st_size == 0
             self._tokens = (
-                np.zeros(0, self.dtype) if empty else np.memmap(self.path, self.dtype, mode="r")
+                np.memmap(self.path, self.dtype, mode="r") if len(self) else np.zeros(0, self.dtype)
             )
         return self._tokens
 
@@ -164,13 +152,13 @@ class TokenStream:
 
 @dataclass(frozen=True)
 class TokenDataset:
-    """A prepared dataset that was found whole."""
+    """A prepared dataset."""
 
     path: Path
     manifest: Manifest
 
-    def split(self, name: Literal["train", "validation"] | str) -> TokenStream:
-        """The tokens of a split."""
+    def split(self, name: str) -> TokenStream:
+        """The tokens of "train" or "validation"."""
         return TokenStream(self.path / tokens_file(name), self.manifest.dtype)
 
     def documents(self, name: str) -> np.ndarray:
@@ -194,7 +182,6 @@ def open_dataset(path: Path | str, verify: Literal["full", "size"] = "full") -> 
     """Open what `headless prepare` wrote.
 
     Args:
-        path: the directory.
         verify: "full" compares every file's checksum (a second or two a gigabyte) and what the
             manifest counts with the files, "size" their sizes.
 
@@ -215,11 +202,7 @@ def open_dataset(path: Path | str, verify: Literal["full", "size"] = "full") -> 
 
 
 def _check_manifest(manifest: Manifest) -> None:
-    """What the manifest says of itself.
-
-    Raises:
-        ValueError: it contradicts itself, or leaves out a file that is read.
-    """
+    """Raises ValueError where it contradicts itself, or leaves out a file that is read."""
     if manifest.dtype != token_dtype(manifest.vocab_size).str:
         raise ValueError(f"{manifest.vocab_size} ids are not of type {manifest.dtype}")
     if not 0 <= manifest.eos_token_id < manifest.vocab_size:
@@ -251,18 +234,11 @@ def _check_file(file: Path, expected: dict[str, Any], verify: str) -> None:
 
 
 def _check_counts(directory: Path, manifest: Manifest) -> None:
-    """What the manifest counts, counted again where that takes no pass over the tokens.
-
-    Raises:
-        ValueError: a number that is not that of the files.
-    """
+    """Raises ValueError where a number is not that of the files; takes no pass over the tokens."""
     for split in SPLITS:
-        found, said = (
-            np.load(directory / documents_file(split), mmap_mode="r").shape,
-            manifest.splits[split]["documents"],
-        )
-        if found != (said,):
-            raise ValueError(f"{documents_file(split)} does not hold {said} documents")
+        documents = manifest.splits[split]["documents"]
+        if np.load(directory / documents_file(split), mmap_mode="r").shape != (documents,):
+            raise ValueError(f"{documents_file(split)} does not hold {documents} documents")
     counts = np.load(directory / COUNTS)
     tokens = manifest.splits["train"]["tokens"]
     if counts.shape != (manifest.vocab_size,) or counts.sum() != tokens:

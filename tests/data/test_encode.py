@@ -109,7 +109,9 @@ def test_an_existing_tokenizer_is_taken_over_whole(
     dataset: Path, text_files: Path, tmp_path: Path
 ) -> None:
     source = dataset / "tokenizer"
-    manifest = prepare([str(text_files)], tmp_path / "again", tokenizer=str(source), seed=1)
+    manifest = prepare(
+        [str(text_files)], tmp_path / "again", tokenizer=str(source), seed=1
+    ).manifest
     assert manifest.tokenizer_sha256 == Manifest.read(dataset).tokenizer_sha256
     assert manifest.vocab_size == 320
     assert manifest.splits != Manifest.read(dataset).splits  # another seed holds out other texts
@@ -128,7 +130,7 @@ def test_a_sample_trains_the_tokenizer_of_a_large_corpus(tmp_path: Path) -> None
         vocab_size=300,
         tokenizer_bytes=6000,
         report=report,
-    )
+    ).manifest
     read = sum(numbers["bytes"] for numbers in manifest.splits.values())
     assert heard["reading"] == heard["tokenising"] == read > 25_000
     assert 1000 < heard["training the tokenizer"] < 15_000
@@ -175,7 +177,7 @@ def test_the_share_of_text_that_its_tokens_do_not_give_back_is_kept(
         tmp_path / "data",
         tokenizer=str(lossy_tokenizer),
         validation_fraction=0.2,
-    )
+    ).manifest
     lost = sum(map(len, texts[1:4]))  # case, an unknown word, a blank
     assert manifest.inexact_share == lost / sum(map(len, texts))
     assert Manifest.read(tmp_path / "data") == manifest
