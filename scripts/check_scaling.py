@@ -41,7 +41,7 @@ from headless.models.flops import backbone_flops_per_token, scoring_flops
 from headless.models.sharding import shard
 from headless.objectives import ContrastiveWeightTying, CrossEntropy, Objective, UniqueTargets
 from headless.runs.environment import describe_environment
-from headless.training.strategies import ddp_options
+from headless.training.compat import ddp_options
 
 OBJECTIVES: dict[str, Callable[[], Objective]] = {
     "cross-entropy": lambda: CrossEntropy(chunk_size=None),

@@ -38,16 +38,19 @@ from headless.objectives import Objective
 from headless.progress import Display
 from headless.runs.directory import RunDirectory, check_name
 from headless.training.checkpoint_io import AtomicCheckpointIO
-from headless.training.devices import choose_accelerator
+from headless.training.compat import tune, validate_at_the_end
+from headless.training.devices import (
+    choose_accelerator,
+    choose_precision,
+    choose_strategy,
+    cluster_plugins,
+)
 from headless.training.imports import take_imports
-from headless.training.loops import validate_at_the_end
 from headless.training.module import PretrainingModule
 from headless.training.optim import check_clipping
 from headless.training.options import check_options
 from headless.training.parsing import CommandParser
-from headless.training.precision import choose_precision
 from headless.training.settings import RunConfig, check_settings
-from headless.training.strategies import choose_strategy, cluster_plugins, tune
 
 OBJECTIVES = {
     name: value

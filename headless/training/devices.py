@@ -1,49 +1,106 @@
-"""Which device a computation is made on."""
+"""On what devices, in which precision and how spread training is right: decided here alone."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
+from lightning.pytorch.plugins.environments import ClusterEnvironment, SLURMEnvironment
+from lightning.pytorch.strategies import FSDPStrategy
 
 from headless.errors import HeadlessError
+from headless.training.compat import ShardedStrategy
+
+NO_FLOAT64 = "Apple's GPU (MPS) has no float64, in which scores are summed: take cpu"
+PRECISIONS = ("32-true", "bf16-mixed", "64-true")
+ALIASES = {"64": "64-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
+REASONS = {
+    "bf16-true": "an update below 1/256 of a weight is lost, so that gains of norms never move",
+    "16-true": "its range is too small for gradients and for the optimizer's second moments",
+    "16-mixed": "its gradients are scaled while they are measured and clipped",
+}
 
 
-def choose_accelerator(asked: Any) -> Any:
-    """What `accelerator` means here: as Lightning has it, but never Apple's GPU.
+def choose_accelerator(accelerator: Any) -> Any:
+    """Lightning's meaning of `accelerator`, but never Apple's GPU: "auto" is the CPU there.
 
-    That one has no float64, in which scores, measures of geometry and weights of candidates are
-    summed: "auto" is the CPU there.
-
-    Raises:
-        HeadlessError: Apple's GPU was asked for.
+    It has no float64, in which scores, measures of geometry and weights of candidates are summed.
     """
     if not MPSAccelerator.is_available():
-        named = asked
-    elif asked == "auto":
+        named = accelerator
+    elif accelerator == "auto":
         return "cuda" if CUDAAccelerator.is_available() else "cpu"
-    else:
-        named = "mps" if asked == "gpu" else asked  # as Lightning takes it on such a machine
+    else:  # as Lightning takes it on such a machine
+        named = "mps" if accelerator == "gpu" else accelerator
     if named == "mps" or isinstance(named, MPSAccelerator):
-        raise HeadlessError(f"accelerator {asked}: {NO_FLOAT64}")
-    return asked
+        raise HeadlessError(f"accelerator {accelerator}: {NO_FLOAT64}")
+    return accelerator
 
 
-def choose_device(asked: str) -> torch.device:
+def choose_device(name: str) -> torch.device:
     """What `--device` means: "auto" is a CUDA GPU where there is one, else the CPU.
 
     Raises:
         HeadlessError: no device of that name, or Apple's GPU.
     """
-    if asked == "auto":
+    if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(asked)
+        device = torch.device(name)
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
-        raise HeadlessError(f"the device {asked!r} cannot be used: {reason}") from error
+        raise HeadlessError(f"the device {name!r} cannot be used: {reason}") from error
     if device.type == "mps":
-        raise HeadlessError(f"the device {asked!r} cannot be used: {NO_FLOAT64}")
+        raise HeadlessError(f"the device {name!r} cannot be used: {NO_FLOAT64}")
     return device
 
 
-NO_FLOAT64 = "Apple's GPU (MPS) has no float64, in which scores are summed: take cpu"
+def choose_precision(precision: Any, accelerator: str) -> str | None:
+    """What `trainer.precision` means here; left out, it is bf16-mixed on a GPU that has bf16."""
+    if precision is not None:
+        return check_precision(precision)
+    if accelerator == "cpu" or not torch.cuda.is_available():
+        return None
+    return "bf16-mixed" if torch.cuda.is_bf16_supported(False) else "32-true"
+
+
+def check_precision(precision: Any) -> str:
+    """Lightning's full name of a precision, refused where training is not right in it."""
+    name = ALIASES.get(str(precision), str(precision))
+    if name in PRECISIONS:
+        return name
+    reason = f": {REASONS[name]}" if name in REASONS else ""
+    raise HeadlessError(
+        f"precision {name} is not supported{reason}; take bf16-mixed, or 32-true where the device "
+        "has no bf16"
+    )
+
+
+def choose_strategy(strategy: Any) -> Any:
+    """What `trainer.strategy` means here: "fsdp" is ours, everything else Lightning's.
+
+    Its own FSDPStrategy is refused: the norm of its gradients is not ours to know.
+    """
+    if strategy == "fsdp":
+        return ShardedStrategy()
+    if isinstance(strategy, FSDPStrategy) or strategy == "fsdp_cpu_offload":
+        raise HeadlessError(
+            "Lightning's FSDPStrategy (FSDP1) is not supported: choose trainer.strategy fsdp, "
+            "which is FSDP2 here"
+        )
+    return strategy
+
+
+def cluster_plugins(given: Sequence[Any] = ()) -> list[Any]:
+    """Under SLURM: its environment without Lightning's handler of the requeue signal.
+
+    The handler saves a checkpoint from wherever each rank happens to be, in the middle of a step,
+    and the ranks' collectives then meet each other's. `last.ckpt` is whole at any moment: the batch
+    script requeues (docs/scaling.md), and the run goes on from there.
+
+    Args:
+        given: the user's own plugins; an environment among them is taken instead.
+    """
+    if any(isinstance(plugin, ClusterEnvironment) for plugin in given):
+        return []
+    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []

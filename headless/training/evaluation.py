@@ -8,13 +8,14 @@ from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-from torchmetrics import Metric
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, Metric
 
 from headless.objectives import LMHead
 from headless.objectives.base import IGNORE_INDEX
 
 CHUNK_ROWS = 4096  # rows whose logits exist at a time: 0.8 GiB at V = 50,304 in float32
+SUMS = ("nll", "nll_uncalibrated", "correct", "tokens")
 
 
 def head_scores(
@@ -26,10 +27,8 @@ def head_scores(
         float64 scalars: `nll` and `nll_uncalibrated` (nats), `correct` (top-1 under the head)
         and `tokens`.
     """
-    sums = {
-        name: torch.zeros((), dtype=torch.float64, device=hidden_ND.device)
-        for name in ("nll", "nll_uncalibrated", "correct", "tokens")
-    }
+    zero = torch.zeros((), dtype=torch.float64, device=hidden_ND.device)
+    sums = {name: zero.clone() for name in SUMS}
     for hidden_CD, targets_C in zip(
         hidden_ND.split(chunk_rows), targets_N.split(chunk_rows), strict=True
     ):
@@ -50,14 +49,14 @@ class LanguageModelScores(Metric):
     """Accumulates `head_scores` over batches and ranks: exact over uneven batches.
 
     `compute()` returns `nll`, `perplexity`, `accuracy` and `nll_uncalibrated`; with the bytes of
-    the text that was scored also `bits_per_byte`.
+    the text that was scored also `bits_per_byte`. No token at all gives NaN.
     """
 
     full_state_update = False
 
     def __init__(self) -> None:
         super().__init__()
-        for name in ("nll", "nll_uncalibrated", "correct", "tokens", "bytes"):
+        for name in (*SUMS, "bytes"):
             zero = torch.zeros((), dtype=torch.float64)
             self.add_state(name, default=zero, dist_reduce_fx="sum")
 
@@ -67,9 +66,9 @@ class LanguageModelScores(Metric):
             setattr(self, name, getattr(self, name) + value)
 
     def compute(self) -> dict[str, float]:
-        """Means over all tokens; no token at all gives NaN."""
-        states = [self.nll, self.nll_uncalibrated, self.correct, self.tokens, self.bytes]
-        total, bare, correct, tokens, size = torch.stack(states).tolist()  # type: ignore[arg-type]
+        """Means over all tokens."""
+        states = [getattr(self, name) for name in (*SUMS, "bytes")]
+        total, bare, correct, tokens, size = torch.stack(states).tolist()
         tokens = tokens or math.nan
         nll = total / tokens
         return {
@@ -79,3 +78,37 @@ class LanguageModelScores(Metric):
             "nll_uncalibrated": bare / tokens,
             **({"bits_per_byte": total / math.log(2) / size} if size else {}),
         }
+
+
+class Validation(nn.Module):
+    """The scores of a validation split: the objective's own loss, and those under one LM head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loss = MeanMetric().set_dtype(torch.float64)
+        self.scores = LanguageModelScores()
+        self.head: LMHead | None = None
+
+    def begin(self, head: LMHead, *, copy: bool) -> None:
+        """Score with this head; `copy` its tensors where they are whole for a moment only."""
+        if copy:
+            bias_V = None if head.bias_V is None else head.bias_V.detach().clone()
+            head = head._replace(weight_VD=head.weight_VD.detach().clone(), bias_V=bias_V)
+        self.head = head
+
+    def add(self, loss: Tensor, hidden_ND: Tensor, targets_N: Tensor, num_bytes: float) -> None:
+        """Count a batch; `num_bytes` 0 where nobody knows them."""
+        assert self.head is not None
+        sums = head_scores(hidden_ND, targets_N, self.head)
+        self.loss.update(loss.detach().double(), sums["tokens"])
+        self.scores.update(sums | {"bytes": num_bytes})
+
+    def close(self) -> dict[str, float]:
+        """The scores of all batches, reduced over ranks; the next validation begins anew."""
+        scores = self.scores.compute() | {"loss": float(self.loss.compute())}
+        if self.head is None or not self.head.is_calibrated:
+            del scores["nll_uncalibrated"]
+        self.head = None  # a copy of the embedding table: not kept while training
+        self.loss.reset()
+        self.scores.reset()
+        return scores

@@ -15,7 +15,6 @@ from typing import Any, Literal, Self
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
 
 from headless.data.collate import Batch
 from headless.errors import HeadlessError
@@ -35,7 +34,9 @@ from headless.models.pretrained import architecture
 from headless.models.sharding import gathered, is_sharded, shard
 from headless.objectives import LMHead, Negatives, Objective, ObjectiveOutput, UniqueTargets
 from headless.training.checkpoint_io import CHECKPOINT_KEY, another_version, read_own_checkpoint
-from headless.training.evaluation import LanguageModelScores, head_scores
+from headless.training.compat import datamodule_of
+from headless.training.devices import check_precision
+from headless.training.evaluation import Validation
 from headless.training.imports import OPTION, denied, restrict_imports
 from headless.training.initial import Source, hugging_face_source
 from headless.training.loading import find_checkpoint, is_run
@@ -49,10 +50,13 @@ from headless.training.optim import (
     use_settings,
     whole,
 )
-from headless.training.position import describe_position, restore_position
-from headless.training.precision import check_precision
-from headless.training.random_state import get_random_state, set_random_state
-from headless.training.resume import check_tokenizer
+from headless.training.resume import (
+    check_tokenizer,
+    describe_position,
+    get_random_states,
+    restore_position,
+    set_random_state,
+)
 from headless.training.step import StepMeans, clip_values, scale_gradients
 
 InitHead = Literal["random", "embedding", "source"]
@@ -84,10 +88,6 @@ class PretrainingModule(LightningModule):
             the input embeddings, as the paper fine-tunes, §3.3) or "source" (the LM head of
             `init_from`, for a headless run the calibrated one).
         freeze_backbone: train the objective's own parameters only.
-
-    Raises:
-        HeadlessError: a backbone that cannot be built, has too few positions, or sees too much or
-            too little for the task; nothing to begin from; a head that cannot take another's place.
     """
 
     def __init__(
@@ -110,15 +110,7 @@ class PretrainingModule(LightningModule):
         self._source: Source | None = None
         self.begins_from: str | None = None
         if init_from is not None:
-            if backbone.preset or backbone.model_type or backbone.named:
-                raise HeadlessError(
-                    f"{init_from} brings its architecture: leave out model.backbone"
-                    + ("." + next(iter(backbone.named)) if backbone.named else ".preset")
-                    + " and what else describes it"
-                )
-            self._source = self._open_source(
-                init_from, init_head == "source", backbone.attn_implementation
-            )
+            self._source = self._open_source(init_from, init_head == "source", backbone)
             self.begins_from = self._source.description
             backbone = self._source.config
             # A checkpoint needs no other file: it begins from its own weights.
@@ -151,21 +143,23 @@ class PretrainingModule(LightningModule):
         self.freeze_backbone = freeze_backbone
         if freeze_backbone:
             self.backbone.requires_grad_(False).eval()
+        self._compile = compile
+        self._begin()
+
+    def _begin(self) -> None:
+        """What changes in training, besides weights."""
         self.tokenizer_sha256: str | None = None
         self.checkpoint_step = 0  # of the checkpoint that was read last
         # Micro-batches of this rank, as many as there would be had it always been one of as many.
         self.batches_seen = 0
-        self._flops_per_token = backbone_flops_per_token(self.backbone, sequence_length)
-        self._compile = compile
-        self._score = torch.compile(self.score) if compile else self.score
-        self._val_loss = MeanMetric().set_dtype(torch.float64)
-        self._val_scores = LanguageModelScores()
+        self._flops_per_token = backbone_flops_per_token(self.backbone, self.sequence_length)
+        self._score = torch.compile(self.score) if self._compile else self.score
+        self._validation = Validation()
         self._step = StepMeans()
         self._diverged: Tensor | None = None  # the first step that did, 0 for none
         self._restored: dict[str, Any] | None = None
         self._settings: list[dict[str, Any]] = []
         self._grad_norm: Tensor | None = None
-        self._val_head: LMHead | None = None
 
     @classmethod
     def from_checkpoint(cls, place: Path | str) -> Self:
@@ -203,17 +197,22 @@ class PretrainingModule(LightningModule):
             raise another_version(path) from error
         return module.eval()
 
-    def _open_source(self, place: str, with_head: bool, attn_implementation: str) -> Source:
-        if not is_run(place):
-            return hugging_face_source(
-                place, with_head=with_head, attn_implementation=attn_implementation
+    def _open_source(self, place: str, with_head: bool, named: BackboneConfig) -> Source:
+        if named.preset or named.model_type or named.named:
+            raise HeadlessError(
+                f"{place} brings its architecture: leave out model.backbone"
+                + ("." + next(iter(named.named)) if named.named else ".preset")
+                + " and what else describes it"
             )
+        attention = named.attn_implementation
+        if not is_run(place):
+            return hugging_face_source(place, with_head=with_head, attn_implementation=attention)
         module = self.from_checkpoint(place)
         backbone: Any = module.backbone.train()
         return Source(
             place,
             backbone,
-            architecture(backbone.config, attn_implementation),
+            architecture(backbone.config, attention),
             module.lm_head() if with_head else None,
             module.objective.describe(),
             tokenizer_sha256=module.tokenizer_sha256,
@@ -291,7 +290,6 @@ class PretrainingModule(LightningModule):
         return self.make_head()(hidden_states(self.backbone, input_ids_BT))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """One micro-batch."""
         output = self._score(
             batch["input_ids"], batch["targets"], self._unique(batch), batch.get("rows")
         )
@@ -306,30 +304,20 @@ class PretrainingModule(LightningModule):
             for buffer in self.objective.buffers():  # what a rank saw last, e.g. how many rows
                 torch.distributed.broadcast(buffer, 0)
         with gathered(self):
-            head = self.lm_head()
             # A sharded parameter is whole only in here.
-            self._val_head = _copy_of(head) if is_sharded(self) else head
+            self._validation.begin(self.lm_head(), copy=is_sharded(self))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Accumulate the objective's loss and the scores under its LM head."""
         hidden_ND = self.scored_states(batch["input_ids"], batch.get("rows"))
         targets_N = batch["targets"].flatten()
         output = self.objective(hidden_ND, targets_N, self.embedding_VD, self._unique(batch))
-        assert self._val_head is not None
-        sums = head_scores(hidden_ND, targets_N, self._val_head)
-        self._val_loss.update(output.loss.detach().double(), sums["tokens"])
         # A masked model's scores do not sum up to a text's: its batches tell no bytes.
-        self._val_scores.update(sums | {"bytes": batch.get("num_bytes", 0.0)})
+        self._validation.add(output.loss, hidden_ND, targets_N, batch.get("num_bytes", 0.0))
 
     def on_validation_epoch_end(self) -> None:
         """Log what the whole validation split gave, reduced over ranks."""
-        scores = self._val_scores.compute()
-        scores["loss"] = float(self._val_loss.compute())
-        if self._val_head is None or not self._val_head.is_calibrated:
-            del scores["nll_uncalibrated"]
-        self._val_head = None  # a copy of the embedding table: not kept while training
-        self._val_loss.reset()
-        self._val_scores.reset()
+        scores = self._validation.close()
         scored = not math.isnan(scores["accuracy"])  # there were targets at all
         if self.trainer.state.fn == "fit" and scored and not math.isfinite(scores["nll"]):
             raise self.diverged()
@@ -408,11 +396,7 @@ class PretrainingModule(LightningModule):
             self.require_finite()
 
     def require_finite(self) -> None:
-        """Refuse to go on after a step without a finite loss and gradient.
-
-        Raises:
-            HeadlessError: on every process; it names the step.
-        """
+        """Refuse, on every process, to go on after a step without a finite loss and gradient."""
         step = 0 if self._diverged is None else int(self._diverged)
         if step:
             raise self.diverged(step)
@@ -429,15 +413,10 @@ class PretrainingModule(LightningModule):
     # -- checkpoints --------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Take the unigram counts of the training text; they travel in the state dict.
-
-        Raises:
-            HeadlessError: a trainer in whose precision, or with whose clipping, training is wrong;
-                a head that cannot begin as asked for.
-        """
+        """Take the unigram counts of the training text; they travel in the state dict."""
         check_precision(self.trainer.precision)
         check_clipping(self.trainer.gradient_clip_val)
-        datamodule = getattr(self.trainer, "datamodule", None)
+        datamodule = datamodule_of(self)
         if datamodule is None or bool(self.unigram_counts.any()):
             return
         self.tokenizer_sha256 = datamodule.tokenizer_sha256
@@ -464,10 +443,10 @@ class PretrainingModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Position in the data, random states of every rank, and whose tokens these are."""
         self.require_finite()
-        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
+        datamodule = datamodule_of(self)
         checkpoint[CHECKPOINT_KEY] = {
             "batches_seen": self.batches_seen,
-            "random_states": _gather(get_random_state()),
+            "random_states": get_random_states(),
             "tokenizer_sha256": getattr(datamodule, "tokenizer_sha256", None),
             "dataset_sha256": getattr(datamodule, "dataset_sha256", None),
         }
@@ -476,14 +455,9 @@ class PretrainingModule(LightningModule):
             checkpoint[CHECKPOINT_KEY]["position"] = describe_position(self.batches_seen, sampler)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take back what `on_save_checkpoint` wrote; random states wait for the first step.
-
-        Raises:
-            HeadlessError: the data was made with another tokenizer, or cannot be gone on with from
-                there.
-        """
+        """Take back what `on_save_checkpoint` wrote; random states wait for the first step."""
         state = checkpoint[CHECKPOINT_KEY]
-        datamodule: Any = getattr(self._trainer, "datamodule", None)
+        datamodule = datamodule_of(self)
         check_tokenizer(state["tokenizer_sha256"], datamodule)
         self.batches_seen = state["batches_seen"]
         if hasattr(datamodule, "train_sampler") and self.trainer.state.fn == "fit":
@@ -494,7 +468,6 @@ class PretrainingModule(LightningModule):
         self._restored = state
 
     def on_fit_start(self) -> None:
-        """Only now the device is known."""
         self._step, self._diverged = StepMeans(), None
         found_compiler = any(shutil.which(name) for name in ("cc", "gcc", "clang"))
         if self._compile is None and self.device.type == "cuda" and found_compiler:
@@ -509,17 +482,3 @@ class PretrainingModule(LightningModule):
             if len(states) == self.trainer.world_size:
                 set_random_state(states[self.trainer.global_rank])
             self._restored = None
-
-
-def _gather(state: dict[str, Any]) -> list[dict[str, Any]]:
-    """The states of all ranks, in order; each rank gets all of them."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return [state]
-    states: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(states, state)
-    return states
-
-
-def _copy_of(head: LMHead) -> LMHead:
-    bias_V = None if head.bias_V is None else head.bias_V.detach().clone()
-    return head._replace(weight_VD=head.weight_VD.detach().clone(), bias_V=bias_V)

@@ -13,10 +13,10 @@ from headless.models.backbone import BackboneConfig
 from headless.objectives import CrossEntropy, LMHead
 from headless.runs.metrics import read_metrics
 from headless.training.assembly import build
+from headless.training.devices import check_precision
 from headless.training.evaluation import head_scores
 from headless.training.module import PretrainingModule
 from headless.training.optim import check_clipping
-from headless.training.precision import check_precision
 from headless.training.pretrain import fit
 
 

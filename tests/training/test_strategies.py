@@ -12,13 +12,8 @@ from torch.nn.parallel import DistributedDataParallel
 import headless.training.assembly
 from headless.errors import HeadlessError
 from headless.training.assembly import build
-from headless.training.strategies import (
-    ShardedStrategy,
-    choose_strategy,
-    cluster_plugins,
-    ddp_options,
-    tune,
-)
+from headless.training.compat import ShardedStrategy, ddp_options, tune
+from headless.training.devices import choose_strategy, cluster_plugins
 
 
 def test_fsdp_is_ours() -> None:

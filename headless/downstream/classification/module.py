@@ -24,8 +24,8 @@ from headless.downstream.classification.scores import (
     score,
 )
 from headless.errors import HeadlessError
+from headless.training.devices import check_precision
 from headless.training.optim import AdamWConfig, ScheduleConfig, build_optimizer
-from headless.training.precision import check_precision
 
 # BERT-base's usual rate for its 85 million weights outside the embeddings, and the bounds.
 USUAL_RATE, USUAL_SIZE = 2e-5, 85e6
