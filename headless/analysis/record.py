@@ -18,19 +18,19 @@ STREAM = ("embed", "post", "norm_f")  # the residual stream: one line through th
 
 @dataclass(frozen=True)
 class Place:
-    """Where a number was measured: "post/03", "q/07", "embedding"; "" is the whole model."""
+    """Where a number was measured: "post/03", "q/07", "03", "embedding"; "" is the whole model."""
 
     kind: str = ""
     block: int | None = None
 
     def __str__(self) -> str:
-        return self.kind if self.block is None else f"{self.kind}/{self.block:02d}"
+        return _key(self.kind, "" if self.block is None else f"{self.block:02d}")
 
     @classmethod
     def parse(cls, text: str) -> "Place":
         """The place that is spelled so."""
         kind, _, block = text.rpartition("/")
-        return cls(kind, int(block)) if kind and block.isdigit() and len(block) > 1 else cls(text)
+        return cls(kind, int(block)) if block.isdigit() and len(block) > 1 else cls(text)
 
 
 MODEL = Place()
@@ -41,7 +41,8 @@ class Measure:
     """What was measured.
 
     Args:
-        name: the end of its keys; "" where the place alone names it.
+        name: the end of its keys; "" where the place alone names it. With "_" before it, as with
+            the null's, it is for figures and claims alone.
         words: for legends, tables and criteria.
         digits: after the point, in sentences.
         null: the name of the same number under the null model; "": it has none.
@@ -86,7 +87,7 @@ class Series:
     def numbers(self) -> Iterable[tuple[str, float]]:
         """Key after the finding's name, and number: of the value, then of the null."""
         for name, values in ((self.measure.name, self.value), (self.measure.null, self.null)):
-            if values is None:
+            if values is None or name.startswith("_"):
                 continue
             if self.per_kind:
                 for kind in self.kinds:
@@ -103,10 +104,9 @@ class Series:
         """Key and values over the blocks [L], of each kind of place that blocks have."""
         for kind in self.kinds:
             of_kind = [p.kind == kind and p.block is not None for p in self.places]
-            if any(of_kind):
-                yield _key(kind, self.measure.name), self.value[of_kind]
-                if self.null is not None:
-                    yield _key(kind, self.measure.null), self.null[of_kind]
+            for name, values in ((self.measure.name, self.value), (self.measure.null, self.null)):
+                if any(of_kind) and values is not None and not name.startswith("_"):
+                    yield _key(kind, name), values[of_kind]
 
 
 @dataclass(frozen=True)
@@ -130,11 +130,15 @@ class Sample:
 
 @dataclass(frozen=True)
 class Cloud:
-    """Points [N, 2 or 3] with a colour value [N] each, and names of the axes."""
+    """Points [N, 2 or 3] with a colour value [N] each, names of the axes, and lines [_, 2 or 3].
+
+    Lines are seen from the origin, which is marked; the first of them is solid.
+    """
 
     points: np.ndarray
     color: np.ndarray | None = None
     axes: tuple[str, ...] = ()
+    lines: tuple[np.ndarray, ...] = ()
 
 
 @dataclass(frozen=True)

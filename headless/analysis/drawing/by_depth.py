@@ -28,7 +28,7 @@ class Panel:
         of: measures. Of several, each is a line; of one, each kind of place is.
         at: kinds of places; none: all. `record.STREAM` is one line through its three kinds.
         y: name of its axis.
-        log: axes that are logarithmic.
+        log: axes that are logarithmic; "s": y, where it is large and of both signs.
         band: values that are shaded.
         limits: of the y axis; None: as the lines need.
         zero: a line at 0.
@@ -59,6 +59,7 @@ def by_depth(
 
 
 def _draw(rows: Sequence[Panel], finding: Finding) -> Any:
+    rows = [row for row in rows if any(lines(row, finding))]
     with drawing_style():
         figure, panels = panels_of(len(rows), columns=2, height=3.4)
         for panel, row in zip(panels, rows, strict=True):
@@ -105,7 +106,8 @@ class Line:
 
 def lines(row: Panel, finding: Finding) -> Iterator[Line]:
     """The lines of a panel: kinds without blocks are points at the left edge."""
-    shown = [finding.series[name] for name in row.of if name in finding.series]
+    found = [finding.series[name] for name in row.of if name in finding.series]
+    shown = [series for series in found if series.at(*row.at).places]
     for index, series in enumerate(shown):
         part = series.at(*row.at)
         depth = 1 + max((p.block for p in part.places if p.block is not None), default=0)

@@ -3,11 +3,14 @@
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from headless.analysis.drawing.grid import (
     depth_bar,
     depth_colors,
     kind_name,
     label_edges,
+    legend,
     log_axes,
     panels_of,
 )
@@ -24,15 +27,40 @@ def density(
     y: str = "density",
     at: tuple[str, ...] = (),
     log: str = "",
+    null: str = "null",
+    floor: float = 0.0,
     wide: bool = True,
     film: tuple[str, str] | None = None,
 ) -> Figure:
-    """A figure of the payload `of`, whose entries are `Sample`s."""
-    draw = partial(_draw, of=of, x=x, y=y, at=at, log=log)
+    """A figure of the payload `of`, whose entries are `Sample`s.
+
+    Args:
+        name: of its file.
+        caption: what is drawn.
+        of: the payload.
+        x: name of the axis.
+        y: name of the other.
+        at: kinds of places; none: all.
+        log: axes that are logarithmic.
+        null: names what is filled.
+        floor: of the y axis: what is less is not drawn.
+        wide: needs the page's whole width.
+        film: see `Figure`.
+    """
+    draw = partial(_draw, of=of, axes=(x, y), at=at, log=log, null=null, floor=floor)
     return Figure(name, caption, draw, (of,), wide, film)
 
 
-def _draw(finding: Finding, *, of: str, x: str, y: str, at: tuple[str, ...], log: str) -> Any:
+def _draw(
+    finding: Finding,
+    *,
+    of: str,
+    axes: tuple[str, str],
+    at: tuple[str, ...],
+    log: str,
+    null: str,
+    floor: float,
+) -> Any:
     samples = {
         place: payload
         for place, payload in finding.payloads[of].items()
@@ -42,18 +70,27 @@ def _draw(finding: Finding, *, of: str, x: str, y: str, at: tuple[str, ...], log
     blocks = sorted({place.block for place in samples if place.block is not None}) or [0]
     colors = dict(zip(blocks, depth_colors(len(blocks)), strict=True))
     with drawing_style():
-        figure, panels = panels_of(len(kinds), height=2.4)
+        figure, panels = panels_of(len(kinds), height=2.4 if len(kinds) > 1 else 3.2)
         for panel, kind in zip(panels, kinds, strict=True):
             own = {place: one for place, one in samples.items() if place.kind == kind}
             nulls = [one for one in own.values() if one.null is not None]
             for one in nulls[:1]:
-                panel.stairs(one.null, one.edges, fill=True, color=MUTED, alpha=0.3)
+                _stairs(panel, one.null, one.edges, floor, fill=True, color=MUTED, alpha=0.3)
             for place, one in own.items():
                 color = INK if place.block is None else colors[place.block]
-                panel.stairs(one.density, one.edges, color=color, lw=1.1)
+                _stairs(panel, one.density, one.edges, floor, color=color, lw=1.1)
             log_axes(panel, log)
+            if floor:
+                panel.set_ylim(bottom=floor)
             panel.set_title(kind_name(kind))
-        label_edges(panels, x, y)
+        label_edges(panels, *axes)
         if len(blocks) > 1:
             depth_bar(figure, panels, blocks)
+        if any(one.null is not None for one in samples.values()):
+            legend(figure, [(f"filled: {null}", MUTED, "-")])
     return figure
+
+
+def _stairs(panel: Any, density: Any, edges: np.ndarray, floor: float, **style: Any) -> None:
+    shown = np.where(density > floor, density, np.nan) if floor else density
+    panel.stairs(shown, edges, baseline=floor if style.get("fill") else None, **style)

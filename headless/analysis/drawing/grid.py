@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from headless.analysis.record import Place
 from headless.pages.figures import INK, compact_ticks, new_figure, series_color
+from headless.pages.numbers import compact
 
 WIDE, NARROW = 11.2, 7.3  # inches: the page's width, and that of its text
 DASHED = (0, (3.2, 2.2))  # of null models
@@ -30,17 +32,25 @@ NAMES = {
     "norm1": "first norm's output",
     "norm2": "second norm's output",
     "norm_f": "final norm's output",
+    "head": "LM head",
+    "hidden": "last states",
 }
 
 
 def kind_color(kind: str) -> str:
-    """Of a kind of place."""
-    return COLORS.get(kind, INK)
+    """Of a kind of place; "overlap/q" has that of "q"."""
+    return COLORS.get(kind.rpartition("/")[2], INK)
 
 
 def kind_name(kind: str) -> str:
     """In words."""
-    return NAMES.get(kind, kind)
+    name = kind.rpartition("/")[2]
+    return NAMES.get(name, name)
+
+
+def place_name(place: Place) -> str:
+    """For a panel of its own: "post, block 7"."""
+    return kind_name(place.kind) if place.block is None else f"{place.kind}, block {place.block}"
 
 
 def panels_of(count: int, columns: int = 4, height: float = 2.8) -> tuple[Any, list[Any]]:
@@ -65,9 +75,16 @@ def label_edges(panels: Sequence[Any], x: str, y: str, columns: int = 4) -> None
 
 
 def log_axes(panel: Any, axes: str) -> None:
-    """Make the axes that are named ("x", "y", "xy") logarithmic."""
-    for axis in axes:
+    """Make the axes that are named ("x", "y", "xy") logarithmic.
+
+    "s" is y with both signs, linear below 1, and only where something is above 10.
+    """
+    for axis in axes.replace("s", ""):
         compact_ticks(getattr(panel, f"{axis}axis"), log=True)
+    if "s" in axes:
+        if max(map(abs, panel.get_ylim())) > 10:
+            panel.set_yscale("symlog", linthresh=1.0)
+        panel.yaxis.set_major_formatter(lambda value, _: compact(value).replace("-", "−"))
 
 
 def depth_colors(count: int) -> list[Any]:
