@@ -58,20 +58,14 @@ def num_blocks(
 
 @dataclass
 class BlockDataset:
-    """Blocks as a map-style dataset that reads a whole batch at once.
-
-    Args:
-        sequence_length: T.
-        eos_token_id: fills up a last block that is not full.
-        partial: keep that last block (validation); without it only full ones (training).
-        lookahead: how many tokens a block reads beyond its T inputs.
-    """
+    """Blocks as a map-style dataset that reads a whole batch at once."""
 
     stream: TokenStream
-    sequence_length: int
-    eos_token_id: int
+    sequence_length: int  #: T
+    eos_token_id: int  #: fills up a last block that is not full
+    #: keep that last block (validation); without it only full ones (training)
     partial: bool = False
-    lookahead: int = 1
+    lookahead: int = 1  #: how many tokens a block reads beyond its T inputs
 
     def __post_init__(self) -> None:
         if self.sequence_length < 1:
@@ -122,30 +116,25 @@ class BlockSampler:
 
     Since the order is known to every process, so are the targets of all others: negatives beyond
     the micro-batch need no communication.
-
-    Args:
-        batch_size: B, blocks a batch.
-        world_size: how many processes read.
-        shuffle: without it the order is that of the stream (validation).
-        drop_last: leave out a last batch that is not full (training). Without it every rank gets
-            equally many batches, filled up with the index -1.
-        batches_seen: how many batches this rank has consumed since the beginning of training.
-        negatives: whose blocks a batch names beside its own: "microbatch" none; "accumulated"
-            those of this rank's other micro-batches of the optimizer step; "global" those of all
-            ranks' micro-batches of the step.
-        accumulate: micro-batches of an optimizer step; the last step of an epoch may have fewer.
     """
 
     num_blocks: int
-    batch_size: int
+    batch_size: int  #: B, blocks a batch
     _: KW_ONLY
     seed: int = 0
     rank: int = 0
-    world_size: int = 1
-    shuffle: bool = True
+    world_size: int = 1  #: how many processes read
+    shuffle: bool = True  #: without it the order is that of the stream (validation)
+    #: leave out a last batch that is not full (training). Without it every rank gets equally many
+    #: batches, filled up with the index -1.
     drop_last: bool = True
+    #: how many batches this rank has consumed since the beginning of training
     batches_seen: Callable[[], int] = lambda: 0
+    #: whose blocks a batch names beside its own: "microbatch" none; "accumulated" those of this
+    #: rank's other micro-batches of the optimizer step; "global" those of all ranks' micro-batches
+    #: of the step
     negatives: Literal["microbatch", "accumulated", "global"] = "microbatch"
+    #: micro-batches of an optimizer step; the last step of an epoch may have fewer
     accumulate: int = 1
 
     def __post_init__(self) -> None:

@@ -15,21 +15,16 @@ ANY_END = r"(?:\r\n|\n|\r(?!\n))"  # of a line
 
 @dataclass(frozen=True)
 class Documents:
-    """The documents of some inputs, in a fixed order; can be iterated any number of times.
+    """The documents of some inputs, in a fixed order; can be iterated any number of times."""
 
-    Args:
-        inputs: paths of files and directories (read recursively, sorted), or a `datasets` name,
-            "name" or "name:config"; see `headless.data.text_files` for what can be read.
-        text_field: the field or column that holds the text (records and tables).
-        separator: splits a text file into documents; None makes each file one document. A line
-            end in it stands for any line end, and two for blank lines, blanks on them or not.
-        split: which split of a `datasets` name.
-    """
-
+    #: paths of files and directories (read recursively, sorted), or a `datasets` name, "name" or
+    #: "name:config"; see `headless.data.text_files` for what can be read
     inputs: Sequence[str]
-    text_field: str = "text"
+    text_field: str = "text"  #: the field or column that holds the text (records and tables)
+    #: splits a text file into documents; None makes each file one document. A line end in it
+    #: stands for any line end, and two for blank lines, blanks on them or not.
     separator: str | None = None
-    split: str = "train"
+    split: str = "train"  #: which split of a `datasets` name
 
     def __post_init__(self) -> None:
         if self.separator == "":

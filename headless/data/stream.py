@@ -56,29 +56,24 @@ def caution(inexact_share: float | None) -> str | None:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a prepared dataset is; on disk stands a checksum of all these values besides.
-
-    Args:
-        dtype: of the tokens.
-        splits: of "train" and "validation" the numbers of documents, tokens and bytes.
-        files: of each file's relative path its sha256 and bytes.
-        inexact_share: of the text's bytes, in documents that their tokens do not give back: bits
-            per byte of such text counts bytes that the model never had to predict. None, as the
-            next, in what an earlier version made.
-        left_out: how much lay beside the text and was not read, by its reason.
-    """
+    """What a prepared dataset is; on disk stands a checksum of all these values besides."""
 
     format: int
     vocab_size: int
     eos_token_id: int
-    dtype: str
+    dtype: str  #: of the tokens
     tokenizer_sha256: str
     seed: int
     validation_fraction: float
+    #: of "train" and "validation" the numbers of documents, tokens and bytes
     splits: dict[str, dict[str, int]]
     sources: list[str]
-    files: dict[str, dict[str, Any]]
+    files: dict[str, dict[str, Any]]  #: of each file's relative path its sha256 and bytes
+    #: of the text's bytes, in documents that their tokens do not give back: bits per byte of such
+    #: text counts bytes that the model never had to predict. None, as the next, in what an earlier
+    #: version made.
     inexact_share: float | None = None
+    #: how much lay beside the text and was not read, by its reason
     left_out: dict[str, int] | None = None
 
     def bytes_per_token(self, split: str) -> float:

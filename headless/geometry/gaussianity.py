@@ -20,21 +20,15 @@ STARTS: dict[str, tuple[float, ...]] = {
 
 @dataclass(frozen=True)
 class Moments:
-    """Of all values together; a Gaussian has skew 0, excess kurtosis 0 and tail ratio 1.
-
-    Args:
-        std: divided by n.
-        tail_ratio: how many times as many values lie more than 4 standard deviations out.
-        largest: absolute value, in standard deviations from the mean.
-    """
+    """Of all values together; a Gaussian has skew 0, excess kurtosis 0 and tail ratio 1."""
 
     count: int
     mean: float
-    std: float
+    std: float  #: divided by n
     skew: float
     excess_kurtosis: float
-    tail_ratio: float
-    largest: float
+    tail_ratio: float  #: how many times as many values lie more than 4 standard deviations out
+    largest: float  #: absolute value, in standard deviations from the mean
 
 
 def moments(x: Tensor) -> Moments:
@@ -73,22 +67,15 @@ def gaussian_distance(x: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Fit:
-    """A distribution fitted by maximum likelihood.
+    """A distribution fitted by maximum likelihood."""
 
-    Args:
-        location: its centre.
-        scale: Gaussian: standard deviation; Laplace: mean absolute deviation; logistic and
-            Student-t: the usual scale.
-        nu: degrees of freedom of Student-t, else infinite.
-        log_likelihood: mean over the values, in nats.
-        parameters: how many were fitted.
-    """
-
-    location: float
+    location: float  #: its centre
+    #: Gaussian: standard deviation; Laplace: mean absolute deviation; logistic and Student-t: the
+    #: usual scale
     scale: float
-    nu: float
-    log_likelihood: float
-    parameters: int
+    nu: float  #: degrees of freedom of Student-t, else infinite
+    log_likelihood: float  #: mean over the values, in nats
+    parameters: int  #: how many were fitted
 
 
 def log_density(name: str, z: Tensor, nu: Tensor | float = math.inf) -> Tensor:

@@ -15,19 +15,13 @@ _EXACT = 1e-24  # mean squared error of logarithms that is rounding
 
 @dataclass(frozen=True)
 class Growth:
-    """An exponential law beside a linear one, both fitted to the logarithms.
+    """An exponential law beside a linear one, both fitted to the logarithms."""
 
-    Args:
-        factor: by which the exponential law grows with each step.
-        exponential_r2: share of the logarithms' variance that y = a·fᵏ explains.
-        linear_r2: the same of y = a + b·k, b at least 0.
-        evidence: Akaike's criterion of the linear law less that of the exponential one: above 0
-            the exponential law fits better.
-    """
-
-    factor: float
-    exponential_r2: float
-    linear_r2: float
+    factor: float  #: by which the exponential law grows with each step
+    exponential_r2: float  #: share of the logarithms' variance that y = a·fᵏ explains
+    linear_r2: float  #: the same of y = a + b·k, b at least 0
+    #: Akaike's criterion of the linear law less that of the exponential one: above 0 the
+    #: exponential law fits better
     evidence: float
 
     @property

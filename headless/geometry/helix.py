@@ -33,34 +33,21 @@ LINEAR = 0.9  # phase R² of the circle, |ρ| of the axis
 
 @dataclass(frozen=True)
 class Helix:
-    """What is found in a path.
+    """What is found in a path."""
 
-    Args:
-        axis_share: of the path's variance that lies on the straight line through it.
-        axis_rho: |Spearman correlation| of the coordinate along that line with position.
-        shares: variance shares of the first components of what is left.
-        pair: the two of them (from 0) that come closest to a circle.
-        pair_share: their share together.
-        ratio: the larger of their variances over the smaller.
-        frequencies: of a sinusoid fitted to each, in turns over the path.
-        rotation: the largest share of the pair's variance that one steady rotation has; 1 for a
-            circle, about 0.5 for two unrelated sinusoids.
-        turns: of that rotation.
-        phase_r2: R² of the pair's unwrapped angle over position.
-        score: rotation / ratio: 1 for a perfect circle.
-    """
-
-    axis_share: float
-    axis_rho: float
-    shares: tuple[float, ...]
-    pair: tuple[int, int]
-    pair_share: float
-    ratio: float
-    frequencies: tuple[float, float]
+    axis_share: float  #: of the path's variance that lies on the straight line through it
+    axis_rho: float  #: |Spearman correlation| of the coordinate along that line with position
+    shares: tuple[float, ...]  #: variance shares of the first components of what is left
+    pair: tuple[int, int]  #: the two of them (from 0) that come closest to a circle
+    pair_share: float  #: their share together
+    ratio: float  #: the larger of their variances over the smaller
+    frequencies: tuple[float, float]  #: of a sinusoid fitted to each, in turns over the path
+    #: the largest share of the pair's variance that one steady rotation has; 1 for a circle, about
+    #: 0.5 for two unrelated sinusoids
     rotation: float
-    turns: float
-    phase_r2: float
-    score: float
+    turns: float  #: of that rotation
+    phase_r2: float  #: R² of the pair's unwrapped angle over position
+    score: float  #: rotation / ratio: 1 for a perfect circle
 
     @property
     def circle(self) -> bool:

@@ -21,17 +21,11 @@ _GRID = 4096
 
 @dataclass(frozen=True)
 class MarchenkoPastur:
-    """The law for one shape.
+    """The law for one shape."""
 
-    Args:
-        rows: N, the longer dimension.
-        columns: M, the shorter one.
-        std: of the entries.
-    """
-
-    rows: int
-    columns: int
-    std: float
+    rows: int  #: N, the longer dimension
+    columns: int  #: M, the shorter one
+    std: float  #: of the entries
 
     @classmethod
     def of(cls, shape: tuple[int, ...] | torch.Size, std: float) -> "MarchenkoPastur":
@@ -116,20 +110,13 @@ def bulk_std(values_R: Tensor, rows: int, columns: int) -> float:
 
 @dataclass(frozen=True)
 class NoiseComparison:
-    """A spectrum beside the law.
+    """A spectrum beside the law."""
 
-    Args:
-        above: singular values above the upper edge and its slack: structure.
-        below: below the lower edge and its slack; 0 for square matrices, which have none.
-        soft_rank: the upper edge's eigenvalue over the largest one; 1 or more for noise.
-        distance: Kolmogorov and Smirnov's, between the singular values and the law.
-        log_distance: mean difference of log λ from the law's quantiles, in nats (Wasserstein-1).
-    """
-
-    above: int
-    below: int
-    soft_rank: float
-    distance: float
+    above: int  #: singular values above the upper edge and its slack: structure
+    below: int  #: below the lower edge and its slack; 0 for square matrices, which have none
+    soft_rank: float  #: the upper edge's eigenvalue over the largest one; 1 or more for noise
+    distance: float  #: Kolmogorov and Smirnov's, between the singular values and the law
+    #: mean difference of log λ from the law's quantiles, in nats (Wasserstein-1)
     log_distance: float
 
 

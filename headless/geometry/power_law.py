@@ -22,24 +22,16 @@ _CHUNK = 2**21  # entries of the tables of Clauset's scan
 
 @dataclass(frozen=True)
 class RankLaw:
-    """σ_k = exp(intercept) · k^-exponent.
+    """σ_k = exp(intercept) · k^-exponent."""
 
-    Args:
-        exponent: b; NaN where fewer than 3 ranks can be fitted.
-        intercept: log of the line at rank 1.
-        r_squared: of the logarithms, inside the fitted ranks.
-        knee: the first rank from which on every value lies below half the line (the fall-off
-            after the law), counted from 1; one past the last rank where there is none.
-        ranks: of the spectrum that count: values above `NOISE` of the largest.
-        fitted: the first and the last rank of the fit.
-    """
-
-    exponent: float
-    intercept: float
-    r_squared: float
+    exponent: float  #: b; NaN where fewer than 3 ranks can be fitted
+    intercept: float  #: log of the line at rank 1
+    r_squared: float  #: of the logarithms, inside the fitted ranks
+    #: the first rank from which on every value lies below half the line (the fall-off after the
+    #: law), counted from 1; one past the last rank where there is none
     knee: int
-    ranks: int
-    fitted: tuple[int, int]
+    ranks: int  #: of the spectrum that count: values above `NOISE` of the largest
+    fitted: tuple[int, int]  #: the first and the last rank of the fit
 
 
 def rank_law(values_R: Tensor, low: float = _FIT[0], high: float = _FIT[1]) -> RankLaw:
@@ -83,31 +75,22 @@ def log_fit(values_R: Tensor | np.ndarray, first: int, last: int) -> tuple[float
 
 @dataclass(frozen=True)
 class TailLaw:
-    """p(x) = (α - 1)/x_min · (x/x_min)^-α for x >= x_min.
+    """p(x) = (α - 1)/x_min · (x/x_min)^-α for x >= x_min."""
 
-    Args:
-        alpha: NaN where there are fewer than `MIN_TAIL` values, or no spread.
-        standard_error: (α - 1)/√count.
-        x_min: where the tail begins.
-        count: values in the tail.
-        distance: Kolmogorov and Smirnov's, between the tail and the law.
-        exponential: log likelihood of the law less that of an exponential tail: above 0 the law
-            is the better one.
-        exponential_p: probability of so large a difference where both were equally good (Vuong).
-        lognormal: the same against a lognormal tail. The law is a limit of lognormals, so this is
-            never above 0 (but for rounding): with a large p the simpler law is as good.
-        lognormal_p: its probability.
-    """
-
-    alpha: float
-    standard_error: float
-    x_min: float
-    count: int
-    distance: float
+    alpha: float  #: NaN where there are fewer than `MIN_TAIL` values, or no spread
+    standard_error: float  #: (α - 1)/√count
+    x_min: float  #: where the tail begins
+    count: int  #: values in the tail
+    distance: float  #: Kolmogorov and Smirnov's, between the tail and the law
+    #: log likelihood of the law less that of an exponential tail: above 0 the law is the better
+    #: one
     exponential: float
+    #: probability of so large a difference where both were equally good (Vuong)
     exponential_p: float
+    #: the same against a lognormal tail. The law is a limit of lognormals, so this is never above
+    #: 0 (but for rounding): with a large p the simpler law is as good.
     lognormal: float
-    lognormal_p: float
+    lognormal_p: float  #: its probability
 
 
 _NO_TAIL = TailLaw(math.nan, math.nan, math.nan, 0, *[math.nan] * 5)

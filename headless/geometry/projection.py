@@ -23,17 +23,11 @@ def unit(x_ND: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Projection:
-    """Axes that were fitted to some vectors and can be used for others.
+    """Axes that were fitted to some vectors and can be used for others."""
 
-    Args:
-        mean_D: what is subtracted before projecting: zeros where the origin stays visible.
-        axes_KD: orthonormal; each one's largest entry is positive.
-        shares_K: each axis' share of the fitted variance.
-    """
-
-    mean_D: Tensor
-    axes_KD: Tensor
-    shares_K: Tensor
+    mean_D: Tensor  #: what is subtracted before projecting: zeros where the origin stays visible
+    axes_KD: Tensor  #: orthonormal; each one's largest entry is positive
+    shares_K: Tensor  #: each axis' share of the fitted variance
 
     def __call__(self, x_ND: Tensor) -> Tensor:
         """Coordinates [N, K], float64."""
@@ -100,29 +94,21 @@ def explained(x_NK: Tensor, value_N: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Separation:
-    """How far apart two kinds of vectors lie; accuracies are balanced: chance is 0.5.
+    """How far apart two kinds of vectors lie; accuracies are balanced: chance is 0.5."""
 
-    Args:
-        plane: accuracy of a logistic regression on the first two principal axes, on what it saw.
-        held_out: accuracy on six axes, trained on every second group, tested on the others, and
-            the other way round, averaged.
-        silhouette: on six axes, −1 … 1 (Rousseeuw 1987).
-        angle: between the two mean vectors about the origin, degrees.
-        null_plane: `plane` after kinds were shuffled within each group, several times.
-        null_held_out: `held_out` after the same.
-        null_swapped: `held_out` after the kinds of whole groups were swapped at random: what two
-            clusters a group give without any direction that the groups share.
-        shares_K: variance shares of the axes.
-    """
-
+    #: accuracy of a logistic regression on the first two principal axes, on what it saw
     plane: float
+    #: accuracy on six axes, trained on every second group, tested on the others, and the other way
+    #: round, averaged
     held_out: float
-    silhouette: float
-    angle: float
-    null_plane: np.ndarray
-    null_held_out: np.ndarray
+    silhouette: float  #: on six axes, −1 … 1 (Rousseeuw 1987)
+    angle: float  #: between the two mean vectors about the origin, degrees
+    null_plane: np.ndarray  #: `plane` after kinds were shuffled within each group, several times
+    null_held_out: np.ndarray  #: `held_out` after the same
+    #: `held_out` after the kinds of whole groups were swapped at random: what two clusters a group
+    #: give without any direction that the groups share
     null_swapped: np.ndarray
-    shares_K: Tensor
+    shares_K: Tensor  #: variance shares of the axes
 
 
 def separation(

@@ -74,27 +74,17 @@ def participation(eigenvalues_R: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Ranks:
-    """How many directions a matrix uses; with R equal ones every rank but `missing` is R.
+    """How many directions a matrix uses; with R equal ones every rank but `missing` is R."""
 
-    Args:
-        full: singular values, zero or not.
-        numerical: those above `NOISE` of the largest.
-        effective: exp of the entropy of σ/Σσ (Roy and Vetterli 2007; RankMe).
-        entropy: exp of the entropy of λ/Σλ, λ = σ².
-        stable: Σσ²/σ₁².
-        participation: (Σλ)²/Σλ².
-        first_share: σ₁²/Σσ², of the strongest direction alone.
-        missing: log(full) - log(effective), in nats: the divergence of σ/Σσ from uniform
-            (Godey et al. 2024 follow it for LM heads); 0 for equal directions.
-    """
-
-    full: int
-    numerical: int
-    effective: float
-    entropy: float
-    stable: float
-    participation: float
-    first_share: float
+    full: int  #: singular values, zero or not
+    numerical: int  #: those above `NOISE` of the largest
+    effective: float  #: exp of the entropy of σ/Σσ (Roy and Vetterli 2007; RankMe)
+    entropy: float  #: exp of the entropy of λ/Σλ, λ = σ²
+    stable: float  #: Σσ²/σ₁²
+    participation: float  #: (Σλ)²/Σλ²
+    first_share: float  #: σ₁²/Σσ², of the strongest direction alone
+    #: log(full) - log(effective), in nats: the divergence of σ/Σσ from uniform (Godey et al. 2024
+    #: follow it for LM heads); 0 for equal directions.
     missing: float
 
 
