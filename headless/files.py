@@ -100,9 +100,6 @@ def exclusive(path: Path, *, patience: float = 0.0) -> Iterator[None]:
 
     Args:
         patience: seconds to wait for another writer, where each takes a moment only.
-
-    Raises:
-        HeadlessError: another process writes to it, or there is no right to.
     """
     from filelock import SoftFileLease, Timeout
 
@@ -183,16 +180,11 @@ def new_directory(
     earlier one left unfinished is removed.
 
     Args:
-        path: of the directory.
         option: that named it, for complaints: "--output".
         overwrite: replace what is at `path`.
         is_ours: whether what is at `path` may be replaced: what this command made, or nothing.
         kind: of directory, for complaints: "prepared dataset".
         old: what happens to what is replaced: moved aside, or removed when the new one is complete.
-
-    Raises:
-        HeadlessError: there is something and it may not be replaced, another process writes to
-            it, or there is no right to.
     """
     path = place_of(path)
     if os.path.ismount(path):
@@ -235,11 +227,7 @@ def refuse_to_lose(
     is_ours: Callable[[Path], bool] = lambda path: True,
     kind: str = "directory",
 ) -> None:
-    """What `new_directory` asks first, for those who work for long before they write.
-
-    Raises:
-        HeadlessError: there is something at `path`, and it may not be replaced.
-    """
+    """The first check of `new_directory`, for those who work for long before they write."""
     if not os.path.lexists(path) or (path.is_dir() and not any(path.iterdir())):
         return
     if not path.is_dir() or not is_ours(path):
@@ -260,12 +248,7 @@ def check_pieces(
 
     Args:
         directory: that --output named.
-        pieces: names of files and directories in it.
-        overwrite: replace them.
         is_ours: whether those in the directory are of this command.
-
-    Raises:
-        HeadlessError: they may not be replaced.
     """
     if directory.exists() and not directory.is_dir():
         raise HeadlessError(f"{directory} is a file: give another --output")

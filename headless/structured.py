@@ -25,11 +25,7 @@ WORDS = {
 
 
 def read_json(path: Path, kind: type[T]) -> T:
-    """The content of a JSON file that must be a `kind`: dict or list.
-
-    Raises:
-        HeadlessError: it is no JSON, of another type, or nested too deeply.
-    """
+    """The content of a JSON file that must be a `kind`: dict or list."""
     try:
         value: Any = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -42,11 +38,7 @@ def read_json(path: Path, kind: type[T]) -> T:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The content of a YAML file of keys and values; empty for an empty file.
-
-    Raises:
-        HeadlessError: it is no such thing, or what `check_yaml` refuses.
-    """
+    """The content of a YAML file of keys and values; empty for an empty file."""
     import yaml
 
     try:

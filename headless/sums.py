@@ -23,11 +23,7 @@ def write_sums(directory: Path) -> None:
 
 
 def check_sums(directory: Path) -> None:
-    """Compare the files of a directory with its checksums, where it has any.
-
-    Raises:
-        HeadlessError: a file is missing, damaged or changed.
-    """
+    """Refuse files of a directory that are not what its checksums, where it has any, say."""
     sums = directory / SUMS
     if not sums.is_file():
         return

@@ -32,11 +32,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     than asked for. Where a text has no blanks for long (base64, DNA) it is learnt from in pieces.
 
     Args:
-        texts: documents.
         vocab_size: with the 256 bytes and `<|endoftext|>`.
-
-    Raises:
-        HeadlessError: vocab_size below 257, or more than training has room for.
     """
     if vocab_size > LARGEST:
         raise HeadlessError(f"vocab_size {vocab_size} is too large: at most {LARGEST}")
@@ -80,9 +76,6 @@ def open_tokenizer(source: str, *, trust_remote_code: bool = False) -> Any:
 
     The name of a special token inside a text is text, as it was where the training text was
     prepared; `encode(prompt, split_special_tokens=False)` reads it as the token.
-
-    Raises:
-        HeadlessError: it cannot be loaded, or has no token to end a document.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -121,7 +114,7 @@ def _as_in_file(tokenizer: Any, source: str) -> Any:
     file = cached_file(source, "tokenizer.json", _raise_exceptions_for_missing_entries=False)
     if file is None:
         return tokenizer
-    if _pipeline(tokenizer) == _parts(Tokenizer.from_file(file).to_str()):
+    if _pipeline(tokenizer.backend_tokenizer) == _pipeline(Tokenizer.from_file(file)):
         return tokenizer
     own: Any = PreTrainedTokenizerFast.from_pretrained(source)
     own.model_input_names = tokenizer.model_input_names  # a BERT tells the texts of a pair apart
@@ -132,13 +125,9 @@ def _as_in_file(tokenizer: Any, source: str) -> Any:
     return own
 
 
-def _pipeline(tokenizer: Any) -> dict[str, Any]:
-    return _parts(tokenizer.backend_tokenizer.to_str())
-
-
-def _parts(text: str) -> dict[str, Any]:
-    """What decides which ids a text has, from a serialised tokenizer."""
-    content = json.loads(text)
+def _pipeline(backend: Tokenizer) -> dict[str, Any]:
+    """What decides which ids a text has."""
+    content = json.loads(backend.to_str())
     return {part: content.get(part) for part in ("normalizer", "pre_tokenizer", "model", "decoder")}
 
 
@@ -163,7 +152,7 @@ def same_ids(a: Any, b: Any) -> bool:
         return False
     if not (getattr(a, "is_fast", False) and getattr(b, "is_fast", False)):
         return True  # the vocabulary is all that can be compared
-    return _pipeline(a) == _pipeline(b)
+    return _pipeline(a.backend_tokenizer) == _pipeline(b.backend_tokenizer)
 
 
 def loads_plainly(directory: Path) -> bool:
@@ -178,11 +167,7 @@ def loads_plainly(directory: Path) -> bool:
 
 
 def load_tokenizer(source: str) -> Any:
-    """An existing fast tokenizer that does not cut documents; see `open_tokenizer`.
-
-    Raises:
-        HeadlessError: it cannot be loaded, is not a fast one, or has no token to end a document.
-    """
+    """An existing fast tokenizer that does not cut documents; see `open_tokenizer`."""
     tokenizer = open_tokenizer(source)
     if not getattr(tokenizer, "is_fast", False):
         raise HeadlessError(
@@ -203,9 +188,6 @@ def add_mask_token(tokenizer: Any, mask_token: str) -> None:
     """Give a tokenizer a mask token; one that has a mask token keeps its own.
 
     In a prompt it takes the blank before it along, as the first token of a word does.
-
-    Raises:
-        HeadlessError: it is a token of text already, or the one that ends a document.
     """
     if tokenizer.mask_token_id is not None:
         return

@@ -35,11 +35,7 @@ class Growth:
 def growth(values_L: np.ndarray) -> Growth | None:
     """Compare the two laws with one error model: each value is off by a random factor.
 
-    Args:
-        values_L: positive numbers in order.
-
-    Returns:
-        None for fewer than `LEAST` values, or where one is not positive and finite.
+    None for fewer than `LEAST` values, or where one is not positive and finite.
     """
     values_L = np.asarray(values_L, dtype=np.float64)
     length = len(values_L)

@@ -119,14 +119,10 @@ def separation(
     Axes are fitted to all vectors without their kinds.
 
     Args:
-        x_ND: the vectors.
         kind_N: 0 or 1.
-        group_N: what to hold out, e.g. the block that a vector is from; each has both kinds.
+        group_N: what to hold out, e.g. the block that a vector is from; two or more, each with
+            both kinds.
         shuffles: of each null model.
-        seed: of the shuffles.
-
-    Raises:
-        ValueError: fewer than two groups, or one without both kinds.
     """
     from sklearn.metrics import silhouette_score
 
@@ -168,9 +164,9 @@ def separation(
     return Separation(
         plane=plane(kinds),
         held_out=held_out(kinds),
-        silhouette=float(silhouette_score(scaled, kinds, sample_size=2000, random_state=seed))
-        if len(kinds) > 2000
-        else float(silhouette_score(scaled, kinds)),
+        silhouette=float(
+            silhouette_score(scaled, kinds, sample_size=min(2000, len(kinds)), random_state=seed)
+        ),
         angle=float(torch.rad2deg(cosine.arccos())),
         null_plane=np.array([plane(labels) for labels in nulls]),
         null_held_out=np.array([held_out(labels) for labels in nulls]),
