@@ -82,7 +82,7 @@ def main() -> None:
         sources = {name: train(options.runs, name, seed) for name in ("vanilla", "headless")}
         paths += sources.values()
         paths += [tune(sources[source], name, *rest) for name, source, *rest in TUNINGS]
-    comparison = compare(paths, options.runs / "report", overwrite=True)
+    comparison = compare(paths, output=options.runs / "report", overwrite=True)
     result: dict[str, Any] = {"steps": STEPS, "seeds": options.seeds, "pretrained": []}
     for group in comparison.groups:
         row: dict[str, Any] = {"label": group.label}

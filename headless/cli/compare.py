@@ -1,6 +1,5 @@
 """`headless compare`: run directories to a table and one self-contained report.html."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from headless.errors import HeadlessError
@@ -12,41 +11,28 @@ def main(arguments: list[str]) -> None:
     """The command.
 
     Raises:
-        HeadlessError: no runs, not a run directory, or an output that exists.
+        HeadlessError: as `compare`, or no output.
     """
     parser = CommandParser(
         prog="headless compare",
         description="Run directories to a table and one self-contained report.html.",
         allow_abbrev=False,
     )
+    parser.add_argument("--config", action="config", help="a YAML file with these options")
     parser.add_argument(
         "runs",
         nargs="*",
         type=Path,
         help="run directories, directories of headless finetune, or folders of these, several",
     )
-    parser.add_argument(
-        "--output", type=Path, default=None, help="where report.html and compare.json go"
-    )
-    parser.add_argument(
-        "--baseline",
-        type=str,
-        default=None,
-        help="what the others are measured against: a run's name, or a recipe's as the table "
-        "shows it; the first cross-entropy one by default",
-    )
-    parser.add_argument(
-        "--overwrite", type=bool, default=False, help="replace a report that is there already"
-    )
+    parser.add_function_arguments(compare, as_group=False, skip={"runs"})
     options = parser.parse_args(arguments)
-    runs: Sequence[Path] = options.runs
     if options.output is None:
         raise HeadlessError(
             "say where the report goes: headless compare runs/a runs/b --output DIR"
         )
-    comparison = compare(
-        runs, options.output, overwrite=options.overwrite, baseline=options.baseline
-    )
+    options.pop("config", None)
+    comparison = compare(**options)
     from headless.reports.terminal import show  # rich is not needed to answer --help
 
     show(comparison)

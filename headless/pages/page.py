@@ -234,6 +234,11 @@ class Page:
             frames=self._frames,
         )
 
+    def fragment(self) -> str:
+        """The blocks alone, to show in a page of another: a notebook."""
+        blocks: Any = _templates().get_template("blocks.html").module
+        return str(blocks.show(self._blocks))
+
     def write(self, path: Path) -> None:
         """Write the HTML beside `path`, flush it and rename: the old page or the new one."""
         write_text(path, self.render())

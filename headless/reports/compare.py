@@ -1,133 +1,131 @@
 """Compares runs, finished or not: reads only their directories, writes a page and its numbers."""
 
 import json
+import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from headless.files import check_pieces, exclusive, holds_json, whole_file
-from headless.reports.comparison import Comparison
-from headless.reports.evaluations import evaluations_of
+from headless.pages.page import Page
+from headless.reports.comparison import Compared
 from headless.reports.fairness import unfair
-from headless.reports.finetunings import as_json as finetunings_as_json
 from headless.reports.finetunings import read_finetuning
-from headless.reports.groups import Group, differing_settings, observing_differences, read_groups
-from headless.reports.headline import QUANTITIES, baseline_of, gap, share_to_reach
-from headless.reports.lm_heads import as_json as tuned_as_json
+from headless.reports.groups import read_groups
+from headless.reports.headline import baseline_of, headline
 from headless.reports.lm_heads import split
 from headless.reports.places import find_places
-from headless.reports.sections import build_page
-from headless.reports.statistics import estimate
+from headless.reports.sections import build_page, tables_of
+
+if TYPE_CHECKING:
+    import pandas
 
 REPORT, NUMBERS = "report.html", "compare.json"
 WAIT_SECONDS = 60.0  # for another process that writes the same report
 
 
+@dataclass
+class Comparison(Compared):
+    """What was compared; a notebook shows its tables and its warnings."""
+
+    report: Path | None = None  # the page, once it is saved
+
+    def frame(self) -> "pandas.DataFrame":
+        """A row a recipe and a column a headline number, mean over runs; beside each that several
+        runs have its `± key`, half the 95 % interval."""
+        import pandas
+
+        table = headline(self.groups)
+        columns: dict[str, list[float | None]] = {}
+        for quantity in table.quantities:
+            numbers = [group.number(quantity.key) for group in self.groups]
+            columns[quantity.key] = [n.mean if n else None for n in numbers]
+            half_widths = [n.half_width if n else None for n in numbers]
+            if any(half is not None for half in half_widths):
+                columns[f"± {quantity.key}"] = half_widths
+        labels = pandas.Index([group.label for group in self.groups], name="recipe")
+        return pandas.DataFrame(columns, index=labels)
+
+    def _repr_html_(self) -> str:
+        page = Page("")
+        for table in tables_of(self):
+            page.table(*table.cells(), table.title)
+        if self.warnings:
+            page.notes(self.warnings, "warning", "Read this before comparing")
+        return page.fragment()
+
+    def save(self, directory: Path | str, *, overwrite: bool = False) -> Path:
+        """Write `report.html` and `compare.json`; nothing else in the directory is touched.
+
+        Args:
+            directory: made where it is missing.
+            overwrite: replace a report that is there already.
+
+        Returns:
+            The page's path.
+
+        Raises:
+            HeadlessError: a report, or something else, is in the way.
+        """
+        directory = Path(directory)
+        _check(directory, overwrite)
+        page = build_page(self, directory).render()
+        numbers = json.dumps(self.as_json(), indent=2, ensure_ascii=False, allow_nan=False)
+        report = directory / REPORT
+        with exclusive(directory / NUMBERS, patience=WAIT_SECONDS):
+            _check(directory, overwrite)
+            # Both are on the disk before either is in its place.
+            with whole_file(report) as html, whole_file(directory / NUMBERS) as file:
+                html.write(page.encode())
+                file.write(f"{numbers}\n".encode())
+        self.report = report
+        return report
+
+
 def compare(
-    runs: Sequence[Path], output: Path, *, overwrite: bool = False, baseline: str | None = None
+    runs: Sequence[Path | str | os.PathLike[str]],
+    *,
+    output: Path | str | None = None,
+    baseline: str | None = None,
+    overwrite: bool = False,
 ) -> Comparison:
-    """Write `report.html` and `compare.json` into `output`.
+    """Compare runs, finished or not, and write a page and its numbers.
 
     Args:
-        runs: run directories, directories of `headless finetune`, and folders of these. Runs that
-            differ in nothing but seed, name, place and in what only observes are one group.
-        output: the directory to write to; made where it is missing.
-        overwrite: replace a report that is there already. Nothing else in it is touched.
-        baseline: the label of a group or the name of a run, against which the others are measured;
-            the first cross-entropy group by default.
+        runs: run directories, directories of `headless finetune`, or folders of these, several.
+            Runs that differ in nothing but seed, name, place and in what only observes are one
+            recipe.
+        output: where report.html and compare.json go.
+        baseline: what the others are measured against: a run's name, or a recipe's as the table
+            shows it; the first cross-entropy one by default.
+        overwrite: replace a report that is there already.
 
     Raises:
         HeadlessError: no runs, not a run directory, a damaged file, an unknown baseline, or a
             report in the way.
     """
-    output = Path(output)
-    _check_output(output, overwrite)
+    if output is not None:
+        _check(Path(output), overwrite)
     places = find_places([Path(path) for path in runs])
     groups, tuned = split(read_groups(places.runs))
     comparison = Comparison(
         groups,
-        [
-            *unfair(groups),
-            *(f"Fine-tuned LM heads: {words}" for words in unfair(tuned)),
-        ],
-        output / REPORT,
+        [*unfair(groups), *(f"Fine-tuned LM heads: {words}" for words in unfair(tuned))],
         tuned,
         [read_finetuning(path) for path in places.finetunings],
         baseline_of(groups, baseline) if groups or baseline else None,
         places.left_out,
     )
-    page = build_page(comparison).render()
-    numbers = json.dumps(as_json(comparison), indent=2, ensure_ascii=False, allow_nan=False)
-    with exclusive(output / NUMBERS, patience=WAIT_SECONDS):
-        _check_output(output, overwrite)
-        # Both are on the disk before either is in its place.
-        with whole_file(comparison.report) as html, whole_file(output / NUMBERS) as file:
-            html.write(page.encode())
-            file.write(f"{numbers}\n".encode())
+    if output is not None:
+        comparison.save(output, overwrite=overwrite)
     return comparison
 
 
-def _check_output(output: Path, overwrite: bool) -> None:
+def _check(directory: Path, overwrite: bool) -> None:
     check_pieces(
-        output,
+        directory,
         (NUMBERS, REPORT),
         overwrite=overwrite,
-        is_ours=lambda directory: holds_json(directory / NUMBERS, "format", "groups"),
+        is_ours=lambda path: holds_json(path / NUMBERS, "format", "groups"),
     )
-
-
-def as_json(comparison: Comparison) -> dict[str, Any]:
-    """All numbers of a comparison as plain values; what is not known is left out."""
-    groups, baseline = comparison.groups, comparison.baseline
-    return {
-        "format": 1,
-        "interval": "95 %, Student's t over runs",
-        "baseline": baseline.label if baseline else None,
-        "warnings": comparison.warnings,
-        "left_out": comparison.left_out,
-        "differing_settings": differing_settings(groups),
-        "observing_settings": observing_differences(groups),
-        "groups": [_group(group, baseline or group) for group in groups],
-        "fine_tuned": tuned_as_json(comparison.tuned),
-        "classifiers": finetunings_as_json(comparison.finetunings),
-    }
-
-
-def _group(group: Group, baseline: Group) -> dict[str, Any]:
-    layers = sorted({f"geometry/{m}/{name}" for m in _MEASURES for name in group.first.layers})
-    keys = [*(q.key for q in QUANTITIES), "flops", "wall_seconds", *_EMBEDDING, *layers]
-    metrics = {}
-    for key in keys:
-        if (found := estimate(group.values(key))) is not None:
-            metrics[key] = {
-                "mean": found.mean,
-                "half_width": found.half_width,
-                "n": found.n,
-                "values": group.values(key),
-            }
-    relative = {}
-    for quantity in QUANTITIES:
-        if (found := gap(quantity, group, baseline)) is not None:
-            relative[quantity.key] = {"difference": found.mean, "half_width": found.half_width}
-    for axis in ("tokens", "seconds"):
-        share = share_to_reach(group, baseline, axis)
-        relative[f"share_of_{axis}_to_reach_baseline_nll"] = {"value": share}
-    return {
-        "label": group.label,
-        "objective_class": group.first.objective_class,
-        "backbone": group.first.summary.get("backbone"),
-        "width": group.first.width,
-        "memory_kind": group.first.memory_kind,
-        "memory_of": group.first.memory_scope,
-        "inexact_share": group.inexact_share,
-        "runs": [
-            {"name": run.name, "seed": run.seed, "finished": run.finished} for run in group.runs
-        ],
-        "metrics": metrics,
-        "relative_to_baseline": relative,
-        "evaluations": evaluations_of(group),
-    }
-
-
-_MEASURES = ("anisotropy", "effective_rank")
-_EMBEDDING = tuple(f"geometry/{measure}/embedding" for measure in _MEASURES)

@@ -1,26 +1,28 @@
 """Classifiers that `headless finetune` trained: scores on the test text, one table a task."""
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from headless.errors import HeadlessError
-from headless.pages.numbers import MISSING, decimals, is_number
 from headless.pages.page import Cell, Column, Page
 from headless.reports.places import RESULTS
 from headless.reports.settings import canonical, text
-from headless.reports.statistics import estimate, leader
+from headless.reports.tables import Quantity, Row, Table, percent
 from headless.runs.directory import RunDirectory
+from headless.structured import TEXT, WHOLE, check_entries, damaged, is_number, read_json, read_yaml
 
 # Options of `headless finetune` that are no part of the recipe: names, places, and the seeds.
 NOT_THE_RECIPE = ("model", "task", "data", "output", "overwrite", "seeds", "accelerator")
 SHARES = {"accuracy", "f1", "macro_f1"}
 LOWER_IS_BETTER = {"rmse"}
 SPLITS = {"test": "test", "validation": "validation", "also": "second validation"}
+KINDS = {
+    **dict.fromkeys(("task", "model", "reported_split"), TEXT),
+    **dict.fromkeys(("metrics", "seeds", "notes"), (list,)),
+    **dict.fromkeys(("splits", "baseline"), (dict,)),
+}
+NEEDS = ("task", "model", "reported_split", "metrics", "seeds")
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,6 @@ class Finetuning:
     path: Path
     results: dict[str, Any]
     options: dict[str, Any]
-
-    @property
-    def task(self) -> str:
-        """The task's name."""
-        return str(self.results["task"])
 
     @property
     def model(self) -> str:
@@ -47,11 +44,6 @@ class Finetuning:
         return str(self.options.get("model") or self.model)
 
     @property
-    def split(self) -> str:
-        """The split whose scores are reported."""
-        return str(self.results["reported_split"])
-
-    @property
     def metrics(self) -> list[str]:
         """Names; the first chose the epoch."""
         return [str(name) for name in self.results["metrics"]]
@@ -59,78 +51,147 @@ class Finetuning:
     @property
     def data(self) -> str:
         """What two fine-tunings on the same split of the same text share."""
-        return canonical([self.task, self.split, self.results.get("splits"), self.metrics])
+        names = ("task", "reported_split", "splits")
+        return canonical([*(self.results.get(name) for name in names), self.metrics])
 
     @property
     def recipe(self) -> dict[str, Any]:
         """How it was trained."""
         return {k: v for k, v in self.options.items() if k not in NOT_THE_RECIPE}
 
+    @property
+    def seeds(self) -> list[int]:
+        """Of its trainings."""
+        return [record["seed"] for record in self.results["seeds"]]
+
     def scores(self, metric: str) -> dict[int, float | None]:
         """A metric on the reported split, by seed."""
-        found = {}
-        for record in self.results["seeds"]:
-            value = record["scores"].get(self.split, {}).get(metric)
-            found[record["seed"]] = float(value) if is_number(value) else None
-        return found
+        split = self.results["reported_split"]
+        scores = [r["scores"].get(split, {}).get(metric) for r in self.results["seeds"]]
+        known = [float(score) if is_number(score) else None for score in scores]
+        return dict(zip(self.seeds, known, strict=True))
 
 
-@dataclass(frozen=True)
-class Row:
+@dataclass
+class Model(Row):
     """A model that was fine-tuned in one way: the seeds of all directories that did it."""
 
     finetunings: list[Finetuning]
+    about: str = ""
 
     @property
     def first(self) -> Finetuning:
         """One that stands for all."""
         return self.finetunings[0]
 
-    def scores(self, metric: str) -> dict[int, float | None]:
-        """A metric by seed."""
-        return {k: v for one in self.finetunings for k, v in one.scores(metric).items()}
+    @property
+    def label(self) -> str:  # type: ignore[override]
+        """The model's name."""
+        return self.first.model
+
+    def by_seed(self, key: str) -> dict[int, float | None]:
+        """A metric by seed; of a seed that was run several times the last counts."""
+        return {k: v for one in self.finetunings for k, v in one.scores(key).items()}
 
 
-@dataclass(frozen=True)
-class TaskTable:
+@dataclass
+class Task:
     """What was fine-tuned on one split of one text."""
 
-    rows: list[Row]
+    rows: list[Model] = field(default_factory=list)
 
     @property
     def first(self) -> Finetuning:
         """One that stands for all in what the data are."""
         return self.rows[0].first
 
-    def named(self, row: Row) -> str:
-        """Where the model of a row was, if its name is that of another one too."""
-        places = {one.first.place for one in self.rows if one.first.model == row.first.model}
-        return row.first.place if len(places) > 1 else ""
-
     @property
     def baseline(self) -> dict[str, Any]:
         """Scores of the commonest class, or of the mean label."""
         return dict(self.first.results.get("baseline") or {})
 
-    @property
-    def title(self) -> str:
-        """The task, the split and how much of it."""
-        split = self.first.split
+    def table(self) -> Table:
+        """Scores with intervals over seeds, and the baseline last."""
+        quantities = [_quantity(metric) for metric in self.first.metrics]
+        name = "mean label" if "rmse" in self.baseline else "commonest class"
+        scores = [(q, self.baseline.get(q.key)) for q in quantities]
+        known = [q.text(score if is_number(score) else None) for q, score in scores]
+        others: list[list[Cell | str]] = [[Cell(name, "no model"), *known]] if self.baseline else []
+        split = self.first.results["reported_split"]
         count = (self.first.results.get("splits") or {}).get(split, {}).get("examples")
         examples = f", {count:,} examples" if is_number(count) else ""
-        return f"{self.first.task}: {SPLITS.get(split, split)} scores{examples}"
+        title = f"{self.first.results['task']}: {SPLITS.get(split, split)} scores{examples}"
+        heading = Column("fine-tuned model", "how, seeds", "left")
+        return Table(heading, quantities, self.rows, title=title, others=others)
 
-    def special(self, row: Row) -> str:
+    def describe(self, row: Model) -> str:
+        """Below a model's name: its place, where another one is called the same; seeds; how."""
+        places = {one.first.place for one in self.rows if one.label == row.label}
+        count = len(row.by_seed(self.first.metrics[0]))
+        seeds = f"{count} seed{'s' * (count > 1)}"
+        parts = (row.first.place if len(places) > 1 else "", seeds, self.special(row))
+        return ", ".join(filter(None, parts))
+
+    def special(self, row: Model) -> str:
         """In words, the options of a row that are not the same in all rows."""
-        keys = sorted({key for one in self.rows for key in one.first.recipe})
         recipes = [one.first.recipe for one in self.rows]
+        keys = sorted({key for recipe in recipes for key in recipe})
         different = [k for k in keys if len({canonical(r.get(k)) for r in recipes}) > 1]
         return ", ".join(f"{key} {text(row.first.recipe.get(key))}" for key in different)
 
-    def best(self, metric: str) -> int | None:
-        """The place of the row that leads by more than chance over the seeds."""
-        scores = [row.scores(metric) for row in self.rows]
-        return leader(scores, "lower" if metric in LOWER_IS_BETTER else "higher")
+    def notes(self) -> list[str]:
+        """What a reader of the table must know."""
+        notes = [
+            f"{one.model}: {words}"
+            for row in self.rows
+            for one in row.finetunings
+            for words in one.results.get("notes") or []
+        ]
+        if any(len(row.by_seed(self.first.metrics[0])) == 1 for row in self.rows):
+            notes.append("A single seed has no interval: another seed can change the order.")
+        for row in self.rows:
+            seeds = [seed for one in row.finetunings for seed in one.seeds]
+            if len(set(seeds)) < len(seeds):
+                notes.append(f"{row.label}: of a seed that was run several times the last counts.")
+        if any(self.special(row) for row in self.rows):
+            notes.append(
+                "The models were not all fine-tuned in the same way: see below their names."
+            )
+        return list(dict.fromkeys(notes))
+
+    def as_json(self) -> dict[str, Any]:
+        """Its numbers as plain values."""
+        return {
+            "task": self.first.results["task"],
+            "split": self.first.results["reported_split"],
+            "baseline": self.baseline,
+            "models": [
+                {
+                    "model": row.label,
+                    "place": row.first.place,
+                    "recipe": row.first.recipe,
+                    "directories": [str(one.path) for one in row.finetunings],
+                    "scores": {metric: _scores(row, metric) for metric in self.first.metrics},
+                }
+                for row in self.rows
+            ],
+        }
+
+
+def _quantity(metric: str) -> Quantity:
+    name = metric.replace("_", " ")
+    if metric in SHARES:
+        return percent(metric, name)
+    return Quantity(metric, name, better="lower" if metric in LOWER_IS_BETTER else "higher")
+
+
+def _scores(row: Model, metric: str) -> dict[str, Any]:
+    number = row.number(metric)
+    return {
+        "mean": number.mean if number else None,
+        "half_width": number.half_width if number else None,
+        "values": {str(seed): value for seed, value in row.by_seed(metric).items()},
+    }
 
 
 def read_finetuning(path: Path) -> Finetuning:
@@ -139,87 +200,33 @@ def read_finetuning(path: Path) -> Finetuning:
     Raises:
         HeadlessError: a damaged file.
     """
-    try:
-        results = json.loads((path / RESULTS).read_text(encoding="utf-8"))
-        config = RunDirectory(path).config
-        options = yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else {}
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise HeadlessError(f"{path} holds a damaged file, leave it out: {error}") from error
-    if not (_is_whole(results) and isinstance(options, dict)):
-        raise HeadlessError(
-            f"{path / RESULTS} is not what headless finetune writes (task, model, seeds, scores): "
-            "leave it out"
-        )
-    return Finetuning(path, results, options)
-
-
-def _is_whole(results: Any) -> bool:
-    """Whether a file holds all that is read of it, each of its kind."""
-    if not isinstance(results, dict):
-        return False
-    expected = {"task": str, "model": str, "reported_split": str, "metrics": list, "seeds": list}
-    if not all(isinstance(results.get(key), kind) for key, kind in expected.items()):
-        return False
-    optional = (results.get("splits"), results.get("baseline"))
-    if not all(value is None or isinstance(value, dict) for value in optional):
-        return False
-    if not all(isinstance(value, dict) for value in (results.get("splits") or {}).values()):
-        return False
-    if not isinstance(results.get("notes") or [], list):
-        return False
-    return bool(results["seeds"] and results["metrics"]) and all(
-        isinstance(record, dict)
-        and isinstance(record.get("seed"), int)
-        and isinstance(record.get("scores"), dict)
-        and all(isinstance(scores, dict) for scores in record["scores"].values())
+    place, config = path / RESULTS, RunDirectory(path).config
+    results = check_entries(place, read_json(place, dict), KINDS, NEEDS)
+    records = [
+        check_entries(place, record, {"seed": WHOLE, "scores": (dict,)}, ("seed", "scores"))
         for record in results["seeds"]
-    )
+    ]
+    parts = [*(results.get("splits") or {}).values()]
+    for part in [*parts, *(scores for record in records for scores in record["scores"].values())]:
+        check_entries(place, part, {})
+    if not records or not results["metrics"]:
+        raise damaged(place, "it has no seed or no metric")
+    return Finetuning(path, results, read_yaml(config) if config.is_file() else {})
 
 
-def task_tables(finetunings: Sequence[Finetuning]) -> list[TaskTable]:
+def task_tables(finetunings: Sequence[Finetuning]) -> list[Task]:
     """One table a task and text, one row a model and way of training; in the order in which they
     come."""
-    tables: dict[str, dict[str, Row]] = {}
+    tables: dict[str, dict[str, Model]] = {}
     for one in finetunings:
         rows = tables.setdefault(one.data, {})
         key = canonical([one.model, one.place, one.recipe])
-        rows.setdefault(key, Row([])).finetunings.append(one)
-    return [TaskTable(list(rows.values())) for rows in tables.values()]
-
-
-def table_cells(table: TaskTable) -> tuple[list[Column], list[list[Cell]]]:
-    """A task's table: scores with intervals over seeds, and the baseline last."""
-    metrics = table.first.metrics
-    columns = [Column("fine-tuned model", "how, seeds", "left")]
-    columns += [Column(name.replace("_", " "), "%" if name in SHARES else "") for name in metrics]
-    best = {metric: table.best(metric) for metric in metrics}
-    rows = []
-    for place, row in enumerate(table.rows):
-        count = len(row.scores(metrics[0]))
-        about = [table.named(row), f"{count} seed{'s' * (count > 1)}", table.special(row)]
-        cells = [Cell(row.first.model, ", ".join(filter(None, about)))]
-        for metric in metrics:
-            found = estimate(row.scores(metric).values())
-            half = found.half_width if found else None
-            cells.append(
-                Cell(
-                    _number(metric, found.mean if found else None),
-                    f"± {_number(metric, half)}" if half is not None else "",
-                    strong=best[metric] == place,
-                )
-            )
-        rows.append(cells)
-    if table.baseline:
-        name = "mean label" if "rmse" in table.baseline else "commonest class"
-        known = [_number(metric, table.baseline.get(metric)) for metric in metrics]
-        rows.append([Cell(name, "no model"), *map(Cell, known)])
-    return columns, rows
-
-
-def _number(metric: str, value: Any) -> str:
-    if not is_number(value):
-        return MISSING
-    return decimals(100 * value, 1) if metric in SHARES else decimals(value, 3)
+        rows.setdefault(key, Model([])).finetunings.append(one)
+    tasks = [Task(list(rows.values())) for rows in tables.values()]
+    for task in tasks:
+        for row in task.rows:
+            row.about = task.describe(row)
+    return tasks
 
 
 def add_finetunings(page: Page, finetunings: Sequence[Finetuning]) -> None:
@@ -232,60 +239,8 @@ def add_finetunings(page: Page, finetunings: Sequence[Finetuning]) -> None:
         "seed, the epoch was chosen on validation. ± is the 95 % interval of the mean over seeds. "
         "Bold: better than every other by more than chance over the seeds."
     )
-    for table in task_tables(finetunings):
-        columns, rows = table_cells(table)
-        page.table(columns, rows, f"{table.title}.")
-        if notes := _notes(table):
+    for task in task_tables(finetunings):
+        table = task.table()
+        page.table(*table.cells(), f"{table.title}.")
+        if notes := task.notes():
             page.notes(notes)
-
-
-def _notes(table: TaskTable) -> list[str]:
-    notes = [
-        f"{one.model}: {words}"
-        for row in table.rows
-        for one in row.finetunings
-        for words in one.results.get("notes") or []
-    ]
-    if any(len(row.scores(table.first.metrics[0])) == 1 for row in table.rows):
-        notes.append("A single seed has no interval: another seed can change the order.")
-    for row in table.rows:
-        seeds = [record["seed"] for one in row.finetunings for record in one.results["seeds"]]
-        if len(set(seeds)) < len(seeds):
-            notes.append(
-                f"{row.first.model}: of a seed that was run several times the last counts."
-            )
-    if any(table.special(row) for row in table.rows):
-        notes.append("The models were not all fine-tuned in the same way: see below their names.")
-    return list(dict.fromkeys(notes))
-
-
-def as_json(finetunings: Sequence[Finetuning]) -> list[dict[str, Any]]:
-    """The section's numbers."""
-    return [
-        {
-            "task": table.first.task,
-            "split": table.first.split,
-            "baseline": table.baseline,
-            "models": [_row_json(row, table.first.metrics) for row in table.rows],
-        }
-        for table in task_tables(finetunings)
-    ]
-
-
-def _row_json(row: Row, metrics: Sequence[str]) -> dict[str, Any]:
-    scores = {}
-    for metric in metrics:
-        values: Mapping[int, float | None] = row.scores(metric)
-        found = estimate(values.values())
-        scores[metric] = {
-            "mean": found.mean if found else None,
-            "half_width": found.half_width if found else None,
-            "values": {str(seed): value for seed, value in values.items()},
-        }
-    return {
-        "model": row.first.model,
-        "place": row.first.place,
-        "recipe": row.first.recipe,
-        "directories": [str(one.path) for one in row.finetunings],
-        "scores": scores,
-    }

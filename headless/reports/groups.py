@@ -2,16 +2,22 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from headless.reports.reading import STARTS, Run, keyed, read_run
+from headless.errors import HeadlessError
 from headless.reports.settings import canonical, counting, differing, observes
+from headless.reports.tables import Row
+from headless.runs.run import Run
+from headless.structured import damaged
+
+STARTS = {"source": "its own", "embedding": "the embeddings", "random": "random weights"}
 
 
 @dataclass
-class Group:
+class Group(Row):
     """Runs of one recipe; `index` is the place among the groups, which gives it its colour."""
 
     runs: list[Run]
@@ -22,6 +28,16 @@ class Group:
     def first(self) -> Run:
         """One that stands for all where they agree."""
         return self.runs[0]
+
+    @property
+    def about(self) -> str:  # type: ignore[override]
+        """The backbone, and how many runs."""
+        return ", ".join(filter(None, (str(self.first.summary.get("backbone") or ""), self.count)))
+
+    @property
+    def count(self) -> str:
+        """Of the runs, in words."""
+        return f"{len(self.runs)} run{'s' * (len(self.runs) > 1)}"
 
     def values(self, key: str) -> list[float | None]:
         """A number of every run, see `Run.value`."""
@@ -34,7 +50,24 @@ class Group:
 
     def by_seed(self, key: str) -> dict[int, float | None]:
         """A number of every run, by its seed."""
-        return keyed(self.runs, self.values(key))
+        return self.keyed(self.values(key))
+
+    def keyed(self, values: Sequence[float | None]) -> dict[int, float | None]:
+        """One value a run by the run's seed; runs without a seed are numbered below zero."""
+        return {
+            run.seed if run.seed is not None else -1 - place: value
+            for place, (run, value) in enumerate(zip(self.runs, values, strict=True))
+        }
+
+
+def runs_of(groups: Iterable[Group]) -> list[Run]:
+    """The runs of all groups."""
+    return [run for group in groups for run in group.runs]
+
+
+def differ(groups: Iterable[Group], read: Callable[[Run], Any]) -> bool:
+    """Whether something is not the same in all runs."""
+    return len({repr(read(run)) for run in runs_of(groups)}) > 1
 
 
 def read_groups(paths: Sequence[Path]) -> list[Group]:
@@ -45,7 +78,14 @@ def read_groups(paths: Sequence[Path]) -> list[Group]:
     """
     groups: dict[str, Group] = {}
     for path in paths:
-        run = read_run(path)
+        run = Run(path).read()
+        if isinstance(run.config.get("model"), str) and "task" in run.config:
+            raise HeadlessError(
+                f"{path} is a fine-tuning that has no results: headless finetune did not come to "
+                "its end there; leave it out"
+            )
+        if run.init_head not in STARTS:
+            raise damaged(run.directory.config, f"model.init_head is {run.init_head!r}")
         groups.setdefault(recipe(run), Group([], len(groups))).runs.append(run)
     _label(list(groups.values()))
     return list(groups.values())
@@ -54,7 +94,8 @@ def read_groups(paths: Sequence[Path]) -> list[Group]:
 def recipe(run: Run) -> str:
     """What makes two runs the same but for their seed: the resolved config and the data."""
     settings = {key: canonical(value) for key, value in counting(run.settings).items()}
-    parts = [settings, run.dataset, run.tokenizer, run.begins_from]
+    data = run.summary.get("dataset_sha256") or run.data  # an unfinished run has no digest yet
+    parts = [settings, data, run.summary.get("tokenizer_sha256"), run.begins_from]
     return json.dumps(parts, sort_keys=True, default=str)
 
 
@@ -65,7 +106,7 @@ def differing_settings(groups: Sequence[Group]) -> dict[str, list[str]]:
 
 def observing_differences(groups: Sequence[Group]) -> list[str]:
     """The settings that differ and cannot change a number: keys, for the record."""
-    configs = [run.settings for group in groups for run in group.runs]
+    configs = [run.settings for run in runs_of(groups)]
     return [key for key in differing(configs) if all(observes(key, c) for c in configs)]
 
 
@@ -79,18 +120,17 @@ def _subject(run: Run) -> str:
 
 def _label(groups: list[Group]) -> None:
     """Name groups by their objective; where two share it, add the settings in which they differ."""
-    for group in groups:
-        group.label = _subject(group.first)
-    names = [group.label for group in groups]
-    for group in groups:
-        same = [g for g, name in zip(groups, names, strict=True) if name == group.label]
+    names = [_subject(group.first) for group in groups]
+    for group, name in zip(groups, names, strict=True):
+        group.label = name
+        same = [g for g, other in zip(groups, names, strict=True) if other == name]
         if len(same) > 1:
             settings = differing_settings(same)
             texts = [f"{k.rsplit('.', 1)[-1]}={v[same.index(group)]}" for k, v in settings.items()]
-            short = ", ".join(texts) if len(texts) <= 2 else group.first.name
+            short = ", ".join(texts) if len(texts) <= 2 else ""
             group.label += f", {short or group.first.name}"
     _tell_apart(groups, [group.first.name for group in groups])
-    paths = [os.path.abspath(group.first.directory.path) for group in groups]
+    paths = [os.path.abspath(group.first.directory) for group in groups]
     common = os.path.commonpath(paths) if len({Path(path).anchor for path in paths}) == 1 else ""
     _tell_apart(groups, [os.path.relpath(path, common or None) for path in paths])
 

@@ -1,119 +1,159 @@
 """The pictures of the insides of several models, on common axes, one colour a group."""
 
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from headless.pages.figures import (
-    INK,
-    MUTED,
-    compact_ticks,
-    drawing_style,
-    new_figure,
-    series_color,
-)
-from headless.reports.groups import Group
-from headless.reports.inside_reading import (
-    analysed,
-    angle_density,
-    array_of,
-    by_block,
-    last_spectrum,
-)
-from headless.reports.plots import WIDE, Curve, legend
-from headless.reports.reading import Run
+from headless.pages.figures import INK, MUTED, compact_ticks, drawing_style, new_figure
+from headless.reports.curves import Curve, Read, curves_of
+from headless.reports.groups import Group, runs_of
+from headless.reports.plots import DASHES, WIDE, draw, legend
+from headless.runs.run import Run
+from headless.structured import is_number
 
-Read = Callable[[Run], Curve | None]
-Panel = tuple[str, Read, Read | None]  # title, the curve, its null model
+
+@dataclass(frozen=True)
+class Panel:
+    """A curve of every run over one x, and of its null model."""
+
+    title: str
+    read: Read
+    null: Read | None = None
+    log: bool = False
+
+
+def by_block(run: Run, place: str, measure: str = "") -> np.ndarray | None:
+    """Numbers of the blocks [L], NaN where one is not finite: of "norms/post" the "rest"."""
+    values = {}
+    for name, value in (run.findings.get(place.split("/")[0], {}).get("scalars") or {}).items():
+        block, _, rest = name.removeprefix(f"{place}/").partition("/")
+        if name.startswith(f"{place}/") and block.isdigit() and rest == measure:
+            values[int(block)] = float(value) if is_number(value) else np.nan
+    return np.array([values[block] for block in sorted(values)]) if values else None
+
+
+def array_of(run: Run, finding: str, name: str) -> np.ndarray | None:
+    """An array of a finding, NaN where an entry was not finite; None where it is not there."""
+    entries = (run.findings.get(finding, {}).get("arrays") or {}).get(name)
+    if not isinstance(entries, list) or not entries:
+        return None
+    try:
+        values = np.array(entries, dtype=float)
+    except (TypeError, ValueError):  # names, or rows of several lengths
+        return None
+    return values if values.ndim == 1 else None
+
+
+def last_spectrum(run: Run) -> np.ndarray | None:
+    """Eigenvalues of the covariance of what the head sees: after the final norm, or the last
+    block."""
+    finding = "covariance_spectra"
+    names = run.findings.get(finding, {}).get("arrays") or {}
+    posts = sorted((n for n in names if re.fullmatch(r"post/\d+/eigenvalues", n)), reverse=True)
+    spectra = (array_of(run, finding, name) for name in ("norm_f/eigenvalues", *posts))
+    return next((values for values in spectra if values is not None), None)
+
+
+def angle_density(run: Run, name: str) -> np.ndarray | None:
+    """Density of a set's angles to its mean direction, per degree, in bins of equal width over
+    0 to 180 degrees."""
+    density, angles = (
+        array_of(run, "cone", f"{name}/{key}") for key in ("angle_density", "angles")
+    )
+    if density is None and angles is not None:
+        density, _ = np.histogram(angles, np.arange(0, 181, 2.0), density=True)
+    return density
 
 
 def depth(groups: Sequence[Group]) -> Any | None:
     """Mean cosine, effective rank, norm and the largest dimension by block."""
-    blocks = {
+    lengths = {
         len(values)
-        for group in groups
-        for run in analysed(group)
-        if (values := by_block(run, "norms/post/*/rest")) is not None
-        or (values := by_block(run, "anisotropy/post/*")) is not None
+        for run in runs_of(groups)
+        for place, measure in (("norms/post", "rest"), ("anisotropy/post", ""))
+        if (values := by_block(run, place, measure)) is not None
     }
-    shared = len(blocks) <= 1
+    shared = len(lengths) <= 1
 
-    def along(pattern: str, relative: bool = False) -> Read:
+    def along(place: str, measure: str = "", relative: bool = False) -> Read:
         def read(run: Run) -> Curve | None:
-            values = by_block(run, pattern)
-            if values is None:
+            y = by_block(run, place, measure)
+            if y is None:
                 return None
-            x = np.arange(len(values), dtype=float)
-            if not shared:
-                x = (x + 1) / len(values)
-            return x, values / ((run.width or np.nan) if relative else 1)
+            x = np.arange(len(y), dtype=float)
+            return x if shared else (x + 1) / len(y), y / (run.width or np.nan if relative else 1)
 
         return read
 
-    panels: list[Panel] = [
-        ("mean cosine", along("anisotropy/post/*"), along("anisotropy/post/*/shuffled")),
-        (
-            "entropy rank, share of the width",
-            along("covariance_spectra/post/*/entropy_rank", relative=True),
-            None,
-        ),
-        ("mean norm", along("norms/post/*/rest"), None),
-        ("largest over median dimension", along("outliers/post/*/largest_ratio"), None),
+    cosine = "anisotropy/post"
+    ranks = along("covariance_spectra/post", "entropy_rank", relative=True)
+    sizes = along("outliers/post", "largest_ratio")
+    panels = [
+        Panel("mean cosine", along(cosine), along(cosine, "shuffled")),
+        Panel("entropy rank, share of the width", ranks),
+        Panel("mean norm", along("norms/post", "rest"), log=True),
+        Panel("largest over median dimension", sizes, log=True),
     ]
-    x = "block" if shared else "depth, share of the blocks"
-    return _row(groups, panels, x, log_y=(False, False, True, True), whole=shared)
+
+    def finish(panel: Any, title: str) -> None:
+        if shared:
+            panel.xaxis.get_major_locator().set_params(integer=True)
+        if title == "mean cosine":
+            panel.axhline(0, color=INK, lw=0.7)
+
+    return _row(groups, panels, "block" if shared else "depth, share of the blocks", finish)
 
 
 def spectra(groups: Sequence[Group]) -> Any | None:
     """Singular values of embeddings and head, eigenvalues of last states, sizes of dimensions."""
-    widths = {run.width for group in groups for run in analysed(group)}
-    shared = len(widths) <= 1
+    shared = len({run.width for run in runs_of(groups)}) <= 1
 
-    def ranked(read: Callable[[Run], np.ndarray | None], power: float) -> Read:
+    def ranked(values_of: Callable[[Run], np.ndarray | None], power: float) -> Read:
         """Over the root mean square (power 2) or the mean (1), so that scale is no difference."""
 
-        def curve(run: Run) -> Curve | None:
-            values = read(run)
-            if values is None or values.ndim != 1 or not np.nanmax(values) > 0:
+        def read(run: Run) -> Curve | None:
+            values = values_of(run)
+            if values is None or not np.nanmax(values) > 0:
                 return None
             size = float(np.nanmean(values**power) ** (1 / power)) if power else 1.0
             rank = np.arange(1, len(values) + 1, dtype=float)
             kept = values > 1e-7 * np.nanmax(values)
             return (rank if shared else rank / len(values))[kept], (values / size)[kept]
 
-        return curve
+        return read
 
-    def table(name: str, kind: str) -> Read:
-        return ranked(lambda run: array_of(run, "table_spectra", f"{name}/{kind}"), 2)
+    def table(name: str) -> Read:
+        return ranked(lambda run: array_of(run, "table_spectra", name), 2)
 
-    panels: list[Panel] = [
-        ("embedding: singular values", table("embedding", "raw"), table("embedding", "shuffled")),
-        ("LM head: singular values", table("head", "raw"), table("head", "shuffled")),
-        ("last states: eigenvalues", ranked(last_spectrum, 1), None),
-        ("last block: dimensions", ranked(lambda r: array_of(r, "outliers", "rms_last"), 0), None),
+    sizes = ranked(lambda run: array_of(run, "outliers", "rms_last"), 0)
+    panels = [
+        Panel(
+            f"{title}: singular values", table(f"{name}/raw"), table(f"{name}/shuffled"), log=True
+        )
+        for name, title in (("embedding", "embedding"), ("head", "LM head"))
     ]
+    panels.append(Panel("last states: eigenvalues", ranked(last_spectrum, 1), log=True))
+    panels.append(Panel("last block: dimensions", sizes, log=True))
     x = "rank" if shared else "rank, share of all"
-    return _row(groups, panels, x, log_x=True, log_y=(True,) * 4)
+    return _row(groups, panels, x, lambda panel, _: compact_ticks(panel.xaxis, log=True))
 
 
 def angles(groups: Sequence[Group]) -> Any | None:
     """Angles to the mean direction, against directions drawn uniformly."""
 
-    def density(name: str) -> Read:
-        def read(run: Run) -> Curve | None:
-            values = angle_density(run, name)
-            return None if values is None else (_middles(values), values)
-
-        return read
+    def over_degrees(density: np.ndarray | None) -> Curve | None:
+        if density is None:
+            return None
+        return (np.arange(len(density)) + 0.5) * 180 / len(density), density
 
     def null(name: str) -> Read:
         def read(run: Run) -> Curve | None:
-            values = array_of(run, "cone", f"{name}/isotropic_density")
-            if values is not None:
-                return _middles(values), values
-            if density(name)(run) is None or not run.width:
-                return None
+            curve = over_degrees(array_of(run, "cone", f"{name}/isotropic_density"))
+            if curve is not None or angle_density(run, name) is None or not run.width:
+                return curve
             x = np.arange(1.0, 180.0, 2.0)  # an analysis before it wrote its null: sin^(D-2)
             log_y = (run.width - 2) * np.log(np.sin(np.radians(x)))
             y = np.exp(log_y - log_y.max())
@@ -121,68 +161,49 @@ def angles(groups: Sequence[Group]) -> Any | None:
 
         return read
 
-    names = ("embedding", "head", "hidden")
-    titles = ("embedding", "LM head", "last states")
-    panels: list[Panel] = [
-        (title, density(name), null(name)) for name, title in zip(names, titles, strict=True)
+    titles = {"embedding": "embedding", "head": "LM head", "hidden": "last states"}
+    panels = [
+        Panel(title, lambda run, name=name: over_degrees(angle_density(run, name)), null(name))  # type: ignore[misc]
+        for name, title in titles.items()
     ]
-    return _row(groups, panels, "degrees to the mean direction", ticks=range(0, 181, 30))
 
+    def finish(panel: Any, _: str) -> None:
+        panel.set(xlim=(0, 180), xticks=range(0, 181, 30))
 
-def _middles(density: np.ndarray) -> np.ndarray:
-    return (np.arange(len(density)) + 0.5) * 180 / len(density)
+    return _row(groups, panels, "degrees to the mean direction", finish)
 
 
 def _row(
-    groups: Sequence[Group],
-    panels: Sequence[Panel],
-    x_name: str,
-    *,
-    log_x: bool = False,
-    log_y: Sequence[bool] = (),
-    whole: bool = False,
-    ticks: range | None = None,
+    groups: Sequence[Group], panels: Sequence[Panel], x: str, finish: Callable[[Any, str], None]
 ) -> Any | None:
     """Panels side by side; those that no group has anything for are left out."""
-    chosen = []
-    for index, (title, read, null) in enumerate(panels):
-        curves = {group.index: _curves(group, read) for group in groups}
-        if any(curves.values()):
-            nulls = [curve for g in groups for curve in (_curves(g, null) if null else [])[:1]]
-            chosen.append((title, curves, nulls, bool(log_y) and log_y[index]))
-    if not chosen:
+    drawn = [panel for panel in panels if curves_of(runs_of(groups), panel.read)]
+    if not drawn:
         return None
     with drawing_style():
-        figure = new_figure(WIDE * (0.1 + 0.225 * max(len(chosen), 2)), 3.1)
-        axes = figure.subplots(1, len(chosen), squeeze=False)[0]
-        dashed = False
-        for panel, (title, curves, nulls, log) in zip(axes, chosen, strict=True):
-            for x, y in _distinct(nulls):
-                panel.plot(x, y, color=MUTED, lw=0.9, ls=(0, (3.2, 2.2)))
-                dashed = True
-            for group in groups:
-                _draw(panel, group, curves[group.index])
-            panel.set(title=title, xlabel=x_name)
-            if log:
-                compact_ticks(panel.yaxis, log=True)
+        figure = new_figure(WIDE * (0.1 + 0.225 * max(len(drawn), 2)), 3.1)
+        nulls: list[Curve] = []
+        for axes, panel in zip(
+            figure.subplots(1, len(drawn), squeeze=False)[0], drawn, strict=True
+        ):
+            of_panel = [
+                curve
+                for group in groups
+                for curve in (curves_of(group.runs, panel.null)[:1] if panel.null else [])
+            ]
+            for curve in _distinct(of_panel):
+                axes.plot(*curve, color=MUTED, lw=0.9, ls=DASHES)
+            nulls += of_panel
+            draw(axes, groups, panel.read, marked=32)
+            axes.set(title=panel.title, xlabel=x)
+            if panel.log:
+                compact_ticks(axes.yaxis, log=True)
             else:
-                panel.set_ylim(bottom=min(0.0, panel.get_ylim()[0]))
-            if log_x:
-                compact_ticks(panel.xaxis, log=True)
-            if whole:
-                panel.xaxis.get_major_locator().set_params(integer=True)
-            if ticks is not None:
-                panel.set(xlim=(ticks[0], ticks[-1]), xticks=list(ticks))
-            if title == "mean cosine":
-                panel.axhline(0, color=INK, lw=0.7)
-        extra = [("null model", "dashed")] if dashed else []
-        legend(figure, [g for g in groups if any(c[g.index] for _, c, _, _ in chosen)], extra)
+                axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+            finish(axes, panel.title)
+        shown = [g for g in groups if any(curves_of(g.runs, panel.read) for panel in drawn)]
+        legend(figure, shown, ["null model"] if nulls else [])
     return figure
-
-
-def _curves(group: Group, read: Read) -> list[Curve]:
-    found = [curve for run in analysed(group) if (curve := read(run)) is not None]
-    return [(x, y) for x, y in found if np.isfinite(y).any()]
 
 
 def _distinct(curves: Sequence[Curve]) -> list[Curve]:
@@ -196,14 +217,13 @@ def _distinct(curves: Sequence[Curve]) -> list[Curve]:
     return kept
 
 
-def _draw(panel: Any, group: Group, curves: Sequence[Curve]) -> None:
-    """Thin lines for single runs, a thick one for their mean where they have the same places."""
-    color = series_color(group.index)
-    alike = [y for x, y in curves if len(x) == len(curves[0][0])]
-    if len(curves) > 1:
-        for x, y in curves:
-            panel.plot(x, y, color=color, lw=0.7, alpha=0.45)
-    if curves:
-        x = curves[0][0]
-        marker = "o" if len(x) <= 32 else None
-        panel.plot(x, np.mean(alike, axis=0), color=color, marker=marker, markersize=3)
+FIGURES: dict[Callable[[Sequence[Group]], Any | None], str] = {
+    depth: "After each block: mean cosine over all pairs of states (dashed: each state's entries "
+    "shuffled), entropy rank of the covariance, mean norm, and the largest dimension's size. "
+    "Position 0 is left out.",
+    spectra: "Singular values over their root mean square, dashed: the same entries shuffled "
+    "(null). Eigenvalues of the covariance of what the head sees, over their mean. Root mean "
+    "square of the last block's dimensions over the median one's, largest first.",
+    angles: "Angles of the vectors to their mean direction, as a density per degree; dashed: "
+    "directions drawn uniformly in as many dimensions (null).",
+}

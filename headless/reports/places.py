@@ -16,14 +16,11 @@ DEPTH = 2  # levels below a named folder that are looked at
 
 @dataclass
 class Places:
-    """Directories in the order in which they were named; in a folder by name.
-
-    `left_out` says in words what was found in a folder and is not compared.
-    """
+    """Directories in the order in which they were named; in a folder by name."""
 
     runs: list[Path] = field(default_factory=list)
     finetunings: list[Path] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)  # in words, of what was found in a folder
 
 
 def find_places(named: Sequence[Path]) -> Places:
@@ -39,25 +36,25 @@ def find_places(named: Sequence[Path]) -> Places:
         )
     places = Places()
     seen: set[Path] = set()
-    explicit = [path for path in named if not _is_folder(path)]
-    for path in explicit:
-        if path.resolve() in seen:
-            raise HeadlessError(f"{path} is named twice: name each run once")
-        seen.add(path.resolve())
     for path in named:
         if not _is_folder(path):
-            _add(places, path)
-            continue
-        found = list(_below(path, DEPTH))
-        if not found:
+            if path.resolve() in seen:
+                raise HeadlessError(f"{path} is named twice: name each run once")
+            seen.add(path.resolve())
+    for path in named:
+        inside = list(_below(path, DEPTH)) if _is_folder(path) else [path]
+        if not inside:
             raise HeadlessError(
                 f"{path} is not a run directory (no config.yaml), and none lies up to {DEPTH} "
                 "levels below it: headless pretrain makes one"
             )
-        for place in found:
-            if place.resolve() not in seen and not _left_out(places, place, path):
-                _add(places, place)
-            seen.add(place.resolve())
+        for place in inside:
+            if place is not path:
+                known = place.resolve() in seen
+                seen.add(place.resolve())
+                if known or _left_out(places, place, path):
+                    continue
+            (places.finetunings if _has_results(place) else places.runs).append(place)
     if not places.runs and not places.finetunings:
         raise HeadlessError(f"nothing to compare: {' '.join(places.left_out)}")
     return places
@@ -82,10 +79,6 @@ def _has_results(path: Path) -> bool:
     except (ValueError, RecursionError):
         return True
     return isinstance(results, dict) and bool({"task", "seeds", "reported_split"} & set(results))
-
-
-def _add(places: Places, path: Path) -> None:
-    (places.finetunings if _has_results(path) else places.runs).append(path)
 
 
 def _below(folder: Path, depth: int) -> Iterator[Path]:

@@ -3,7 +3,7 @@
 Everything is drawn through matplotlib's objects, in the style of `headless.pages.figures`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,210 +18,155 @@ from headless.pages.figures import (
     series_color,
 )
 from headless.pages.numbers import compact, decimals
-from headless.reports.groups import Group
-from headless.reports.reading import AXES
-from headless.reports.statistics import estimate
+from headless.reports.curves import Read, curves_of, logged, mean_curve
+from headless.reports.groups import Group, runs_of
+from headless.reports.statistics import known
+from headless.runs.run import AXES, Run
 
 AXIS_NAMES = {"tokens": "training tokens", "seconds": "training seconds", "flops": "training FLOPs"}
 LOG_FROM = 30.0  # a first and a last x further apart than this are drawn on a logarithmic axis
 TRANSIENT = 0.04  # the first part of a linear axis that may leave the top of the panel
 WIDE = 11.2
-MAX_POINTS = 160  # of a line: what a panel of 3.5 inches can show
-
-Curve = tuple[np.ndarray, np.ndarray]
-
-
-def thin(curve: Curve, limit: int = MAX_POINTS) -> Curve:
-    """At most `limit` points: means of neighbours, fewer of them where the curve begins."""
-    x, y = curve
-    if len(x) <= limit:
-        return curve
-    edges = np.unique(np.geomspace(1, len(x), limit + 1).astype(int)) - 1
-    counts = np.diff(np.append(edges, len(x)))
-    return np.add.reduceat(x, edges) / counts, np.add.reduceat(y, edges) / counts
-
-
-def mean_curve(curves: Sequence[Curve]) -> Curve:
-    """The mean over seeds where all of them have values, interpolated to the densest one's x."""
-    dense = max(curves, key=lambda curve: len(curve[0]))[0]
-    low, high = max(c[0][0] for c in curves), min(c[0][-1] for c in curves)
-    x = dense[(dense >= low) & (dense <= high)]
-    x = np.unique(np.concatenate([[low], x, [high]])) if low <= high else dense[:0]
-    return x, np.mean([np.interp(x, *curve) for curve in curves], axis=0)
-
-
-def group_curves(group: Group, key: str, axis: str) -> list[Curve]:
-    """A metric of each run of a group over an axis, thinned; runs without it are left out."""
-    found = []
-    for run in group.runs:
-        x, y = (np.asarray(values) for values in run.curve(key, axis))
-        if axis == "flops":
-            x, y = x[x > 0], y[x > 0]
-        if len(x):
-            found.append(thin((x, y)))
-    return found
+DASHES = (0, (3.2, 2.2))
 
 
 def learning_curves(groups: Sequence[Group]) -> Any | None:
     """Validation nll and training loss over tokens, seconds and FLOPs; None without any point."""
-    rows = [
-        ("val/nll", "validation nll\nnats per token"),
-        ("train/loss", "training loss\nof each objective"),
-    ]
-    rows = [row for row in rows if any(group_curves(g, row[0], "tokens") for g in groups)]
-    axes = [a for a in AXES if any(group_curves(g, k, a) for g in groups for k, _ in rows)]
+
+    def has(key: str, axis: str) -> bool:
+        return bool(curves_of(runs_of(groups), logged(key, axis)))
+
+    rows = {
+        "val/nll": "validation nll\nnats per token",
+        "train/loss": "training loss\nof each objective",
+    }
+    rows = {key: name for key, name in rows.items() if has(key, "tokens")}
+    axes = [axis for axis in AXES if any(has(key, axis) for key in rows)]
     if not rows or not axes:
         return None
-    bare = any(group_curves(g, "val/nll_uncalibrated", "tokens") for g in groups)
+    bare = has("val/nll_uncalibrated", "tokens")
     with drawing_style():
         figure = new_figure(WIDE * (0.16 + 0.28 * len(axes)), 0.5 + 2.65 * len(rows))
         panels = figure.subplots(len(rows), len(axes), squeeze=False, sharex="col", sharey="row")
-        for row, (key, name) in enumerate(rows):
-            for column, axis in enumerate(axes):
-                panel = panels[row][column]
-                _curves(panel, groups, key, axis)
+        for row, (key, name) in zip(panels, rows.items(), strict=True):
+            for panel, axis in zip(row, axes, strict=True):
+                draw(panel, groups, logged(key, axis))
                 if key == "val/nll" and bare:
-                    _curves(panel, groups, "val/nll_uncalibrated", axis, dashed=True)
-                if row == len(rows) - 1:
-                    panel.set_xlabel(AXIS_NAMES[axis])
-            panels[row][0].set_ylabel(name)
-            _crop(panels[row])
-        for column in range(len(axes)):
+                    draw(panel, groups, logged("val/nll_uncalibrated", axis), dashed=True)
+            row[0].set_ylabel(name)
+            _crop(row)
+        for column, axis in enumerate(axes):
+            panels[-1][column].set_xlabel(AXIS_NAMES[axis])
             _scale(panels[-1][column], panels[0][column])
-        extra = [("bare tied head, without calibration", "dashed")] if bare else []
-        legend(figure, groups, extra)
+        legend(figure, groups, ["bare tied head, without calibration"] if bare else [])
     return figure
 
 
 def geometry(groups: Sequence[Group]) -> Any | None:
     """Anisotropy and effective rank by layer at the end, and of two tables over training."""
-    if not any(run.layers for group in groups for run in group.runs):
+    runs = runs_of(groups)
+    if not any(run.layers for run in runs):
         return None
-    relative = all(run.width for group in groups for run in group.runs)
-    rows = [
-        ("anisotropy", "anisotropy\nmean cosine"),
-        ("effective_rank", "effective rank\n" + ("share of the width" if relative else "")),
-    ]
+    relative = all(run.width for run in runs)
+    rows = {
+        "anisotropy": "anisotropy\nmean cosine",
+        "effective_rank": "effective rank\n" + ("share of the width" if relative else ""),
+    }
+    titles = ("by layer, at the end", "last layer, during training", "embedding table")
     with drawing_style():
         figure = new_figure(WIDE, 5.8)
         panels = figure.subplots(2, 3, sharex="col", sharey="row")
-        for row, (measure, name) in enumerate(rows):
+        for row, (measure, name) in zip(panels, rows.items(), strict=True):
             shrink = relative and measure == "effective_rank"
-            _by_layer(panels[row][0], groups, measure, shrink)
-            _curves(panels[row][1], groups, f"geometry/{measure}/last_layer", "tokens", by=shrink)
-            _curves(panels[row][2], groups, f"geometry/{measure}/embedding", "tokens", by=shrink)
-            panels[row][0].set_ylabel(name)
-            panels[row][0].set_ylim(bottom=min(0.0, panels[row][0].get_ylim()[0]))
-        titles = ("by layer, at the end", "last layer, during training", "embedding table")
+            draw(row[0], groups, _by_layer(measure, shrink), marked=1000)
+            for panel, place in zip(row[1:], ("last_layer", "embedding"), strict=True):
+                key = f"geometry/{measure}/{place}"
+                draw(panel, groups, logged(key, "tokens", relative=shrink))
+            row[0].xaxis.get_major_locator().set_params(integer=True)
+            row[0].set_xlim(-0.35, max(len(run.layers) for run in runs) - 0.65)
+            row[0].set(ylabel=name, ylim=(min(0.0, row[0].get_ylim()[0]), None))
         for panel, title in zip(panels[0], titles, strict=True):
             panel.set_title(title)
         panels[1][0].set_xlabel("layer (0: its input)")
         for column in (1, 2):
             panels[1][column].set_xlabel(AXIS_NAMES["tokens"])
             _scale(panels[1][column], panels[0][column])
-        legend(figure, groups, [])
+        legend(figure, groups)
     return figure
 
 
-def costs(groups: Sequence[Group]) -> Any:
+def costs(groups: Sequence[Group]) -> Any | None:
     """Bars of speed and memory, with intervals and a dot for each run."""
-    kinds = {run.memory_kind for group in groups for run in group.runs}
-    memory = f"peak memory ({' and '.join(sorted(kinds))}), GiB"
-    bars: list[tuple[str, Callable[[Group], list[float | None]]]] = [
-        ("tokens per second", lambda group: group.values("tokens_per_second")),
-        ("mean step, milliseconds", lambda group: group.values("step_ms")),
-        (memory, lambda group: group.values("peak_memory_gib")),
-        ("training FLOPs", lambda group: group.values("flops")),
-    ]
-    bars = [bar for bar in bars if any(estimate(bar[1](group)) for group in groups)]
+    kinds = {run.memory_kind for run in runs_of(groups)}
+    bars = {
+        "tokens_per_second": "tokens per second",
+        "step_ms": "mean step, milliseconds",
+        "peak_memory_gib": f"peak memory ({' and '.join(sorted(kinds))}), GiB",
+        "flops": "training FLOPs",
+    }
+    bars = {key: title for key, title in bars.items() if any(g.number(key) for g in groups)}
     if not bars:
         return None
     with drawing_style():
         figure = new_figure(WIDE, 0.75 + 0.36 * len(groups))
         panels = figure.subplots(1, len(bars), squeeze=False)[0]
-        for panel, (title, read) in zip(panels, bars, strict=True):
-            _bars(panel, groups, read)
+        for panel, (key, title) in zip(panels, bars.items(), strict=True):
+            _bars(panel, groups, key)
             panel.set_title(title)
         for panel in panels[1:]:
             panel.set_yticklabels([])
     return figure
 
 
-def _curves(
-    panel: Any, groups: Sequence[Group], key: str, axis: str, dashed: bool = False, by: bool = False
+def draw(
+    panel: Any, groups: Sequence[Group], read: Read, *, dashed: bool = False, marked: int = 3
 ) -> None:
-    """One metric of all groups; with `by` divided by each run's width."""
+    """A curve of every group, with its points where a line through so few needs to show them."""
     for group in groups:
-        name = key
-        if key.endswith("/last_layer"):
-            layers = group.first.layers
-            name = key.removesuffix("last_layer") + (layers[-1] if layers else "")
-        curves = group_curves(group, name, axis)
-        if by:
-            curves = [(x, y / (group.first.width or 1)) for x, y in curves]
+        curves = curves_of(group.runs, read)
         if not curves:
             continue
-        color = series_color(group.index)
-        style = {"linestyle": (0, (3.2, 2.2)) if dashed else "solid", "color": color}
-        if len(curves) > 1:
-            for x, y in curves:
-                panel.plot(x, y, linewidth=0.7, alpha=0.45, **style)
+        style = {"linestyle": DASHES if dashed else "solid", "color": series_color(group.index)}
+        for x, y in curves if len(curves) > 1 else []:
+            panel.plot(x, y, linewidth=0.7, alpha=0.45, **style)
         x, y = mean_curve(curves)
-        few = len(x) <= 3  # a line through so few points needs to show them
-        panel.plot(x, y, marker="o" if few else None, markersize=4, **style)
+        panel.plot(x, y, marker="o" if len(x) <= marked else None, markersize=4, **style)
 
 
-def _by_layer(panel: Any, groups: Sequence[Group], measure: str, relative: bool) -> None:
-    deepest = max(len(run.layers) for group in groups for run in group.runs)
-    for group in groups:
-        color = series_color(group.index)
-        lines = []
-        for run in group.runs:
-            values = [run.last.get(f"geometry/{measure}/{layer}", np.nan) for layer in run.layers]
-            if values:
-                lines.append(np.array(values) / ((run.width or 1) if relative else 1))
-        lines = [line for line in lines if len(line) == len(lines[0])]
-        if not lines:
-            continue
-        x = np.arange(len(lines[0]))
-        if len(lines) > 1:
-            for line in lines:
-                panel.plot(x, line, color=color, linewidth=0.7, alpha=0.45)
-        mean = np.mean(lines, axis=0)
-        panel.plot(x, mean, color=color, marker="o", markersize=4)
-    panel.xaxis.get_major_locator().set_params(integer=True)
-    panel.set_xlim(-0.35, max(deepest - 1, 0) + 0.35)
+def _by_layer(measure: str, relative: bool) -> Read:
+    def read(run: Run) -> tuple[np.ndarray, np.ndarray] | None:
+        values = [run.last.get(f"geometry/{measure}/{layer}", np.nan) for layer in run.layers]
+        y = np.array(values) / ((run.width or 1) if relative else 1)
+        return (np.arange(len(y)), y) if values else None
+
+    return read
 
 
-def _bars(panel: Any, groups: Sequence[Group], read: Callable[[Group], list[float | None]]) -> None:
+def _bars(panel: Any, groups: Sequence[Group], key: str) -> None:
     widest = 0.0
     ends: dict[int, tuple[float, str]] = {}
     for place, group in enumerate(groups):
-        found = estimate(read(group))
-        if found is None:
+        number = group.number(key)
+        if number is None:
             panel.text(0.01, place, "not known", va="center", color=MUTED)
             continue
-        color = series_color(group.index)
-        panel.barh(place, found.mean, height=0.58, color=color, alpha=0.88)
-        end = found.mean
-        if found.half_width is not None:
-            known = [v for v in read(group) if v is not None]
-            panel.errorbar(
-                found.mean, place, xerr=found.half_width, color=INK, linewidth=0.9, capsize=2.5
-            )
+        mean, half = number.mean, number.half_width
+        panel.barh(place, mean, height=0.58, color=series_color(group.index), alpha=0.88)
+        end = mean
+        if half is not None:
+            dots = known(group.values(key))
+            panel.errorbar(mean, place, xerr=half, color=INK, linewidth=0.9, capsize=2.5)
             panel.scatter(
-                known, [place] * len(known), s=7, color=SURFACE, edgecolor=INK, linewidth=0.5
+                dots, [place] * len(dots), s=7, color=SURFACE, edgecolor=INK, linewidth=0.5
             ).set_zorder(4)
-            end = max(end + found.half_width, *known)
+            end = max(end + half, *dots)
         widest = max(widest, end)
-        ends[place] = (end, decimals(found.mean, 2) if found.mean < 100 else compact(found.mean))
+        ends[place] = (end, decimals(mean, 2) if mean < 100 else compact(mean))
     for place, (end, text) in ends.items():
         panel.text(end + 0.035 * widest, place, text, va="center", color=INK)
     panel.set_yticks(range(len(groups)), [group.label for group in groups])
     panel.tick_params(axis="y", length=0, labelcolor=INK)
-    panel.set_ylim(len(groups) - 0.45, -0.55)
-    panel.set_xlim(0, widest * 1.32 or 1)
-    panel.set_xticks([])
+    panel.set(ylim=(len(groups) - 0.45, -0.55), xlim=(0, widest * 1.32 or 1), xticks=[])
     panel.grid(visible=False)
     panel.spines["bottom"].set_visible(False)
 
@@ -229,11 +174,10 @@ def _bars(panel: Any, groups: Sequence[Group], read: Callable[[Group], list[floa
 def _scale(panel: Any, leading: Any) -> None:
     """Ticks of a shared x axis: logarithmic when the leading panel's lines span a large ratio."""
     lines = leading.get_lines() or panel.get_lines()
-    data = [np.asarray(line.get_xdata()) for line in lines]
-    positive = [x[x > 0] for x in data if len(x[x > 0])]
-    if not positive:
+    x = np.concatenate([np.asarray(line.get_xdata()) for line in lines] or [np.empty(0)])
+    if not (x > 0).any():
         return
-    low, high = min(x.min() for x in positive), max(x.max() for x in positive)
+    low, high = x[x > 0].min(), x.max()
     log = high / low > LOG_FROM
     compact_ticks(panel.xaxis, log=log)
     panel.set_xlim(low if log else 0, high * (1.08 if log else 1.02))
@@ -254,14 +198,12 @@ def _crop(panels: Sequence[Any]) -> None:
         panels[0].set_ylim(low - margin, high + margin)
 
 
-def legend(figure: Any, groups: Sequence[Group], extra: Sequence[tuple[str, str]]) -> None:
+def legend(figure: Any, groups: Sequence[Group], dashed: Sequence[str] = ()) -> None:
     """Groups by colour above the panels, and what else the lines are."""
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], color=series_color(g.index), label=g.label) for g in groups]
-    handles += [
-        Line2D([], [], color=MUTED, linestyle=(0, (3.2, 2.2)), label=text) for text, _ in extra
-    ]
+    handles += [Line2D([], [], color=MUTED, linestyle=DASHES, label=text) for text in dashed]
     if any(len(group.runs) > 1 for group in groups):
         handles.append(Line2D([], [], color=MUTED, linewidth=0.7, label="single seeds"))
     labels = [str(handle.get_label()) for handle in handles]

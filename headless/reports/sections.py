@@ -1,64 +1,88 @@
 """The sections of the comparison's page, in the order in which they are read."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from headless.pages.numbers import compact
 from headless.pages.page import Cell, Column, Page, TextCard
-from headless.reports.comparison import Comparison
+from headless.reports.comparison import Compared
 from headless.reports.evaluations import add_zero_shot
 from headless.reports.fairness import inexact, remarks, same_budget
-from headless.reports.finetunings import add_finetunings
-from headless.reports.groups import Group, differing_settings, observing_differences
+from headless.reports.finetunings import add_finetunings, task_tables
+from headless.reports.groups import Group, differing_settings, observing_differences, runs_of
 from headless.reports.headline import COST, baseline_of, headline, noise_ranks, relative
 from headless.reports.inside import add_inside
 from headless.reports.lm_heads import add_lm_heads
 from headless.reports.method import add_method
 from headless.reports.plots import costs, geometry, learning_curves
-from headless.reports.reading import Run
 from headless.reports.statistics import estimate
+from headless.reports.tables import Table
 
 MAX_COLUMNS = 13  # that a page is wide enough for
 MAX_PROMPTS = 4  # shown open; more are folded away
+RESULTS = (
+    "The state at the end of training. Mean over runs, ± 95 % interval where a recipe was run with "
+    "several seeds. Bold: better than every other by more than chance, that is, the interval of "
+    "the difference over seeds leaves zero out; nothing is where a recipe has one seed, or where "
+    "budget, data, tokenizer or (for costs) hardware differ. Every score is computed on the "
+    "validation text under the head that the objective implies; definitions are at the end."
+)
+CURVES = (
+    "Validation nll under each objective's LM head (top) and each objective's own training loss "
+    "(bottom) over tokens, training seconds and training FLOPs. The losses of different objectives "
+    "have different meanings: compare the top row. Dashed: the headless model under the bare tied "
+    "head. The first moments of training lie above the panels."
+)
+GEOMETRY = (
+    "Anisotropy and effective rank of the hidden states of a fixed probe batch from the validation "
+    "text (position 0 left out), and of the input embedding table. Layer 0 is the input of the "
+    "first layer; the last layer is taken after the final normalisation."
+)
 
 
-def build_page(comparison: Comparison) -> Page:
-    """The page of a comparison."""
-    groups, output = comparison.groups, comparison.report.parent
-    runs = [run for group in groups for run in group.runs]
-    page = Page(f"Comparison: {_title(comparison)}", _subtitle(groups, runs) if runs else "")
-    if comparison.warnings:
-        page.notes(comparison.warnings, "warning", "Read this before comparing")
+def tables_of(compared: Compared) -> list[Table]:
+    """The tables that stand for a comparison where there is no page: recipes, then classifiers."""
+    recipes = [headline(compared.groups)] if compared.groups else []
+    return recipes + [task.table() for task in task_tables(compared.finetunings)]
+
+
+def build_page(compared: Compared, output: Path) -> Page:
+    """The page of a comparison that will stand in a directory."""
+    groups = compared.groups
+    page = Page(f"Comparison: {_title(compared)}", _subtitle(groups) if groups else "")
+    if compared.warnings:
+        page.notes(compared.warnings, "warning", "Read this before comparing")
     if groups:
-        _results(page, groups, comparison.baseline)
+        _results(page, groups, compared.baseline or baseline_of(groups))
         _curves(page, groups)
         add_zero_shot(page, groups)
-    add_finetunings(page, comparison.finetunings)
-    add_lm_heads(page, comparison.tuned)
+    add_finetunings(page, compared.finetunings)
+    add_lm_heads(page, compared.tuned)
     if groups:
         _geometry(page, groups)
         add_inside(page, groups, output)
         _samples(page, groups)
         _settings(page, groups)
-    add_method(page, comparison)
+    add_method(page, compared, output)
     return page
 
 
-def _title(comparison: Comparison) -> str:
-    labels = [group.label for group in comparison.groups]
+def _title(compared: Compared) -> str:
+    labels = [group.label for group in compared.groups]
     kind = "recipes"
     if not labels:
         kind = "fine-tuned models"
-        labels = list(dict.fromkeys(one.model for one in comparison.finetunings))
+        labels = list(dict.fromkeys(one.model for one in compared.finetunings))
     if len(labels) > 3:
         return f"{len(labels)} {kind}"
     listed = " and ".join(filter(None, (", ".join(labels[:-1]), labels[-1])))
-    return listed if comparison.groups else f"{listed}, fine-tuned"
+    return listed if compared.groups else f"{listed}, fine-tuned"
 
 
-def _subtitle(groups: Sequence[Group], runs: Sequence[Run]) -> str:
-    backbones = sorted(
-        {str(run.summary["backbone"]) for run in runs if run.summary.get("backbone")}
-    )
+def _subtitle(groups: Sequence[Group]) -> str:
+    runs = runs_of(groups)
+    backbones = sorted({str(r.summary["backbone"]) for r in runs if r.summary.get("backbone")})
     tokens = estimate(run.value("tokens") for run in runs)
     parts = [
         f"{len(runs)} run{'s' * (len(runs) != 1)} of {len(groups)} "
@@ -70,37 +94,23 @@ def _subtitle(groups: Sequence[Group], runs: Sequence[Run]) -> str:
     return " · ".join(part for part in parts if part)
 
 
-def _results(page: Page, groups: Sequence[Group], baseline: Group | None) -> None:
+def _results(page: Page, groups: Sequence[Group], baseline: Group) -> None:
     page.heading("Results")
-    columns, rows = headline(groups)
-    caption = (
-        "The state at the end of training. Mean over runs, ± 95 % interval where a recipe was run "
-        "with several seeds. Bold: better than every other by more than chance, that is, the "
-        "interval of the difference over seeds leaves zero out; nothing is where a recipe has one "
-        "seed, or where budget, data, tokenizer or (for costs) hardware differ. Every score is "
-        "computed on the validation text under the head that the objective implies; definitions "
-        "are at the end."
-    )
-    if len(columns) <= MAX_COLUMNS:
-        page.table(columns, rows, caption, wide=True)
-    else:
-        for costs_alone, words in ((False, caption), (True, "What it cost.")):
-            places = [i for i, c in enumerate(columns) if not i or (c.group == COST) == costs_alone]
-            page.table(
-                [columns[i] for i in places],
-                [[row[i] for i in places] for row in rows],
-                words,
-                wide=True,
-            )
-    limits = [*inexact(groups), *remarks(groups)]
-    if limits:
+    table = headline(groups)
+    parts = {RESULTS: table}
+    if len(table.quantities) >= MAX_COLUMNS:
+        cost, scores = (
+            replace(table, quantities=[q for q in table.quantities if (q.group == COST) == is_cost])
+            for is_cost in (True, False)
+        )
+        parts = {RESULTS: scores, "What it cost.": cost}
+    for caption, part in parts.items():
+        page.table(*part.cells(), caption, wide=True)
+    if limits := [*inexact(groups), *remarks(groups)]:
         page.notes(limits)
     if len(groups) > 1:
-        baseline = baseline or baseline_of(groups)
-        columns, rows = relative(groups, baseline)
         page.table(
-            columns,
-            rows,
+            *relative(groups, baseline),
             f"Against the baseline, {baseline.label}. Ratios of the means; differences "
             "of the scores. The last columns: the share of the baseline's budget after which the "
             "validation nll had fallen to the baseline's last value (below 1: sooner).",
@@ -109,27 +119,13 @@ def _results(page: Page, groups: Sequence[Group], baseline: Group | None) -> Non
 
 
 def _curves(page: Page, groups: Sequence[Group]) -> None:
-    figure = learning_curves(groups)
-    bars = costs(groups)
-    if figure is None and bars is None:
-        return
-    page.heading("Learning and cost")
-    if figure is not None:
-        page.figure(
-            figure,
-            "Validation nll under each objective's LM head (top) and each objective's own training "
-            "loss (bottom) over tokens, training seconds and training FLOPs. The losses of "
-            "different objectives have different meanings: compare the top row. Dashed: the "
-            "headless model under the bare tied head. The first moments of training lie above "
-            "the panels.",
-            wide=True,
-        )
-    if bars is not None:
-        page.figure(
-            bars,
-            "Speed, memory and computation. Whiskers: 95 % interval; dots: single runs.",
-            wide=True,
-        )
+    bars = "Speed, memory and computation. Whiskers: 95 % interval; dots: single runs."
+    figures = {CURVES: learning_curves(groups), bars: costs(groups)}
+    figures = {caption: figure for caption, figure in figures.items() if figure is not None}
+    if figures:
+        page.heading("Learning and cost")
+    for caption, figure in figures.items():
+        page.figure(figure, caption, wide=True)
 
 
 def _geometry(page: Page, groups: Sequence[Group]) -> None:
@@ -139,13 +135,7 @@ def _geometry(page: Page, groups: Sequence[Group]) -> None:
     page.heading("Geometry")
     noise = "; ".join(f"{n:,} vectors, Gaussian ones: {r:.0f}" for n, r in noise_ranks(groups))
     sample = f" What the sample can show of the effective rank: {noise}." if noise else ""
-    page.figure(
-        figure,
-        "Anisotropy and effective rank of the hidden states of a fixed probe batch from the "
-        "validation text (position 0 left out), and of the input embedding table. Layer 0 is the "
-        f"input of the first layer; the last layer is taken after the final normalisation.{sample}",
-        wide=True,
-    )
+    page.figure(figure, GEOMETRY + sample, wide=True)
 
 
 def _samples(page: Page, groups: Sequence[Group]) -> None:
@@ -168,13 +158,12 @@ def _samples(page: Page, groups: Sequence[Group]) -> None:
 def _cards(groups: Sequence[Group], prompt: str) -> list[TextCard]:
     cards = []
     for group in groups:
-        found = [sample for sample in group.first.samples if sample["prompt"] == prompt]
-        if not found:
-            continue
-        tokens = found[-1].get("progress/tokens")
-        title = group.label + (f", {compact(tokens)} tokens" if tokens else "")
-        text = str(found[-1]["text"]).removeprefix(prompt)
-        cards.append(TextCard(title, text, prompt, group.index))
+        samples = [sample for sample in group.first.samples if sample["prompt"] == prompt]
+        if samples:
+            tokens = samples[-1].get("progress/tokens")
+            title = group.label + (f", {compact(tokens)} tokens" if tokens else "")
+            text = str(samples[-1]["text"]).removeprefix(prompt)
+            cards.append(TextCard(title, text, prompt, group.index))
     return cards
 
 

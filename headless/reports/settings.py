@@ -4,67 +4,47 @@ A setting that nobody thought of counts. What does not count is named here, with
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from headless.pages.numbers import MISSING
+from headless.runs.resume import is_among
 
 OBJECTIVE = "model.objective"  # what is compared
 Config = Mapping[str, Any]  # a resolved config with dotted keys
 
 # Seeds, labels and places: a comparison tells runs and data apart by what they hold.
 NAMES = (
-    "seed_everything",
-    "data.seed",
-    "run",
-    "config",
-    "ckpt_path",
+    *("seed_everything", "data.seed", "run", "config", "ckpt_path", "trainer.default_root_dir"),
     "data.path",  # the data's digest counts
     "model.init_from",  # what the source was counts
-    "trainer.default_root_dir",
 )
 # Looks at the training, keeps it or shows it: the trained model and its scores are the same.
 OBSERVING = (
-    "checkpoint",
-    "throughput",
-    "memory",
-    "geometry",
-    "laboratory",
-    "samples",
-    "data.num_workers",
-    "data.verify",
-    "trainer.logger",
-    "trainer.log_every_n_steps",
-    "trainer.enable_autolog_hparams",
-    "trainer.model_registry",
-    "trainer.enable_progress_bar",
-    "trainer.enable_model_summary",
-    "trainer.enable_checkpointing",
-    "trainer.num_sanity_val_steps",
-    "trainer.val_check_interval",
-    "trainer.check_val_every_n_epoch",
-    "trainer.limit_test_batches",
-    "trainer.limit_predict_batches",
+    *("checkpoint", "throughput", "memory", "geometry", "laboratory", "samples"),
+    *("data.num_workers", "data.verify"),
+    *(
+        f"trainer.{name}"
+        for name in (
+            *("logger", "log_every_n_steps", "enable_autolog_hparams", "model_registry"),
+            *("enable_progress_bar", "enable_model_summary", "enable_checkpointing"),
+            *("num_sanity_val_steps", "val_check_interval", "check_val_every_n_epoch"),
+            *("limit_test_batches", "limit_predict_batches"),
+        )
+    ),
 )
 STEP_FACTORS = (
-    "data.batch_size",
-    "trainer.accumulate_grad_batches",
-    "trainer.devices",
-    "trainer.num_nodes",
+    *("data.batch_size", "trainer.accumulate_grad_batches"),
+    *("trainer.devices", "trainer.num_nodes"),
 )
-
-
-def is_name(key: str) -> bool:
-    """Whether it says only which run of a recipe this is, and where it lies."""
-    return _below(key, NAMES)
 
 
 def observes(key: str, config: Config) -> bool:
-    """Whether it can change neither the trained model nor its scores."""
+    """Whether a setting can change neither the trained model nor its scores."""
     if key == "data.val_batch_size":  # with it the text that is scored grows, if that is limited
         limit = config.get("trainer.limit_val_batches")
         return limit is None or (isinstance(limit, float) and limit == 1.0)
-    return _below(key, OBSERVING)
+    return is_among(key, OBSERVING)
 
 
 def counting(config: Config) -> dict[str, Any]:
@@ -72,7 +52,7 @@ def counting(config: Config) -> dict[str, Any]:
     return {
         key: value
         for key, value in config.items()
-        if value is not None and not is_name(key) and not observes(key, config)
+        if value is not None and not is_among(key, NAMES) and not observes(key, config)
     }
 
 
@@ -81,35 +61,23 @@ def differing(configs: Sequence[Config]) -> dict[str, list[str]]:
 
     What a config does not have is the same as what it leaves open (null): another version wrote it.
     """
-    found = {}
-    for key in sorted({key for config in configs for key in config}):
-        if len({canonical(config.get(key)) for config in configs}) > 1:
-            found[key] = [text(config[key]) if key in config else MISSING for config in configs]
-    return found
+    return {
+        key: [text(config[key]) if key in config else MISSING for config in configs]
+        for key in sorted({key for config in configs for key in config})
+        if len({canonical(config.get(key)) for config in configs}) > 1
+    }
 
 
 def sequences_per_step(config: Config) -> int | None:
     """Sequences of one optimizer step on all devices together; None where that is not known."""
     product = 1
     for key in STEP_FACTORS:
-        value = config.get(key, 1)
-        if value is None:
-            value = 1
-        if isinstance(value, list):
-            value = len(value)
+        value = config.get(key)
+        value = 1 if value is None else len(value) if isinstance(value, list) else value
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             return None
         product *= value
     return product
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested mappings as dotted keys."""
-    for key, value in values.items():
-        if isinstance(value, dict) and value:
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def text(value: Any) -> str:
@@ -124,7 +92,3 @@ def canonical(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53:
         value = float(value)
     return json.dumps(value, default=str, sort_keys=True)
-
-
-def _below(key: str, prefixes: Sequence[str]) -> bool:
-    return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)

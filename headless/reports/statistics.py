@@ -5,11 +5,12 @@ wide on each side, which is what three seeds can tell.
 """
 
 import math
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from headless.pages.numbers import is_number
+from headless.structured import is_number
 
 LEVEL = 0.95
 
@@ -22,25 +23,31 @@ class Estimate:
     half_width: float | None
     n: int
 
+    @property
+    def standard_error(self) -> float | None:
+        """Of the mean; None for a single run."""
+        from scipy import stats
 
-def t_quantile(degrees: float) -> float:
-    """The t between whose negative and itself Student's distribution has `LEVEL`."""
-    from scipy.special import stdtrit  # a comparison of single runs does without
+        if self.half_width is None:
+            return None
+        return self.half_width / float(stats.t.ppf((1 + LEVEL) / 2, self.n - 1))
 
-    return float(stdtrit(degrees, (1 + LEVEL) / 2))
+
+def known(values: Iterable[float | None]) -> list[float]:
+    """The finite numbers among them."""
+    return [float(value) for value in values if is_number(value)]
 
 
 def estimate(values: Iterable[float | None]) -> Estimate | None:
     """The mean of the values that are known and finite, with its interval; None without any."""
-    known = [float(v) for v in values if is_number(v)]
-    n = len(known)
-    if not n:
-        return None
-    mean = math.fsum(known) / n
-    if n == 1:
-        return Estimate(mean, None, 1)
-    deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in known) / (n - 1))
-    return Estimate(mean, t_quantile(n - 1) * deviation / math.sqrt(n), n)
+    numbers = known(values)
+    n = len(numbers)
+    if n < 2:
+        return Estimate(numbers[0], None, 1) if numbers else None
+    from scipy import stats  # a comparison of single runs does without
+
+    half_width = stats.t.ppf((1 + LEVEL) / 2, n - 1) * stats.sem(numbers)
+    return Estimate(math.fsum(numbers) / n, float(half_width), n)
 
 
 def difference(
@@ -66,14 +73,15 @@ def difference(
     mean, n = one.mean - other.mean, min(one.n, other.n)
     if one.half_width is None or other.half_width is None:
         return Estimate(mean, None, n)
-    a, b = (
-        (half / t_quantile(count - 1)) ** 2
-        for half, count in ((one.half_width, one.n), (other.half_width, other.n))
-    )
-    if not a + b:
+    if not one.half_width + other.half_width:
         return Estimate(mean, 0.0, n)
-    degrees = (a + b) ** 2 / (a**2 / (one.n - 1) + b**2 / (other.n - 1))
-    return Estimate(mean, t_quantile(degrees) * math.sqrt(a + b), n)
+    from scipy import stats
+
+    with warnings.catch_warnings():  # it doubts the digits of runs that hardly vary
+        warnings.simplefilter("ignore", RuntimeWarning)
+        test = stats.ttest_ind(known(values.values()), known(baseline.values()), equal_var=False)
+        low, high = test.confidence_interval(LEVEL)
+    return Estimate(mean, float(high - low) / 2, n)
 
 
 def leader(

@@ -44,10 +44,8 @@ class Evaluation:
         return self.kind, self.data_sha256, self.head
 
 
-_KINDS = {
-    f.name: {str: TEXT, int: WHOLE, int | None: WHOLE, float: NUMBER}.get(f.type, (dict,))
-    for f in fields(Evaluation)
-}
+_TYPES: dict[Any, tuple[type, ...]] = {str: TEXT, int: WHOLE, int | None: WHOLE, float: NUMBER}
+_KINDS = {f.name: _TYPES.get(f.type, (dict,)) for f in fields(Evaluation)}
 _NEEDS = [
     f.name
     for f in fields(Evaluation)

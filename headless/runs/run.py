@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from headless.runs.directory import RunDirectory, open_run
 from headless.runs.evaluations import Evaluation, read_evaluations
 from headless.runs.metrics import read_metrics
-from headless.structured import NUMBER, TEXT, WHOLE, check_entries, flatten, is_number
+from headless.structured import NUMBER, TEXT, WHOLE, check_entries, flatten, is_number, read_json
 
 if TYPE_CHECKING:
     import pandas
@@ -31,6 +31,12 @@ SUMMARY = {
     "last": (dict,),
 }
 ENVIRONMENT = {"gpus": (list,), "packages": (dict,)}
+ANALYSIS = {"findings": (list,), "about": (dict,)}
+FINDING = {
+    **dict.fromkeys(("name", "answer"), TEXT),
+    **dict.fromkeys(("scalars", "arrays"), (dict,)),
+    "claims": (list,),
+}
 SAMPLE = {"prompt": TEXT, "text": TEXT, "progress/tokens": NUMBER}
 # Of the summary, and as the metrics name them: of a GPU's memory and of the host's.
 PEAKS = {"peak_memory_gib": "peak", "peak_validation_memory_gib": "peak_validation"}
@@ -52,6 +58,16 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run({str(self.directory.path)!r})"
+
+    def __fspath__(self) -> str:
+        return str(self.directory.path)
+
+    def read(self) -> "Run":
+        """Read every file now: a snapshot of a run that goes on, and damage is said here."""
+        files = ("config", "summary", "environment", "points", "samples", "evaluations", "findings")
+        for name in files:
+            getattr(self, name)
+        return self
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -85,6 +101,21 @@ class Run:
         """What it scored on tasks."""
         return read_evaluations(self.directory.evaluations)
 
+    @cached_property
+    def analysis(self) -> dict[str, Any]:
+        """What `headless analyze` wrote; empty where it was not analysed."""
+        place = self.directory.analysis / "analysis.json"
+        return check_entries(place, read_json(place, dict) if place.is_file() else {}, ANALYSIS)
+
+    @cached_property
+    def findings(self) -> dict[str, dict[str, Any]]:
+        """Of the analysis, by name."""
+        place, findings = self.directory.analysis / "analysis.json", self.analysis.get("findings")
+        checked = [check_entries(place, one, FINDING, ("name",)) for one in findings or []]
+        for claim in (claim for one in checked for claim in one.get("claims") or []):
+            check_entries(place, claim, {})
+        return {finding["name"]: finding for finding in checked}
+
     def metrics(self) -> "pandas.DataFrame":
         """A row a logged point and a column a metric; NaN where a point does not hold it."""
         import pandas
@@ -93,9 +124,10 @@ class Run:
 
     def model(self) -> Any:
         """The trained model, as `headless.load` opens it."""
-        if type(self).open_model is None:
+        opener = type(self).open_model
+        if opener is None:
             raise TypeError("models are opened by the library: import headless, then headless.Run")
-        return type(self).open_model(self.directory.path)
+        return opener(self.directory.path)
 
     @property
     def name(self) -> str:

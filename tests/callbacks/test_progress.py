@@ -126,7 +126,7 @@ def test_a_run_that_is_all_warm_up_claims_no_speed(train, clock) -> None:
         summary = runs[-1].read_summary()
         assert (summary["seconds"], summary["startup_seconds"]) == (0.0, 2.0)
         assert summary["tokens_per_second"] is None
-    found = compare([run.path for run in runs], runs[0].path.parent / "report")
+    found = compare([run.path for run in runs], output=runs[0].path.parent / "report")
     assert [group.values("tokens_per_second") for group in found.groups] == [[None], [None]]
 
 

@@ -10,5 +10,4 @@ def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """They see numbers that the tables see, and take most of a comparison's time."""
     for name in ("learning_curves", "costs", "geometry"):
         monkeypatch.setattr(sections, name, lambda groups: None)
-    for name in ("depth", "spectra", "angles"):
-        monkeypatch.setattr(inside_plots, name, lambda groups: None)
+    monkeypatch.setattr(inside_plots, "FIGURES", {})

@@ -14,16 +14,17 @@ from synthetic_runs import edit_config, edit_json, write_run, write_runs
 from headless.errors import HeadlessError
 from headless.pages.page import Cell
 from headless.reports.compare import Comparison, compare
+from headless.reports.curves import mean_curve, thin
 from headless.reports.fairness import unfair
 from headless.reports.groups import read_groups
 from headless.reports.headline import headline, relative
-from headless.reports.plots import mean_curve, thin
-from headless.reports.reading import read_run
+from headless.reports.tables import Table
 from headless.reports.terminal import show
+from headless.runs.run import Run
 
 
 def run_compare(runs: list[Path], output: Path) -> tuple[Comparison, dict[str, Any], str]:
-    comparison = compare(runs, output)
+    comparison = compare(runs, output=output)
     numbers = json.loads((output / "compare.json").read_text())
     return comparison, numbers, (output / "report.html").read_text()
 
@@ -34,9 +35,13 @@ def last_nll(run: Path) -> float:
     return [v["val/nll"] for v in map(json.loads, lines) if "val/nll" in v][-1]
 
 
-def cells(table: tuple[list[Any], list[list[Cell]]]) -> list[dict[str, Cell]]:
-    columns, rows = table
-    return [dict(zip((c.name for c in columns), row, strict=True)) for row in rows]
+def cells(table: Table | tuple[list[Any], list[list[Any]]]) -> list[dict[str, Cell]]:
+    columns, rows = table.cells() if isinstance(table, Table) else table
+    named = [dict(zip((c.name for c in columns), row, strict=True)) for row in rows]
+    return [
+        {name: cell if isinstance(cell, Cell) else Cell(cell) for name, cell in row.items()}
+        for row in named
+    ]
 
 
 def test_seeds_are_grouped_and_averaged(tmp_path: Path) -> None:
@@ -185,7 +190,7 @@ def test_another_budget_is_named_and_nothing_is_best(tmp_path: Path) -> None:
     runs = [write_run(tmp_path, "cross_entropy"), write_run(tmp_path, "headless", steps=300)]
     groups = read_groups(runs)
     assert any("different numbers of tokens (1.23M to 1.64M)" in w for w in unfair(groups))
-    _, rows = headline(groups)
+    _, rows = headline(groups).cells()
     assert not any(cell.strong for row in rows for cell in row)
 
 
@@ -209,6 +214,54 @@ def test_a_run_that_has_just_begun(tmp_path: Path) -> None:
     assert numbers["groups"][1]["metrics"]["tokens"]["mean"] == 40 * 4096
     assert "Table 1." in html
     run_compare([empty], tmp_path / "alone")
+
+
+def test_a_run_that_is_still_training_is_compared_from_its_first_validation_on(
+    tmp_path: Path,
+) -> None:
+    """Beside a finished one, and anew while it goes on: with the summary that it has by then."""
+    done = write_run(tmp_path, "cross_entropy", name="done")
+    going = write_run(tmp_path, "headless", name="going", steps=50, finished=False)
+    lines = (going / "metrics.jsonl").read_text()
+    nll = [last_nll(going)]
+    for steps in (50, 100):
+        if steps == 100:
+            whole = write_run(tmp_path / "later", "headless", steps=100)
+            lines = (whole / "metrics.jsonl").read_text()
+            summary = json.loads((whole / "summary.json").read_text())
+            (going / "summary.json").write_text(json.dumps(summary | {"finished": False}))
+            nll.append(last_nll(whole))
+        (going / "metrics.jsonl").write_text(lines + '{"progress/step": 9, "train/lo')
+        comparison = compare([done, going], output=tmp_path / "out", overwrite=True)
+        numbers = json.loads((tmp_path / "out/compare.json").read_text())
+        young = numbers["groups"][1]
+        assert young["metrics"]["val/nll"]["values"] == nll[-1:]
+        assert young["metrics"]["tokens"]["mean"] == steps * 4096
+        assert young["runs"] == [{"name": "going", "seed": 1, "finished": False}]
+        assert any("Not finished: going." in warning for warning in comparison.warnings)
+        assert (tmp_path / "out/report.html").read_text().count("<svg") == 3
+    assert nll[0] > nll[1]
+
+
+def test_a_notebook_sees_the_numbers_without_a_file(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path / "runs")
+    comparison = compare([str(runs[0]), Run(runs[3]), *runs[4:]], baseline="cross_entropy-1")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["runs"]
+    assert comparison.report is None
+    frame = comparison.frame()
+    assert frame.index.tolist() == ["cross-entropy (untied)", "headless (CWT)"]
+    nll = [last_nll(run) for run in runs[3:]]
+    row = frame.loc["headless (CWT)"]
+    assert row["val/nll"] == pytest.approx(statistics.mean(nll))
+    half = 4.30265 * statistics.stdev(nll) / math.sqrt(3)
+    assert row["± val/nll"] == pytest.approx(half, rel=1e-5)
+    assert math.isnan(frame["± val/nll"].iloc[0])  # a single run
+    html = comparison._repr_html_()
+    assert f'<td class="right"><span>{last_nll(runs[0]):.3f}</span></td>' in html
+    assert "The groups do not have the same seeds." in html
+    assert "<body" not in html
+    assert comparison.save(tmp_path / "out") == tmp_path / "out/report.html"
+    assert "Against the baseline, cross-entropy" in (tmp_path / "out/report.html").read_text()
 
 
 def test_a_value_that_is_not_finite_is_not_replaced_by_an_older_one(tmp_path: Path) -> None:
@@ -275,7 +328,7 @@ def test_the_same_runs_make_the_same_bytes(tmp_path: Path) -> None:
     runs = write_runs(tmp_path / "runs", seeds=(1,))
     pages = []
     for _ in range(2):
-        compare(runs, tmp_path / "out", overwrite=True)
+        compare(runs, output=tmp_path / "out", overwrite=True)
         pages.append((tmp_path / "out/report.html").read_bytes())
     assert pages[0] == pages[1]
 
@@ -285,12 +338,12 @@ def test_a_report_is_replaced_only_when_asked(tmp_path: Path) -> None:
     output = tmp_path / "out"
     output.mkdir()
     (output / "notes.txt").write_text("mine")
-    compare(runs, output)
+    compare(runs, output=output)
     (output / "report.html").write_text("old")
     with pytest.raises(HeadlessError, match="--overwrite true"):
-        compare(runs, output)
+        compare(runs, output=output)
     assert (output / "report.html").read_text() == "old"
-    compare(runs, output, overwrite=True)
+    compare(runs, output=output, overwrite=True)
     assert (output / "report.html").read_text() != "old"
     assert (output / "notes.txt").read_text() == "mine"
 
@@ -300,20 +353,20 @@ def test_a_damaged_file_is_one_line(tmp_path: Path, name: str) -> None:
     run = write_run(tmp_path, "headless")
     (run / name).write_text('{"broken: \n')
     with pytest.raises(HeadlessError, match="damaged"):
-        compare([run], tmp_path / "out")
+        compare([run], output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_bad_arguments(tmp_path: Path) -> None:
     run = write_run(tmp_path, "headless")
     with pytest.raises(HeadlessError, match="name the runs"):
-        compare([], tmp_path / "out")
+        compare([], output=tmp_path / "out")
     with pytest.raises(HeadlessError, match="named twice"):
-        compare([run, tmp_path / "." / run.name], tmp_path / "out")
+        compare([run, tmp_path / "." / run.name], output=tmp_path / "out")
     with pytest.raises(HeadlessError, match="not a run directory"):
-        compare([run / "checkpoints"], tmp_path / "out")
+        compare([run / "checkpoints"], output=tmp_path / "out")
     with pytest.raises(HeadlessError, match="is a file"):
-        compare([run], run / "config.yaml")
+        compare([run], output=run / "config.yaml")
 
 
 def test_mean_curve_by_hand() -> None:
@@ -345,7 +398,7 @@ def test_memory_of_training_and_of_validation_stand_apart(tmp_path: Path) -> Non
     for run in runs:
         edit_json(run / "summary.json", peak_validation_memory_gib=7.5, startup_seconds=31.0)
     groups = read_groups(runs)
-    columns, _ = headline(groups)
+    columns, _ = headline(groups).cells()
     units = {column.name: column.unit for column in columns}
     assert units["memory"] == "GiB, host, training"
     assert units["memory, validation"] == "GiB, host"
@@ -372,7 +425,7 @@ def test_time_of_an_earlier_version_is_not_divided_by_this_one_s(tmp_path: Path)
     groups = read_groups(runs)
     assert not any(row["time"].strong or row["speed"].strong for row in cells(headline(groups)))
     (row,) = relative(groups)[1][1:]
-    assert [cell.text for cell in (*row[1:3], row[-1])] == ["–", "–", "–"]
+    assert [getattr(cell, "text", cell) for cell in (*row[1:3], row[-1])] == ["–", "–", "–"]
     assert any("time of some runs is without compilation" in words for words in unfair(groups))
 
 
@@ -396,7 +449,7 @@ def test_bits_per_byte_of_a_text_that_is_not_given_back(
     assert "Compare bits per byte" not in warning
     assert "cannot be compared" in warning
     assert cells(relative(groups))[1]["Δ bits/byte*"].text == "–"
-    compare(runs, tmp_path / "out", overwrite=True)
+    compare(runs, output=tmp_path / "out", overwrite=True)
     numbers = json.loads((tmp_path / "out/compare.json").read_text())
     found = numbers["groups"][1]["relative_to_baseline"]
     assert not any(key.startswith("val/") for key in found)  # no more than the page says
@@ -434,13 +487,13 @@ def test_bold_says_more_than_chance(tmp_path: Path) -> None:
 def test_effective_rank_stands_beside_what_its_sample_can_show(tmp_path: Path) -> None:
     """What the runs say of their sample: the config knows no default, nor how short a text is."""
     runs = write_runs(tmp_path / "runs", seeds=(1,))
-    assert headline(read_groups(runs))[0][-1].unit == "of 192"
+    assert headline(read_groups(runs)).quantities[-1].unit == "of 192"
     edit_config(runs[0], "geometry.num_sequences", 64)
     for run in runs:
         with open(run / "metrics.jsonl", "a") as file:
             values = {"geometry/states": 254.0, "geometry/effective_rank/null": 167.72}
             file.write(json.dumps({"progress/step": 400, **values}) + "\n")
-    assert headline(read_groups(runs))[0][-1].unit == "of 192, noise 168"
+    assert headline(read_groups(runs)).quantities[-1].unit == "of 192, noise 168"
     _, _, html = run_compare(runs, tmp_path / "out")
     assert "254 vectors, Gaussian ones: 168" in html
 
@@ -451,7 +504,7 @@ def test_a_table_that_is_too_wide_for_the_page_is_two(tmp_path: Path) -> None:
     assert "What it cost." not in html
     for run in runs:
         edit_json(run / "summary.json", peak_validation_memory_gib=7.5, startup_seconds=31.0)
-    compare(runs, tmp_path / "out", overwrite=True)
+    compare(runs, output=tmp_path / "out", overwrite=True)
     scores, cost = (tmp_path / "out/report.html").read_text().split("What it cost.")
     assert "perplexity<" in scores
     assert "start-up<" not in scores
@@ -465,13 +518,13 @@ def test_a_full_disk_leaves_nothing_in_the_way(tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
         with pytest.raises(OSError, match=re.escape("report.html")):
-            compare(runs, tmp_path / "out")
+            compare(runs, output=tmp_path / "out")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert list((tmp_path / "out").iterdir()) == []
-    compare(runs, tmp_path / "out")
+    compare(runs, output=tmp_path / "out")
     (tmp_path / "out" / "report.html").unlink()  # killed between two renames
-    compare(runs, tmp_path / "out")
+    compare(runs, output=tmp_path / "out")
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["compare.json", "report.html"]
 
 
@@ -481,16 +534,16 @@ def test_what_another_wrote_is_never_replaced(tmp_path: Path, name: str) -> None
     (tmp_path / name).write_text('{"mine": 1}')
     for overwrite in (False, True):
         with pytest.raises(HeadlessError, match="that this command did not make"):
-            compare(runs, tmp_path, overwrite=overwrite)
+            compare(runs, output=tmp_path, overwrite=overwrite)
     assert (tmp_path / name).read_text() == '{"mine": 1}'
 
 
 def test_a_finished_run_whose_metrics_lost_their_end_keeps_its_last_values(tmp_path: Path) -> None:
     run = write_run(tmp_path / "runs", "headless")
-    before = read_run(run).last
+    before = Run(run).last
     whole = (run / "metrics.jsonl").read_bytes()
     (run / "metrics.jsonl").write_bytes(whole[: len(whole) // 2])
-    after = read_run(run).last
+    after = Run(run).last
     summary = json.loads((run / "summary.json").read_text())["last"]
     assert {key: after[key] for key in summary} == {key: before[key] for key in summary}
 

@@ -55,7 +55,7 @@ def tried(paths: list[Path], output: Path) -> bool:
     """Whether it was compared; a refusal is one line that says where."""
     complaint = ""
     try:
-        compare(paths, output, overwrite=True)
+        compare(paths, output=output, overwrite=True)
     except HeadlessError as error:
         complaint = str(error)
         if "\n" in complaint or not any(str(path) in complaint for path in paths):

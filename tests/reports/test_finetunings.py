@@ -10,8 +10,9 @@ import yaml
 from synthetic_runs import write_run
 
 from headless.errors import HeadlessError
+from headless.pages.page import Cell
 from headless.reports.compare import compare
-from headless.reports.finetunings import read_finetuning, table_cells, task_tables
+from headless.reports.finetunings import read_finetuning, task_tables
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 SPLITS = {name: {"examples": 40, "classes": {"bad": 21, "good": 19}} for name in ("train", "test")}
@@ -51,10 +52,9 @@ def write_finetuning(
 
 
 def cells(paths: list[Path]) -> list[list[tuple[str, str, bool]]]:
-    (table,) = task_tables([read_finetuning(path) for path in paths])
-    return [
-        [(cell.text, cell.detail, cell.strong) for cell in row] for row in table_cells(table)[1]
-    ]
+    (task,) = task_tables([read_finetuning(path) for path in paths])
+    rows = [[c if isinstance(c, Cell) else Cell(c) for c in r] for r in task.table().cells()[1]]
+    return [[(cell.text, cell.detail, cell.strong) for cell in row] for row in rows]
 
 
 def test_scores_with_intervals_beside_the_baseline(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_one_seed_or_a_wild_one_is_not_the_best(tmp_path: Path) -> None:
         for i, v in enumerate((0.6, 0.9))
     ]
     assert not any(cell[2] for row in cells(single) for cell in row)
-    html = compare(single, tmp_path / "out").report.read_text()
+    html = compare(single, output=tmp_path / "out").report.read_text()
     assert "m1: cut" in html
     assert "A single seed has no interval" in html
     wild = write_finetuning(tmp_path / "w", "wild", (0.99, 0.6, 0.99))
@@ -112,7 +112,7 @@ def test_models_that_share_a_name_are_not_one_model(tmp_path: Path) -> None:
 
 def test_a_seed_that_was_run_twice_is_said(tmp_path: Path) -> None:
     paths = [write_finetuning(tmp_path / name, scores=(0.7,), seeds=(1,)) for name in ("a", "b")]
-    html = compare(paths, tmp_path / "out").report.read_text()
+    html = compare(paths, output=tmp_path / "out").report.read_text()
     assert "headless-1: of a seed that was run several times the last counts." in html
 
 
@@ -123,7 +123,7 @@ def test_other_texts_are_other_tables(tmp_path: Path) -> None:
         write_finetuning(tmp_path / "b", splits=splits),
         write_finetuning(tmp_path / "c", task="reviews"),
     ]
-    titles = [table.title for table in task_tables([read_finetuning(path) for path in paths])]
+    titles = [task.table().title for task in task_tables([read_finetuning(path) for path in paths])]
     assert titles == [
         "movies: test scores, 40 examples",
         "movies: test scores, 41 examples",
@@ -135,7 +135,7 @@ def test_they_are_no_runs_without_an_objective(tmp_path: Path) -> None:
     run = write_run(tmp_path, "headless")
     paths = [write_finetuning(tmp_path / name, name) for name in ("a", "b")]
     for named in ([run, *paths], paths):
-        comparison = compare(named, tmp_path / "out", overwrite=True)
+        comparison = compare(named, output=tmp_path / "out", overwrite=True)
         html = (tmp_path / "out/report.html").read_text()
         assert "unknown objective" not in html
         assert not any("Not finished" in warning for warning in comparison.warnings)
@@ -151,4 +151,4 @@ def test_one_that_did_not_finish_is_said(tmp_path: Path) -> None:
     path = write_finetuning(tmp_path / "a")
     (path / "results.json").unlink()
     with pytest.raises(HeadlessError, match="fine-tuning that has no results"):
-        compare([path], tmp_path / "out")
+        compare([path], output=tmp_path / "out")

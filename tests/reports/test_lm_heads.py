@@ -8,8 +8,9 @@ import yaml
 from synthetic_runs import edit_config, write_run
 
 from headless.reports.compare import compare
-from headless.reports.lm_heads import steps_to_reach
-from headless.reports.reading import read_run
+from headless.reports.curves import reached_at
+from headless.reports.lm_heads import CURVE
+from headless.runs.run import Run
 
 FREE, BARE = 4.2, 5.8
 
@@ -51,16 +52,17 @@ def tuned(tmp_path: Path) -> list[Path]:
 
 
 def test_steps_to_reach_a_level(tmp_path: Path) -> None:
-    run = read_run(write_tuning(tmp_path, "embedding", 1, [5.0, 4.0, 4.5, 3.0]))
-    assert steps_to_reach(run, 4.5) == pytest.approx(5.0)
-    assert steps_to_reach(run, 5.0) == 0.0
-    assert steps_to_reach(run, 3.5) == pytest.approx(20 + 10 * 2 / 3)
-    assert steps_to_reach(run, 2.0) is None
+    curve = CURVE(Run(write_tuning(tmp_path, "embedding", 1, [5.0, 4.0, 4.5, 3.0])))
+    assert curve is not None
+    assert reached_at(curve, 4.5) == pytest.approx(5.0)
+    assert reached_at(curve, 5.0) == 0.0
+    assert reached_at(curve, 3.5) == pytest.approx(20 + 10 * 2 / 3)
+    assert reached_at(curve, 2.0) is None
 
 
 def test_they_have_a_section_of_their_own(tmp_path: Path, tuned: list[Path]) -> None:
     scratch = [write_run(tmp_path, kind, 1) for kind in ("cross_entropy", "headless")]
-    comparison = compare([*scratch, *tuned], tmp_path / "out")
+    comparison = compare([*scratch, *tuned], output=tmp_path / "out")
     assert [group.label for group in comparison.groups] == [
         "cross-entropy (untied)",
         "headless (CWT)",
@@ -81,15 +83,15 @@ def test_they_have_a_section_of_their_own(tmp_path: Path, tuned: list[Path]) -> 
 
 def test_what_is_unfair_between_them_is_said(tmp_path: Path, tuned: list[Path]) -> None:
     scratch = [write_run(tmp_path, "headless", seed) for seed in (1, 2)]
-    assert compare([*scratch, *tuned], tmp_path / "out").warnings == []
+    assert compare([*scratch, *tuned], output=tmp_path / "out").warnings == []
     edit_config(tuned[0], "trainer.gradient_clip_val", 5.0)
-    warnings = compare([*scratch, *tuned], tmp_path / "out", overwrite=True).warnings
+    warnings = compare([*scratch, *tuned], output=tmp_path / "out", overwrite=True).warnings
     (found,) = [words for words in warnings if "gradient_clip_val" in words]
     assert found.startswith("Fine-tuned LM heads: ")
 
 
 def test_alone_they_are_compared_like_others(tmp_path: Path, tuned: list[Path]) -> None:
-    comparison = compare(tuned, tmp_path / "out")
+    comparison = compare(tuned, output=tmp_path / "out")
     assert len(comparison.groups) == 2
     assert comparison.warnings == []  # what they began from is what is compared
     assert not comparison.tuned
@@ -102,5 +104,5 @@ def test_one_that_never_gets_there(tmp_path: Path) -> None:
         write_tuning(tmp_path, "source", 1, [FREE, 4.3]),
         write_tuning(tmp_path, "embedding", 1, [BARE, 4.9]),
     ]
-    page = compare(runs, tmp_path / "out").report.read_text()
+    page = compare(runs, output=tmp_path / "out").report.read_text()
     assert "not in 10" in page

@@ -1,7 +1,6 @@
 """Every setting of a run counts in a comparison, but for those that only name, place or watch."""
 
 import copy
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,9 @@ from headless.reports.groups import (
     read_groups,
     recipe,
 )
-from headless.reports.reading import Run, read_run
-from headless.reports.settings import differing, flatten
+from headless.reports.settings import differing
+from headless.runs.run import Run
+from headless.structured import flatten
 from headless.training.assembly import build
 
 DEMO = Path(__file__).parents[2] / "configs/demo/headless.yaml"
@@ -44,7 +44,7 @@ def demo(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     path = write_run(tmp_path_factory.mktemp("demo"), "headless")
     (path / "config.yaml").write_text(text)
     edit_json(path / "summary.json", dataset_sha256="ef" * 32)
-    return read_run(path)
+    return Run(path)
 
 
 def another(value: Any) -> Any:
@@ -65,7 +65,9 @@ def changed(run: Run, key: str) -> Run:
     for parent in parents:
         place = place[parent]
     place[leaf] = another(place[leaf])
-    return replace(run, config=config)
+    other = Run(run.directory)
+    other.config = config
+    return other
 
 
 def test_no_setting_of_the_demo_is_lost(demo: Run) -> None:

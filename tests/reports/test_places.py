@@ -36,7 +36,7 @@ def test_a_folder_stands_for_what_lies_in_it(tmp_path: Path) -> None:
         str(root / "demo.old-2/seed-10"),
         str(aside),
     ]
-    comparison = compare([root], tmp_path / "out")
+    comparison = compare([root], output=tmp_path / "out")
     assert len(comparison.groups) == 2
     numbers = json.loads((tmp_path / "out/compare.json").read_text())
     assert numbers["left_out"] == places.left_out
@@ -88,7 +88,7 @@ def test_one_name_in_two_places_makes_two_labels(tmp_path: Path) -> None:
 def test_the_baseline_can_be_named(tmp_path: Path) -> None:
     runs = write_runs(tmp_path / "runs")
     for name in ("headless-2", "headless (CWT)", str(runs[4])):
-        comparison = compare(runs, tmp_path / "out", overwrite=True, baseline=name)
+        comparison = compare(runs, output=tmp_path / "out", overwrite=True, baseline=name)
         numbers = json.loads((tmp_path / "out/compare.json").read_text())
         assert comparison.baseline is comparison.groups[1]
         assert numbers["baseline"] == "headless (CWT)"
@@ -96,13 +96,15 @@ def test_the_baseline_can_be_named(tmp_path: Path) -> None:
         html = (tmp_path / "out/report.html").read_text()
         assert "Against the baseline, headless (CWT)." in html
         assert "--baseline" in html.split("headless compare")[-1]
-    assert compare(runs, tmp_path / "out", overwrite=True).baseline is not comparison.groups[1]
+    assert (
+        compare(runs, output=tmp_path / "out", overwrite=True).baseline is not comparison.groups[1]
+    )
 
 
 def test_an_unknown_or_an_ambiguous_baseline(tmp_path: Path) -> None:
     runs = write_runs(tmp_path / "runs", seeds=(1,))
     with pytest.raises(HeadlessError, match="'vanilla'; there are 'cross-entropy.*headless-1"):
-        compare(runs, tmp_path / "out", baseline="vanilla")
+        compare(runs, output=tmp_path / "out", baseline="vanilla")
     assert not (tmp_path / "out").exists()
     twice = [write_run(tmp_path / root, "headless", name="same") for root in ("a", "b")]
     edit_config(twice[1], "model.optimizer.lr", 0.5)

@@ -1,69 +1,57 @@
-"""Intervals against scipy, which is only here to check them."""
+"""Which interval is taken: over runs, over pairs of runs, Welch's, or none."""
 
 import math
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy import stats
 
 from headless.reports.statistics import difference, estimate, leader
 
-
-@given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=20))
-def test_interval(values: list[float]) -> None:
-    found = estimate(values)
-    assert found is not None
-    assert found.n == len(values)
-    assert found.mean == pytest.approx(np.mean(values), rel=1e-9, abs=1e-6)
-    spread = stats.sem(values) * stats.t.ppf(0.975, len(values) - 1)
-    assert found.half_width == pytest.approx(spread, rel=1e-6, abs=1e-6)
+# Student's t for 95 %, two degrees of freedom, from any table.
+T2 = 4.30265
 
 
-def test_by_hand() -> None:
-    found = estimate([3.0, 4.0, 5.0])
-    assert found is not None
-    assert found.mean == 4.0
-    # standard deviation 1, t with two degrees of freedom is 4.30265 (any table)
-    assert found.half_width == pytest.approx(4.30265 / math.sqrt(3), rel=1e-5)
+def test_a_mean_with_its_interval() -> None:
+    number = estimate([3.0, 4.0, 5.0])
+    assert number is not None
+    assert (number.mean, number.n) == (4.0, 3)
+    assert number.half_width == pytest.approx(T2 / math.sqrt(3), rel=1e-5)  # deviation 1
+    assert number.standard_error == pytest.approx(1 / math.sqrt(3))
 
 
 def test_what_is_not_known_does_not_count() -> None:
-    found = estimate([None, 2.0, math.nan, math.inf])
-    assert found is not None
-    assert (found.mean, found.half_width, found.n) == (2.0, None, 1)
+    number = estimate([None, 2.0, math.nan, math.inf])
+    assert number is not None
+    assert (number.mean, number.half_width, number.n) == (2.0, None, 1)
     assert estimate([None, math.nan]) is None
     assert estimate([]) is None
 
 
 def test_differences_are_paired_by_seed() -> None:
     baseline = {1: 10.0, 2: 20.0, 3: 30.0}
-    values = {3: 29.0, 1: 9.1, 2: 18.9, 4: 1000.0}
-    found = difference(values, baseline)
-    expected = stats.ttest_rel([9.1, 18.9, 29.0], [10.0, 20.0, 30.0]).confidence_interval(0.95)
-    assert found is not None
-    assert found.n == 3
-    assert found.half_width is not None
-    assert found.mean - found.half_width == pytest.approx(expected.low)
-    assert found.mean + found.half_width == pytest.approx(expected.high)
+    number = difference({3: 29.0, 1: 9.0, 2: 18.0, 4: 1000.0}, baseline)
+    assert number is not None
+    assert number.n == 3
+    assert number.mean == pytest.approx(-4 / 3)
+    deviation = math.sqrt(1 / 3)  # of -1, -2 and -1
+    assert number.half_width == pytest.approx(T2 * deviation / math.sqrt(3), rel=1e-5)
 
 
 def test_a_single_run_without_a_common_seed_has_no_interval() -> None:
-    found = difference({1: 1.0, 2: 3.0}, {3: 5.0})
-    assert found is not None
-    assert (found.mean, found.half_width) == (-3.0, None)
+    number = difference({1: 1.0, 2: 3.0}, {3: 5.0})
+    assert number is not None
+    assert (number.mean, number.half_width) == (-3.0, None)
     assert difference({1: None}, {1: 5.0}) is None
 
 
 def test_without_common_seeds_the_interval_is_welch_s() -> None:
-    one, other = [9.1, 18.9, 29.0, 25.0], [10.0, 10.5]
-    found = difference(dict(enumerate(one)), dict(enumerate(other, start=10)))
-    expected = stats.ttest_ind(one, other, equal_var=False).confidence_interval(0.95)
-    assert found is not None
-    assert found.half_width is not None
-    assert found.mean - found.half_width == pytest.approx(expected.low)
-    assert found.mean + found.half_width == pytest.approx(expected.high)
+    number = difference({1: 1.0, 2: 3.0, 3: 5.0}, {4: 10.0, 5: 10.0, 6: 10.0})
+    assert number is not None
+    # The other one does not vary, so all is the first one's: deviation 2, two degrees of freedom.
+    assert number.mean == -7.0
+    assert number.half_width == pytest.approx(T2 * 2 / math.sqrt(3), rel=1e-5)
+    steady = difference({1: 1.0, 2: 1.0}, {4: 10.0, 5: 10.0})
+    assert steady is not None
+    assert (steady.mean, steady.half_width) == (-9.0, 0.0)
 
 
 def test_the_leader_is_ahead_of_all_others_by_more_than_chance() -> None:

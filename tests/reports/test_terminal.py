@@ -23,7 +23,7 @@ def comparison_of(root: Path, recipes: int) -> Comparison:
             edit_config(run, "model.optimizer.lr", 0.001 * (1 + number))
             edit_json(run / "summary.json", objective=LONG if number == 0 else "headless (CWT)")
             paths.append(run)
-    return compare(paths, root / "out")
+    return compare(paths, output=root / "out")
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -42,7 +42,7 @@ def test_it_fits_the_terminal(
     table, _, _ = text.partition("warning: ")
     assert max(map(len, table.splitlines())) <= width
     assert "…" not in table
-    columns, rows = headline(comparison.groups)
+    columns, rows = headline(comparison.groups).cells()
     for place, column in enumerate(columns[1:], start=1):
         lines = [line for line in table.splitlines() if line.startswith(f"{column.name} ")]
         shown = " ".join(lines)
@@ -73,7 +73,7 @@ def test_scores_of_fine_tunings_and_what_was_left_out(
 ) -> None:
     for name in ("a", "a.old-1"):
         write_finetuning(tmp_path / "runs" / name)
-    show(compare([tmp_path / "runs"], tmp_path / "out"))
+    show(compare([tmp_path / "runs"], output=tmp_path / "out"))
     text = capsys.readouterr().out
     assert "movies: test scores, 40 examples" in text
     (line,) = [line for line in text.splitlines() if line.startswith("accuracy")]

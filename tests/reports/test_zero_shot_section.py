@@ -10,7 +10,7 @@ from synthetic_runs import edit_json, write_run, write_runs
 
 from headless.errors import HeadlessError
 from headless.reports.compare import compare
-from headless.reports.evaluations import table_cells, task_tables
+from headless.reports.evaluations import task_tables
 from headless.reports.groups import read_groups
 from headless.reports.statistics import estimate
 from headless.runs.evaluations import Evaluation, append_evaluation
@@ -40,17 +40,14 @@ def add(run: Path, *results: Evaluation) -> None:
 def texts(runs: list[Path]) -> list[list[list[str]]]:
     """The cells of every table: text and detail."""
     return [
-        [
-            [f"{cell.text} {cell.detail}".strip() for cell in row]
-            for row in table_cells(table, fair=True)[1]
-        ]
-        for table in task_tables(read_groups(runs))
+        [[f"{cell.text} {cell.detail}".strip() for cell in row] for row in task.table().cells()[1]]
+        for task in task_tables(read_groups(runs))
     ]
 
 
 def strong(runs: list[Path], fair: bool = True) -> list[list[bool]]:
-    (table,) = task_tables(read_groups(runs))
-    return [[cell.strong for cell in row[1:]] for row in table_cells(table, fair=fair)[1]]
+    (task,) = task_tables(read_groups(runs))
+    return [[cell.strong for cell in row[1:]] for row in task.table(fair=fair).cells()[1]]
 
 
 def test_means_and_intervals_over_seeds(tmp_path: Path) -> None:
@@ -66,7 +63,7 @@ def test_means_and_intervals_over_seeds(tmp_path: Path) -> None:
     assert vanilla[0].startswith("cross-entropy (untied) calibrated head, 3 runs")
     assert vanilla[1] == f"{100 * found.mean:.1f} ± {100 * found.half_width:.1f}"
     assert headless[1].startswith("18.0 ± ")
-    compare(runs, tmp_path / "out")
+    compare(runs, output=tmp_path / "out")
     numbers = json.loads((tmp_path / "out/compare.json").read_text())
     (entry,) = numbers["groups"][0]["evaluations"]
     assert entry["items"] == 300
@@ -93,7 +90,7 @@ def test_other_items_are_another_table_and_runs_without_a_result_are_left_out(
     runs = write_runs(tmp_path, seeds=(1,))
     add(runs[0], result(0.25), result(0.5, data_sha256="cd" * 32, items=7))
     tables = task_tables(read_groups(runs))
-    assert [table.title for table in tables] == [
+    assert [task.table().title for task in tables] == [
         "lambada: words.jsonl, 300 items",
         "lambada: words.jsonl, 7 items",
     ]
@@ -146,17 +143,17 @@ def test_what_a_tokenizer_loses_of_this_text_counts(tmp_path: Path) -> None:
         metrics = {"bits_per_byte": 1.0}
     edit_json(runs[1] / "summary.json", tokenizer_sha256="cd" * 32)
     assert not any(map(any, strong(runs)))
-    (table,) = task_tables(read_groups(runs))
-    assert "bits/byte*" in [column.name for column in table_cells(table, fair=True)[0]]
-    html = compare(runs, tmp_path / "out").report.read_text()
+    (task,) = task_tables(read_groups(runs))
+    assert "bits/byte*" in [column.name for column in task.table().cells()[0]]
+    html = compare(runs, output=tmp_path / "out").report.read_text()
     assert "Share of the bytes in documents that it changes: headless (CWT): 25 %" in html
     for run in runs:  # a text that both give back, of all that they were trained on
         edit_json(run / "summary.json", inexact_share=0.5)
         share = {"settings": {"inexact_share": 0.0}}
         add(run, result(0, kind="text", metrics=metrics, errors=errors, **share))
         metrics = {"bits_per_byte": 0.5}
-    (table,) = task_tables(read_groups(runs))
-    assert "bits/byte" in [column.name for column in table_cells(table, fair=True)[0]]
+    (task,) = task_tables(read_groups(runs))
+    assert "bits/byte" in [column.name for column in task.table().cells()[0]]
     assert strong(runs)[1][2]
 
 
@@ -176,7 +173,7 @@ def test_subsets_are_columns(tmp_path: Path) -> None:
     many = {f"s{i}": subsets["order"] for i in range(12)}
     add(run, replace(pairs, subsets=many))
     assert len(texts([run])[0][0]) == 2
-    compare([run], tmp_path / "out")
+    compare([run], output=tmp_path / "out")
     numbers = json.loads((tmp_path / "out/compare.json").read_text())
     assert "subset/s11" in numbers["groups"][0]["evaluations"][0]["metrics"]
 
@@ -189,9 +186,9 @@ def test_a_task_of_the_harness_shows_its_own_metrics(tmp_path: Path) -> None:
 
 def test_no_result_no_section_and_a_damaged_one_is_one_line(tmp_path: Path) -> None:
     run = write_run(tmp_path, "headless")
-    compare([run], tmp_path / "out")
+    compare([run], output=tmp_path / "out")
     assert "Zero-shot" not in (tmp_path / "out/report.html").read_text()
     assert json.loads((tmp_path / "out/compare.json").read_text())["groups"][0]["evaluations"] == []
     (run / "evaluations.jsonl").write_text("no\n")
     with pytest.raises(HeadlessError, match=r"evaluations\.jsonl, line 1 is damaged"):
-        compare([run], tmp_path / "out", overwrite=True)
+        compare([run], output=tmp_path / "out", overwrite=True)
