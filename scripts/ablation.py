@@ -42,7 +42,9 @@ def set_key(config: dict, dotted: str, value: Any) -> None:
 
 def make_config(sweep: dict, name: str, objective: dict, lr: float, seed: int, steps: int) -> dict:
     """The config of one run: the base, the sweep's overrides, and what is varied."""
-    config = yaml.safe_load(Path(sweep["base"]).read_text())
+    from headless.training.options import read_config
+
+    config = read_config(sweep["base"])
     for dotted, value in sweep["overrides"].items():
         set_key(config, dotted, value)
     total = config["trainer"]["max_steps"]
@@ -181,8 +183,10 @@ class Sweep:
 
 def run_sweep(sweep: dict, workers: int) -> dict[str, Any]:
     """All three stages; returns what is written."""
+    from headless.training.options import read_config
+
     names, rates, seeds = list(sweep["objectives"]), sweep["learning_rates"], sweep["seeds"]
-    base = yaml.safe_load(Path(sweep["base"]).read_text())
+    base = read_config(sweep["base"])
     for dotted, value in sweep["overrides"].items():
         set_key(base, dotted, value)
     steps = base["trainer"]["max_steps"]

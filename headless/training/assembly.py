@@ -48,7 +48,7 @@ from headless.training.devices import (
 from headless.training.imports import take_imports
 from headless.training.module import PretrainingModule
 from headless.training.optim import check_clipping
-from headless.training.options import check_options
+from headless.training.options import check_options, with_parts
 from headless.training.parsing import CommandParser
 from headless.training.settings import RunConfig, check_settings
 
@@ -115,6 +115,9 @@ class RunCLI(LightningCLI):
         kwargs.setdefault("dump_header", [])
         parser = RunParser(**kwargs)
         parser.add_argument("--config", action="config", help="a config file in YAML")
+        parser.add_argument(
+            "--parts", type=list[str], default=[], help="in a config: files that come before it"
+        )
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -135,10 +138,11 @@ class RunCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Also the keys that are overruled by another's value."""
         check_options(args)
-        super().parse_arguments(parser, args)
+        super().parse_arguments(parser, with_parts(args))
 
     def before_instantiate_classes(self) -> None:
         """What needs no part of the run to be seen."""
+        self.config.pop("parts")  # they are in it
         for action in self.parser._actions:
             kinds, value = get_args(getattr(action, "_typehint", None)), action.default
             given = self.config.get(action.dest, value) if kinds or value is not None else value

@@ -39,7 +39,7 @@ LINKED = {
     "model.task": "set data.task",
     "data.seed": "set seed_everything",
 }
-OTHER = ("config", "help", "print_config", "print_completion", "seed_everything")
+OTHER = ("config", "help", "parts", "print_config", "print_completion", "seed_everything")
 
 
 @cache
@@ -47,6 +47,65 @@ def options() -> frozenset[str]:
     """Every option by its dotted name, groups left out."""
     names = {f"{group}.{name}" for group, place in GROUPS.items() for name in names_of(*place)}
     return frozenset(names - set(GROUPS) - set(LINKED) | {"seed_everything"})
+
+
+def with_parts(arguments: Sequence[str]) -> list[str]:
+    """The words of a command line, before each config the parts that it names.
+
+    `parts: [../backbone/pythia-70m.yaml]` are config files, beside the one that names them, or in
+    the working directory; what comes later wins.
+    """
+    words, waiting = [], iter(arguments)
+    for word in waiting:
+        option, equals, value = word.partition("=")
+        if option == "--config":
+            value = value if equals else next(waiting, "")
+            words += [f"--config={part}" for part in _parts(value, ())]
+            word = f"--config={value}"
+        words.append(word)
+    return words
+
+
+def _parts(place: str, above: tuple[Path, ...]) -> list[str]:
+    path = Path(place)
+    if _is_text(place) or not path.is_file():
+        return []
+    if path.resolve() in above:
+        raise HeadlessError(f"{place} is a part of itself: leave it out of parts")
+    names = read_yaml(path).get("parts") or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise HeadlessError(f"{place}: parts must be a list of config files, got {names!r}")
+    paths: list[str] = []
+    for name in names:
+        beside = path.parent / name
+        part = str(beside if beside.is_file() or not Path(name).is_file() else Path(name))
+        if not Path(part).is_file():
+            raise HeadlessError(f"{place}: there is no part {part}")
+        paths += [*_parts(part, (*above, path.resolve())), part]
+    return paths
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """A config file with its parts, as one mapping."""
+    config: dict[str, Any] = {}
+    for word in with_parts(["--config", str(path)]):
+        _merge(config, read_yaml(Path(word.removeprefix("--config="))))
+    config.pop("parts", None)
+    return config
+
+
+def _merge(config: dict[str, Any], later: dict[str, Any]) -> None:
+    for key, value in later.items():
+        before = config.get(key)
+        if isinstance(value, dict) and isinstance(before, dict) and "class_path" not in value:
+            _merge(before, value)
+        else:
+            config[key] = value
+
+
+def _is_text(place: str) -> bool:
+    """None, one on the network, or the text of a config."""
+    return not place or "://" in place or any(sign in place for sign in "{:\n")
 
 
 def check_options(arguments: Sequence[str], also: Sequence[str] = ()) -> None:
@@ -59,7 +118,7 @@ def check_options(arguments: Sequence[str], also: Sequence[str] = ()) -> None:
     Raises:
         HeadlessError: names the first one and what may have been meant.
     """
-    waiting = iter(arguments)
+    waiting = iter(with_parts(arguments))
     for argument in waiting:
         option, equals, value = argument.partition("=")
         if not option.startswith("--"):
@@ -77,8 +136,8 @@ def check_options(arguments: Sequence[str], also: Sequence[str] = ()) -> None:
 
 
 def _check_file(place: str) -> None:
-    if not place or "://" in place or any(sign in place for sign in "{:\n"):
-        return  # none, one on the network, or the text of a config
+    if _is_text(place):
+        return
     path = Path(place)
     if not path.is_file():
         raise HeadlessError(f"there is no config file {place}")

@@ -182,7 +182,8 @@ def _config_text(cli: RunCLI, config: Any = None) -> str:
     """A parsed config as a file that starts the same run again, by default the one of this run."""
     config = (cli.config if config is None else config).clone()
     config.run.resume = config.run.overwrite = False  # running it again is a new run
-    config.pop("config", None)
+    for name in ("config", "parts"):
+        config.pop(name, None)
     return cli.parser.dump(config, skip_none=False, skip_link_targets=True)
 
 

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from headless.cli.main import main
+from headless.training.options import read_config
 
 
 def fails(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -68,7 +69,7 @@ def test_pretrain_names_what_is_wrong(
 def test_a_wrong_key_in_a_file(
     tmp_path: Path, place, wrong: str, right: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = yaml.safe_load(Path("configs/demo/headless.yaml").read_text())
+    config = read_config("configs/demo/headless.yaml")
     inner = config
     for key in place:
         inner = inner[key]

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 import headless.cli.pretrain
 from headless.cli.main import main
 from headless.data.prepare import prepare
+from headless.training.options import read_config
 
 SHIPPED = {
-    path.stem: yaml.safe_load(path.read_text())
-    for path in [Path("configs/demo/headless.yaml"), *sorted(Path("configs/pretrain").glob("*"))]
+    path.stem: read_config(path)
+    for path in [Path("configs/demo/headless.yaml"), *sorted(Path("configs/pretrain").glob("*-*"))]
 }
 TINY = {
     "hidden_size": 16,

@@ -31,7 +31,7 @@ def live() -> tuple[set[str], set[str], set[str]]:
     linked = {key for key, kind in kinds.items() if kind == "ActionLink"}
     helped = {key.removesuffix(".help") for key in kinds if key.endswith(".help")}
     mappings = {a.dest for a in cli.found._actions if "dict[" in str(getattr(a, "_typehint", ""))}
-    other = {"help", "config", "print_config", "print_completion", "print_shtab"}
+    other = {"help", "config", "parts", "print_config", "print_completion", "print_shtab"}
     leaves = {key for key in kinds if not key.endswith(".help")} - groups - linked - other
     return leaves, helped | mappings, linked
 

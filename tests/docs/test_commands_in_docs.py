@@ -78,7 +78,8 @@ def place(tmp_path_factory: pytest.TempPathFactory, text_files: Path, dataset: P
     place = tmp_path_factory.mktemp("place")
     for name in ("configs", "examples"):
         shutil.copytree(ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "configs/demo/headless.yaml", place / "my.yaml")
+    page = (ROOT / "docs/start.md").read_text()
+    (place / "my.yaml").write_text(page.split("```yaml\n")[1].split("```")[0])
     shutil.copytree(text_files, place / "my_texts")
     shutil.copytree(dataset, place / "data/demo")
     pairs = (
