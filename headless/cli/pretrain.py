@@ -5,7 +5,6 @@ import sys
 
 from headless.isolation import isolated
 from headless.progress import Display
-from headless.runs.run import Run
 from headless.training.assembly import RunCLI, build
 from headless.training.imports import OPTION, needed_imports
 from headless.training.pretrain import fit, is_first_process
@@ -16,16 +15,16 @@ def main(arguments: list[str]) -> None:
     """The command."""
     with Display() as display:
         cli = build(arguments, display)
-        path = fit(cli)
+        fit(cli)
     if is_first_process():
-        print(closing(cli, Run(path).summary))
+        print(closing(cli))
         if caution := cli.datamodule.manifest.caution:
             print(f"headless: {caution}", file=sys.stderr)
 
 
-def closing(cli: RunCLI, summary: dict) -> str:
+def closing(cli: RunCLI) -> str:
     """The score, and the commands that go on from it."""
-    path = cli.run.directory.path
+    path, summary = cli.run.directory.path, cli.run.directory.read_summary()
     place, root = (shlex.quote(str(part)) for part in (path, path.parent))
     masked = cli.model.task == "masked"
     prompt = f"It was {cli.datamodule.tokenizer.mask_token} ." if masked else "It was"

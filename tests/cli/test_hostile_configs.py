@@ -152,7 +152,7 @@ def test_no_config_ends_in_a_traceback(
 ) -> None:
     """Up to where training would begin."""
     root = tmp_path_factory.getbasetemp() / "never-made"
-    monkeypatch.setattr(headless.cli.pretrain, "pretrain", lambda cli: cli.run.directory.path)
+    monkeypatch.setattr(headless.cli.pretrain, "fit", lambda cli: cli.run.directory.path)
     config = hostile(data, tiny(data.draw(st.sampled_from(sorted(SHIPPED))), datasets, root))
     path = tmp_path_factory.getbasetemp() / "hostile.yaml"
     path.write_text(yaml.safe_dump(config, allow_unicode=True))
