@@ -1,4 +1,4 @@
-"""`checkpoints/last.ckpt` of a run directory, whole at any moment."""
+"""A run's `checkpoints/`: `last.ckpt`, whole at any moment, and the first weights."""
 
 import os
 import shutil
@@ -7,17 +7,21 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from safetensors.torch import save_file
 
 from headless.callbacks.evaluating import require_finite
 from headless.callbacks.progress import progress_of
 from headless.runs.directory import RunDirectory
+
+MOST_BYTES = 4 * 2**30  # of first weights: a third of such a model's checkpoint
 
 
 class RunCheckpoint(Checkpoint):
     """Saves everything that a run needs to go on, every so many optimizer steps and at the end.
 
     Logs nothing. Where a validation is due at the same step the checkpoint waits for it, so that a
-    run resumed from it has the validation's numbers behind it and none is lost.
+    run resumed from it has the validation's numbers behind it and none is lost. The weights before
+    the first step are kept as `first.safetensors` where they are not above 4 GiB.
 
     Args:
         every_n_steps: optimizer steps between two checkpoints.
@@ -34,6 +38,17 @@ class RunCheckpoint(Checkpoint):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """A new trainer starts anew."""
         self._saved_step = -1
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the first weights, beside which `headless analyze` puts the trained ones."""
+        size = sum(p.numel() * p.element_size() for p in pl_module.parameters())
+        if trainer.global_step == 0 and size <= MOST_BYTES:
+            with progress_of(trainer).paused():
+                weights = trainer.strategy.lightning_module_state_dict()  # every process takes part
+                if trainer.is_global_zero:
+                    path = _run_of(trainer).first_weights
+                    save_file(weights, beside := path.with_name(f".{path.name}.partial"))
+                    os.replace(beside, path)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -63,13 +78,17 @@ class RunCheckpoint(Checkpoint):
         return step > 0 and step % self.every_n_steps == 0 and step != self._saved_step
 
     def _save(self, trainer: Trainer) -> None:
-        run = RunDirectory(Path(trainer.default_root_dir))
+        run = _run_of(trainer)
         with progress_of(trainer).paused():
             require_finite(trainer.lightning_module)  # the last good one is kept
             trainer.save_checkpoint(run.last_checkpoint)
             self._saved_step = trainer.global_step
             if self.keep and trainer.is_global_zero:
                 _link(run.last_checkpoint, run.checkpoints / f"step-{self._saved_step:08d}.ckpt")
+
+
+def _run_of(trainer: Trainer) -> RunDirectory:
+    return RunDirectory(Path(trainer.default_root_dir))
 
 
 def _link(source: Path, target: Path) -> None:

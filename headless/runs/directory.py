@@ -34,6 +34,7 @@ class RunDirectory:
     summary = _Entry("summary.json")  # the headline numbers, since the first validation
     checkpoints = _Entry("checkpoints")
     last_checkpoint = _Entry("checkpoints/last.ckpt")  # the one to go on from
+    first_weights = _Entry("checkpoints/first.safetensors")  # before the first step
     tokenizer = _Entry("tokenizer")  # that made the data
     wandb = _Entry("wandb")  # what `wandb sync` uploads
 

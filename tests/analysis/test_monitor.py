@@ -106,7 +106,7 @@ def test_the_command_finds_the_same(
     for name, value in theirs.items():
         assert ours[name] == pytest.approx(value, rel=1e-6, abs=1e-7), name
     moved = ours["analysis/weight_movement/q/distance"]
-    assert moved > 0.01  # the command made the first weights again
+    assert moved > 0.01  # the command read the first weights
     assert values(looks(path)[0])["analysis/weight_movement/q/distance"] == 0.0
 
 

@@ -88,7 +88,7 @@ def test_over_the_kept_checkpoints(
     numbers = json.loads((path / "analysis/analysis.json").read_text())
     course = numbers["findings"][0]
     assert course["name"] == "over_training"
-    assert course["arrays"]["steps"] == [0, 4, 8, 12]  # the first weights are made again
+    assert course["arrays"]["steps"] == [0, 4, 8, 12]  # the first weights are kept
     points = map(json.loads, (path / "metrics.jsonl").read_text().splitlines())
     logged = {k: v for point in points if not point["progress/step"] for k, v in point.items()}
     for name in ("anisotropy/embedding", "weight_spectra/q/alpha"):
