@@ -16,6 +16,7 @@ HOMES = {
     "load": "headless.downstream.loading",
     "LanguageModel": "headless.downstream.language_model",
     "evaluate": "headless.downstream.evaluate",
+    "finetune": "headless.downstream.finetune",
     "neighbors": "headless.downstream.retrieval.neighbors",
     "compare": "headless.reports.compare",
     "Run": "headless.runs.run",

@@ -33,9 +33,10 @@ from typing import Any
 import torch
 from benchmarking import write
 
-from headless.cli.finetune import finetune
-from headless.downstream.classification.data import LabelledText, Source, read_task
+from headless.downstream.classification.data import LabelledText, read_task
 from headless.downstream.classification.tasks import TextTask
+from headless.downstream.finetune import finetune
+from headless.downstream.options import Source
 from headless.reports.statistics import estimate
 
 SENTENCES = (

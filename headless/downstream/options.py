@@ -2,7 +2,7 @@
 line reads. Nothing heavy is imported here, so that a wrong option is answered at once.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -272,6 +272,12 @@ class FinetuneOptions:
     model: str
     task: str
     output: Path
-    seeds: tuple[int, ...] = (0,)
+    seeds: list[int] = field(default_factory=lambda: [0])
     trust_remote_code: bool = False
     overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise HeadlessError(
+                f"seeds must be different numbers, at least one, got {list(self.seeds)}"
+            )

@@ -3,15 +3,17 @@
 import errno
 import json
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from headless.cli import finetune as command
 from headless.cli.main import main
-from headless.training.parsing import CommandParser
+from headless.cli.parsing import options_from
+from headless.downstream.classification.tasks import task_of
+from headless.downstream.options import FinetuneOptions, Recipe, Source
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted(ROOT.glob("configs/finetune/*.yaml"))
@@ -265,21 +267,19 @@ def test_the_head_has_a_command_of_its_own(
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
 def test_every_recipe_builds(path: Path) -> None:
-    from dataclasses import fields
-
-    from headless.downstream.classification.module import Recipe
-
     relative = path.relative_to(ROOT)
     assert path.read_text().startswith(f"# headless finetune --config {relative} ")
-    parser = CommandParser(allow_abbrev=False)
-    parser.add_argument("--config", action="config")
-    parser.add_function_arguments(command.finetune, as_group=False)
-    found = parser.parse_args(["--config", str(path), "--model", "m", "--output", "o"])
-    options = parser.instantiate_classes(found).as_dict()
-    recipe = Recipe(**{f.name: options[f.name] for f in fields(Recipe)})
+    words = ["--config", str(path), "--model", "m", "--output", "o"]
+    options = options_from("finetune", words, FinetuneOptions, Source, Recipe)
+    names = [{f.name for f in fields(part)} for part in (FinetuneOptions, Source, Recipe)]
+    assert sum(map(len, names)) == len(options)
     written = yaml.safe_load(path.read_text())
+    source, recipe = (
+        part(**{k: v for k, v in options.items() if k in own})
+        for part, own in zip((Source, Recipe), names[1:], strict=True)
+    )
     assert recipe.lr == written["lr"]
-    task = command.task_of(options)
+    task, _ = task_of(options["task"], source)
     assert (task.dataset is None) == written["task"].endswith(".jsonl")
 
 

@@ -32,8 +32,6 @@ LATE_FOR_NOW: set[str] = {
     "cli/analyze.py",
     "cli/compare.py",
     "cli/export.py",
-    "cli/finetune.py",
-    "cli/finetune_results.py",
     "cli/generate.py",
 }
 

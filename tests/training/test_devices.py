@@ -10,9 +10,9 @@ from lightning.fabric.accelerators.mps import MPSAccelerator as FabricMPSAcceler
 from lightning.pytorch.accelerators import CPUAccelerator, MPSAccelerator
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from headless.downstream.classification.module import Recipe
 from headless.downstream.classification.run import Finetuning
 from headless.downstream.loading import load
+from headless.downstream.options import Recipe
 from headless.errors import HeadlessError
 from headless.training.assembly import build
 

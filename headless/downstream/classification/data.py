@@ -3,17 +3,23 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from headless.data.records import RECORDS, load_named, read_file
+from headless.data.text_files import kind_of
 from headless.downstream.classification.labels import LabelColumn, read_labels
-from headless.downstream.classification.rows import open_rows, read_rows
-from headless.downstream.classification.tasks import TextTask, suggestion
+from headless.downstream.classification.tasks import TASKS, TextTask, suggestion
+from headless.downstream.options import Source
 from headless.errors import HeadlessError
+
+VALIDATION_NAMES = ("validation", "valid", "val", "dev")
+
+Rows = tuple[list[dict[str, Any]], Sequence[str] | None]  # and the names of a class label's numbers
 
 
 @dataclass(frozen=True)
@@ -44,13 +50,11 @@ class Examples:
     def take(self, indices: Iterable[int]) -> "Examples":
         """Some of them."""
         chosen = list(indices)
-        pairs = None if self.pairs is None else [self.pairs[i] for i in chosen]
-        return Examples(
-            [self.texts[i] for i in chosen],
-            pairs,
-            [self.labels[i] for i in chosen],
-            [self.groups[i] for i in chosen],
+        texts, pairs, labels, groups = (
+            None if column is None else [column[i] for i in chosen]
+            for column in (self.texts, self.pairs, self.labels, self.groups)
         )
+        return Examples(texts or [], pairs, labels or [], groups or [])
 
 
 @dataclass(frozen=True)
@@ -76,61 +80,26 @@ class LabelledText:
         return "test" if "test" in self.splits else "validation"
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where the examples are.
-
-    Args:
-        data: a file, the directory of a saved dataset, or a `datasets` name ("name:config").
-        validation: a file of its own.
-        test: a file of its own.
-        validation_fraction: cut from the training text where there is no validation split.
-        test_fraction: cut, too, where there is neither.
-        split_seed: decides what goes where.
-        group_column: examples with the same value there stay together.
-        unlabelled: see `read_labels`.
-    """
-
-    data: str
-    validation: Path | None = None
-    test: Path | None = None
-    validation_fraction: float = 0.1
-    test_fraction: float = 0.1
-    split_seed: int = 0
-    group_column: str | None = None
-    unlabelled: str | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 < self.validation_fraction < 1 or not 0 <= self.test_fraction < 1:
-            raise HeadlessError("validation_fraction and test_fraction must lie between 0 and 1")
-        if self.validation_fraction + self.test_fraction >= 1:
-            raise HeadlessError("validation_fraction + test_fraction leave nothing to train on")
-
-
 def read_task(task: TextTask, source: Source) -> LabelledText:
-    """Read a task's examples and cut what splits are missing.
-
-    Raises:
-        HeadlessError: something that cannot be read, columns that are not there, empty texts,
-            labels that are not numbers (regression) or that training does not know, one class.
-    """
-    found = open_rows(task, source.data)
+    """Read the examples at `source.data` and cut what splits are missing."""
+    data = str(source.data)
+    tables = _open_rows(task, data)
     for name, extra in (("validation", source.validation), ("test", source.test)):
         if extra is not None:
-            found[name] = (read_rows(extra), None)
-    places = {n: n if task.dataset or len(found) > 1 else source.data for n in found}
-    for name, (rows, _) in found.items():
+            tables[name] = (_read_rows(Path(extra)), None)
+    places = {n: n if task.dataset or len(tables) > 1 else data for n in tables}
+    for name, (rows, _) in tables.items():
         _check_columns(task, rows, source.group_column, places[name])
     # A file of numbers beside a data set with class names means the same classes.
-    shared = found["train"][1] or task.classes or None
+    shared = tables["train"][1] or task.classes or None
     columns = {
         name: LabelColumn([r.get(task.label_column) for r in rows], names or shared, places[name])
-        for name, (rows, names) in found.items()
+        for name, (rows, names) in tables.items()
     }
     labels = read_labels(columns, regression=task.regression, unlabelled=source.unlabelled)
     splits: dict[str, Examples] = {}
     unlabelled, notes = {}, []
-    for name, (rows, _) in found.items():
+    for name, (rows, _) in tables.items():
         examples = _examples(task, rows, labels[name], source.group_column, places[name])
         if hidden := len(rows) - len(examples):
             unlabelled[name] = hidden
@@ -138,27 +107,24 @@ def read_task(task: TextTask, source: Source) -> LabelledText:
         if len(examples):
             splits[name] = examples
     if "train" not in splits:
-        raise HeadlessError(f"{source.data} has no labelled example to train on")
+        raise HeadlessError(f"{data} has no labelled example to train on")
     if "validation" not in splits:
-        share = 0.0 if "test" in found else source.test_fraction
+        test = 0.0 if "test" in tables else source.test_fraction
         cut = split(
             splits["train"],
             source.validation_fraction,
-            share,
+            test,
             source.split_seed,
             stratify=not task.regression,
         )
         splits |= {name: part for name, part in cut.items() if len(part)}
         if "validation" not in splits or not len(cut["train"]):
-            raise HeadlessError(
-                f"{source.data} has too few examples to cut: give --validation FILE"
-            )
+            raise HeadlessError(f"{data} has too few examples to cut: give --validation FILE")
     if "test" not in splits:
         notes.append("no labelled test split: scores are those of the validation split")
-    if task.regression:
-        return LabelledText(splits, (), tuple(notes), unlabelled)
-    classes = task.classes or _sorted(set(splits["train"].labels))
-    _check_classes(classes, splits)
+    classes = () if task.regression else task.classes or _sorted(set(splits["train"].labels))
+    if not task.regression:
+        _check_classes(classes, splits)
     return LabelledText(splits, classes, tuple(notes), unlabelled)
 
 
@@ -193,6 +159,49 @@ def split(
             cut[name] += units[place]
             done += len(units[place])
     return {name: examples.take(sorted(indices)) for name, indices in cut.items()}
+
+
+def _open_rows(task: TextTask, data: str) -> dict[str, Rows]:
+    """The splits that are there, by our names: "train" and, in a data set, others."""
+    path = Path(data)
+    if path.is_file():
+        return {"train": (_read_rows(path), None)}
+    if kind_of(path, RECORDS) is not None:
+        raise HeadlessError(f"there is no {path}")
+    try:
+        loaded = load_named(data)
+    except HeadlessError as error:
+        line = " ".join(str(error.__cause__).split())[:200]
+        hint = suggestion(data, list(TASKS), "tasks")
+        raise HeadlessError(
+            f"{data!r} is no task, no file, and datasets cannot load it ({line}); {hint}"
+        ) from error
+    if not isinstance(loaded, dict):
+        loaded = {"train": loaded}
+    names = [task.validation] if task.validation else VALIDATION_NAMES
+    wanted = {
+        "train": "train",
+        "validation": next((n for n in names if n in loaded), None),
+        "also": task.also,
+        "test": task.test,
+    }
+    rows: dict[str, Rows] = {}
+    for ours, theirs in wanted.items():
+        if theirs is not None and theirs in loaded:
+            feature = loaded[theirs].features.get(task.label_column)
+            rows[ours] = (loaded[theirs].to_list(), getattr(feature, "names", None))
+    if "train" not in rows:
+        raise HeadlessError(f"{data} has no split train (it has {', '.join(loaded)})")
+    return rows
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    if kind_of(path, RECORDS) is None:
+        raise HeadlessError(f"{path} is none of {', '.join(RECORDS)}: rename it or convert it")
+    rows = [record.fields for record in read_file(path)]
+    if not rows:
+        raise HeadlessError(f"{path} holds no rows with named columns")
+    return rows
 
 
 def _about_hidden(name: str, hidden: int, rows: int) -> str:
@@ -233,8 +242,7 @@ def _examples(
     place: str,
 ) -> Examples:
     """The rows that have a label."""
-    found = Examples([], None if task.pair_column is None else [], [], [])
-    texts = task.text_column.split("+")
+    examples = Examples([], None if task.pair_column is None else [], [], [])
     for number, (row, label) in enumerate(zip(rows, labels, strict=True), start=1):
         if label is None:
             continue
@@ -243,13 +251,13 @@ def _examples(
             raise HeadlessError(
                 f"{place}, row {number}: an empty text, or none: mend it or leave it out"
             )
-        found.labels.append(label)
-        found.texts.append(": ".join(row[column] for column in texts))
-        if found.pairs is not None:
-            found.pairs.append(parts[-1])
-        own = "\t".join(parts)
-        found.groups.append(own if group_column is None else str(row[group_column]))
-    return found
+        group = "\t".join(parts) if group_column is None else str(row[group_column])
+        if examples.pairs is not None:
+            examples.pairs.append(parts.pop())
+        examples.texts.append(": ".join(parts))
+        examples.labels.append(label)
+        examples.groups.append(group)
+    return examples
 
 
 def _sorted(names: set[str]) -> tuple[str, ...]:

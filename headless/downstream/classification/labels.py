@@ -41,23 +41,19 @@ def read_labels(
         regression: the labels are numbers.
         unlabelled: what stands for a label that nobody may know, besides nothing at all; "none":
             no value; None: -1, wherever it can be neither a class nor a number of the task.
-
-    Raises:
-        HeadlessError: a value that is no number (regression) or none of the named classes, or a
-            -1 that may be either.
     """
     hiding = set() if unlabelled is not None else _hiding(columns, regression)
     sign = HIDDEN if unlabelled is None else unlabelled
-    found: dict[str, list[Any]] = {}
+    labels: dict[str, list[Any]] = {}
     for name, column in columns.items():
         hides = name in hiding or unlabelled not in (None, NEVER)
-        found[name] = [
+        labels[name] = [
             None
             if _is_absent(value) or (hides and _is(value, sign))
             else _label(value, column.names, regression, f"{column.place}, row {row}")
             for row, value in enumerate(column.values, start=1)
         ]
-    return found
+    return labels
 
 
 def _hiding(columns: dict[str, LabelColumn], regression: bool) -> set[str]:

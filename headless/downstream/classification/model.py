@@ -1,10 +1,11 @@
 """A backbone with a linear classifier, and its directory.
 
-Shapes: B batch, T time, D hidden size, C classes (1: regression).
+Shapes: B batch, T time, D hidden size, N texts, C classes (1: regression).
 """
 
 import inspect
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,15 +13,16 @@ from typing import Any, Literal
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, DataCollatorWithPadding
 
-from headless.downstream.classification.encoding import Batch, TextEncoder, collate
+from headless.downstream.classification.encoding import encode, with_template
 from headless.downstream.tokenizers import load_tokenizer_of
 from headless.errors import HeadlessError
 from headless.files import new_directory, write_text
 from headless.models.pretrained import as_backbone
 from headless.sums import check_sums, write_sums
 
+Batch = Mapping[str, Tensor]
 Pooling = Literal["first", "mean", "last"]
 WEIGHTS, DESCRIPTION = "model.safetensors", "classifier.json"
 
@@ -34,6 +36,11 @@ def pool(hidden_BTD: Tensor, attention_mask_BT: Tensor, pooling: Pooling) -> Ten
         return hidden_BTD[torch.arange(len(last_B), device=last_B.device), last_B]
     mask_BT1 = attention_mask_BT.unsqueeze(-1).to(hidden_BTD.dtype)
     return (hidden_BTD * mask_BT1).sum(1) / mask_BT1.sum(1)
+
+
+def tells_apart(backbone: Any) -> bool:
+    """Whether a model tells the texts of a pair apart by `token_type_ids`."""
+    return "token_type_ids" in inspect.signature(backbone.forward).parameters
 
 
 class TextClassifier(nn.Module):
@@ -93,11 +100,6 @@ class TextClassifier(nn.Module):
             return self.classifier(dropped_BD).float()
 
 
-def wants_segments(backbone: Any) -> bool:
-    """Whether a model tells texts apart by `token_type_ids`."""
-    return "token_type_ids" in inspect.signature(backbone.forward).parameters
-
-
 @dataclass(frozen=True)
 class Description:
     """What a saved classifier is, besides its weights; see `TextClassifier` and `TextTask`."""
@@ -113,25 +115,20 @@ class TrainedClassifier:
 
     def __init__(self, model: TextClassifier, tokenizer: Any, description: Description) -> None:
         self.model = model.eval()
-        self.tokenizer = tokenizer
+        self.tokenizer = with_template(tokenizer)
         self.description = description
-        self.encoder = TextEncoder(
-            tokenizer, description.max_length, wants_segments(model.backbone)
-        )
 
     @torch.no_grad()
     def logits(
         self, texts: list[str], pairs: list[str] | None = None, batch_size: int = 32
     ) -> Tensor:
         """Logits [N, C], float32; for regression the numbers [N, 1], in the labels' own units."""
-        encoded, _ = self.encoder(texts, pairs)
-        device = self.model.classifier.weight.device
-        rows = []
-        for start in range(0, len(encoded), batch_size):
-            part = [{**example, "label": 0} for example in encoded[start : start + batch_size]]
-            batch = collate(part, self.tokenizer.pad_token_id)
-            rows.append(self.model({key: value.to(device) for key, value in batch.items()}))
-        logits_NC = torch.cat(rows)
+        length, device = self.description.max_length, self.model.classifier.weight.device
+        segments = tells_apart(self.model.backbone)
+        encoded, _ = encode(self.tokenizer, texts, pairs, length, segments=segments)
+        collate = DataCollatorWithPadding(self.tokenizer)
+        parts = [encoded[i : i + batch_size] for i in range(0, len(encoded), batch_size)]
+        logits_NC = torch.cat([self.model(collate(part).to(device)) for part in parts])
         if self.description.classes:
             return logits_NC
         mean, deviation = self.model.get_buffer("center")
@@ -146,13 +143,7 @@ class TrainedClassifier:
 
 
 def save_classifier(trained: TrainedClassifier, directory: Path) -> None:
-    """Weights (safetensors), the backbone's config, the tokenizer, `classifier.json`, checksums.
-
-    The directory is made beside and renamed.
-
-    Raises:
-        HeadlessError: it exists.
-    """
+    """Weights (safetensors), the backbone's config, the tokenizer, `classifier.json`, checksums."""
     with new_directory(directory, option="directory") as beside:
         trained.model.backbone.config.save_pretrained(beside)
         trained.tokenizer.save_pretrained(beside)
@@ -164,11 +155,7 @@ def save_classifier(trained: TrainedClassifier, directory: Path) -> None:
 
 
 def load_classifier(directory: str | Path, *, device: str = "cpu") -> TrainedClassifier:
-    """A classifier that `headless finetune` saved: its output directory, or `model` in it.
-
-    Raises:
-        HeadlessError: none is there, or its files do not fit together.
-    """
+    """A classifier that `headless finetune` saved: its output directory, or `model` in it."""
     place = Path(directory)
     place = place / "model" if (place / "model" / DESCRIPTION).is_file() else place
     if not (place / DESCRIPTION).is_file():

@@ -4,10 +4,7 @@ Shapes: N examples, C classes (1: regression).
 """
 
 import copy
-import math
-import warnings
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,29 +12,31 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer, seed_everything
 from torch import Tensor
+from torch.utils.data import DataLoader, default_collate
+from transformers import DataCollatorWithPadding
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from headless.callbacks.progress_bar import StepProgressBar
 from headless.downstream.classification.data import Examples, LabelledText
-from headless.downstream.classification.encoding import TextEncoder, collate, text_length
+from headless.downstream.classification.encoding import encode, text_length, with_template
 from headless.downstream.classification.model import (
     Description,
+    Pooling,
     TextClassifier,
     TrainedClassifier,
-    wants_segments,
+    tells_apart,
 )
 from headless.downstream.classification.module import (
-    ClassificationDataModule,
     ClassificationModule,
-    Recipe,
-    fitting_rate,
+    Report,
+    optimizer_of,
 )
 from headless.downstream.classification.scores import baseline, choose_metrics, score
 from headless.downstream.classification.tasks import TextTask
 from headless.downstream.language_model import LanguageModel
+from headless.downstream.options import Recipe
 from headless.errors import HeadlessError
-from headless.training.devices import choose_accelerator
-
-Report = Callable[[int, int, dict[str, float]], None]  # epoch (from 1), step, values
+from headless.training.devices import check_precision, choose_accelerator
 
 
 @dataclass(frozen=True)
@@ -63,48 +62,42 @@ class Finetuning:
     """A model, a task's text and a recipe, ready to be trained with any seed.
 
     Args:
-        encoder: the pre-trained model; it stays as it is.
+        encoder: the pre-trained model, without its head; it stays as it is.
         task: what is scored.
         text: its examples.
         recipe: how it is trained.
-        max_length: the most tokens of an example; the model's positions where it is None.
 
     Attributes:
         recipe: with its learning rate.
         metrics: names; the first chooses the epoch.
         truncated: share of examples that were cut, by split.
-
-    Raises:
-        HeadlessError: a metric, a length, a precision or an accelerator that does not fit.
     """
 
     def __init__(
-        self,
-        encoder: LanguageModel,
-        task: TextTask,
-        text: LabelledText,
-        recipe: Recipe,
-        max_length: int | None = None,
+        self, encoder: LanguageModel, task: TextTask, text: LabelledText, recipe: Recipe
     ) -> None:
-        if recipe.lr is None:
-            recipe = replace(recipe, lr=fitting_rate(encoder.model, recipe.mode))
-        self.encoder, self.task, self.text, self.recipe = encoder, task, text, recipe
-        num_classes = len(text.classes)
+        check_precision(recipe.precision)
+        self.encoder, self.task, self.text = encoder, task, text
+        self.recipe = replace(recipe, lr=optimizer_of(recipe, encoder.model).lr)
         self.metrics = choose_metrics(
-            task.metrics, num_classes=num_classes, regression=task.regression
+            task.metrics, num_classes=len(text.classes), regression=task.regression
         )
-        self.max_length = text_length(encoder.model, encoder.tokenizer, max_length)
-        encode = TextEncoder(encoder.tokenizer, self.max_length, wants_segments(encoder.model))
+        self.max_length = text_length(encoder.model, encoder.tokenizer, recipe.max_length)
+        usual: Pooling = "last" if encoder.task == "causal" else "mean"
+        self.pooling: Pooling = usual if recipe.pooling == "auto" else recipe.pooling
+        self.tokenizer = with_template(encoder.tokenizer)
         self.center = _center(text.splits["train"]) if task.regression else (0.0, 1.0)
         self.labels = {name: self._labels(part) for name, part in text.splits.items()}
         self.examples: dict[str, list[Any]] = {}
         self.truncated: dict[str, float] = {}
+        segments = tells_apart(encoder.model)
         for name, part in text.splits.items():
-            encoded, cut = encode(part.texts, part.pairs)
+            encoded, cut = encode(
+                self.tokenizer, part.texts, part.pairs, self.max_length, segments=segments
+            )
             labels = self.labels[name].tolist()
-            self.examples[name] = [
-                {**e, "label": label} for e, label in zip(encoded, labels, strict=True)
-            ]
+            pairs = zip(encoded, labels, strict=True)
+            self.examples[name] = [{**example, "labels": label} for example, label in pairs]
             self.truncated[name] = cut / len(part)
         self._is_pooled = False
         self._trainer(Path(), False)  # refuses what it cannot run with before anything is written
@@ -116,21 +109,29 @@ class Finetuning:
         number = {name: i for i, name in enumerate(self.text.classes)}
         return torch.tensor([number[label] for label in examples.labels])
 
-    def _description(self) -> Description:
-        pooling = self.recipe.pooling_for(self.encoder.task)
-        return Description(self.text.classes, pooling, self.max_length, self.task.name)
-
     def model(self) -> TextClassifier:
         """A fresh classifier, by torch's random numbers, on a copy of the backbone."""
         probe = self.recipe.mode == "probe"
         return TextClassifier(
             self.encoder.model if probe else copy.deepcopy(self.encoder.model),
             len(self.text.classes) or 1,
-            self.recipe.pooling_for(self.encoder.task),
+            self.pooling,
             dropout=self.recipe.dropout,
             frozen=probe,
             center=self.center,
         )
+
+    def loader(self, name: str, seed: int | None = None) -> Any:
+        """Batches of a split: in its order, or of like lengths in another order in each epoch."""
+        examples, size = self.examples[name], self.recipe.batch_size
+        sampler = None
+        if seed is not None:
+            lengths = [len(example.get("input_ids", [0])) for example in examples]
+            generator = torch.Generator().manual_seed(seed)
+            sampler = LengthGroupedSampler(size, lengths=lengths, generator=generator)
+        pad = DataCollatorWithPadding(self.tokenizer)
+        collate: Any = default_collate if "pooled" in examples[0] else pad
+        return DataLoader(examples, size, sampler=sampler, collate_fn=collate)  # type: ignore[arg-type]
 
     def run(self, seed: int, directory: Path, report: Report, *, bar: bool = False) -> SeedResult:
         """Train with one seed, choose the epoch on validation, then score the test split once.
@@ -138,43 +139,33 @@ class Finetuning:
         Args:
             seed: see `SeedResult`.
             directory: Lightning's root; nothing is written there.
-            report: called after every epoch.
-            bar: a progress bar on the terminal.
-
-        Raises:
-            HeadlessError: the loss is no number any more; no such accelerator.
+            report: called after each epoch.
+            bar: show Lightning's progress bar.
         """
         seed_everything(seed, workers=True, verbose=False)
+        model, trainer = self.model(), self._trainer(directory, bar)
+        if model.frozen:
+            self._pool(model, trainer)
         module = ClassificationModule(
-            self.model().train(), self.recipe, self.metrics, self.labels["train"], report
+            model, self.recipe, self.metrics, self.labels["train"], report
         )
-        trainer = self._trainer(directory, bar)
-        if self.recipe.mode == "probe":
-            self._pool(module.model, trainer)
-        data = ClassificationDataModule(
-            self.examples, self.recipe.batch_size, self.encoder.tokenizer.pad_token_id, seed
-        )
-        trainer.fit(module, datamodule=data)
-        if trainer.interrupted:
-            raise KeyboardInterrupt
-        epoch, validation = module.restore_best()
-        if not math.isfinite(validation["loss"]):
-            raise HeadlessError("the loss is no number any more: lower --lr")
-        scores = {"validation": {name: validation[name] for name in self.metrics}}
-        outputs_NC = torch.empty(0)
-        for name in ("validation", "also", "test"):
-            if name in self.examples and (name != "validation" or self.text.reported == name):
-                with warnings.catch_warnings():
-                    # Our batches hold every example once, in an order that `scored` undoes.
-                    warnings.filterwarnings("ignore", ".*custom batch sampler.*")
-                    predicted: Any = trainer.predict(module, data.loader(name))
-                split_NC = data.scored(name, predicted)
-                scores[name] = score(split_NC, self.labels[name], self.metrics, self.center)
-                if name == self.text.reported:
-                    outputs_NC = split_NC
+        trainer.fit(module, self.loader("train", seed), self.loader("validation"))
+        assert module.best is not None
+        epoch, best, state = module.best
+        module.model.load_state_dict(state)
+        outputs = {
+            name: torch.cat(trainer.predict(module, self.loader(name))).float().cpu()  # type: ignore[arg-type]
+            for name in {self.text.reported, "test", "also"} & self.examples.keys()
+        }
+        scores = {"validation": {name: best[name] for name in self.metrics}}
+        for name in ("test", "also"):
+            if name in outputs:
+                scores[name] = score(outputs[name], self.labels[name], self.metrics, self.center)
+        outputs_NC = outputs[self.text.reported]
         if self.task.regression:
             outputs_NC = outputs_NC * self.center[1] + self.center[0]
-        trained = TrainedClassifier(module.model.cpu(), self.encoder.tokenizer, self._description())
+        description = Description(self.text.classes, self.pooling, self.max_length, self.task.name)
+        trained = TrainedClassifier(module.model.cpu(), self.tokenizer, description)
         return SeedResult(seed, epoch, scores, outputs_NC, trained)
 
     def _trainer(self, directory: Path, bar: bool) -> Trainer:
@@ -203,27 +194,21 @@ class Finetuning:
             return
         device = trainer.strategy.root_device
         model.to(device).eval()
-        pad, size = self.encoder.tokenizer.pad_token_id, self.recipe.batch_size
-        for name, examples in self.examples.items():
-            batches = ClassificationDataModule(self.examples, size, pad, 0).loader(name)
+        for name in self.examples:
             pooled: list[Any] = []
-            for indices in batches.batch_sampler:
-                batch = collate([examples[i] for i in indices], pad)
+            for batch in self.loader(name):
                 with trainer.precision_plugin.forward_context():
                     rows_BD = model.pooled({k: v.to(device) for k, v in batch.items()})
-                pooled += zip(indices, rows_BD.float().cpu(), strict=True)
-            self.examples[name] = [
-                {"pooled": row, "label": examples[i]["label"]}
-                for i, row in sorted(pooled, key=lambda item: item[0])
-            ]
+                pairs = zip(rows_BD.float().cpu(), batch["labels"], strict=True)
+                pooled += [{"pooled": row, "labels": label} for row, label in pairs]
+            self.examples[name] = pooled
         model.train()
         self._is_pooled = True
 
     def facts(self) -> dict[str, Any]:
         """What results.json says of the data: counts, truncation and the baseline."""
-        splits = self.text.splits
         counts: dict[str, Any] = {}
-        for name, part in splits.items():
+        for name, part in self.text.splits.items():
             counts[name] = {"examples": len(part), "sha256": part.sha256}
             if self.text.classes:
                 seen = Counter(part.labels)
@@ -231,9 +216,9 @@ class Finetuning:
         for name, hidden in self.text.unlabelled.items():
             counts.setdefault(name, {"examples": 0})["unlabelled"] = hidden
         reported = self.text.reported
-        found = baseline(self.labels["train"], self.labels[reported], len(self.text.classes))
-        if "rmse" in found:
-            found["rmse"] *= self.center[1]
+        chance = baseline(self.labels["train"], self.labels[reported], len(self.text.classes))
+        if "rmse" in chance:
+            chance["rmse"] *= self.center[1]
         return {
             "splits": counts,
             "classes": list(self.text.classes),
@@ -242,19 +227,15 @@ class Finetuning:
             "notes": list(self.text.notes),
             "max_length": self.max_length,
             "truncated": self.truncated,
-            "pooling": self.recipe.pooling_for(self.encoder.task),
+            "pooling": self.pooling,
             "lr": self.recipe.lr,
             "epochs": self.recipe.epochs,
-            "baseline": found,
+            "baseline": chance,
         }
 
 
 def _center(examples: Examples) -> tuple[float, float]:
-    """Mean and standard deviation of the labels.
-
-    Raises:
-        HeadlessError: they are all the same.
-    """
+    """Mean and standard deviation of the labels."""
     labels_N = torch.tensor(examples.labels, dtype=torch.float64)
     deviation = float(labels_N.std(correction=0))
     if not deviation > 0:

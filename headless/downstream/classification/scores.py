@@ -1,12 +1,19 @@
 """Losses and metrics of classifiers. Shapes: N examples, B batch, C classes."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
 import torchmetrics.functional as tm
 from torch import Tensor
 from torch.nn import functional as F
+from torchmetrics.functional.classification import (
+    binary_f1_score,
+    multiclass_accuracy,
+    multiclass_f1_score,
+    multiclass_matthews_corrcoef,
+)
 
 from headless.downstream.classification.tasks import suggestion
 from headless.errors import HeadlessError
@@ -48,21 +55,17 @@ def class_weights(labels_N: Tensor, num_classes: int) -> Tensor:
     return torch.where(present, weight_C, 0.0)
 
 
-def choose_metrics(asked: Sequence[str], *, num_classes: int, regression: bool) -> tuple[str, ...]:
-    """What to score: what was asked for first, then everything else that suits the labels.
-
-    Raises:
-        HeadlessError: one that is unknown, or does not suit.
-    """
+def choose_metrics(wanted: Sequence[str], *, num_classes: int, regression: bool) -> tuple[str, ...]:
+    """What to score: what is wanted first, then everything else that suits the labels."""
     suitable = list(NUMBER_METRICS if regression else CLASS_METRICS)
     if num_classes != 2 and not regression:
         suitable.remove("f1")
-    for name in asked:
+    for name in wanted:
         if name not in suitable:
             raise HeadlessError(
                 f"the metric {name!r} is none of this task's; " + suggestion(name, suitable, "they")
             )
-    return tuple(dict.fromkeys([*asked, *suitable]))
+    return tuple(dict.fromkeys([*wanted, *suitable]))
 
 
 def score(
@@ -70,7 +73,8 @@ def score(
 ) -> dict[str, float]:
     """Each metric over a whole split; NaN where it is not defined (a constant's correlation).
 
-    `f1` is that of the second class, as GLUE's; `macro_f1` the mean over classes that occur.
+    `f1` is that of the second class, as GLUE's; `macro_f1` the mean over classes that occur. Of
+    classes, a constant has a correlation of 0, as scikit-learn has it.
 
     Args:
         outputs_NC: logits, or numbers [N, 1].
@@ -78,36 +82,26 @@ def score(
         metrics: names.
         center: mean and deviation of the labels: a deviation of `rmse` is given in their units.
     """
-    classes = outputs_NC.shape[1]
-    found: dict[str, Tensor] = {}
     if NUMBER_METRICS[0] in metrics:
         numbers_N, labels_N = outputs_NC[:, 0].double(), labels_N.double()
-        constant = bool(numbers_N.std() == 0) or bool(labels_N.std() == 0) or len(labels_N) < 2
-        nan = torch.tensor(torch.nan)
-        found["spearman"] = nan if constant else tm.spearman_corrcoef(numbers_N, labels_N)
-        found["pearson"] = nan if constant else tm.pearson_corrcoef(numbers_N, labels_N)
-        found["rmse"] = tm.mean_squared_error(numbers_N, labels_N, squared=False) * center[1]
-        return {name: float(found[name]) for name in metrics}
-    guess_N = outputs_NC.argmax(1)
-    if "accuracy" in metrics:
-        found["accuracy"] = tm.classification.multiclass_accuracy(
-            guess_N, labels_N, classes, average="micro"
-        )
-    if "f1" in metrics:
-        found["f1"] = tm.classification.binary_f1_score(guess_N, labels_N)
-    if "macro_f1" in metrics:
-        found["macro_f1"] = tm.classification.multiclass_f1_score(
-            guess_N, labels_N, classes, average="macro"
-        )
-    if "matthews" in metrics:
-        # Zero where either is constant, as scikit-learn has it; torchmetrics gives up to one there.
-        constant = len(guess_N.unique()) == 1 or len(labels_N.unique()) == 1
-        found["matthews"] = (
-            torch.tensor(0.0)
-            if constant
-            else tm.classification.multiclass_matthews_corrcoef(guess_N, labels_N, classes)
-        )
-    return {name: float(found[name]) for name in metrics}
+        constant = len(labels_N) < 2 or any(bool(x.std() == 0) for x in (numbers_N, labels_N))
+        values = {
+            "spearman": math.nan if constant else tm.spearman_corrcoef(numbers_N, labels_N),
+            "pearson": math.nan if constant else tm.pearson_corrcoef(numbers_N, labels_N),
+            "rmse": tm.mean_squared_error(numbers_N, labels_N, squared=False) * center[1],
+        }
+        return {name: float(values[name]) for name in metrics}
+    guess_N, classes = outputs_NC.argmax(1), outputs_NC.shape[1]
+    constant = any(len(x.unique()) == 1 for x in (guess_N, labels_N))
+    of_classes: dict[str, Callable[[], Any]] = {
+        "accuracy": lambda: multiclass_accuracy(guess_N, labels_N, classes, average="micro"),
+        "f1": lambda: binary_f1_score(guess_N, labels_N),
+        "macro_f1": lambda: multiclass_f1_score(guess_N, labels_N, classes, average="macro"),
+        "matthews": lambda: (
+            0.0 if constant else multiclass_matthews_corrcoef(guess_N, labels_N, classes)
+        ),
+    }
+    return {name: float(of_classes[name]()) for name in metrics}
 
 
 def baseline(labels_train: Tensor, labels_N: Tensor, num_classes: int) -> dict[str, float]:

@@ -1,26 +1,13 @@
-"""Which task: the columns, classes, metrics and splits of GLUE, SuperGLUE and XNLI.
-
-Sources: Wang et al. 2018 (GLUE) and 2019 (SuperGLUE), Conneau et al. 2018 (XNLI); columns and class
-names as in the `datasets` that are named here.
-"""
+"""Which task: the columns, classes, metrics and splits of GLUE, SuperGLUE, XNLI or one's own."""
 
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
 
+from headless.downstream.options import Source
 from headless.errors import HeadlessError
-
-GLUE, SUPERGLUE, XNLI = "nyu-mll/glue", "aps/super_glue", "facebook/xnli"
-ENTAILMENT = ("entailment", "not_entailment")
-INFERENCE = ("entailment", "neutral", "contradiction")
-LEFT_OUT = {
-    "copa": "multiple choice",
-    "multirc": "several answers a question",
-    "record": "extraction",
-    "wsc": "spans",
-    "axb": "no training text",
-    "axg": "no training text",
-    "ax": "no training text",
-}
+from headless.structured import read_yaml
 
 
 @dataclass(frozen=True)
@@ -57,82 +44,23 @@ class TextTask:
     test: str | None = "test"
 
 
-def _glue(name: str, text: str, pair: str | None, classes: tuple[str, ...], *metrics: str,
-          validation: str = "validation", also: str | None = None) -> TextTask:  # fmt: skip
-    return TextTask(
-        name,
-        text,
-        pair,
-        "label",
-        classes,
-        metrics or ("accuracy",),
-        regression=not classes,
-        dataset=GLUE,
-        config=name,
-        validation=validation,
-        also=also,
-        test=None,  # its labels are kept secret
-    )
-
-
-def _superglue(name: str, text: str, pair: str, classes: tuple[str, ...], *metrics: str,
-               config: str | None = None) -> TextTask:  # fmt: skip
-    found = _glue(name, text, pair, classes, *metrics)
-    return replace(found, dataset=SUPERGLUE, config=config or name)
-
-
-SAME = ("not_equivalent", "equivalent"), ("not_duplicate", "duplicate")
+TABLE: dict[str, Any] = read_yaml(Path(__file__).with_name("tasks.yaml"))
+LEFT_OUT: dict[str, str] = TABLE.pop("left_out")
 TASKS = {
-    task.name: task
-    for task in (
-        _glue("cola", "sentence", None, ("unacceptable", "acceptable"), "matthews", "accuracy"),
-        _glue("sst2", "sentence", None, ("negative", "positive")),
-        _glue("mrpc", "sentence1", "sentence2", SAME[0], "accuracy", "f1"),
-        _glue("qqp", "question1", "question2", SAME[1], "accuracy", "f1"),
-        _glue("stsb", "sentence1", "sentence2", (), "spearman", "pearson"),
-        _glue(
-            "mnli",
-            "premise",
-            "hypothesis",
-            INFERENCE,
-            validation="validation_matched",
-            also="validation_mismatched",
-        ),
-        _glue("qnli", "question", "sentence", ENTAILMENT),
-        _glue("rte", "sentence1", "sentence2", ENTAILMENT),
-        _glue("wnli", "sentence1", "sentence2", ("not_entailment", "entailment")),
-        _superglue("boolq", "question", "passage", ("False", "True")),
-        _superglue(
-            "cb",
-            "premise",
-            "hypothesis",
-            ("entailment", "contradiction", "neutral"),
-            "accuracy",
-            "macro_f1",
-        ),
-        _superglue("superglue-rte", "premise", "hypothesis", ENTAILMENT, config="rte"),
-        # Which word is meant is said before the first sentence.
-        _superglue("wic", "word+sentence1", "sentence2", ("False", "True")),
-        TextTask(
-            "xnli",
-            "premise",
-            "hypothesis",
-            classes=INFERENCE,
-            metrics=("accuracy",),
-            dataset=XNLI,
-            config="en",
-            validation="validation",
-        ),
+    name: TextTask(
+        name,
+        **{"config": name, "metrics": ("accuracy",)}
+        | benchmark["common"]
+        | {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()},
     )
+    for benchmark in TABLE.values()
+    for name, fields in benchmark.items()
+    if name != "common"
 }
 
 
 def find_task(name: str) -> TextTask | None:
-    """A task of the table by its name, "name:config" for another config; None: not in the table.
-
-    Raises:
-        HeadlessError: a benchmark's task that no classifier of sentences or pairs can do.
-    """
+    """A task of the table by its name, "name:config" for another config; None: not in the table."""
     base, _, config = name.partition(":")
     if base in LEFT_OUT:
         raise HeadlessError(
@@ -142,6 +70,19 @@ def find_task(name: str) -> TextTask | None:
     if base not in TASKS:
         return None
     return replace(TASKS[base], config=config) if config else TASKS[base]
+
+
+def task_of(name: str, source: Source) -> tuple[TextTask, str]:
+    """The named task, or one of the columns that are given, and where its data is."""
+    task = find_task(name) or TextTask(Path(name).stem, regression=source.regression)
+    given = {
+        "text_column": source.text_column,
+        "pair_column": source.text_pair_column,
+        "label_column": source.label_column,
+        "metrics": tuple(source.metrics or ()),
+    }
+    place = name if task.dataset is None else ":".join(filter(None, (task.dataset, task.config)))
+    return replace(task, **{k: v for k, v in given.items() if v}), source.data or place  # type: ignore[arg-type]
 
 
 def suggestion(name: str, known: list[str], kind: str) -> str:

@@ -11,18 +11,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from transformers import AutoConfig, AutoModel, BertTokenizer
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import AutoConfig, AutoModel, BertTokenizer, PreTrainedTokenizerFast
 
-from headless.cli.finetune_results import above_the_baseline
 from headless.data.stream import open_dataset
 from headless.data.tokenizer import load_tokenizer
 from headless.downstream.classification.data import Examples, LabelledText
-from headless.downstream.classification.encoding import (
-    LengthBatches,
-    TextEncoder,
-    collate,
-    text_length,
-)
+from headless.downstream.classification.encoding import encode, text_length, with_template
 from headless.downstream.classification.model import (
     Description,
     TextClassifier,
@@ -33,7 +30,7 @@ from headless.downstream.classification.model import (
 )
 from headless.downstream.classification.module import (
     ClassificationModule,
-    Recipe,
+    _rank,
     fitting_rate,
 )
 from headless.downstream.classification.run import Finetuning
@@ -45,7 +42,9 @@ from headless.downstream.classification.scores import (
     score,
 )
 from headless.downstream.classification.tasks import TextTask
+from headless.downstream.finetune import above_the_baseline
 from headless.downstream.language_model import NO_HEAD, LanguageModel
+from headless.downstream.options import Recipe
 from headless.errors import HeadlessError
 
 WORDS = ["the king loves", "a crown", "the sea fears", "no man", "sweet love sees"]
@@ -113,32 +112,27 @@ def test_ours_begin_with_the_end_of_a_document_and_bert_uses_its_template(
     def plain(text: str) -> list[int]:
         return ours(text, add_special_tokens=False).input_ids
 
-    (found, *_), cut = TextEncoder(ours, 32)(["my lord"], None)
+    (found, *_), cut = encode(with_template(ours), ["my lord"], None, 32)
     assert found["input_ids"] == [end, *plain("my lord")]
-    (found, *_), _ = TextEncoder(ours, 32)(["my lord"], ["the sea"])
+    assert ours("my lord").input_ids == plain("my lord")  # the model's own is as it was
+    (found, *_), _ = encode(with_template(ours), ["my lord"], ["the sea"], 32)
     assert found["input_ids"] == [end, *plain("my lord"), end, *plain("the sea")]
     assert cut == 0
     bert = tokenizer_of("bert", dataset, tmp_path / "v")
-    (found, *_), _ = TextEncoder(bert, 32, segments=True)(["the king"], ["a crown"])
+    (found, *_), _ = encode(with_template(bert), ["the king"], ["a crown"], 32, segments=True)
     assert bert.decode(found["input_ids"]) == "[CLS] the king [SEP] a crown [SEP]"
     assert found["token_type_ids"] == [0, 0, 0, 0, 1, 1, 1]
+
+
+WORD_LEVEL = Tokenizer(WordLevel({"<end>": 0, "x": 1, "y": 2, "?": 3}, unk_token="?"))
+WORD_LEVEL.pre_tokenizer = Whitespace()
+LETTERS = with_template(PreTrainedTokenizerFast(tokenizer_object=WORD_LEVEL, eos_token="<end>"))
 
 
 @given(a=st.integers(1, 60), b=st.integers(0, 60), limit=st.integers(4, 40))
 @settings(max_examples=60, deadline=None)
 def test_what_is_cut_fits_and_fills(a: int, b: int, limit: int) -> None:
-    class Letters:
-        """A token a letter."""
-
-        eos_token_id = 0
-
-        def __call__(self, texts: Any, **_: Any) -> Any:
-            one = isinstance(texts, str)
-            ids = [list(range(1, len(t) + 1)) for t in ([texts] if one else texts)]
-            return type("Ids", (), {"input_ids": ids[0] if one else ids})
-
-    encoder = TextEncoder(Letters(), limit)
-    (found,), cut = encoder(["x" * a], ["y" * b] if b else None)
+    (found,), cut = encode(LETTERS, [" ".join("x" * a)], [" ".join("y" * b)] if b else None, limit)
     whole = a + 1 + (b + 1 if b else 0)
     assert len(found["input_ids"]) == min(whole, limit)
     assert cut == (whole > limit)
@@ -207,25 +201,30 @@ def test_number_metrics_against_scipy() -> None:
     assert np.isnan(score(torch.ones(30, 1), labels_N, NUMBER_METRICS)["pearson"])
 
 
-@given(st.lists(st.integers(1, 50), min_size=1, max_size=80), st.integers(1, 9))
-@settings(deadline=None)
-def test_batches_hold_every_example_once(lengths: list[int], size: int) -> None:
-    for seed in (None, 0):
-        batches = LengthBatches(lengths, size, seed)
-        first = list(batches)
-        assert sorted(i for batch in first for i in batch) == list(range(len(lengths)))
-        assert len(first) == len(batches)
-        assert list(LengthBatches(lengths, size, seed)) == first
-    assert LengthBatches(lengths, size, 1) is not None
+def test_batches_hold_every_example_once_padded_at_the_right(dataset: Path, tmp_path: Path) -> None:
+    made = finetuning("gpt_neox", "full", dataset, tmp_path)
+    scored = [batch["labels"].tolist() for batch in made.loader("train")]
+    assert sum(scored, []) == made.labels["train"].tolist()  # in their order
+    bare = sorted(e["input_ids"] for e in made.examples["train"])
 
+    def rows(loader: Any) -> list[list[int]]:
+        """Without what the mask hides, which is at the right."""
+        return [
+            ids[: sum(mask)]
+            for batch in loader
+            for ids, mask in zip(
+                batch["input_ids"].tolist(), batch["attention_mask"].tolist(), strict=True
+            )
+        ]
 
-def test_collate_pads_at_the_right() -> None:
-    batch = collate(
-        [{"input_ids": [5, 6, 7], "label": 1}, {"input_ids": [8], "label": 0}], pad_token_id=9
-    )
-    assert batch["input_ids"].tolist() == [[5, 6, 7], [8, 9, 9]]
-    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
-    assert batch["labels"].tolist() == [1, 0]
+    orders = []
+    for seed in (0, 0, 1):
+        loader = made.loader("train", seed)
+        first, second = rows(loader), rows(loader)
+        assert first != second
+        assert sorted(first) == sorted(second) == bare
+        orders.append(first)
+    assert orders[0] == orders[1] != orders[2]
 
 
 def test_only_matrices_decay(dataset: Path, tmp_path: Path) -> None:
@@ -358,7 +357,7 @@ def test_it_learns_under_bf16_and_scores_in_float32(dataset: Path, tmp_path: Pat
     assert not torch.equal(result.outputs, result.outputs.bfloat16().float())
     for precision in ("16-mixed", "16-true", "bf16-true"):
         with pytest.raises(HeadlessError, match="take bf16-mixed"):
-            Recipe(precision=precision)
+            finetuning("gpt_neox", "full", dataset, tmp_path, precision=precision)
 
 
 def test_a_probe_on_cached_vectors_is_the_model_itself(dataset: Path, tmp_path: Path) -> None:
@@ -384,8 +383,6 @@ def test_the_epoch_is_chosen_by_the_first_metric(dataset: Path, tmp_path: Path) 
     model = TextClassifier(encoder_of("gpt_neox", dataset, tmp_path).model, 2, "last")
     module = ClassificationModule(model, Recipe(), ("matthews", "accuracy"), torch.tensor([0, 1]))
     assert module.best is None
-    from headless.downstream.classification.module import _rank
-
     nan = {"matthews": float("nan"), "loss": 0.1}
     assert _rank("matthews", {"matthews": -0.5, "loss": 9.0}) > _rank("matthews", nan)
     assert _rank("rmse", {"rmse": 0.1, "loss": 1.0}) > _rank("rmse", {"rmse": 0.2, "loss": 0.5})

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from headless.downstream.classification.data import LabelledText, Source, read_task
+from headless.downstream.classification.data import LabelledText, read_task
 from headless.downstream.classification.tasks import TASKS, TextTask
+from headless.downstream.options import Source
 from headless.errors import HeadlessError
 
 OWN = TextTask("own")

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headless.downstream.classification.data import Examples, Source, read_task, split
+from headless.downstream.classification.data import Examples, read_task, split
 from headless.downstream.classification.tasks import TASKS, TextTask, find_task
+from headless.downstream.options import Source
 from headless.errors import HeadlessError
 
 ROWS = [

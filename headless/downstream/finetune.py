@@ -1,0 +1,193 @@
+"""The verb: a classifier, or a regression, on labelled text."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from headless.downstream.classification.data import read_task
+from headless.downstream.classification.model import save_classifier
+from headless.downstream.classification.run import Finetuning, SeedResult
+from headless.downstream.classification.tasks import task_of
+from headless.downstream.language_model import LanguageModel
+from headless.downstream.loading import load
+from headless.downstream.options import FinetuneOptions, Recipe, Source
+from headless.files import finite, json_lines, new_directory, write_json, write_text
+from headless.isolation import isolated
+from headless.runs.environment import describe_environment
+from headless.runs.metrics import append_point
+from headless.training.assembly import quiet_lightning
+
+RESULTS = "results.json"
+
+Say = Callable[[str], None]
+
+
+@isolated()
+def finetune(
+    model: str | Path,
+    task: str,
+    output: str | Path,
+    *,
+    bar: bool = False,
+    say: Say = lambda line: None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Fine-tune a model to classify, or to score, sentences or pairs.
+
+    Args:
+        model: as of `load`.
+        task: a named task, a file, a saved dataset or a `datasets` name: see `FinetuneOptions`.
+        output: the directory to make; it is there when all is done.
+        bar: show a progress bar; without it `say` gets a line an epoch.
+        say: gets what a user should know, a line at a time.
+        **options: see `FinetuneOptions`, `Source` (the data) and `Recipe` (the training).
+
+    Returns:
+        What results.json holds: scores by split, metric and seed, their means, what was read.
+    """
+
+    def part(kind: Any) -> Any:
+        names = {f.name for f in fields(kind)}
+        return kind(**{name: value for name, value in options.items() if name in names})
+
+    options = {"model": str(model), "task": task, "output": Path(output), **options}
+    asked, source, recipe = part(FinetuneOptions), part(Source), part(Recipe)
+    if unknown := options.keys() - {f.name for o in (asked, source, recipe) for f in fields(o)}:
+        raise TypeError(f"finetune has no option {min(unknown)!r}")
+    quiet_lightning()
+    with new_directory(
+        asked.output,
+        option="--output",
+        overwrite=asked.overwrite,
+        is_ours=lambda path: (path / RESULTS).is_file(),
+        kind="fine-tuning",
+    ) as directory:
+        finetuning = prepare(asked, source, recipe)
+        if recipe.lr is None:
+            say(f"learning rate: {finetuning.recipe.lr:g} (--lr takes another)")
+        settings = vars(asked) | vars(source) | vars(finetuning.recipe)
+        plain = {k: str(v) if isinstance(v, Path) else v for k, v in settings.items()}
+        write_text(directory / "config.yaml", yaml.safe_dump(plain, sort_keys=False))
+        results = [_run_seed(finetuning, seed, directory, bar, say) for seed in asked.seeds]
+        best = max(results, key=lambda result: _quality(finetuning, result))
+        save_classifier(best.trained, directory / "model")
+        summary = _summary(finetuning, recipe.mode, results) | {"model_seed": best.seed}
+        write_json(directory / RESULTS, summary)
+    return summary
+
+
+def prepare(asked: FinetuneOptions, source: Source, recipe: Recipe) -> Finetuning:
+    """The fine-tuning that some options describe: data read, model loaded."""
+    task, place = task_of(asked.task, source)
+    text = read_task(task, replace(source, data=place))
+    encoder: LanguageModel = load(asked.model, head=None, trust_remote_code=asked.trust_remote_code)
+    return Finetuning(encoder, task, text, recipe)
+
+
+def _run_seed(finetuning: Finetuning, seed: int, output: Path, bar: bool, say: Say) -> SeedResult:
+    directory = output / f"seed-{seed}"
+    directory.mkdir()
+
+    def report(epoch: int, step: int, values: dict[str, float]) -> None:
+        append_point(directory / "metrics.jsonl", {"epoch": epoch, "step": step, **values})
+        if not bar:
+            shown = " ".join(f"{name} {value:.4f}" for name, value in values.items())
+            say(f"seed {seed} epoch {epoch}: {shown}")
+
+    result = finetuning.run(seed, directory, report, bar=bar)
+    write_text(directory / "predictions.jsonl", json_lines(_predictions(finetuning, result)))
+    return result
+
+
+def _quality(finetuning: Finetuning, result: SeedResult) -> float:
+    """How good a seed is on validation: the higher the better."""
+    main = finetuning.metrics[0]
+    value = result.scores["validation"][main] * (-1 if main == "rmse" else 1)
+    return -math.inf if math.isnan(value) else value
+
+
+def _predictions(finetuning: Finetuning, result: SeedResult) -> list[dict[str, Any]]:
+    """One object an example of the reported split."""
+    examples, classes = finetuning.text.splits[finetuning.text.reported], finetuning.text.classes
+    lines = []
+    for i, outputs in enumerate(result.outputs):
+        line = {"text": examples.texts[i], "label": examples.labels[i]}
+        if examples.pairs is not None:
+            line["pair"] = examples.pairs[i]
+        if classes:
+            shares = outputs.softmax(0).tolist()
+            line["prediction"] = classes[int(outputs.argmax())]
+            line["probabilities"] = dict(zip(classes, shares, strict=True))
+        else:
+            line["prediction"] = float(outputs[0])
+        lines.append(line)
+    return lines
+
+
+def _summary(finetuning: Finetuning, mode: str, results: list[SeedResult]) -> dict[str, Any]:
+    """What results.json holds."""
+    means: dict[str, Any] = {
+        split: {
+            metric: _estimate(result.scores[split][metric] for result in results)
+            for metric in finetuning.metrics
+        }
+        for split in results[0].scores
+    }
+    facts = finetuning.facts()
+    facts["notes"] += above_the_baseline(facts, means)
+    seeds = [
+        {"seed": r.seed, "best_epoch": r.best_epoch, "scores": finite(r.scores)} for r in results
+    ]
+    return {
+        "model": finetuning.encoder.name,
+        "task": finetuning.task.name,
+        "mode": mode,
+        **facts,
+        "seeds": seeds,
+        "summary": means,
+        "environment": describe_environment(),
+    }
+
+
+def _estimate(values: Iterable[float]) -> dict[str, Any] | None:
+    """The mean over seeds with Student's 95 % interval; None where no value is finite."""
+    from scipy.stats import sem, t
+
+    known = [value for value in values if math.isfinite(value)]
+    if not known:
+        return None
+    half = float(t.ppf(0.975, len(known) - 1) * sem(known)) if len(known) > 1 else None
+    return {"mean": math.fsum(known) / len(known), "interval_95": half, "n": len(known)}
+
+
+def above_the_baseline(facts: dict[str, Any], summary: dict[str, Any]) -> list[str]:
+    """A note where the reported score may be had without reading the texts; else nothing.
+
+    The interval is the seeds' or, where it is wider, that of as many guesses as there are examples
+    that are right as often as the baseline: no narrower where all of a few are right. Where the
+    classes are uneven, a classifier that tells them apart may yet guess the largest one too seldom:
+    Matthews' correlation, which is 0 for one that does not, then speaks for it.
+    """
+    split, (metric, chance) = facts["reported_split"], next(iter(facts["baseline"].items()))
+    scores, n = summary[split], facts["splits"][split]["examples"]
+    value = scores[metric]["mean"]
+    spread = scores[metric]["interval_95"] or 0.0
+    if metric == "rmse":
+        learnt = value + spread < chance
+        what = "the mean of the training labels"
+    else:
+        deviation = 1.96 / math.sqrt(n)
+        spread = max(spread, deviation * math.sqrt(chance * (1 - chance)))
+        learnt = value - spread > chance or scores["matthews"]["mean"] > deviation
+        what = "the most frequent class of the training text"
+    if learnt:
+        return []
+    return [
+        f"{split} {metric} {value:.4f} ± {spread:.4f} is not better than the baseline's "
+        f"{chance:.4f} ({what}): the model may have learnt nothing; try another rate than --lr "
+        f"{facts['lr']:g}, or more than --epochs {facts['epochs']}"
+    ]
