@@ -38,6 +38,7 @@ from headless.analysis.presets import (
     cheap_outliers,
     cheap_weights,
 )
+from headless.analysis.registry import OWN
 from headless.analysis.registry import Analysis as Converted
 from headless.analysis.repeated import repeated_token
 from headless.analysis.separation import attention_and_mlp
@@ -290,12 +291,14 @@ def select(names: Sequence[str] | None = None, preset: Preset = "full") -> list[
     Raises:
         HeadlessError: an unknown name, or an analysis that the preset does not have.
     """
-    cheap = {one.option for one in CONVERTED if one.cheap}
-    there = [a for a in ANALYSES if preset == "full" or a.cheap or a.name in cheap]
+    cheap = {one.option for one in (*CONVERTED, *OWN.values()) if one.cheap}
+    own = [Analysis(one.option, one.title, needs_text="text" in one.needs) for one in OWN.values()]
+    known = tuple(a.name for a in (*ANALYSES, *own))
+    there = [a for a in (*ANALYSES, *own) if preset == "full" or a.cheap or a.name in cheap]
     if names is None:
         return there
-    if unknown := [name for name in names if name not in NAMES]:
-        raise HeadlessError(f"there is no analysis {unknown[0]!r}; there are {', '.join(NAMES)}")
+    if unknown := [name for name in names if name not in known]:
+        raise HeadlessError(f"there is no analysis {unknown[0]!r}; there are {', '.join(known)}")
     if dear := [name for name in names if name not in [a.name for a in there]]:
         raise HeadlessError(f"{dear[0]} takes a while: it is in --preset full alone")
     return [analysis for analysis in there if analysis.name in names]
@@ -330,7 +333,8 @@ def findings_of(analysis: Analysis, session: Session) -> list[Any]:
         HeadlessError: it does not fit the model.
     """
     full = session.preset == "full"
-    own = [one for one in CONVERTED if one.option == analysis.name and (full or one.cheap)]
+    converted = (*CONVERTED, *OWN.values())
+    own = [one for one in converted if one.option == analysis.name and (full or one.cheap)]
     if session.claims_only:
         own = [one for one in own if one.claims]
     made = [one(session, nulls=full) for one in own]

@@ -15,6 +15,8 @@ Need = Literal["text", "loss", "causal", "head", "counts", "initial"]
 class Measuring(Protocol):
     """An analysis: series, payloads and an answer; None where the model has nothing of the kind."""
 
+    __module__: str
+
     def __call__(self, lab: Session, *, nulls: bool) -> Finding | None: ...
 
 
@@ -64,6 +66,9 @@ class Analysis:
         return replace(finding, claims=tuple(claim.answer(finding) for claim in claims))
 
 
+OWN: dict[str, Analysis] = {}  # of modules outside this package: what a user adds, by name
+
+
 def analysis(
     option: str,
     *,
@@ -75,10 +80,13 @@ def analysis(
     figures: Sequence[Figure] = (),
     claims: Sequence[Claim] = (),
 ) -> Callable[[Measuring], Analysis]:
-    """Make an `Analysis` of a function; the arguments are those of `Analysis`."""
+    """Make an `Analysis` of a function; the arguments are those of `Analysis`.
+
+    One of a user's own module or notebook is known to `headless analyze` from then on.
+    """
 
     def made(measure: Measuring) -> Analysis:
-        return Analysis(
+        one = Analysis(
             measure,
             option,
             name or option,
@@ -89,6 +97,9 @@ def analysis(
             tuple(figures),
             tuple(claims),
         )
+        if measure.__module__.split(".")[0] != "headless":
+            OWN[one.name] = one
+        return one
 
     return made
 

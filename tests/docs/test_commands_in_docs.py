@@ -6,17 +6,18 @@
 ```bash other  as far as the files, make's targets and the options of `headless` that it names exist
 """
 
-import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from headless.analysis.registry import OWN
 from headless.cli.main import COMMANDS, main
 
 ROOT = Path(__file__).parents[2]
@@ -102,9 +103,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, text_files: Path, dataset: P
 def run(line: str) -> None:
     """One command in this process, or by the shell where it is none of `headless`."""
     words = shlex.split(line, comments=True)
-    if words[0] == "cd":
-        os.chdir(words[1])
-    elif words[0] == "headless":
+    if words[0] == "headless":
         assert main([*words[1:], *SHRUNK.get(words[1], [])]) in (0, None), line
     else:
         subprocess.run(line, shell=True, check=True)
@@ -125,16 +124,19 @@ PAGES_RUN = sorted({block.page for block in of_kind("")})
 @pytest.mark.parametrize("page", PAGES_RUN, ids=lambda page: page.stem)
 def test_run(page: Path, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The blocks of a page one after the other, as a reader would."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
     shutil.copytree(place, tmp_path / "place")
     monkeypatch.chdir(tmp_path / "place")
     for block in of_kind(""):
         if block.page == page:
-            monkeypatch.chdir(tmp_path / "place")
             if block.language == "python":
                 exec(compile(block.text, str(page), "exec"), {})
             else:
                 for line in block.commands():
                     run(line)
+    OWN.clear()
+    for example in (place / "examples").glob("*.py"):
+        sys.modules.pop(example.stem, None)
 
 
 @pytest.mark.parametrize("block", of_kind("help"), ids=lambda block: block.page.stem)
