@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from headless.analysis.capture import Point
+from headless.analysis.states.capture import Point
 from headless.analysis.registry import OWN
 from headless.cli.main import main
 
