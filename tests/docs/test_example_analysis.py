@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from headless.analysis.states.capture import Point
 from headless.analysis.registry import OWN
+from headless.analysis.states.capture import Point
 from headless.cli.main import main
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
