@@ -9,6 +9,7 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,43 +29,7 @@ SERIES = ("#0068a8", "#cf5400", "#00855f", "#b05590", "#a87400", "#3d9bd1", "#5e
 _VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", SURFACE: "surface"} | {
     colour: f"series-{index}" for index, colour in enumerate(SERIES)
 }
-_STYLE: dict[str, Any] = {
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-    "savefig.facecolor": "none",
-    "legend.facecolor": SURFACE,
-    "text.color": INK,
-    "axes.labelcolor": MUTED,
-    "axes.titlecolor": INK,
-    "axes.edgecolor": MUTED,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "grid.color": GRID,
-    "font.size": 9.0,
-    "axes.titlesize": 9.5,
-    "axes.labelsize": 9.0,
-    "xtick.labelsize": 8.5,
-    "ytick.labelsize": 8.5,
-    "axes.titlelocation": "left",
-    "axes.titlepad": 7.0,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.7,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.linewidth": 0.6,
-    "xtick.major.width": 0.7,
-    "ytick.major.width": 0.7,
-    "xtick.minor.visible": False,
-    "legend.frameon": False,
-    "lines.linewidth": 1.6,
-    "lines.solid_capstyle": "round",
-    "text.parse_math": False,  # a dollar in a name is a dollar
-    "axes.formatter.use_mathtext": False,
-    "svg.fonttype": "none",  # text as text
-    "svg.hashsalt": "headless",  # the same figure is the same bytes
-    "path.simplify": True,
-}
+_STYLE = Path(__file__).with_name("page.mplstyle")
 
 
 def series_color(index: int) -> str:
@@ -78,9 +43,7 @@ def drawing_style() -> Iterator[None]:
     import matplotlib
 
     with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        for name, value in _STYLE.items():
-            matplotlib.rcParams[name] = value  # type: ignore[index]
+        matplotlib.rc_file(_STYLE)
         yield
 
 
@@ -117,43 +80,28 @@ def step_axis(panel: Any, steps: Sequence[int]) -> np.ndarray:
 
     Call it before the panel is drawn into: its ticks are fixed here.
     """
-    from matplotlib.ticker import FixedLocator, NullFormatter
-
     at = np.asarray(steps, dtype=float)
     positive = np.unique(at[at > 0])
     if not len(positive):
         return at
+    first, last = float(positive[0]), float(positive[-1])
     # As far left of the first as the steps lie apart, but no less than a factor of two.
-    apart = (positive[-1] / positive[0]) ** (1 / max(len(positive) - 1, 1))
-    zero = positive[0] / max(2.0, apart)
+    zero = first / max(2.0, (last / first) ** (1 / max(len(positive) - 1, 1)))
     places = np.where(at > 0, at, zero)
-    ticks = {float(positive[0]), float(positive[-1])}
-    decades = 10.0 ** np.arange(np.ceil(np.log10(positive[0])), np.log10(positive[-1]) + 1e-9)
-    for tick in decades:  # none on top of another's label
-        if all(
-            abs(np.log(tick / other)) > 0.18 * np.log(places.max() / places.min() + 1e-9)
-            for other in ticks
-        ):
+    ticks = {first, last}
+    apart = 0.18 * np.log(places.max() / places.min() + 1e-9)  # else a label is on another
+    for tick in 10.0 ** np.arange(np.ceil(np.log10(first)), np.log10(last) + 1e-9):
+        if all(abs(np.log(tick / other)) > apart for other in ticks):
             ticks.add(float(tick))
-    if (at <= 0).any():
-        ticks.add(zero)
-    panel.set_xscale("log")
-    ordered = sorted(ticks)
-    panel.xaxis.set_major_locator(FixedLocator(ordered))
-    panel.xaxis.set_minor_formatter(NullFormatter())
-    labels = ["0" if tick == zero and (at <= 0).any() else compact(tick) for tick in ordered]
-    panel.xaxis.set_ticklabels(labels)
-    margin = 1.08
-    panel.set_xlim(places.min() / margin, places.max() * margin)
+    labels = {tick: compact(tick) for tick in ticks} | ({zero: "0"} if (at <= 0).any() else {})
+    panel.set(xscale="log", xlim=(places.min() / 1.08, places.max() * 1.08))
+    panel.set_xticks(sorted(labels), [labels[tick] for tick in sorted(labels)])
+    panel.minorticks_off()
     return places
 
 
 def render_svg(figure: Any) -> str:
-    """A matplotlib figure as an `<svg>` element to put into a page.
-
-    Colours are CSS variables with the light page's value to fall back on; there is no date, no
-    metadata and no address in it.
-    """
+    """A matplotlib figure as an `<svg>` element to put into a page: see `clean_svg`."""
     return clean_svg(svg_file(figure))
 
 
@@ -188,7 +136,10 @@ def _rasterize(figure: Any) -> None:
 
 
 def clean_svg(text: str) -> str:
-    """The `<svg>` element of an SVG file, without prologue, metadata, namespaces and fixed size."""
+    """The `<svg>` element of an SVG file, without prologue, metadata, namespaces and fixed size.
+
+    Colours are CSS variables with the light page's value to fall back on.
+    """
     svg = text[text.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)

@@ -19,21 +19,13 @@ HOLD = 3  # how much longer than others the last frame of a GIF stands
 
 @dataclass(frozen=True)
 class Film:
-    """Frames of one size.
+    """Frames of one size."""
 
-    Args:
-        labels: of the frames, e.g. "block 3".
-        seconds: that a frame stands.
-        width: in pixels.
-        height: in pixels.
-        strip: a Pillow image with a palette, all frames one below the other.
-    """
-
-    labels: tuple[str, ...]
-    seconds: float
-    width: int
+    labels: tuple[str, ...]  # of the frames, e.g. "block 3"
+    seconds: float  # that a frame stands
+    width: int  # pixels
     height: int
-    strip: Any
+    strip: Any  # a Pillow image with a palette, all frames one below the other
 
     @property
     def frames(self) -> list[Any]:
@@ -46,8 +38,7 @@ class Film:
     def gif(self) -> bytes:
         """A GIF that repeats for ever: what slides, chats and all browsers show."""
         first, *others = self.frames
-        stand = round(1000 * self.seconds)
-        buffer = io.BytesIO()
+        stand, buffer = round(1000 * self.seconds), io.BytesIO()
         first.save(
             buffer,
             "GIF",
@@ -62,24 +53,22 @@ class Film:
 
     def addresses(self) -> list[str]:
         """Each frame as a `data:` address of a PNG."""
-        found = []
+        addresses = []
         for frame in self.frames:
             buffer = io.BytesIO()
             frame.save(buffer, "PNG", optimize=True)
-            found.append(f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}")
-        return found
+            addresses.append(
+                f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+            )
+        return addresses
 
 
 def make_film(
     figures: Iterable[Any], labels: Iterable[str], *, seconds: float = 0.6, dpi: int = DPI
 ) -> Film:
-    """Draw figures of one size, one at a time, into a film.
+    """Draw matplotlib figures of one size into a film, a label each.
 
-    Args:
-        figures: matplotlib figures; each may be forgotten when the next one is asked for.
-        labels: one a figure.
-        seconds: that a frame stands.
-        dpi: pixels an inch.
+    They are drawn one at a time: each may be forgotten when the next one is asked for.
 
     Raises:
         ValueError: no figure, figures of different sizes, or not as many labels.

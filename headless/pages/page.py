@@ -7,8 +7,9 @@ and list items become code. Figures and tables are numbered in the order in whic
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,29 +20,17 @@ from headless.files import write_text
 from headless.pages.figures import prefix_ids, render_svg
 from headless.pages.film import Film
 
-Align = Literal["left", "right"]
-NoteKind = Literal["note", "warning"]
-
 
 @dataclass(frozen=True)
 class Cell:
-    """A table's cell.
-
-    Args:
-        text: what it says.
-        detail: a second line, small and muted: an interval, a unit.
-        strong: the best of its column.
-        swatch: draws the colour of this series before the text.
-        code: set in the fixed-width font, breaking anywhere.
-        to: the anchor of a heading of the page that the text leads to.
-    """
+    """A table's cell."""
 
     text: str
-    detail: str = ""
-    strong: bool = False
-    swatch: int | None = None
-    code: bool = False
-    to: str = ""
+    detail: str = ""  # a second line, small and muted: an interval, a unit
+    strong: bool = False  # the best of its column
+    swatch: int | None = None  # draws the colour of this series before the text
+    code: bool = False  # set in the fixed-width font, breaking anywhere
+    to: str = ""  # the anchor of a heading of the page that the text leads to
 
 
 @dataclass(frozen=True)
@@ -50,7 +39,7 @@ class Column:
 
     name: str
     unit: str = ""
-    align: Align = "right"
+    align: Literal["left", "right"] = "right"
     group: str = ""
 
 
@@ -62,13 +51,6 @@ class TextCard:
     text: str
     lead: str = ""
     swatch: int | None = None
-
-
-@dataclass
-class _Block:
-    kind: str
-    values: dict[str, Any]
-    blocks: list["_Block"] = field(default_factory=list)
 
 
 class Page:
@@ -84,19 +66,16 @@ class Page:
         self.title = title
         self.subtitle = subtitle
         self.contents = contents
-        self._blocks: list[_Block] = []
+        self._blocks: list[dict[str, Any]] = []
         self._into = self._blocks
         self._headings: list[tuple[str, str]] = []
         self._figures = self._tables = self._drawings = self._films = 0
         self._frames = 0  # of the longest film
 
     def heading(self, text: str, level: Literal[2, 3] = 2, *, anchor: str = "") -> None:
-        """A section's heading, or with level 3 a subsection's.
+        """A section's heading, or with level 3 a subsection's, which the contents leave out.
 
-        Args:
-            text: of the heading.
-            level: 2 for what the contents list.
-            anchor: an id that is unique in the page, for `Cell.to`; a section has one anyway.
+        `anchor` is an id that is unique in the page, for `Cell.to`; a section has one anyway.
         """
         if level == 2:
             anchor = anchor or f"section-{len(self._headings) + 1}"
@@ -107,25 +86,23 @@ class Page:
         """Running text."""
         self._add("paragraph", text=inline(text))
 
-    def bullets(self, items: Sequence[str]) -> None:
-        """A list."""
-        self._add("bullets", entries=[inline(item) for item in items])
-
-    def definitions(self, items: Sequence[tuple[str, str]]) -> None:
+    def definitions(self, terms: Sequence[tuple[str, str]]) -> None:
         """Terms and what they mean."""
-        self._add("definitions", entries=[(term, inline(text)) for term, text in items])
+        self._add("definitions", entries=[(term, inline(text)) for term, text in terms])
 
-    def notes(self, items: Sequence[str], kind: NoteKind = "note", title: str = "") -> None:
+    def notes(
+        self, notes: Sequence[str], kind: Literal["note", "warning"] = "note", title: str = ""
+    ) -> None:
         """A box with what a reader must know before believing a number."""
-        self._add("notes", entries=[inline(item) for item in items], style=kind, title=title)
+        self._add("notes", entries=list(map(inline, notes)), style=kind, title=title)
 
     def code(self, text: str) -> None:
         """Commands or a config, to copy."""
         self._add("code", text=text)
 
-    def cards(self, cards: Sequence[TextCard], caption: str = "") -> None:
+    def cards(self, cards: Sequence[TextCard]) -> None:
         """Texts side by side."""
-        self._add("cards", cards=list(cards), caption=inline(caption))
+        self._add("cards", cards=list(cards))
 
     def table(
         self,
@@ -144,12 +121,7 @@ class Page:
         for row in cells:
             if len(row) != len(columns):
                 raise ValueError(f"a row has {len(row)} cells for {len(columns)} columns")
-        groups: list[list[Any]] = []
-        for column in columns:
-            if groups and groups[-1][0] == column.group:
-                groups[-1][1] += 1
-            else:
-                groups.append([column.group, 1])
+        groups = [(name, len(list(same))) for name, same in groupby(c.group for c in columns)]
         self._tables += bool(caption)
         self._add(
             "table",
@@ -163,33 +135,12 @@ class Page:
 
     def figure(self, figure: Any, caption: str = "", *, wide: bool = False) -> None:
         """A figure: a matplotlib figure, or an `<svg>` element as text, trusted as it is."""
-        self.figure_grid([(figure, "")], caption, columns=1, wide=wide)
-
-    def figure_grid(
-        self,
-        figures: Sequence[tuple[Any, str]],
-        caption: str = "",
-        *,
-        columns: int = 2,
-        wide: bool = False,
-    ) -> None:
-        """Figures with captions of their own in a grid below one number and caption."""
-        drawn = []
-        for figure, text in figures:
-            self._drawings += 1
-            svg = figure if isinstance(figure, str) else render_svg(figure)
-            label = escape(re.sub("`", "", text or caption or "figure"))
-            svg = svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
-            drawn.append((Markup(prefix_ids(svg, f"figure-{self._drawings}-")), inline(text)))
-        self._figures += bool(caption)
-        self._add(
-            "figures",
-            figures=drawn,
-            caption=inline(caption),
-            number=self._figures,
-            columns=columns,
-            wide=wide,
-        )
+        self._drawings += 1
+        svg = figure if isinstance(figure, str) else render_svg(figure)
+        label = escape(caption.replace("`", "") or "figure")
+        svg = svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+        drawing = Markup(prefix_ids(svg, f"figure-{self._drawings}-"))
+        self._add("figure", drawing=drawing, **self._captioned(caption), wide=wide)
 
     def film(self, film: Film, caption: str = "", *, wide: bool = False) -> None:
         """A moving picture with its frames below it: any of them stops it, without a script.
@@ -198,24 +149,22 @@ class Page:
         """
         self._films += 1
         self._frames = max(self._frames, len(film.labels))
-        self._figures += bool(caption)
         self._add(
             "film",
             frames=list(zip(film.labels, film.addresses(), strict=True)),
             index=self._films,
-            count=len(film.labels),
             size=(film.width, film.height),
             duration=f"{film.seconds * len(film.labels):.4g}",
-            caption=inline(caption),
-            number=self._figures,
+            **self._captioned(caption),
             wide=wide,
         )
 
     @contextmanager
-    def details(self, summary: str, *, open: bool = False) -> Iterator[None]:
+    def details(self, summary: str) -> Iterator[None]:
         """What is added inside is folded away below a line; printed pages show it."""
-        block = self._add("details", summary=summary, open=open)
-        before, self._into = self._into, block.blocks
+        inside: list[dict[str, Any]] = []
+        self._add("details", summary=summary, blocks=inside)
+        before, self._into = self._into, inside
         try:
             yield
         finally:
@@ -223,15 +172,18 @@ class Page:
 
     def render(self) -> str:
         """The HTML."""
-        environment = _templates()
-        style = environment.loader.get_source(environment, "page.css")[0]  # type: ignore[union-attr]
-        return environment.get_template("page.html").render(
-            title=self.title,
-            subtitle=inline(self.subtitle),
-            style=Markup(style.rstrip()),
-            headings=self._headings if self.contents else [],
-            blocks=self._blocks,
-            frames=self._frames,
+        style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+        return (
+            _templates()
+            .get_template("page.html")
+            .render(
+                title=self.title,
+                subtitle=inline(self.subtitle),
+                style=Markup(style.rstrip()),
+                headings=self._headings if self.contents else [],
+                blocks=self._blocks,
+                frames=self._frames,
+            )
         )
 
     def fragment(self) -> str:
@@ -243,10 +195,12 @@ class Page:
         """Write the HTML beside `path`, flush it and rename: the old page or the new one."""
         write_text(path, self.render())
 
-    def _add(self, kind: str, **values: Any) -> _Block:
-        block = _Block(kind, values)
-        self._into.append(block)
-        return block
+    def _captioned(self, caption: str) -> dict[str, Any]:
+        self._figures += bool(caption)
+        return {"caption": inline(caption), "number": self._figures}
+
+    def _add(self, kind: str, **values: Any) -> None:
+        self._into.append({"kind": kind, **values})
 
 
 @cache
