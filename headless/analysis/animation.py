@@ -209,7 +209,7 @@ def latents_film(by_step: Steps) -> Animation | None:
     """States in the plane of the last checkpoint's principal components."""
     import torch
 
-    from headless.analysis.latents_drawing import MAPS
+    from headless.analysis.drawing.cloud import MAPS
     from headless.geometry import principal_axes, unit
 
     arrays = _arrays(by_step, "latents")

@@ -1,6 +1,6 @@
 """Statistics in the order of the computation, and how a picture shows depth."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -59,14 +59,6 @@ def components_in(statistics: Mapping[Point, Statistics]) -> list[Component]:
     here = {point.component for point in statistics}
     inside = [name for name in COMPONENT_NAMES if name not in ("embed", "norm_f")]
     return [name for name in inside if name in here]
-
-
-def middle_blocks(blocks: Collection[int]) -> list[int]:
-    """The blocks between a sixth and three quarters of the depth: where states are neither near
-    the tokens that come in nor near those that go out (blocks 2 to 8 of 12). Never none."""
-    ordered = sorted(blocks)
-    first, last = len(ordered) // 6, max(len(ordered) // 6 + 1, 3 * len(ordered) // 4)
-    return ordered[first:last]
 
 
 def depth_colors(count: int) -> list[Any]:

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from torch import Tensor, nn
 
-from headless.analysis.by_depth import middle_blocks
 from headless.analysis.finding import Claim, Finding, Picture
 from headless.analysis.gradients_drawing import draw_histograms, draw_kurtosis
 from headless.analysis.gradients_measure import (
@@ -22,6 +21,7 @@ from headless.analysis.gradients_measure import (
     token_loss,
 )
 from headless.analysis.sources import CONJECTURE, SMOLLM2
+from headless.analysis.states.capture import middle_blocks
 from headless.analysis.states.families import backbone_of
 from headless.errors import HeadlessError
 

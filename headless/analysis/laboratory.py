@@ -25,10 +25,10 @@ from headless.analysis.gradients import gradients, token_loss
 from headless.analysis.head_outputs import head_outputs
 from headless.analysis.hidden_activations import hidden_activations
 from headless.analysis.initial_token import initial_token_norms, sink_strength
-from headless.analysis.latents import latents
 from headless.analysis.norms import norms
 from headless.analysis.outliers import outliers
 from headless.analysis.permutation import block_permutation
+from headless.analysis.places.latents import attention_and_mlp, latents
 from headless.analysis.positions import position_table, positional_geometry
 from headless.analysis.presets import (
     cheap_activations,
@@ -41,7 +41,6 @@ from headless.analysis.presets import (
 from headless.analysis.registry import OWN
 from headless.analysis.registry import Analysis as Converted
 from headless.analysis.repeated import repeated_token
-from headless.analysis.separation import attention_and_mlp
 from headless.analysis.sequence import sequence_geometry
 from headless.analysis.session import Preset, Session
 from headless.analysis.shape.anisotropy import anisotropy
@@ -64,7 +63,7 @@ REPEATS = 3  # tokens that are repeated
 
 Run = Callable[[Session], list[Finding]]
 # Analyses on `record.Finding`, in the order of the page; of one option they come before the others.
-CONVERTED: tuple[Converted, ...] = (spectra, anisotropy)
+CONVERTED: tuple[Converted, ...] = (spectra, anisotropy, latents, attention_and_mlp)
 
 
 @dataclass(frozen=True)
@@ -270,12 +269,10 @@ ANALYSES = (
     Analysis(
         "latents",
         "principal components",
-        lambda s: [latents(s.statistics, umap=s.umap, seed=s.seed)],
     ),
     Analysis(
         "separation",
         "attention against MLP",
-        lambda s: [attention_and_mlp(s.statistics, seed=s.seed)],
     ),
     Analysis("positions", "helices, and position against context", _positions),
     Analysis("repeated", "sequences of one token", _repeated),

@@ -11,7 +11,6 @@ from headless.analysis.by_depth import (
     COMPONENT_COLORS,
     COMPONENT_NAMES,
     components_in,
-    middle_blocks,
     panels_of,
     states_of,
     stream_of,
@@ -20,7 +19,7 @@ from headless.analysis.finding import Claim, Finding, Picture
 from headless.analysis.sources import PAPER
 from headless.analysis.states import moments
 from headless.analysis.states.accumulators import FIRST, REST, Statistics
-from headless.analysis.states.capture import Point
+from headless.analysis.states.capture import Point, middle_blocks
 from headless.geometry import Growth, growth
 from headless.geometry.growth import MARGIN, RISES
 from headless.pages.figures import INK, compact_ticks, drawing_style, series_color

@@ -132,13 +132,15 @@ class Sample:
 class Cloud:
     """Points [N, 2 or 3] with a colour value [N] each, names of the axes, and lines [_, 2 or 3].
 
-    Lines are seen from the origin, which is marked; the first of them is solid.
+    Points may be of `kinds`, which have colours of their own. Lines are seen from the origin,
+    which is marked unless an axis is logarithmic; the first of them is solid.
     """
 
     points: np.ndarray
     color: np.ndarray | None = None
     axes: tuple[str, ...] = ()
     lines: tuple[np.ndarray, ...] = ()
+    kinds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

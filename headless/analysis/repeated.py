@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from headless.analysis.by_depth import middle_blocks
 from headless.analysis.finding import Claim, Finding, Picture
 from headless.analysis.sources import PAPER
-from headless.analysis.states.capture import Point, capture
+from headless.analysis.states.capture import Point, capture, middle_blocks
 from headless.analysis.states.families import backbone_of, family_of
 from headless.errors import HeadlessError
 from headless.geometry import principal_axes, unit

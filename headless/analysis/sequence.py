@@ -9,13 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headless.analysis.by_depth import middle_blocks
 from headless.analysis.finding import Claim, Finding, Picture
 from headless.analysis.positions_drawing import PARTS, draw_pairs, draw_shares
 from headless.analysis.sources import PAPER
 from headless.analysis.states import moments
 from headless.analysis.states.accumulators import Statistics
-from headless.analysis.states.capture import Point
+from headless.analysis.states.capture import Point, middle_blocks
 from headless.analysis.states.reservoirs import position_means
 from headless.errors import HeadlessError
 from headless.geometry import principal_axes

@@ -73,7 +73,7 @@ def analyze(
     from headless.analysis.twin import ask_twin
 
     if umap:
-        from headless.analysis.umap_layout import check_umap
+        from headless.analysis.places.latents import check_umap
 
         check_umap()
     _check_text(tokens, length)

@@ -44,7 +44,12 @@ def states_lab(statistics: dict[Point, Statistics], tables: dict[str, Tensor] | 
     """What an analysis of states sees of a session."""
     subject = SimpleNamespace(sequences_NT=torch.zeros(1, 1), counts_V=None, has_head=True)
     return SimpleNamespace(
-        statistics=statistics, tables=tables or {}, seed=0, subject=subject, claims_only=False
+        statistics=statistics,
+        tables=tables or {},
+        seed=0,
+        subject=subject,
+        claims_only=False,
+        umap=False,
     )
 
 

@@ -15,8 +15,8 @@ from headless.analysis.animation import films, frame_steps, overlay
 from headless.analysis.by_depth import states_of
 from headless.analysis.cone import cone
 from headless.analysis.finding import Finding
-from headless.analysis.latents import latents
 from headless.analysis.outliers import outliers
+from headless.analysis.places.latents import latents
 from headless.analysis.record import Figure
 from headless.analysis.shape.anisotropy import anisotropy
 from headless.analysis.states.capture import Point
@@ -42,7 +42,7 @@ def checkpoint(step: int) -> list[Finding]:
         spectra,
         cone({"embedding": table, "head": table + 1}),
         anisotropy(states_lab(stream)),
-        latents(statistics(depth=np.log10(1 + step))),
+        latents(states_lab(statistics(depth=np.log10(1 + step)))),
     ]
 
 
@@ -110,7 +110,10 @@ def test_what_is_missing_somewhere_has_no_film(by_step: dict[int, list[Finding]]
     ]
     assert films(some)[0].frames == ("step 0", "step 100")
     bare = {
-        step: [replace(f, **{"arrays" if isinstance(f, Finding) else "series": {}}) for f in found]
+        step: [
+            replace(f, arrays={}) if isinstance(f, Finding) else replace(f, series={}, payloads={})
+            for f in found
+        ]
         for step, found in by_step.items()
     }
     assert films(bare) == []

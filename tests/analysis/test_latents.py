@@ -2,20 +2,19 @@
 
 import importlib.util
 import sys
-import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from planted import draw_all, states_lab
 from torch import Tensor
 
-from headless.analysis.latents import latents
-from headless.analysis.separation import attention_and_mlp
+from headless.analysis.places.latents import attention_and_mlp, latents, umap_layout
 from headless.analysis.states.accumulators import StateStatistics, Statistics
 from headless.analysis.states.capture import Component, Point
 from headless.analysis.states.reservoirs import gather, prepared
-from headless.analysis.umap_layout import umap_layout
 from headless.errors import HeadlessError
 
 B, T, D, DEPTH = 12, 9, 16, 6
@@ -65,41 +64,36 @@ def test_preparation() -> None:
     assert torch.equal(prepared(x, "raw"), x.double())
 
 
-def test_depth_is_found_and_pictures_are_drawn() -> None:
-    found = latents(statistics())
+def test_depth_is_found_and_pictures_are_drawn(tmp_path: Path) -> None:
+    found = latents(states_lab(statistics()))
     s = found.scalars
     assert s["latents/stream/raw/depth_r2"] > 0.9
     assert s["latents/stream/raw/share/1"] > 3 * s["latents/stream/raw/null_share/2"]
     assert abs(s["latents/components/raw/depth_r2"]) < 0.1  # nothing planted there
     assert abs(s["latents/stream/unit/position_r2"]) < 0.1
     assert found.claims[0].agrees
-    assert not latents(statistics(depth=0.0)).claims[0].agrees
+    assert not latents(states_lab(statistics(depth=0.0))).claims[0].agrees
     names = [picture.name for picture in found.pictures]
     assert len(set(names)) == len(names) == 4
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for picture in found.pictures:
-            picture.draw().draw_without_rendering()
+    draw_all(found, tmp_path)
 
 
-def test_separation_is_found_where_it_is() -> None:
-    found = attention_and_mlp(statistics(), most=30)
+def test_separation_is_found_where_it_is(tmp_path: Path) -> None:
+    found = attention_and_mlp(states_lab(statistics()))
     s = found.scalars
     assert s["separation/raw/held_out"] > 0.95
     assert s["separation/unit/held_out"] > s["separation/unit/held_out/null_largest"]
     assert found.claims[0].agrees
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        found.pictures[0].draw().draw_without_rendering()
+    draw_all(found, tmp_path)
 
 
 def test_separation_is_not_found_where_it_is_not() -> None:
-    found = attention_and_mlp(statistics(apart=0.0), most=30)
+    found = attention_and_mlp(states_lab(statistics(apart=0.0)))
     assert found.scalars["separation/unit/held_out"] < 0.7
     assert not found.claims[0].agrees
     one = {p: s for p, s in statistics().items() if p.block == 0}
     with pytest.raises(HeadlessError, match="two blocks"):
-        attention_and_mlp(one)
+        attention_and_mlp(states_lab(one))
 
 
 def test_umap_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,16 +103,16 @@ def test_umap_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
         umap_layout(torch.randn(20, 4))
 
 
-def test_umap_keeps_components_apart() -> None:
+def test_umap_keeps_components_apart(tmp_path: Path) -> None:
     pytest.importorskip("umap", reason="pip install umap-learn")
-    found = latents(statistics(), umap=True, most=12)
+    lab = states_lab(statistics(reservoir=12))
+    lab.umap = True
+    found = latents(lab)
     s = found.scalars
     assert s["latents/components/umap/neighbours"] > 0.9
     assert s["latents/components/umap/neighbours/null"] < 0.7
     names = [picture.name for picture in found.pictures]
     assert {"latents-components-umap", "latents-stream-umap"} <= set(names)
-    again = latents(statistics(), umap=True, most=12)
+    again = latents(lab)
     np.testing.assert_array_equal(found.arrays["components_umap"], again.arrays["components_umap"])
-    for picture in found.pictures:
-        if "umap" in picture.name:
-            picture.draw().draw_without_rendering()
+    draw_all(found, tmp_path)

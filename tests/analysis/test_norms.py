@@ -7,10 +7,9 @@ import pytest
 import torch
 from planted import claim, draw_all, gaussian, stream
 
-from headless.analysis.by_depth import middle_blocks
 from headless.analysis.initial_token import initial_token_norms, sink_strength
 from headless.analysis.norms import norms
-from headless.analysis.states.capture import Point
+from headless.analysis.states.capture import Point, middle_blocks
 from headless.errors import HeadlessError
 from headless.models.backbone import BackboneConfig, build_backbone
 

@@ -19,15 +19,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from planted import identity_errors
+from planted import identity_errors, states_lab
 from torch import Tensor
 
 from headless.analysis.cone import cone
 from headless.analysis.frequency import frequency
 from headless.analysis.norms import norms
 from headless.analysis.outliers import outliers
+from headless.analysis.places.latents import attention_and_mlp
 from headless.analysis.repeated import middle_states
-from headless.analysis.separation import attention_and_mlp
 from headless.analysis.states import moments
 from headless.analysis.states.accumulators import FIRST
 from headless.analysis.states.capture import Point, inner_points_of, points_of
@@ -174,7 +174,7 @@ def test_rare_tokens_are_nearer_to_the_mean(smol: Smol) -> None:
 
 
 def test_attention_and_mlp_write_to_different_regions(smol: Smol) -> None:
-    scalars = attention_and_mlp(smol.statistics, most=100).scalars
+    scalars = attention_and_mlp(states_lab(smol.statistics)).scalars
     assert scalars["separation/unit/plane"] > 0.85
     assert scalars["separation/unit/held_out"] > 0.85
 

@@ -179,3 +179,11 @@ def _state(output: Any) -> Tensor:
 
 def _input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     return (args[0] if args else kwargs["hidden_states"]).detach()
+
+
+def middle_blocks(blocks: Collection[int]) -> list[int]:
+    """The blocks between a sixth and three quarters of the depth: where states are neither near
+    the tokens that come in nor near those that go out (blocks 2 to 8 of 12). Never none."""
+    ordered = sorted(blocks)
+    first, last = len(ordered) // 6, max(len(ordered) // 6 + 1, 3 * len(ordered) // 4)
+    return ordered[first:last]

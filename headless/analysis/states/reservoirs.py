@@ -9,10 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from headless.analysis.by_depth import middle_blocks
 from headless.analysis.states import moments
 from headless.analysis.states.accumulators import Statistics
-from headless.analysis.states.capture import Component, Point
+from headless.analysis.states.capture import Component, Point, middle_blocks
 from headless.errors import HeadlessError
 from headless.geometry import unit
 

@@ -1,0 +1,258 @@
+"""States in the plane of their principal components, and how attention's lie to the MLPs'.
+
+Shapes: N states, K axes.
+"""
+
+import importlib.util
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from headless.analysis.claims import Claim, values
+from headless.analysis.drawing import cloud
+from headless.analysis.drawing.cloud import pairs_of
+from headless.analysis.record import Cloud, Finding, Place, series_of
+from headless.analysis.registry import analysis
+from headless.analysis.session import Session
+from headless.analysis.sources import PAPER
+from headless.analysis.states.capture import Component, middle_blocks
+from headless.analysis.states.reservoirs import gather, prepared
+from headless.errors import HeadlessError
+from headless.geometry import (
+    Projection,
+    explained,
+    principal_axes,
+    separation,
+    shares_of_independent,
+)
+
+SETS: dict[str, tuple[Component, ...]] = {
+    "components": ("attn", "mlp"),
+    "stream": ("embed", "post", "norm_f"),
+}
+UMAP_STATES = 5000
+FOLLOWED = 4000  # states whose way is followed over checkpoints
+SHUFFLES = 19
+PAIRS = [(0, 1), (2, 3), (4, 5)]
+SPLIT = "raw on the left, as unit vectors on the right; dark is early."
+UMAP = (
+    "Some of the same states by UMAP with cosine distance: neighbours stay neighbours, distances "
+    "mean little."
+)
+
+
+@analysis(
+    "latents",
+    title="Latent states by component, depth and position",
+    about=(
+        "Every state of the network is a vector of as many numbers as the model is wide. Principal "
+        "component analysis turns the cloud of all of them so that the first two coordinates show "
+        "as much of their differences as two can. Colours tell which part of the network wrote a "
+        "state, dark ones are early blocks. Raw states are dominated by the long vectors of late "
+        "blocks; with all vectors scaled to length 1 only directions count. The first position is "
+        "left out. The numbers say how much of the variance each axis holds, beside what it would "
+        "hold if every dimension were shuffled by itself, and how well depth and position can be "
+        "read off six axes."
+    ),
+    needs={"text"},
+    figures=(
+        cloud("latents-components", f"Outputs by component: {SPLIT}", "components_{place}"),
+        cloud(
+            "latents-components-more",
+            "The first six components in pairs, unit vectors.",
+            "_more",
+        ),
+        cloud("latents-components-umap", UMAP, "components_umap", wide=False),
+        cloud("latents-stream", f"The residual stream by depth: {SPLIT}", "stream_{place}"),
+        cloud(
+            "latents-positions",
+            "The stream after all blocks, unit vectors, coloured by position.",
+            "_positions",
+            color="position",
+        ),
+        cloud("latents-stream-umap", UMAP, "stream_umap", wide=False),
+    ),
+    claims=(
+        Claim(
+            PAPER,
+            "States progress from layer to layer in the first principal components, seen best on "
+            "unit vectors",
+            values("depth_r2", "stream/unit").only >= 0.5,
+        ),
+    ),
+)
+def latents(lab: Session, *, nulls: bool) -> Finding:
+    """Shares of the axes, R² of depth and position on them, and with `lab.umap` a map by UMAP."""
+    numbers: dict[Place, dict[str, float]] = {}
+    payloads: dict[str, dict[Place, Any]] = {}
+    for name, components in SETS.items():
+        x_ND, points, index_N, position_N = gather(lab.statistics, components)
+        kinds_N = np.array([p.component for p in points])[index_N]
+        block_N = torch.tensor([p.block for p in points])[index_N]
+        after_N = torch.from_numpy(~np.isin(kinds_N, ("embed", "norm_f")))
+        clouds = payloads[f"{name}_{{place}}"] = {}
+        for how in ("raw", "unit"):
+            ready_ND = prepared(x_ND, how)
+            axes = principal_axes(ready_ND)
+            z_NK = axes(ready_ND)
+            numbers[Place(f"{name}/{how}")] = {
+                **_shares("share", axes.shares_K),
+                **_shares("null_share", shares_of_independent(ready_ND, seed=lab.seed)),
+                "depth_r2": explained(z_NK[after_N], block_N[after_N]),
+                "position_r2": explained(z_NK, position_N),
+            }
+            clouds[Place(how)] = plane(axes, z_NK, block_N, kinds_N)
+        if z_NK.shape[1] >= 6 and name == "stream":
+            shown = {"color": position_N[after_N].numpy()}
+            payloads["_positions"] = pairs_of(z_NK[after_N].numpy(), axes.shares_K, PAIRS, **shown)
+        elif z_NK.shape[1] >= 6:
+            look: dict[str, Any] = {"color": block_N.numpy(), "kinds": tuple(kinds_N)}
+            payloads["_more"] = pairs_of(z_NK.numpy(), axes.shares_K, PAIRS, **look)
+        if lab.umap:
+            some_N = _spread(len(x_ND), UMAP_STATES)
+            flat_N2, kinds = umap_layout(x_ND[some_N], lab.seed), tuple(kinds_N[some_N])
+            payloads[f"{name}_umap"] = {
+                Place("UMAP"): Cloud(flat_N2, block_N[some_N].numpy(), kinds=kinds)
+            }
+            if len(set(kinds)) > 1:
+                numbers[Place(f"{name}/umap")] = _neighbours(flat_N2, kinds, lab.seed)
+        kept_N = _spread(len(x_ND), FOLLOWED)
+        payloads[f"{name}_states"] = {Place(): x_ND[kept_N].float().numpy()}
+        payloads[f"{name}_states_point"] = {Place(): index_N[kept_N].numpy()}
+        payloads[f"{name}_names"] = {Place(): np.array([p.name for p in points])}
+    stream = numbers[Place("stream/unit")]
+    return Finding(series_of(numbers), payloads).answered(
+        f"The first principal component of the residual stream's directions holds "
+        f"{stream['share/1']:.0%} of their variance ({stream['null_share/1']:.1%} if dimensions "
+        f"were independent); six components tell the depth of a state with R² "
+        f"{stream['depth_r2']:.2f} and its position with R² {stream['position_r2']:.2f} (0 by "
+        "chance)."
+    )
+
+
+def plane(axes: Projection, z_NK: Tensor, block_N: Tensor, kinds_N: np.ndarray) -> Cloud:
+    """The first two of principal components."""
+    names = tuple(f"component {k + 1} ({axes.shares_K[k]:.0%})" for k in (0, 1))
+    return Cloud(z_NK[:, :2].numpy(), block_N.numpy(), names, kinds=tuple(kinds_N))
+
+
+def _shares(name: str, shares_K: Tensor) -> dict[str, float]:
+    return {f"{name}/{k}": share for k, share in enumerate(shares_K.tolist(), 1)}
+
+
+def _spread(count: int, most: int) -> Tensor:
+    return torch.linspace(0, count - 1, min(count, most)).round().long()
+
+
+def check_umap() -> None:
+    """Before hours of work.
+
+    Raises:
+        HeadlessError: umap-learn is not installed.
+    """
+    if importlib.util.find_spec("umap") is None:
+        raise HeadlessError("UMAP needs umap-learn: pip install umap-learn")
+
+
+def umap_layout(x_ND: Tensor, seed: int = 0) -> np.ndarray:
+    """Two coordinates a state by UMAP with cosine distance [N, 2]; the same ones every time."""
+    check_umap()
+    import umap
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*n_jobs value.*")  # a seed means one thread
+        layout = umap.UMAP(n_neighbors=15, metric="cosine", random_state=seed)
+        return np.asarray(layout.fit_transform(x_ND.float().cpu().numpy()), dtype=np.float64)
+
+
+def _neighbours(flat_N2: np.ndarray, kinds: Sequence[str], seed: int) -> dict[str, float]:
+    """How often the 10 nearest states tell a state's component, and with components shuffled."""
+    from sklearn.model_selection import cross_val_score
+    from sklearn.neighbors import KNeighborsClassifier
+
+    shuffled = np.random.default_rng(seed).permutation(np.array(kinds))
+    return {
+        name: float(cross_val_score(KNeighborsClassifier(10), flat_N2, labels, cv=5).mean())
+        for name, labels in (("neighbours", np.array(kinds)), ("neighbours/null", shuffled))
+    }
+
+
+HELD_OUT, LARGEST = values("held_out", "unit").only, values("held_out/null_largest", "unit").only
+
+
+@analysis(
+    "separation",
+    title="Attention against MLP",
+    about=(
+        "What attention adds to the stream and what the MLP adds are vectors of the same space. "
+        "The paper sees them in distinct regions of a picture; here that is a number. A logistic "
+        "regression on the first six principal components learns to tell the two apart on every "
+        "second block and is tested on the blocks between, and the other way round: 0.5 is chance. "
+        "Two null models stand beside it: labels shuffled within each block, and the two labels of "
+        "whole blocks exchanged at random, which keeps two clusters a block but no direction that "
+        "blocks share. The silhouette says how much nearer a state is to its own kind than to the "
+        "other (1: far apart, 0: mixed)."
+    ),
+    needs={"text"},
+    figures=(
+        cloud(
+            "separation",
+            "Outputs of attention (blue) and MLP (red) in the middle blocks, dark: early. In the "
+            "titles the accuracy on held-out blocks beside the one with shuffled labels.",
+            "_planes",
+        ),
+    ),
+    claims=(
+        Claim(
+            PAPER,
+            "Outputs of attention and of MLPs lie in distinct regions in intermediate layers",
+            (HELD_OUT >= 0.8) & (HELD_OUT > LARGEST),
+        ),
+    ),
+)
+def attention_and_mlp(lab: Session, *, nulls: bool) -> Finding:
+    """Accuracies on held-out blocks, of raw states and of unit vectors."""
+    depth = 1 + max((p.block for p in lab.statistics if p.component == "attn"), default=-1)
+    if depth < 2:
+        raise HeadlessError("the separation of attention and MLP needs two blocks or more")
+    chosen = middle_blocks(range(depth))
+    if len(chosen) < 2:
+        chosen = list(range(depth))
+    x_ND, points, index_N, _ = gather(lab.statistics, ("attn", "mlp"), chosen, most=200)
+    mlp_N = torch.tensor([int(p.component == "mlp") for p in points])[index_N]
+    block_N = torch.tensor([p.block for p in points])[index_N]
+    kinds_N = np.array([p.component for p in points])[index_N]
+    numbers, planes = {}, {}
+    for how in ("raw", "unit"):
+        ready_ND = prepared(x_ND, how)
+        axes = principal_axes(ready_ND)
+        apart = separation(ready_ND, mlp_N, block_N, shuffles=SHUFFLES, seed=lab.seed)
+        numbers[Place(how)] = {
+            "plane": apart.plane, "held_out": apart.held_out,
+            "silhouette": apart.silhouette, "angle": apart.angle,
+            **_null("plane/null", apart.null_plane),
+            **_null("held_out/null", apart.null_held_out),
+            **_null("held_out/null_swapped", apart.null_swapped),
+        }  # fmt: skip
+        null = apart.null_held_out.mean()
+        title = f"{how}: held-out blocks {apart.held_out:.2f}, shuffled {null:.2f}"
+        planes[Place(title)] = plane(axes, axes(ready_ND), block_N, kinds_N)
+    unit = numbers[Place("unit")]
+    answer = (
+        f"In the middle blocks ({chosen[0]}–{chosen[-1]} of 0–{depth - 1}) a line in the plane of "
+        f"the first two components tells attention's outputs from the MLPs' in "
+        f"{unit['plane']:.0%} of the cases; six components learned on every second block tell them "
+        f"on the others in {unit['held_out']:.0%} (at most {unit['held_out/null_largest']:.0%} "
+        f"with shuffled labels, silhouette {unit['silhouette']:.2f})."
+    )
+    if len(chosen) < 4:
+        answer += " Few blocks: the picture cannot be tested well."
+    return Finding(series_of(numbers), {"_planes": planes}).answered(answer)
+
+
+def _null(name: str, scores: np.ndarray) -> dict[str, float]:
+    return {name: float(scores.mean()), f"{name}_largest": float(scores.max())}
