@@ -1,4 +1,4 @@
-"""Points in the plane or in space: one panel a place, coloured by a number, or by kind and depth."""
+"""Points in the plane or in space: a panel a place, coloured by a number, or by kind and depth."""
 
 from collections.abc import Sequence
 from functools import partial
