@@ -11,7 +11,6 @@ analysis of both presets is timed on the model that came out.
 """  # noqa: E501 - a command is one line
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -20,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from bench_loop import make_data
+from benchmarking import write
 
 from headless.analysis.laboratory import ANALYSES, analyze
 from headless.analysis.monitor import LaboratoryMonitor
 from headless.analysis.session import Preset, Session
 from headless.callbacks.progress import progress_of
 from headless.cli.analyze import open_subject
-from headless.runs.environment import describe_environment
 from headless.training.assembly import build
 from headless.training.pretrain import fit
 
@@ -127,10 +126,8 @@ def main() -> None:
         "cost": (LOOKS + 1) * look / (DEMO_STEPS * step["without"]),
         "seconds": analyses,
         "tokens": {"cheap": 8 * 128, "full": options.tokens},
-        "environment": describe_environment(),
     }
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(result, indent=2) + "\n")
+    write(options.output, result)
     print(f"seconds of training, with the laboratory / without: {result['ratio_training']:.3f}")
     print(f"a look: {look * 1e3:.0f} ms; nine looks / the demo's training: {result['cost']:.1%}")
     print(f"all of the full preset: {analyses['full']['all']:.0f} s of {options.tokens:,} tokens")

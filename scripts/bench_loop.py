@@ -9,7 +9,6 @@ every monitor at its default cadence. The JSON holds the seconds a step of each 
 """
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -18,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarking import write
 from torch import nn
 
 from headless.models.backbone import hidden_states
 from headless.objectives import UniqueTargets
-from headless.runs.environment import describe_environment
 from headless.training.assembly import build
 from headless.training.optim import build_optimizer
 
@@ -145,10 +144,8 @@ def main() -> None:
         "seconds_per_step": seconds,
         "ratio_loop": median["ours"] / median["bare"],
         "ratio_monitors": median["ours_with_monitors"] / median["ours"],
-        "environment": describe_environment(),
     }
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(result, indent=2) + "\n")
+    write(options.output, result)
     print(f"our loop / bare torch loop: {result['ratio_loop']:.3f}")
     print(f"with all monitors / without: {result['ratio_monitors']:.3f}")
 

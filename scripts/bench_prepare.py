@@ -22,12 +22,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarking import write
+
 from headless.data.documents import Documents
 from headless.data.encode import batch_documents, write_streams
 from headless.data.split import choose_validation, scan
 from headless.data.tokenizer import END_OF_TEXT, train_tokenizer, use_threads
-from headless.files import write_text
-from headless.runs.environment import describe_environment
 
 DEMO = Path("data/demo-text")
 
@@ -48,27 +48,20 @@ def compare(documents: Documents, vocab_size: int, repeats: int) -> dict[str, An
     batches = list(batch_documents(documents))
     with tempfile.TemporaryDirectory() as directory:
 
-        def bare() -> None:
+        def bare(encode: Callable[..., Any]) -> None:
             for batch in batches:
-                tokenizer.encode_batch(batch, add_special_tokens=False)
-
-        def bare_fast() -> None:
-            for batch in batches:
-                tokenizer.encode_batch_fast(batch, add_special_tokens=False)
+                encode(batch, add_special_tokens=False)
 
         def ours() -> None:
-            write_streams(
-                documents,
-                held_out,
-                found.sizes,
-                tokenizer,
-                eos_token_id,
-                vocab_size,
-                Path(directory),
-                lambda *progress: None,
-            )
+            sizes, place, report = found.sizes, Path(directory), lambda *progress: None
+            arguments = (sizes, tokenizer, eos_token_id, vocab_size, place, report)
+            write_streams(documents, held_out, *arguments)
 
-        ways = {"encode_batch": bare, "encode_batch_fast": bare_fast, "ours": ours}
+        ways: dict[str, Callable[[], None]] = {
+            "encode_batch": lambda: bare(tokenizer.encode_batch),
+            "encode_batch_fast": lambda: bare(tokenizer.encode_batch_fast),
+            "ours": ours,
+        }
         ours()  # warm: the tokenizer's cache of words, the disk's of files
         seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
         for repeat in range(repeats):
@@ -77,7 +70,7 @@ def compare(documents: Documents, vocab_size: int, repeats: int) -> dict[str, An
                 print(f"repeat {repeat + 1}: {name:<18} {seconds[name][-1][0]:.2f} s", flush=True)
     result: dict[str, Any] = {
         "documents": len(found.sizes),
-        "megabytes": round(found.total_bytes / 1e6, 2),
+        "megabytes": round(int(found.sizes.sum()) / 1e6, 2),
         "vocab_size": vocab_size,
         "threads": int(os.environ["RAYON_NUM_THREADS"]),
     }
@@ -109,9 +102,7 @@ def main() -> None:
     separator = options.separator and options.separator.replace("\\n", "\n")
     documents = Documents(options.input or [str(DEMO)], separator=separator)
     result = compare(documents, options.vocab_size, options.repeats)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    record = {"result": result, "environment": describe_environment()}
-    write_text(options.output, json.dumps(record, indent=1) + "\n")
+    write(options.output, {"result": result})
     print(json.dumps({k: v for k, v in result.items() if "_seconds" not in k}, indent=1))
 
 

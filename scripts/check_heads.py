@@ -8,14 +8,13 @@ the bare scores, with log p(v) added, and under the head that docs/theory.md der
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import torch
+from benchmarking import write
 from torch import Tensor
 
 from headless.objectives import ContrastiveWeightTying, log_unigram
-from headless.runs.environment import describe_environment
 
 CONTEXTS, V = 20, 200
 FORMS = {
@@ -82,9 +81,8 @@ def main() -> None:
             found = excess(form, rows, options.steps)
             results.setdefault(name, {})[str(rows)] = found
             print(f"| {name} | {rows} | " + " | ".join(f"{x:.4f}" for x in found.values()) + " |")
-    result = {"excess_nats": results, "steps": options.steps, "environment": describe_environment()}
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(result, indent=2) + "\n")
+    result = {"excess_nats": results, "steps": options.steps}
+    write(options.output, result)
 
 
 if __name__ == "__main__":

@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from benchmarking import peak_bytes, write
 from scaling_formulas import Model, ddp_bytes, fsdp_bytes, loss_bytes, model_bytes, on_paper
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -40,7 +40,6 @@ from headless.models.backbone import (
 from headless.models.flops import backbone_flops_per_token, scoring_flops
 from headless.models.sharding import shard
 from headless.objectives import ContrastiveWeightTying, CrossEntropy, Objective, UniqueTargets
-from headless.runs.environment import describe_environment
 from headless.training.compat import ddp_options
 
 OBJECTIVES: dict[str, Callable[[], Objective]] = {
@@ -167,19 +166,6 @@ def check_states(model: Model, sequences: int) -> list[dict[str, Any]]:
     return found
 
 
-def peak_bytes(work: Callable[[], None]) -> int:
-    """The most that was allocated at a time, beyond what was there."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        work()
-    assert recorded.profiler is not None
-    events = recorded.profiler.kineto_results.events()  # type: ignore[union-attr]
-    now = most = 0
-    for event in sorted((e for e in events if e.name() == "[memory]"), key=lambda e: e.start_ns()):
-        now += event.nbytes()
-        most = max(most, now)
-    return most
-
-
 def check_loss_memory(model: Model, sequences: int) -> list[dict[str, Any]]:
     """Peak bytes of the loss, forward and backward alone, in float32."""
     found = []
@@ -197,7 +183,9 @@ def check_loss_memory(model: Model, sequences: int) -> list[dict[str, Any]]:
         work()  # gradients exist: they are counted elsewhere
         count = candidates_of(name, model, unique, rows)
         formula = loss_bytes(rows, count, model.hidden, gathers=name != "cross-entropy")
-        found.append(row("peak bytes of the loss", name, formula, peak_bytes(work)))
+        found.append(
+            row("peak bytes of the loss", name, formula, peak_bytes(work, torch.device("cpu")))
+        )
     return found
 
 
@@ -320,10 +308,8 @@ def main() -> None:
         "checks": table,
         "billion": {"model": asdict(billion), "devices": 64, "costs": paper},
         "unique_table_ms": took,
-        "environment": describe_environment(),
     }
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(result, indent=2) + "\n")
+    write(options.output, result)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ Shapes: N rows, D hidden size, V vocabulary, M unique targets.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -39,7 +39,7 @@ def contrastive(x: Inputs) -> Tensor:
 
 def contrastive_static(x: Inputs) -> Tensor:
     """Ours again: a function of its own has compiled graphs of its own."""
-    return contrastive_weight_tying_loss(x.hidden_ND, x.targets_N, x.table_VD, unique=x.unique)
+    return contrastive(x)
 
 
 def paper(x: Inputs) -> Tensor:
@@ -59,21 +59,19 @@ def paper_literal(x: Inputs) -> Tensor:
     return -torch.log(exp_NN.diag() / (exp_NN.sum(dim=1) + 1e-9)).mean()
 
 
-def cross_entropy(x: Inputs) -> Tensor:
-    """Ours over the whole vocabulary, all N x V logits at once."""
-    return cross_entropy_loss(x.hidden_ND, x.targets_N, x.table_VD, chunk_size=None)
-
-
 def chunk_rows(rows: int) -> int:
     """4,096 rows a chunk, and eight chunks at most: a compiler unrolls them."""
     return max(4096, -(-rows // 8))
 
 
+def cross_entropy(x: Inputs, chunk_size: int | None = None) -> Tensor:
+    """Ours over the whole vocabulary: all N x V logits at once, or those of some rows."""
+    return cross_entropy_loss(x.hidden_ND, x.targets_N, x.table_VD, chunk_size=chunk_size)
+
+
 def chunked(x: Inputs) -> Tensor:
-    """Ours over the whole vocabulary, some rows at a time."""
-    return cross_entropy_loss(
-        x.hidden_ND, x.targets_N, x.table_VD, chunk_size=chunk_rows(len(x.targets_N))
-    )
+    """Ours, some rows at a time."""
+    return cross_entropy(x, chunk_rows(len(x.targets_N)))
 
 
 def torch_chunked(x: Inputs) -> Tensor:
@@ -97,18 +95,15 @@ def liger(x: Inputs) -> Tensor:
     return loss(x.table_VD, x.hidden_ND, x.targets_N)
 
 
-def cut_cross_entropy(x: Inputs) -> Tensor:
-    """Cut cross-entropy as it comes: small gradients are left out."""
-    from cut_cross_entropy import linear_cross_entropy
+def cut(**options: Any) -> Loss:
+    """Cut cross-entropy, as it comes or with all gradients: it leaves small ones out."""
 
-    return linear_cross_entropy(x.hidden_ND, x.table_VD, x.targets_N, impl="cce")
+    def loss(x: Inputs) -> Tensor:
+        from cut_cross_entropy import linear_cross_entropy
 
+        return linear_cross_entropy(x.hidden_ND, x.table_VD, x.targets_N, impl="cce", **options)
 
-def cut_cross_entropy_unfiltered(x: Inputs) -> Tensor:
-    """Cut cross-entropy with all gradients."""
-    from cut_cross_entropy import linear_cross_entropy
-
-    return linear_cross_entropy(x.hidden_ND, x.table_VD, x.targets_N, impl="cce", filter_eps=None)
+    return loss
 
 
 def quack(x: Inputs) -> Tensor:
@@ -142,8 +137,8 @@ IMPLEMENTATIONS = {
     "cross-entropy chunked compiled": Implementation("ce", chunked, True, True),
     "torch linear_cross_entropy": Implementation("ce", torch_chunked, blockwise=True),
     "liger": Implementation("ce", liger, blockwise=True),
-    "cut-cross-entropy": Implementation("ce", cut_cross_entropy, blockwise=True),
-    "cut-cross-entropy unfiltered": Implementation("ce", cut_cross_entropy_unfiltered, False, True),
+    "cut-cross-entropy": Implementation("ce", cut(), blockwise=True),
+    "cut-cross-entropy unfiltered": Implementation("ce", cut(filter_eps=None), blockwise=True),
     "quack": Implementation("ce", quack, blockwise=True),
 }
 
@@ -157,12 +152,8 @@ def make_inputs(
     hidden = torch.randn(len(labels), d, generator=generator).to(device, dtype)
     table = (torch.randn(v, d, generator=generator) / d**0.5).to(device, dtype)
     tensors = (torch.from_numpy(x).to(device) for x in (ids, inverse, count))
-    return Inputs(
-        hidden.requires_grad_(),
-        table.requires_grad_(),
-        torch.from_numpy(labels).to(device),
-        UniqueTargets(*tensors),
-    )
+    targets = torch.from_numpy(labels).to(device)
+    return Inputs(hidden.requires_grad_(), table.requires_grad_(), targets, UniqueTargets(*tensors))
 
 
 def step(loss: Loss, x: Inputs) -> tuple[Tensor, Tensor, Tensor]:
@@ -174,12 +165,8 @@ def step(loss: Loss, x: Inputs) -> tuple[Tensor, Tensor, Tensor]:
 
 def exact_step(kind: str, x: Inputs) -> tuple[Tensor, Tensor, Tensor]:
     """Loss and both gradients in float64, from the definitions, on the same numbers."""
-    exact = Inputs(
-        x.hidden_ND.detach().double().requires_grad_(),
-        x.table_VD.detach().double().requires_grad_(),
-        x.targets_N,
-        unique_targets(x.targets_N),
-    )
+    leaves = (t.detach().double().requires_grad_() for t in (x.hidden_ND, x.table_VD))
+    exact = Inputs(*leaves, x.targets_N, unique_targets(x.targets_N))
     return step(cross_entropy if kind == "ce" else paper, exact)
 
 

@@ -11,10 +11,10 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from headless.data.documents import Documents
-from headless.data.split import Report
 from headless.data.stream import COUNTS, SPLITS, documents_file, token_dtype, tokens_file
 from headless.data.tokenizer import loses_nothing
 from headless.errors import HeadlessError
+from headless.progress import Report
 
 BATCH_CHARACTERS = 4_000_000  # of text that is tokenised at a time
 
@@ -51,7 +51,8 @@ class _SplitWriter:
         return {"documents": len(offsets), "tokens": self.tokens, "bytes": self.bytes}
 
 
-def _batches(documents: Documents) -> Iterator[list[str]]:
+def batch_documents(documents: Documents) -> Iterator[list[str]]:
+    """The documents in lists of about `BATCH_CHARACTERS`."""
     batch: list[str] = []
     characters = 0
     for text in documents:
@@ -96,7 +97,7 @@ def encode_documents(
 
     with ThreadPoolExecutor(max_workers=1) as ahead:
         pending = None
-        for texts in _batches(documents):
+        for texts in batch_documents(documents):
             following = ahead.submit(encode, texts)
             if pending is not None:
                 yield pending.result()

@@ -15,8 +15,9 @@ import numpy as np
 
 from headless.data.documents import Documents
 from headless.data.encode import write_streams
-from headless.data.split import Report, Scan, choose_validation, scan
+from headless.data.split import Scan, choose_validation, scan
 from headless.data.stream import FORMAT, MANIFEST, TOKENIZER, Manifest, TokenDataset, token_dtype
+from headless.data.text_files import describe
 from headless.data.tokenizer import (
     add_mask_token,
     as_fast_tokenizer,
@@ -27,6 +28,8 @@ from headless.data.tokenizer import (
 )
 from headless.errors import HeadlessError
 from headless.files import new_directory
+from headless.isolation import isolated
+from headless.progress import Display, Report
 from headless.sums import sha256_of
 
 
@@ -57,6 +60,7 @@ def _make_tokenizer(
     return as_fast_tokenizer(train_tokenizer(texts(), vocab_size))
 
 
+@isolated()
 def prepare(
     input: str | list[str],
     output: Path,
@@ -71,7 +75,8 @@ def prepare(
     num_workers: int | None = None,
     tokenizer_bytes: int = 2_000_000_000,
     overwrite: bool = False,
-    report: Report = lambda phase, done, total: None,
+    *,
+    progress: bool | Report = False,
 ) -> TokenDataset:
     """Turn text into a tokenizer and a memory-mapped token stream.
 
@@ -94,7 +99,7 @@ def prepare(
         num_workers: threads of the tokenizer; all cores by default.
         tokenizer_bytes: train the tokenizer on a sample of about this much text.
         overwrite: replace an existing output once the new one is complete.
-        report: called with a phase, and how many bytes of how many (0: not known) it has done.
+        progress: show it, or a function that gets (phase, bytes done, bytes in all or 0).
     """
     output = Path(output)
     if not 0.0 < validation_fraction < 1.0:
@@ -107,20 +112,27 @@ def prepare(
             document_separator = document_separator.replace(written, meant)
     documents = Documents(inputs, text_field, document_separator, split)
     use_threads(num_workers or os.cpu_count() or 1)
-    with new_directory(
-        output,
-        option="--output",
-        overwrite=overwrite,
-        is_ours=lambda path: (path / MANIFEST).is_file(),
-        kind="prepared dataset",
-        old="remove",
-    ) as partial:
+    with (
+        Display(progress, "MB") as display,
+        new_directory(
+            output,
+            option="--output",
+            overwrite=overwrite,
+            is_ours=lambda path: (path / MANIFEST).is_file(),
+            kind="prepared dataset",
+            old="remove",
+        ) as partial,
+    ):
+        if left_out := documents.left_out():
+            display.say(describe(left_out))
         fast = load_tokenizer(tokenizer) if tokenizer else None
-        found, left_out = scan(documents, seed, report), documents.left_out()
+        found = scan(documents, seed, display.report)
         held_out = choose_validation(found, validation_fraction)
         if fast is None:
             to_train = vocab_size - bool(mask_token)
-            fast = _make_tokenizer(documents, found, held_out, to_train, tokenizer_bytes, report)
+            fast = _make_tokenizer(
+                documents, found, held_out, to_train, tokenizer_bytes, display.report
+            )
         if mask_token:
             add_mask_token(fast, mask_token)
         fast.save_pretrained(partial / TOKENIZER)
@@ -128,7 +140,7 @@ def prepare(
         assert eos_token_id is not None
         backend = fast.backend_tokenizer
         streams = write_streams(
-            documents, held_out, found.sizes, backend, eos_token_id, size, partial, report
+            documents, held_out, found.sizes, backend, eos_token_id, size, partial, display.report
         )
         manifest = Manifest(
             format=FORMAT,

@@ -1,15 +1,13 @@
 """Which documents are held out: a function of seed and texts, not of the order of files."""
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from headless.data.documents import Documents
 from headless.errors import HeadlessError
-
-Report = Callable[[str, int, int], None]  # phase, bytes done, bytes in all (0: not known)
+from headless.progress import Report
 
 
 @dataclass(frozen=True)

@@ -78,5 +78,8 @@ def _plain(node: Any, module: str, known: dict[str, Any]) -> Any:
     meant = _plain(_find(module, node.id), module, known)
     if meant is None or isinstance(meant, ast.ClassDef | ast.FunctionDef):
         return None
-    known[node.id] = eval(compile(ast.Expression(meant), module, "eval"), known)
+    try:
+        known[node.id] = eval(compile(ast.Expression(meant), module, "eval"), known)
+    except NameError:  # of what is no plain type
+        return None
     return node if get_args(known[node.id]) else None

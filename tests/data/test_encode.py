@@ -129,7 +129,7 @@ def test_a_sample_trains_the_tokenizer_of_a_large_corpus(tmp_path: Path) -> None
         tmp_path / "data",
         vocab_size=300,
         tokenizer_bytes=6000,
-        report=report,
+        progress=report,
     ).manifest
     read = sum(numbers["bytes"] for numbers in manifest.splits.values())
     assert heard["reading"] == heard["tokenising"] == read > 25_000
