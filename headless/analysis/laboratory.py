@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from headless.analysis.ablation import nll, outlier_ablation
-from headless.analysis.activations import histograms
 from headless.analysis.alignment import alignment_uniformity
 from headless.analysis.cone import cone
 from headless.analysis.corpus import corpus
@@ -22,8 +21,6 @@ from headless.analysis.covariance_spectra import covariance_spectra
 from headless.analysis.finding import Finding
 from headless.analysis.frequency import frequency
 from headless.analysis.gradients import gradients, token_loss
-from headless.analysis.head_outputs import head_outputs
-from headless.analysis.hidden_activations import hidden_activations
 from headless.analysis.initial_token import initial_token_norms, sink_strength
 from headless.analysis.norms import norms
 from headless.analysis.outliers import outliers
@@ -31,7 +28,6 @@ from headless.analysis.permutation import block_permutation
 from headless.analysis.places.latents import attention_and_mlp, latents
 from headless.analysis.positions import position_table, positional_geometry
 from headless.analysis.presets import (
-    cheap_activations,
     cheap_alignment,
     cheap_covariance,
     cheap_norms,
@@ -44,8 +40,10 @@ from headless.analysis.repeated import repeated_token
 from headless.analysis.sequence import sequence_geometry
 from headless.analysis.session import Preset, Session
 from headless.analysis.shape.anisotropy import anisotropy
+from headless.analysis.shape.gaussianity import activations
+from headless.analysis.shape.neurons import head_outputs, hidden_activations
 from headless.analysis.states import moments
-from headless.analysis.states.families import activation_of, block_matrices
+from headless.analysis.states.families import block_matrices
 from headless.analysis.states.measure import sample_tokens
 from headless.analysis.states.reservoirs import position_means
 from headless.analysis.weights.spectra import spectra
@@ -63,7 +61,15 @@ REPEATS = 3  # tokens that are repeated
 
 Run = Callable[[Session], list[Finding]]
 # Analyses on `record.Finding`, in the order of the page; of one option they come before the others.
-CONVERTED: tuple[Converted, ...] = (spectra, anisotropy, latents, attention_and_mlp)
+CONVERTED: tuple[Converted, ...] = (
+    spectra,
+    anisotropy,
+    activations,
+    hidden_activations,
+    head_outputs,
+    latents,
+    attention_and_mlp,
+)
 
 
 @dataclass(frozen=True)
@@ -177,20 +183,6 @@ def _covariance(session: Session) -> list[Finding]:
     return [covariance_spectra(session.statistics, matrices=matrices)]
 
 
-def _histograms(session: Session) -> list[Finding]:
-    if session.claims_only:
-        measured = session.statistics.items()
-        return [histograms({point: s for point, s in measured if point.component == "post"})]
-    backbone = session.subject.backbone
-    activation, gated = activation_of(backbone)
-    heads = int(backbone.config.num_attention_heads)  # type: ignore[union-attr,arg-type]
-    return [
-        histograms(session.statistics),
-        hidden_activations(session.inner, activation=activation, gated=gated, seed=session.seed),
-        head_outputs(session.inner, heads),
-    ]
-
-
 def _repeated(session: Session) -> list[Finding]:
     ids, counts = session.sequences.flatten().unique(return_counts=True)
     frequent = ids[counts.argsort(descending=True)][:REPEATS].tolist()
@@ -249,12 +241,7 @@ ANALYSES = (
     Analysis("cone", "angles and anisotropy", _cone),
     Analysis("anisotropy", "mean cosine by layer, in its variants"),
     Analysis("alignment", "alignment and uniformity", _alignment, cheap=cheap_alignment),
-    Analysis(
-        "histograms",
-        "distributions of states, neurons and heads",
-        _histograms,
-        cheap=cheap_activations,
-    ),
+    Analysis("histograms", "distributions of states, neurons and heads"),
     Analysis(
         "outliers",
         "outlier dimensions",

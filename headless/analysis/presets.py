@@ -89,18 +89,6 @@ def cheap_alignment(session: Session) -> list[Finding]:
     return [Finding("alignment_uniformity", "Alignment", ABOUT, "", scalars)]
 
 
-def cheap_activations(session: Session) -> list[Finding]:
-    """Kurtosis along the stream: of all entries, and of each dimension by itself."""
-    scalars = {}
-    for point, s in session.statistics.items():
-        own_D = moments.excess_kurtosis(s)
-        key = f"activations/{point.name}/kurtosis"
-        scalars[f"{key}/pooled"] = moments.pooled_excess_kurtosis(s)
-        scalars[f"{key}/median_dimension"] = float(own_D.nanmedian())
-        scalars[f"{key}/largest_dimension"] = float(own_D.nan_to_num(-3).max())
-    return [Finding("activations", "Kurtosis of activations", ABOUT, "", scalars)]
-
-
 def cheap_covariance(session: Session) -> list[Finding]:
     """Over how many directions the stream is spread."""
     scalars = {

@@ -40,17 +40,16 @@ def weights_lab(backbone: Any, head: Tensor | None = None, initial: Any = None) 
     return Session(Subject("planted", model, initial=initial))
 
 
-def states_lab(statistics: dict[Point, Statistics], tables: dict[str, Tensor] | None = None) -> Any:
-    """What an analysis of states sees of a session."""
-    subject = SimpleNamespace(sequences_NT=torch.zeros(1, 1), counts_V=None, has_head=True)
-    return SimpleNamespace(
-        statistics=statistics,
-        tables=tables or {},
-        seed=0,
-        subject=subject,
-        claims_only=False,
-        umap=False,
+def states_lab(
+    statistics: dict[Point, Statistics], tables: dict[str, Tensor] | None = None, **more: Any
+) -> Any:
+    """What an analysis of states sees of a session; `config` is the backbone's."""
+    backbone = SimpleNamespace(config=SimpleNamespace(**more.pop("config", {})))
+    subject = SimpleNamespace(
+        sequences_NT=torch.zeros(1, 1), counts_V=None, has_head=True, backbone=backbone
     )
+    known = {"tables": tables or {}, "seed": 0, "claims_only": False, "umap": False}
+    return SimpleNamespace(statistics=statistics, subject=subject, **known | more)
 
 
 def draw_all(finding: Finding, directory: Path) -> None:

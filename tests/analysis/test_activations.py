@@ -5,18 +5,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from planted import claim, draw_all, gather, gaussian, stream
+from planted import claim, draw_all, gather, gaussian, states_lab, stream
 from scipy import stats
 
-from headless.analysis.activations import histograms
 from headless.analysis.covariance_spectra import correlation_eigenvalues, covariance_spectra
+from headless.analysis.shape.gaussianity import activations
 from headless.analysis.states import moments
 from headless.analysis.states.families import Matrix
 from headless.errors import HeadlessError
 
 
 def test_a_gaussian_is_one(tmp_path: Path) -> None:
-    finding = histograms(stream([gaussian(seed=s) for s in range(3)]))
+    finding = activations(states_lab(stream([gaussian(seed=s) for s in range(3)])))
     for block in range(3):
         key = f"activations/post/{block:02d}"
         for view in ("pooled", "median_dimension", "directions"):
@@ -32,7 +32,7 @@ def test_an_outlier_dimension_is_pooled_kurtosis_only() -> None:
     """Each dimension a Gaussian of another size: the mixture has tails, the dimensions have not."""
     x = gaussian()
     x[..., 3] *= 40
-    finding = histograms(stream([x, x]))
+    finding = activations(states_lab(stream([x, x])))
     key = "activations/post/00"
     pooled = x[:, 1:].numpy().ravel()
     assert finding.scalars[f"{key}/kurtosis/pooled"] == pytest.approx(stats.kurtosis(pooled), 1e-6)
@@ -47,7 +47,7 @@ def test_an_outlier_dimension_is_pooled_kurtosis_only() -> None:
 def test_laplace_dimensions_are_found() -> None:
     rng = np.random.default_rng(0)
     x = torch.from_numpy(rng.laplace(size=(60, 33, 32)))
-    finding = histograms(stream([x]))
+    finding = activations(states_lab(stream([x])))
     assert "laplace after 1 of 1" in finding.answer
     assert not claim(finding, "nearly Gaussian")
     assert claim(finding, "tails are heavier")

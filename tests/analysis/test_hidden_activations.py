@@ -7,17 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from planted import draw_all, gather, gaussian
+from planted import draw_all, gather, gaussian, states_lab
 from scipy import stats
 from test_capture import DEPTH, FAMILIES, HEADS, D, V, model_of, states_of
 
-from headless.analysis.head_outputs import head_outputs
-from headless.analysis.hidden_activations import hidden_activations
+from headless.analysis.shape.neurons import head_outputs, hidden_activations
 from headless.analysis.states.capture import Point, inner_points_of, points_of, width_of
 from headless.analysis.states.families import activation_of, block_matrices, family_of
 from headless.analysis.states.measure import measure
 from headless.analysis.states.moments import shares_below, values_of
-from headless.errors import HeadlessError
 from headless.models.backbone import BackboneConfig, blocks, build_backbone
 
 NINE = {
@@ -127,9 +125,13 @@ def sparse(width: int = 64) -> torch.Tensor:
     return x
 
 
+def inner_lab(states: dict[Point, Any], **config: Any) -> Any:
+    return states_lab({}, inner=states, config=config)
+
+
 def test_planted_neurons_are_found(tmp_path: Path) -> None:
     states = {Point("hidden", i): gather(sparse(), reservoir=0) for i in range(3)}
-    finding = hidden_activations(states, activation=torch.relu)
+    finding = hidden_activations(inner_lab(states, model_type="gpt2", activation_function="relu"))
     s = {k.removeprefix("hidden_activations/01/"): v for k, v in finding.scalars.items()}
     x = sparse()[:, 1:].numpy()
     assert s["rms"] == pytest.approx(np.sqrt(np.square(x).mean()))
@@ -153,14 +155,12 @@ def test_the_null_has_the_measured_size() -> None:
     """Of a gated MLP with Gaussian inputs the null model is the model itself."""
     u, v = gaussian(100, 33, 64, seed=1), gaussian(100, 33, 64, seed=2)
     x = torch.nn.functional.silu(1.7 * u) * 1.7 * v
-    silu = torch.nn.functional.silu
     states = {Point("hidden", 0): gather(x, reservoir=0)}
-    s = hidden_activations(states, activation=silu, gated=True).scalars
+    s = hidden_activations(inner_lab(states, model_type="llama", hidden_act="silu")).scalars
     key = "hidden_activations/00"
     for name in ("small", "not_positive"):
         assert s[f"{key}/null/{name}"] == pytest.approx(s[f"{key}/{name}"], abs=0.01)
     assert s[f"{key}/null/kurtosis"] == pytest.approx(s[f"{key}/kurtosis/pooled"], rel=0.1)
-    assert "null" not in "".join(hidden_activations(states).scalars)
 
 
 def test_a_strong_head_is_found(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_a_strong_head_is_found(tmp_path: Path) -> None:
     y = x.clone()
     y[..., 8:16] *= 3  # head 1 of 4
     states = {Point("heads", 0): gather(x, reservoir=0), Point("heads", 1): gather(y, reservoir=0)}
-    finding = head_outputs(states, 4)
+    finding = head_outputs(inner_lab(states, num_attention_heads=4))
     np.testing.assert_allclose(
         finding.arrays["norms"], math.sqrt(8) * np.array([[1, 1, 1, 1], [1, 3, 1, 1]]), rtol=0.02
     )
@@ -177,11 +177,3 @@ def test_a_strong_head_is_found(tmp_path: Path) -> None:
     assert finding.scalars["head_outputs/01/largest_share"] == pytest.approx(9 / 12, rel=0.02)
     assert "head 1 of block 1" in finding.answer
     draw_all(finding, tmp_path)
-
-
-def test_nothing_was_measured() -> None:
-    states = {Point("post", 0): gather(gaussian(4))}
-    with pytest.raises(HeadlessError, match="inner points"):
-        hidden_activations(states)
-    with pytest.raises(HeadlessError, match="inner points"):
-        head_outputs(states, 4)

@@ -82,8 +82,10 @@ def log_axes(panel: Any, axes: str) -> None:
     for axis in axes.replace("s", ""):
         compact_ticks(getattr(panel, f"{axis}axis"), log=True)
     if "s" in axes:
-        if max(map(abs, panel.get_ylim())) > 10:
+        low, high = panel.get_ylim()
+        if max(-low, high) > 10:
             panel.set_yscale("symlog", linthresh=1.0)
+            panel.set_ylim(min(low, 0.0), max(high, 0.0))
         panel.yaxis.set_major_formatter(lambda value, _: compact(value).replace("-", "−"))
 
 

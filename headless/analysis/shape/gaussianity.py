@@ -1,0 +1,254 @@
+"""How the entries of states are distributed: pooled, by dimension, along random directions."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from headless.analysis.claims import Claim, values
+from headless.analysis.drawing import Panel, by_depth, density
+from headless.analysis.drawing.grid import DASHED, depth_bar, depth_colors, panels_of
+from headless.analysis.record import Figure, Finding, Measure, Place, Sample, series_of
+from headless.analysis.registry import analysis
+from headless.analysis.session import Session
+from headless.analysis.sources import CONJECTURE, SMOLLM2
+from headless.analysis.states import moments
+from headless.analysis.states.accumulators import REST, Statistics, histogram_edges
+from headless.geometry.gaussianity import best_fit, fit_distributions, gaussian_distance
+from headless.geometry.gaussianity import moments as moments_of
+from headless.pages.figures import INK, drawing_style
+
+DIRECTIONS = 64  # random directions whose projections are looked at
+FITTED = 20_000  # values to which distributions are fitted
+QUANTILES = np.concatenate([np.geomspace(1e-4, 0.5, 60), 1 - np.geomspace(0.5, 1e-4, 60)[1:]])
+EDGES = np.linspace(-12, 12, 121)  # of densities, in standard deviations
+MIDDLES = (EDGES[1:] + EDGES[:-1]) / 2
+GAUSSIAN = np.exp(-np.square(MIDDLES) / 2) / math.sqrt(2 * math.pi)
+LOGISTIC = Sample(EDGES, math.pi / math.sqrt(48) / np.cosh(MIDDLES * math.pi / math.sqrt(12)) ** 2)
+SINGLE = "each dimension by itself"
+MEASURES = (
+    Measure("kurtosis/pooled", "pooled", null="kurtosis/directions"),
+    Measure("kurtosis/median_dimension", "excess kurtosis of the median dimension"),
+    Measure("logistic_gain/pooled", "nats an entry that a logistic gains over a Gaussian"),
+    Measure("tail_ratio/pooled", "pooled entries beyond 4 standard deviations over a Gaussian's"),
+)
+PARTS = ("post", "mid", "attn", "mlp", "norm1", "norm2")
+
+SINGLES = values("kurtosis/median_dimension", "post")
+EARLY, LATE = (
+    SINGLES.reduced(f"{half} half's median size of the", lambda x, f=first: _size(x, f))
+    for half, first in (("first", True), ("second", False))
+)
+CLAIMS = (
+    Claim(
+        CONJECTURE,
+        "activations are nearly Gaussian",
+        SINGLES.reduced("median size of the", lambda x: np.median(np.abs(x))) < 0.5,
+    ),
+    Claim(
+        CONJECTURE,
+        "with extreme outliers",
+        values("tail_ratio/pooled", "post").median.formed(".0f") > 5,
+    ),
+    Claim(
+        CONJECTURE + ", comments",
+        "tails are heavier than a Gaussian's, nearer to a logistic or exponential one",
+        values("logistic_gain/pooled", "post")
+        .reduced("share of blocks with a gain, of the", lambda x: np.mean(x > 0))
+        .formed(".0%")
+        > 0.5,
+    ),
+    Claim(
+        SMOLLM2,
+        "dimensions become more Gaussian with depth",
+        (LATE <= 0.8 * EARLY).given(SINGLES.count >= 2, "needs two blocks"),
+        kind="own",
+    ),
+)
+
+
+def _size(x: np.ndarray, first: bool) -> float:
+    half = len(x) // 2
+    return float(np.median(np.abs(x[: max(half, 1)] if first else x[half:])))
+
+
+def _draw_quantiles(finding: Finding) -> Any:
+    from scipy.special import ndtri
+
+    expected = ndtri(QUANTILES)
+    titles = {"dimensions": SINGLE, "directions": "random directions (null)"}
+    with drawing_style():
+        figure, panels = panels_of(2, columns=2, height=3.6)
+        for panel, (view, title) in zip(panels, titles.items(), strict=True):
+            found = finding.payloads["{place}/" + view]
+            posts = {place.block: x for place, x in found.items() if place.kind == "post"}
+            for x, color in zip(posts.values(), depth_colors(len(posts)), strict=True):
+                panel.plot(expected, x, color=color, lw=1.0)
+            panel.plot(expected, expected, ls=DASHED, color=INK, lw=0.9)
+            panel.set(title=title, xlabel="quantile of a Gaussian", ylim=(-8, 8))
+        panels[0].set_ylabel("quantile, standard deviations")
+        depth_bar(figure, panels, [block for block in posts if block is not None])
+    return figure
+
+
+@analysis(
+    "histograms",
+    name="activations",
+    title="Are activations Gaussian?",
+    about=(
+        "The numbers inside the model, at every point of every block, over all tokens but each "
+        "sequence's first. Three views are kept apart because they answer differently. Pooled: all "
+        "dimensions in one histogram, which mixes dimensions of different size. Per dimension: "
+        "each dimension less its mean and over its standard deviation. Random directions: "
+        "projections of the states on directions drawn uniformly, which are Gaussian for nearly "
+        "any cloud of many independent dimensions and so stand as the null. Excess kurtosis is 0 "
+        "for a Gaussian and 3 for a Laplace distribution; Gaussian, logistic, Laplace and "
+        "Student-t are fitted by maximum likelihood and the likeliest is named (with a price on "
+        "each parameter)."
+    ),
+    needs={"text"},
+    cheap=True,
+    figures=(
+        density(
+            "activation-histograms",
+            "Density of the entries of the stream after the blocks, logarithmic, in standard "
+            "deviations: pooled, and with each dimension standardised by itself. Filled: a "
+            "Gaussian (null); black: a logistic distribution of the same variance.",
+            "_densities",
+            x="standard deviations",
+            log="y",
+            null="a Gaussian",
+            floor=1e-7,
+        ),
+        by_depth(
+            "activation-kurtosis",
+            "Excess kurtosis by block (where large, linear below 1 only): pooled, of "
+            "the median dimension, and of random directions (the null). 0: a Gaussian.",
+            *(
+                Panel(part, ("kurtosis/pooled", "kurtosis/median_dimension"), (part,), log="s",
+                      zero=True)
+                for part in PARTS
+            ),
+        ),
+        Figure(
+            "activation-quantiles",
+            "Quantiles of the standardised entries against a Gaussian's (a straight line is a "
+            "Gaussian), for each dimension by itself and for random directions.",
+            _draw_quantiles,
+            ("{place}/dimensions",),
+        ),
+    ),
+    claims=CLAIMS,
+)  # fmt: skip
+def activations(lab: Session, *, nulls: bool) -> Finding:
+    """Gaussianity of three views at every point; with `nulls=False` kurtosis alone."""
+    measured = {
+        Place.parse(point.name): s
+        for point, s in lab.statistics.items()
+        if point.component == "post" or not lab.claims_only
+    }
+    numbers = {place: _kurtosis(s) for place, s in measured.items()}
+    payloads: dict[str, dict[Place, Any]] = {}
+    kinds: list[str] = []
+    for place, s in measured.items() if nulls else ():
+        views = views_of(s, lab.seed)
+        kind, more = _of_views(views, lab.seed)
+        numbers[place] |= more
+        own = {"{place}/histogram": s.histogram.numpy()} | {
+            f"{{place}}/{name}": np.quantile(x.numpy(), QUANTILES) for name, x in views.items()
+        }
+        for key, array in own.items():
+            payloads.setdefault(key, {})[place] = array
+        if place.kind == "post":
+            kinds.append(kind)
+            for name, density_K in (("pooled", _pooled(s)), (SINGLE, _single(views))):
+                sample = Sample(EDGES, density_K, GAUSSIAN)
+                payloads.setdefault("_densities", {Place(n): LOGISTIC for n in ("pooled", SINGLE)})
+                payloads["_densities"][Place(name, place.block)] = sample
+    if nulls:
+        payloads["edges"] = {Place(): histogram_edges()}
+    return _answered(Finding(series_of(numbers, MEASURES), payloads), kinds)
+
+
+def _answered(finding: Finding, kinds: list[str]) -> Finding:
+    pooled, single = (finding.values(m.name, "post") for m in MEASURES[:2])
+    answer = (
+        f"After the blocks the excess kurtosis is {np.median(pooled):.1f} pooled (between "
+        f"{pooled.min():.1f} and {pooled.max():.1f}) and {np.median(single):.2f} in the median "
+        "dimension (0: Gaussian)."
+    )
+    if kinds:
+        common = max(sorted(set(kinds)), key=kinds.count)
+        answer += (
+            f" The likeliest distribution of standardised dimensions is {common.replace('_', '-')} "
+            f"after {kinds.count(common)} of {len(kinds)} blocks."
+        )
+    return finding.answered(answer)
+
+
+def _kurtosis(s: Statistics) -> dict[str, float]:
+    own_D = moments.excess_kurtosis(s)
+    return {
+        "kurtosis/pooled": moments.pooled_excess_kurtosis(s),
+        "kurtosis/median_dimension": float(own_D.nanmedian()),
+        "kurtosis/largest_dimension": float(own_D.nan_to_num(-3).max()),
+    }
+
+
+def _of_views(views: dict[str, Tensor], seed: int) -> tuple[str, dict[str, float]]:
+    """The likeliest distribution of single dimensions, and the numbers of every view."""
+    numbers, kind = {}, ""
+    for name, values_N in views.items():
+        measured, few_N = moments_of(values_N), some(values_N, seed)
+        numbers[f"tail_ratio/{name}"] = measured.tail_ratio
+        numbers[f"gaussian_distance/{name}"] = gaussian_distance(few_N)
+        if name == "directions":
+            numbers["kurtosis/directions"] = measured.excess_kurtosis
+            continue
+        fits = fit_distributions(few_N)
+        numbers[f"student_t_nu/{name}"] = fits["student_t"].nu
+        gain = fits["logistic"].log_likelihood - fits["gaussian"].log_likelihood
+        numbers[f"logistic_gain/{name}"] = gain
+        kind = best_fit(fits, len(few_N))
+    return kind, numbers
+
+
+def _pooled(s: Statistics) -> np.ndarray:
+    """Density of all entries between `EDGES`, from their histogram."""
+    first, second = (s.powers_G4D[REST, :2].mean(dim=1) / s.count_G[REST]).tolist()
+    x = first + EDGES * math.sqrt(second - first**2)
+    return np.diff(moments.shares_below(s.histogram.numpy(), x)) / np.diff(EDGES)
+
+
+def _single(views: dict[str, Tensor]) -> np.ndarray:
+    counts, _ = np.histogram(views["dimensions"].numpy(), EDGES)
+    return counts / len(views["dimensions"]) / np.diff(EDGES)
+
+
+def views_of(s: Statistics, seed: int) -> dict[str, Tensor]:
+    """Flat standardised values of the three views, from the reservoir."""
+    x_KD = s.sample_KD.double()
+    mean_D, std_D = moments.mean(s), moments.variance(s).clamp(min=0).sqrt()
+    alive_D = std_D > 0
+    scaled_KD = ((x_KD - mean_D) / std_D.where(alive_D, 1.0))[:, alive_D]
+    generator = torch.Generator().manual_seed(seed)
+    directions_DR = torch.randn(
+        scaled_KD.shape[1], DIRECTIONS, generator=generator, dtype=torch.float64
+    )
+    projected_KR = scaled_KD @ directions_DR
+    projected_KR = (projected_KR - projected_KR.mean(dim=0)) / projected_KR.std(dim=0)
+    return {
+        "pooled": ((x_KD - x_KD.mean()) / x_KD.std()).flatten(),
+        "dimensions": scaled_KD.flatten(),
+        "directions": projected_KR.flatten(),
+    }
+
+
+def some(values_N: Tensor, seed: int) -> Tensor:
+    """At most `FITTED` of the values, drawn with repetition."""
+    if len(values_N) <= FITTED:
+        return values_N
+    generator = torch.Generator().manual_seed(seed)
+    return values_N[torch.randint(len(values_N), (FITTED,), generator=generator)]
