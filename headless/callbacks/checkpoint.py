@@ -48,6 +48,7 @@ class RunCheckpoint(Checkpoint):
                 if trainer.is_global_zero:
                     path = _run_of(trainer).first_weights
                     save_file(weights, beside := path.with_name(f".{path.name}.partial"))
+                    beside.chmod(path.parent.stat().st_mode & 0o666)  # as other files are made
                     os.replace(beside, path)
 
     def on_train_batch_end(

@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from headless.callbacks.memory import MemoryMonitor
 from headless.callbacks.metrics_file import MetricsFileLogger
 from headless.callbacks.progress import progress_of
+from headless.models.backbone import num_parameters
 from headless.runs.directory import RunDirectory
 
 LEFT_OUT = ("progress/", "analysis/")  # the summary's own, and hundreds that metrics.jsonl has
@@ -72,7 +73,7 @@ class RunSummary(Callback):
             "objective_class": type(pl_module.objective).__name__,
             "begins_from": pl_module.begins_from,
             "backbone": f"{config.model_type} {config.num_hidden_layers} x {config.hidden_size}",
-            "parameters": pl_module.num_parameters(),
+            "parameters": num_parameters(pl_module),
             "vocab_size": pl_module.vocab_size,
             "hidden_size": pl_module.hidden_size,
             **{name: getattr(data, name, None) for name in of_the_data},

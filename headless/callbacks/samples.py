@@ -97,14 +97,14 @@ class SampleWriter(PeriodicMonitor):
     def _sample(self, trainer: Trainer, pl_module: Any) -> list[str]:
         """The continuations, each from the same random numbers; the global ones stay."""
         datamodule = trainer.datamodule  # type: ignore[attr-defined]
-        tokenizer, head = datamodule.tokenizer, pl_module.make_head()
+        tokenizer, head = datamodule.tokenizer, pl_module.lm_head()
         texts = []
         for ids in self._ids:
             generator = torch.Generator(pl_module.device).manual_seed(self.seed)
             with trainer.precision_plugin.forward_context():
                 tokens = sample_tokens(
                     pl_module.backbone,
-                    head,
+                    head.logits,
                     torch.tensor([ids], device=pl_module.device),
                     self.max_new_tokens,
                     temperature=self.temperature,

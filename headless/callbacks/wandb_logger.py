@@ -6,7 +6,7 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
@@ -91,7 +91,7 @@ class TokenWandbLogger(Logger):
         self,
         directory: Path,
         metrics_file: MetricsFileLogger,
-        mode: str = "offline",
+        mode: Literal["offline", "online"] = "offline",
         **options: Any,
     ) -> None:
         super().__init__()
@@ -156,7 +156,7 @@ class TokenWandbLogger(Logger):
         _ = self.experiment
 
     @rank_zero_only
-    def log_hyperparams(self, params: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Send the run's config: plain values."""
         self.experiment.config.update(dict(params), allow_val_change=True)
 

@@ -5,6 +5,7 @@ Shapes: B sequences, T tokens, V vocabulary, K places.
 
 import math
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -80,7 +81,7 @@ def check_prompt(backbone: nn.Module, length: int) -> int:
 @torch.no_grad()
 def sample_tokens(
     backbone: nn.Module,
-    head: nn.Module,
+    logits: Callable[[Tensor], Tensor],
     prompt_BT: Tensor,
     max_new_tokens: int,
     *,
@@ -94,13 +95,13 @@ def sample_tokens(
 
     Args:
         backbone: called as Hugging Face's, with a cache.
-        head: last hidden states to logits.
+        logits: of last hidden states [B, D].
         prompt_BT: long, at least one token.
         max_new_tokens: at most so many; fewer where the model has no more positions.
         temperature: 0 takes the likeliest token.
         top_k: draw among the k likeliest tokens only.
         top_p: draw among the likeliest tokens that hold this share of the probability.
-        generator: of the random numbers; on the device of the logits.
+        generator: on the device of the logits.
         eos_token_id: stop when every sequence has it; a sequence that has it is filled up with it.
 
     Returns:
@@ -112,7 +113,7 @@ def sample_tokens(
     for _ in range(max_new_tokens):
         output = backbone(input_ids=step, past_key_values=cache, use_cache=True)
         cache = output.past_key_values
-        logits_BV = head(output.last_hidden_state[:, -1])
+        logits_BV = logits(output.last_hidden_state[:, -1])
         chosen_B = choose(logits_BV, temperature, top_k, top_p, generator)
         if eos_token_id is not None:
             chosen_B = chosen_B.where(~ended_B, eos_token_id)

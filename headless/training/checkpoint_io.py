@@ -3,6 +3,9 @@
 import os
 import pickle
 import zipfile
+from argparse import ArgumentError
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -11,6 +14,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from headless.errors import HeadlessError
 from headless.files import whole_file
+from headless.training.imports import OPTION, denied
 
 CHECKPOINT_KEY = "headless"  # where our own part of a checkpoint lies
 
@@ -44,25 +48,28 @@ def read_checkpoint(path: Path) -> Any:
         raise damaged from error
 
 
-def check_checkpoint(path: Path) -> None:
-    """Refuse a checkpoint that cannot be read: see `read_checkpoint`."""
-    read_checkpoint(path)
-
-
 def read_own_checkpoint(path: Path) -> dict[str, Any]:
-    """`read_checkpoint` of one that holds a run of this version.
-
-    Raises:
-        HeadlessError: as `read_checkpoint`, or it is another version's.
-    """
+    """`read_checkpoint` of one that holds a run of this version."""
     content = read_checkpoint(path)
     if not isinstance(content, dict) or CHECKPOINT_KEY not in content:
         raise another_version(path)
     return content
 
 
+@contextmanager
+def one_line_of_errors(path: Path) -> Iterator[None]:
+    """For what is made of a checkpoint: whatever does not fit is another version's."""
+    try:
+        yield
+    except (ArgumentError, KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        if isinstance(error, ArgumentError) and (name := denied(error)):
+            raise HeadlessError(
+                f"{path} needs {name}: allow it with {OPTION} {name.split('.')[0]}"
+            ) from error
+        raise another_version(path) from error
+
+
 def another_version(path: Path) -> HeadlessError:
-    """What to do with a checkpoint that this version cannot read."""
     return HeadlessError(
         f"{path} is not a checkpoint of this version of headless: export it with the version that "
         "wrote it (RUN/environment.json names it)"
@@ -80,8 +87,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     ) -> None:
         """Serialise into the file, so that nothing of the checkpoint is in memory twice.
 
-        Raises:
-            OSError: the file could not be written; `path` is as it was.
+        An OSError leaves `path` as it was.
         """
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -93,21 +99,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class _Stream:
-    """A file that never fails before torch's eyes: torch makes an error of its own of one, or dies.
-
-    Args:
-        file: to write to.
-
-    Attributes:
-        error: the first one; nothing is written after it.
-    """
+    """A file whose errors wait: torch makes an error of its own of one, or dies of it."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self.error: OSError | None = None
+        self.error: OSError | None = None  # the first one; nothing is written after it
 
     def write(self, data: Any) -> int:
-        """All of it is taken, whatever became of it."""
         if self.error is None:
             try:
                 self._file.write(data)

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedM
 
 from headless.data.tokenizer import open_tokenizer, same_ids
 from headless.errors import HeadlessError
-from headless.models.backbone import BackboneConfig, is_causal
+from headless.models.backbone import BackboneConfig, embedding_table, is_causal
 from headless.models.pretrained import architecture, as_backbone, load_config, load_pretrained
 from headless.objectives import LMHead
 
@@ -36,6 +36,16 @@ class Source:
     tokenizer: Any = None
     tokenizer_sha256: str | None = None
 
+    def vocab_size(self, token_ids: int) -> int:
+        """The rows of the trained table, which may be padded beyond the tokenizer's ids."""
+        rows = len(embedding_table(self.backbone))
+        if rows < token_ids:
+            raise HeadlessError(
+                f"{self.place} has {rows} token embeddings, the data {token_ids} token ids: "
+                "prepare the text with the model's tokenizer (headless prepare --tokenizer …)"
+            )
+        return rows
+
     def check_vocabulary(self, datamodule: Any) -> None:
         """Refuse data whose token ids mean something else to the model."""
         ours = getattr(datamodule, "tokenizer_sha256", None)
@@ -52,6 +62,28 @@ class Source:
                 f"{datamodule.path}: prepare the text with its own "
                 f"(headless prepare --tokenizer {tokenizer})"
             )
+
+
+def check_left_out(place: str, backbone: BackboneConfig) -> None:
+    """Refuse a config that describes the architecture of a model which brings its own."""
+    if backbone.preset or backbone.model_type or backbone.named:
+        raise HeadlessError(
+            f"{place} brings its architecture: leave out model.backbone"
+            + ("." + next(iter(backbone.named)) if backbone.named else ".preset")
+            + " and what else describes it"
+        )
+
+
+def run_source(place: str, module: Any, *, with_head: bool, attn_implementation: str) -> Source:
+    """The module of one of our checkpoints."""
+    return Source(
+        place,
+        module.backbone.train(),
+        architecture(module.backbone.config, attn_implementation),
+        module.lm_head() if with_head else None,
+        module.objective.describe(),
+        tokenizer_sha256=module.tokenizer_sha256,
+    )
 
 
 def hugging_face_source(place: str, *, with_head: bool, attn_implementation: str) -> Source:

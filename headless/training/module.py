@@ -7,7 +7,6 @@ import inspect
 import math
 import shutil
 import warnings
-from argparse import ArgumentError
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -25,30 +24,25 @@ from headless.models.backbone import (
     check_task,
     embedding_table,
     hidden_states,
-    num_parameters,
     unfilled_weights,
 )
 from headless.models.flops import backbone_flops_per_token, scoring_flops
-from headless.models.heads import OutputHead
-from headless.models.pretrained import architecture
 from headless.models.sharding import gathered, is_sharded, shard
 from headless.objectives import LMHead, Negatives, Objective, ObjectiveOutput, UniqueTargets
-from headless.training.checkpoint_io import CHECKPOINT_KEY, another_version, read_own_checkpoint
+from headless.training.checkpoint_io import CHECKPOINT_KEY, one_line_of_errors, read_own_checkpoint
 from headless.training.compat import datamodule_of
 from headless.training.devices import check_precision
 from headless.training.evaluation import Validation
-from headless.training.imports import OPTION, denied, restrict_imports
-from headless.training.initial import Source, hugging_face_source
+from headless.training.imports import restrict_imports
+from headless.training.initial import Source, check_left_out, hugging_face_source, run_source
 from headless.training.loading import find_checkpoint, is_run
 from headless.training.optim import (
     AdamWConfig,
     ScheduleConfig,
     build_optimizer,
     check_clipping,
-    gradient_norm,
     settings_of,
     use_settings,
-    whole,
 )
 from headless.training.resume import (
     check_tokenizer,
@@ -57,7 +51,15 @@ from headless.training.resume import (
     restore_position,
     set_random_state,
 )
-from headless.training.step import StepMeans, clip_values, scale_gradients
+from headless.training.step import (
+    Divergence,
+    StepMeans,
+    clip_values,
+    diverged,
+    gradient_norm,
+    scale_gradients,
+    whole,
+)
 
 InitHead = Literal["random", "embedding", "source"]
 
@@ -129,7 +131,7 @@ class PretrainingModule(LightningModule):
             )
         else:
             self.backbone = self._source.backbone
-            vocab_size = self._take_vocabulary(vocab_size)
+            vocab_size = self.hparams["vocab_size"] = self._source.vocab_size(vocab_size)
         check_length(self.backbone, sequence_length)
         check_task(self.backbone, task)
         self.task = task
@@ -156,7 +158,7 @@ class PretrainingModule(LightningModule):
         self._score = torch.compile(self.score) if self._compile else self.score
         self._validation = Validation()
         self._step = StepMeans()
-        self._diverged: Tensor | None = None  # the first step that did, 0 for none
+        self._divergence = Divergence()
         self._restored: dict[str, Any] | None = None
         self._settings: list[dict[str, Any]] = []
         self._grad_norm: Tensor | None = None
@@ -179,7 +181,7 @@ class PretrainingModule(LightningModule):
         restrict_imports()
         checkpoint = read_own_checkpoint(path)
         known = inspect.signature(cls).parameters
-        try:
+        with one_line_of_errors(path):
             values = {k: v for k, v in checkpoint["hyper_parameters"].items() if k in known}
             with unfilled_weights(), warnings.catch_warnings():
                 # The objective is a plain description in the checkpoint: the advice does not apply.
@@ -187,48 +189,17 @@ class PretrainingModule(LightningModule):
                 module = instantiate_module(cls, values | {"compile": False})
             module.on_load_checkpoint(checkpoint)
             module.load_state_dict(checkpoint["state_dict"], assign=True)
-        except ArgumentError as error:  # from making the objective
-            if name := denied(error):
-                raise HeadlessError(
-                    f"{path} needs {name}: allow it with {OPTION} {name.split('.')[0]}"
-                ) from error
-            raise another_version(path) from error
-        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-            raise another_version(path) from error
         return module.eval()
 
-    def _open_source(self, place: str, with_head: bool, named: BackboneConfig) -> Source:
-        if named.preset or named.model_type or named.named:
-            raise HeadlessError(
-                f"{place} brings its architecture: leave out model.backbone"
-                + ("." + next(iter(named.named)) if named.named else ".preset")
-                + " and what else describes it"
-            )
-        attention = named.attn_implementation
-        if not is_run(place):
-            return hugging_face_source(place, with_head=with_head, attn_implementation=attention)
-        module = self.from_checkpoint(place)
-        backbone: Any = module.backbone.train()
-        return Source(
-            place,
-            backbone,
-            architecture(backbone.config, attention),
-            module.lm_head() if with_head else None,
-            module.objective.describe(),
-            tokenizer_sha256=module.tokenizer_sha256,
-        )
-
-    def _take_vocabulary(self, vocab_size: int) -> int:
-        """The rows of a trained table, which may be padded beyond the tokenizer's ids."""
-        assert self._source is not None
-        rows = len(self.embedding_VD)
-        if rows < vocab_size:
-            raise HeadlessError(
-                f"{self._source.place} has {rows} token embeddings, the data {vocab_size} token "
-                "ids: prepare the text with the model's tokenizer (headless prepare --tokenizer …)"
-            )
-        self.hparams["vocab_size"] = rows
-        return rows
+    def _open_source(self, place: str, with_head: bool, backbone: BackboneConfig) -> Source:
+        check_left_out(place, backbone)
+        how: Any = {
+            "with_head": with_head,
+            "attn_implementation": backbone.attn_implementation,
+        }
+        if is_run(place):
+            return run_source(place, self.from_checkpoint(place), **how)
+        return hugging_face_source(place, **how)
 
     # -- what others read ---------------------------------------------------------------------
 
@@ -245,14 +216,6 @@ class PretrainingModule(LightningModule):
     def lm_head(self) -> LMHead:
         """The LM head that the objective implies, for today's weights."""
         return self.objective.lm_head(self.embedding_VD, self.unigram_counts)
-
-    def make_head(self) -> OutputHead:
-        """The LM head that the objective implies, for today's weights: hidden to logits."""
-        return OutputHead(self.lm_head().logits)
-
-    def num_parameters(self) -> int:
-        """Trainable values: the backbone's and the objective's own."""
-        return num_parameters(self)
 
     def training_flops(self, batch: Batch) -> float:
         """Forward and backward FLOPs of one micro-batch on this rank."""
@@ -287,7 +250,7 @@ class PretrainingModule(LightningModule):
 
     def forward(self, input_ids_BT: Tensor) -> Tensor:
         """Logits [B, T, V] under the LM head that the objective implies."""
-        return self.make_head()(hidden_states(self.backbone, input_ids_BT))
+        return self.lm_head().logits(hidden_states(self.backbone, input_ids_BT))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         output = self._score(
@@ -308,7 +271,6 @@ class PretrainingModule(LightningModule):
             self._validation.begin(self.lm_head(), copy=is_sharded(self))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Accumulate the objective's loss and the scores under its LM head."""
         hidden_ND = self.scored_states(batch["input_ids"], batch.get("rows"))
         targets_N = batch["targets"].flatten()
         output = self.objective(hidden_ND, targets_N, self.embedding_VD, self._unique(batch))
@@ -335,14 +297,10 @@ class PretrainingModule(LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW and its schedule, stepped once an update."""
         total = float(self.trainer.estimated_stepping_batches)
-        optimizer, schedule = build_optimizer(
-            self, self.optimizer_config, self.schedule_config, total
-        )
+        configs = self.optimizer_config, self.schedule_config
+        optimizer, schedule = build_optimizer(self, *configs, total)
         self._settings = settings_of(optimizer)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
     def configure_model(self) -> None:
         """Under a sharding strategy, keep this process's share of the weights only."""
@@ -355,7 +313,11 @@ class PretrainingModule(LightningModule):
         scale_gradients(self, factor)
         self._grad_norm = gradient_norm(self)
         norm = whole(self._grad_norm)
-        self._watch(means["loss"], norm)
+        step = self.trainer.global_step + 1
+        self._divergence.add(step, means["loss"], norm)
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if norm.device.type == "cpu" or step % every == 0:  # where looking is free
+            self.require_finite()
         for name, value in means.items():
             self.log(f"train/{name}", value)
         self.log("optim/grad_norm", norm)
@@ -368,7 +330,7 @@ class PretrainingModule(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip by the norm that was just computed, instead of computing it a second time."""
+        # By the norm that was just computed, instead of computing it a second time.
         if not gradient_clip_val:
             return
         if gradient_clip_algorithm == "value":
@@ -377,38 +339,13 @@ class PretrainingModule(LightningModule):
             assert self._grad_norm is not None
             nn.utils.clip_grads_with_norm_(self.parameters(), gradient_clip_val, self._grad_norm)
 
-    # -- losses that are not numbers ----------------------------------------------------------
-
-    def _watch(self, loss: Tensor, grad_norm: Tensor) -> None:
-        """Remember the first step that went wrong, and look at it where looking is free.
-
-        On a GPU the flag stays there until the next logged point, checkpoint or look at the
-        weights, so that no step waits for the device. Loss and norm are those of all processes:
-        each of them finds the same.
-        """
-        step = self.trainer.global_step + 1
-        finite = torch.isfinite(loss) & torch.isfinite(grad_norm)
-        found = torch.where(finite, 0, step)
-        before = self._diverged
-        self._diverged = found if before is None else torch.where(before > 0, before, found)
-        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if loss.device.type == "cpu" or step % every == 0:
-            self.require_finite()
-
     def require_finite(self) -> None:
         """Refuse, on every process, to go on after a step without a finite loss and gradient."""
-        step = 0 if self._diverged is None else int(self._diverged)
-        if step:
-            raise self.diverged(step)
+        self._divergence.check()
 
-    def diverged(self, step: int | None = None) -> HeadlessError:
-        """What is said when the loss is lost: at a step, or at the next one."""
-        step = self.trainer.global_step + 1 if step is None else step
-        return HeadlessError(
-            f"the loss is not a finite number at step {step}: lower model.optimizer.lr, lengthen "
-            "model.schedule.warmup_steps or clip with trainer.gradient_clip_val; the last good "
-            "checkpoint is kept"
-        )
+    def diverged(self) -> HeadlessError:
+        """What is said when the weights give no finite numbers any more."""
+        return diverged(self.trainer.global_step + 1)
 
     # -- checkpoints --------------------------------------------------------------------------
 
@@ -468,7 +405,7 @@ class PretrainingModule(LightningModule):
         self._restored = state
 
     def on_fit_start(self) -> None:
-        self._step, self._diverged = StepMeans(), None
+        self._step, self._divergence = StepMeans(), Divergence()
         found_compiler = any(shutil.which(name) for name in ("cc", "gcc", "clang"))
         if self._compile is None and self.device.type == "cuda" and found_compiler:
             self._score = torch.compile(self.score)

@@ -82,14 +82,13 @@ class ScheduleConfig:
 
 
 class ScheduleFactor:
-    """Callable of the step (0 = the first update) that gives the share of the peak rate."""
+    """The share of the peak rate at a step (0 = the first update); the floor (or 1) after all."""
 
     def __init__(self, config: ScheduleConfig, total_steps: float) -> None:
         self.config = config
         self.total_steps = total_steps
 
     def __call__(self, step: int) -> float:
-        """The factor at a step; the floor (or 1) after the last."""
         warmup, floor = self.config.warmup_steps, self.config.floor
         if step < warmup:
             return (step + 1) / (warmup + 1)
@@ -170,22 +169,8 @@ def use_settings(
 
 
 def check_clipping(largest: float | None) -> None:
-    """Refuse what would turn gradients around.
-
-    Raises:
-        HeadlessError: the trainer's `gradient_clip_val` is negative or not a number.
-    """
+    """Refuse a `gradient_clip_val` that would turn gradients around."""
     if largest is not None and not largest >= 0:
         raise HeadlessError(
             f"trainer.gradient_clip_val must be a positive number, got {largest}: 0 clips nothing"
         )
-
-
-def gradient_norm(module: nn.Module) -> torch.Tensor:
-    """The Euclidean norm of all gradients together: a DTensor where they are sharded."""
-    return nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
-
-
-def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor that may be a DTensor, as a plain one: every process must ask."""
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor

@@ -13,7 +13,7 @@ from headless.callbacks.wandb_logger import TokenWandbLogger
 from headless.errors import HeadlessError
 from headless.files import exclusive
 from headless.isolation import isolated
-from headless.models.backbone import resolve
+from headless.models.backbone import num_parameters, resolve
 from headless.progress import Display, Report
 from headless.runs.directory import RunDirectory
 from headless.runs.environment import describe_environment
@@ -115,7 +115,7 @@ def _train(
 def _say_what_is_trained(cli: RunCLI) -> None:
     """The size, and what decided it: a width that is named decides more than itself."""
     config = cli.model.backbone_config
-    count, embeddings = cli.model.num_parameters(), cli.model.embedding_VD.numel()
+    count, embeddings = num_parameters(cli.model), cli.model.embedding_VD.numel()
     cli.display.say(
         f"{config.family}: {count:,} parameters, {embeddings:,} of them token embeddings"
     )

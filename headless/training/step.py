@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from headless.errors import HeadlessError
+
 
 class StepMeans:
     """Adds up the micro-batches of an optimizer step; no step waits for the device.
@@ -64,6 +66,43 @@ class StepMeans:
         weights = totals[-1].clamp(min=least)
         means = dict(zip(sums, totals[:-1] / weights, strict=True))
         return means, accumulate * torch.distributed.get_world_size() / weights
+
+
+class Divergence:
+    """The first step whose loss or gradient was not a number, kept on the device."""
+
+    def __init__(self) -> None:
+        self._first: Tensor | None = None  # 0 for none
+
+    def add(self, step: int, loss: Tensor, grad_norm: Tensor) -> None:
+        """Look at a step. Loss and norm are those of all processes: each sees the same."""
+        finite = torch.isfinite(loss) & torch.isfinite(grad_norm)
+        now = torch.where(finite, 0, step)
+        self._first = now if self._first is None else torch.where(self._first > 0, self._first, now)
+
+    def check(self) -> None:
+        """Refuse to go on after a step without a finite loss and gradient; waits for the device."""
+        if self._first is not None and (step := int(self._first)):
+            raise diverged(step)
+
+
+def diverged(step: int) -> HeadlessError:
+    """What is said when the loss is lost at a step."""
+    return HeadlessError(
+        f"the loss is not a finite number at step {step}: lower model.optimizer.lr, lengthen "
+        "model.schedule.warmup_steps or clip with trainer.gradient_clip_val; the last good "
+        "checkpoint is kept"
+    )
+
+
+def gradient_norm(module: nn.Module) -> Tensor:
+    """The Euclidean norm of all gradients together: a DTensor where they are sharded."""
+    return nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor that may be a DTensor, as a plain one: every process must ask."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from headless.isolation import isolated
 from headless.progress import Display, Report
 from headless.runs.directory import open_run
 from headless.training.assembly import RunCLI, arguments_of, quiet_lightning
-from headless.training.checkpoint_io import check_checkpoint
+from headless.training.checkpoint_io import read_checkpoint
 from headless.training.loading import find_checkpoint, run_of
 
 # However many devices the run was trained on.
@@ -46,7 +46,7 @@ def validate_with(
 ) -> dict[str, float]:
     """The same with options in the words of a command line."""
     checkpoint = find_checkpoint(place)
-    check_checkpoint(checkpoint)
+    read_checkpoint(checkpoint)
     run = open_run(place) if place.is_dir() else run_of(checkpoint)
     quiet_lightning()
     # A run is where it lies, whatever its config says of the place where it was trained.

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from headless.errors import HeadlessError
-from headless.training.checkpoint_io import AtomicCheckpointIO, check_checkpoint, read_checkpoint
+from headless.training.checkpoint_io import AtomicCheckpointIO, read_checkpoint
 
 CONTENT = {
     "state_dict": {"weight": torch.linspace(-1, 1, 35).view(7, 5), "steps": torch.arange(9)},
@@ -58,17 +58,17 @@ def test_a_flipped_bit_of_a_tensor_is_found(tmp_path: Path, tensor: str) -> None
     raw[raw.index(values) + len(values) // 2] ^= 1
     path.write_bytes(raw)
     with pytest.raises(HeadlessError, match=r"last\.ckpt is damaged .*--run\.overwrite true"):
-        check_checkpoint(path)
+        read_checkpoint(path)
 
 
 def test_what_is_no_checkpoint_is_told(tmp_path: Path) -> None:
     path = write(tmp_path / "last.ckpt")
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(HeadlessError, match="is damaged or no checkpoint"):
-        check_checkpoint(path)
+        read_checkpoint(path)
     path.write_bytes(pickle.dumps(CONTENT["plain"]))
     with pytest.raises(HeadlessError, match="is damaged or no checkpoint"):
-        check_checkpoint(path)
+        read_checkpoint(path)
     torch.save({"path": tmp_path}, path)
     with pytest.raises(HeadlessError, match="pickled objects"):
-        check_checkpoint(path)
+        read_checkpoint(path)

@@ -15,9 +15,9 @@ from headless.training.optim import (
     ScheduleConfig,
     ScheduleFactor,
     build_optimizer,
-    gradient_norm,
     parameter_groups,
 )
+from headless.training.step import gradient_norm
 
 
 def model(family: str) -> torch.nn.Module:
