@@ -83,7 +83,6 @@ class Page:
         self._add("heading", text=text, level=level, anchor=anchor)
 
     def paragraph(self, text: str) -> None:
-        """Running text."""
         self._add("paragraph", text=inline(text))
 
     def definitions(self, terms: Sequence[tuple[str, str]]) -> None:
@@ -171,7 +170,6 @@ class Page:
             self._into = before
 
     def render(self) -> str:
-        """The HTML."""
         style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
         return (
             _templates()

@@ -15,24 +15,14 @@ MEASURES = ("anisotropy", "effective_rank")
 
 @dataclass
 class Compared:
-    """Groups of runs, and what is beside them.
-
-    Args:
-        groups: of runs.
-        warnings: what is unfair about the comparison.
-        tuned: the groups that began from a trained model, where others did not: they have a
-            section of their own.
-        finetunings: classifiers, likewise.
-        baseline: what the other groups are measured against; None where there are none.
-        left_out: in words, what was found in a folder and not compared.
-    """
+    """Groups of runs, and what is beside them."""
 
     groups: list[Group]
-    warnings: list[str] = field(default_factory=list)
-    tuned: list[Group] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)  # what is unfair about the comparison
+    tuned: list[Group] = field(default_factory=list)  # from a trained model, where others are not
     finetunings: list[Finetuning] = field(default_factory=list)
-    baseline: Group | None = None
-    left_out: list[str] = field(default_factory=list)
+    baseline: Group | None = None  # what the other groups are measured against
+    left_out: list[str] = field(default_factory=list)  # in words, of what was found in a folder
 
     def as_json(self) -> dict[str, Any]:
         """All numbers as plain values; what is not known is left out."""
@@ -61,10 +51,10 @@ def _group(group: Group, baseline: Group) -> dict[str, Any]:
         key: {"difference": change.mean, "half_width": change.half_width}
         for key, change in gaps.items()
         if change
+    } | {
+        f"share_of_{axis}_to_reach_baseline_nll": {"value": share_to_reach(group, baseline, axis)}
+        for axis in ("tokens", "seconds")
     }
-    for axis in ("tokens", "seconds"):
-        share = share_to_reach(group, baseline, axis)
-        relative[f"share_of_{axis}_to_reach_baseline_nll"] = {"value": share}
     return {
         "label": group.label,
         "objective_class": run.objective_class,

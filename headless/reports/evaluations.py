@@ -8,6 +8,7 @@ from headless.pages.page import Column, Page
 from headless.reports.fairness import about_lost_text, same_budget, same_tokenizer
 from headless.reports.groups import Group
 from headless.reports.tables import Quantity, Row, Table, percent
+from headless.reports.texts import TEXTS
 from headless.runs.evaluations import Evaluation, latest
 from headless.structured import is_number
 
@@ -29,58 +30,34 @@ QUANTITIES = {
         percent("accuracy_bytes", "accuracy", "%, per byte"),
     ),
 }
-ABOUT = {
-    "text": "Each document is predicted by itself, every token once, in windows of the model's "
-    "length; ends of documents are not scored.",
-    "lambada": "The last word of a passage, in LAMBADA's format: accuracy is the share of words "
-    "whose tokens are all the likeliest, perplexity exp of a word's mean negative log-likelihood.",
-    "blimp": "Minimal pairs in BLiMP's format: share of pairs whose acceptable sentence is "
-    "the likelier one (chance: 50 %).",
-    "choice": "Share of questions whose right answer is the likeliest: by its log-likelihood, and "
-    "by the same per character and per byte.",
-    "harness": "A task of lm-evaluation-harness, with its own metrics.",
-}
 UNITS = {"nll", "perplexity", "bits_per_byte"}  # of a text: what they count is the tokenizer's
 
 
 @dataclass
 class Result(Row):
-    """A group under one LM head; the last result of each of its runs, None where it has none."""
+    """A group under one LM head: the last result of each of its runs, None where it has none.
+
+    "subset/name" is the accuracy of a subset.
+    """
 
     group: Group
     head: str
     results: list[Evaluation | None]
-    about: str = ""
-
-    @property
-    def label(self) -> str:  # type: ignore[override]
-        """The group's."""
-        return self.group.label
-
-    @property
-    def index(self) -> int:  # type: ignore[override]
-        """The group's."""
-        return self.group.index
 
     @property
     def known(self) -> list[Evaluation]:
-        """The results there are."""
         return [result for result in self.results if result is not None]
 
     def values(self, key: str) -> list[float | None]:
-        """A metric of every run of the group; "subset/name" is the accuracy of a subset."""
         return [_value(result, key) for result in self.results]
 
     def by_seed(self, key: str) -> dict[int, float | None]:
-        """A metric of every run, by its seed."""
         return self.group.keyed(self.values(key))
 
     def errors(self, key: str) -> list[float | None]:
-        """The standard error over the items of every run's metric."""
         return [_value(result, key, error=True) for result in self.results]
 
     def error(self, key: str) -> float | None:
-        """The first that is known."""
         return next(filter(None, self.errors(key)), None)
 
     @property
@@ -118,40 +95,36 @@ class Task:
                 return fair and quantity.key == "bits_per_byte" and not lossy
             return fair
 
-        own = [
-            ACCURACY if name == "accuracy" else Quantity(name, name, digits=4)
-            for name in self.first.metrics
+        own = (Quantity(name, name, digits=4) for name in self.first.metrics)
+        known = QUANTITIES.get(self.kind) or [ACCURACY if q.key == "accuracy" else q for q in own]
+        columns = [
+            replace(q, name=q.name + "*" * (lossy and q.key == "bits_per_byte")) for q in known
         ]
-        known = [
-            replace(q, name=q.name + "*" * (lossy and q.key == "bits_per_byte"))
-            for q in QUANTITIES.get(self.kind) or own
-        ]
-        subsets = list(self.first.subsets) if len(self.first.subsets) <= MAX_SUBSETS else []
-        parts = [percent(f"subset/{name}", name, group="by subset") for name in subsets]
-        heading = Column("objective", "head, runs", "left")
+        if len(self.first.subsets) <= MAX_SUBSETS:
+            subsets = ((f"subset/{name}", name) for name in self.first.subsets)
+            columns += [percent(key, name, group="by subset") for key, name in subsets]
         noun = "document" if self.kind == "text" else "item"
         items = f"{self.first.items:,} {noun}{'s' * (self.first.items != 1)}"
         title = f"{self.kind}: {self.first.source}, {items}"
-        return Table(heading, [*known, *parts], self.rows, can_lead, title=title)
+        for place, row in enumerate(self.rows):
+            row.about = self._describe(row, place)
+        heading = Column("objective", "head, runs", "left")
+        return Table(heading, columns, self.rows, can_lead, title=title)
 
-    def describe(self, row: Result) -> str:
-        """Below a row's label: head, runs, and what is not the same in all rows."""
-        runs = zip(row.group.runs, row.results, strict=True)
-        steps = {one.step for run, one in runs if one and one.step not in (None, run.value("step"))}
-        every = [result for one in self.rows for result in one.known]
-        return ", ".join(
-            [
-                f"{row.head} head",
-                f"{len(row.known)} run{'s' * (len(row.known) > 1)}",
-                *(f"step {step:,}" for step in sorted(step for step in steps if step is not None)),
-                *(
-                    f"{name} {value}"
-                    for name in SETTINGS
-                    if len({str(result.settings.get(name)) for result in every}) > 1
-                    for value in sorted({str(r.settings.get(name)) for r in row.known})
-                ),
-            ]
-        )
+    def _describe(self, row: Result, place: int) -> str:
+        """Head, runs, and what is not the same in all rows: a step before the last, settings."""
+        pairs = zip(row.group.runs, row.results, strict=True)
+        known = {one.step: run.value("step") for run, one in pairs if one and one.step is not None}
+        settings = {
+            name: [sorted({str(r.settings.get(name)) for r in one.known}) for one in self.rows]
+            for name in SETTINGS
+        }
+        parts = [f"{row.head} head", f"{len(row.known)} run{'s' * (len(row.known) > 1)}"]
+        parts += [f"step {step:,}" for step, last in sorted(known.items()) if step != last]
+        for name, values in settings.items():
+            if len({value for of_row in values for value in of_row}) > 1:
+                parts += [f"{name} {value}" for value in values[place]]
+        return ", ".join(parts)
 
 
 def _value(result: Evaluation | None, metric: str, *, error: bool = False) -> float | None:
@@ -169,18 +142,18 @@ def _value(result: Evaluation | None, metric: str, *, error: bool = False) -> fl
 def task_tables(groups: Sequence[Group]) -> list[Task]:
     """The tasks in the order in which they were first found; rows in the order of the groups."""
     tasks: dict[tuple[str, str], Task] = {}
+    rows: dict[tuple[Any, ...], Result] = {}
     for group in groups:
         for place, run in enumerate(group.runs):
             for result in latest(run.evaluations):
-                task = tasks.setdefault(result.key[:2], Task(*result.key[:2]))
-                rows = (r for r in task.rows if r.group is group and r.head == result.head)
-                if (row := next(rows, None)) is None:
+                key = (result.kind, result.data_sha256)
+                task = tasks.setdefault(key, Task(*key))
+                if (*key, group.index, result.head) not in rows:
                     row = Result(group, result.head, [None] * len(group.runs))
+                    row.label, row.index = group.label, group.index
+                    rows[*key, group.index, result.head] = row
                     task.rows.append(row)
-                row.results[place] = result
-    for task in tasks.values():
-        for row in task.rows:
-            row.about = task.describe(row)
+                rows[*key, group.index, result.head].results[place] = result
     return list(tasks.values())
 
 
@@ -190,17 +163,11 @@ def add_zero_shot(page: Page, groups: Sequence[Group]) -> None:
     if not tasks:
         return
     page.heading("Zero-shot")
-    page.paragraph(
-        "What `headless evaluate` found: the last result of each run, task and LM head. With "
-        "several seeds ± is the 95 % interval of the mean over them; with one, s.e. is the "
-        "standard error over the items of the task. Bold: the best, where the budget is the same "
-        "and its lead is more than chance: the interval of its difference to every other leaves "
-        "zero out or, with one seed, it is more than two standard errors ahead of the next."
-    )
+    page.paragraph(TEXTS["zero_shot"])
     fair = same_budget(groups)
     for task in tasks:
         table = task.table(fair=fair)
-        page.table(*table.cells(), f"{table.title}. {ABOUT.get(task.kind, '')}", wide=True)
+        page.table(*table.cells(), f"{table.title}. {TEXTS['tasks'].get(task.kind, '')}", wide=True)
         if task.kind == "text" and (lost := about_lost_text(task.inexact_shares)):
             page.notes(lost)
 
@@ -213,18 +180,8 @@ def evaluations_of(group: Group) -> list[dict[str, Any]]:
             first = row.known[0]
             names = [*first.metrics, *(f"subset/{name}" for name in first.subsets)]
             numbers = {name: row.as_json(name) for name in names}
-            entries.append(
-                {
-                    "kind": task.kind,
-                    "source": first.source,
-                    "data_sha256": task.data_sha256,
-                    "head": row.head,
-                    "items": first.items,
-                    "metrics": {
-                        name: number | {"errors": row.errors(name)}
-                        for name, number in numbers.items()
-                        if number
-                    },
-                }
-            )
+            known = {k: n | {"errors": row.errors(k)} for k, n in numbers.items() if n}
+            entry: dict[str, Any] = {"kind": task.kind, "source": first.source}
+            entry |= {"data_sha256": task.data_sha256, "head": row.head, "items": first.items}
+            entries.append(entry | {"metrics": known})
     return entries

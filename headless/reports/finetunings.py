@@ -1,7 +1,7 @@
 """Classifiers that `headless finetune` trained: scores on the test text, one table a task."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from headless.pages.page import Cell, Column, Page
 from headless.reports.places import RESULTS
 from headless.reports.settings import canonical, text
 from headless.reports.tables import Quantity, Row, Table, percent
+from headless.reports.texts import TEXTS
 from headless.runs.directory import RunDirectory
 from headless.structured import TEXT, WHOLE, check_entries, damaged, is_number, read_json, read_yaml
 
@@ -17,12 +18,12 @@ NOT_THE_RECIPE = ("model", "task", "data", "output", "overwrite", "seeds", "acce
 SHARES = {"accuracy", "f1", "macro_f1"}
 LOWER_IS_BETTER = {"rmse"}
 SPLITS = {"test": "test", "validation": "validation", "also": "second validation"}
+NEEDS = ("task", "model", "reported_split", "metrics", "seeds")
 KINDS = {
-    **dict.fromkeys(("task", "model", "reported_split"), TEXT),
+    **dict.fromkeys(NEEDS[:3], TEXT),
     **dict.fromkeys(("metrics", "seeds", "notes"), (list,)),
     **dict.fromkeys(("splits", "baseline"), (dict,)),
 }
-NEEDS = ("task", "model", "reported_split", "metrics", "seeds")
 
 
 @dataclass(frozen=True)
@@ -35,41 +36,20 @@ class Finetuning:
 
     @property
     def model(self) -> str:
-        """The name of what was fine-tuned."""
-        return str(self.results["model"])
+        return self.results["model"]
 
     @property
     def place(self) -> str:
-        """Where it was: two checkpoints, or two runs, may share a name."""
+        """Where the model was: two checkpoints, or two runs, may share a name."""
         return str(self.options.get("model") or self.model)
 
     @property
-    def metrics(self) -> list[str]:
-        """Names; the first chose the epoch."""
-        return [str(name) for name in self.results["metrics"]]
-
-    @property
-    def data(self) -> str:
-        """What two fine-tunings on the same split of the same text share."""
-        names = ("task", "reported_split", "splits")
-        return canonical([*(self.results.get(name) for name in names), self.metrics])
-
-    @property
     def recipe(self) -> dict[str, Any]:
-        """How it was trained."""
         return {k: v for k, v in self.options.items() if k not in NOT_THE_RECIPE}
 
     @property
     def seeds(self) -> list[int]:
-        """Of its trainings."""
         return [record["seed"] for record in self.results["seeds"]]
-
-    def scores(self, metric: str) -> dict[int, float | None]:
-        """A metric on the reported split, by seed."""
-        split = self.results["reported_split"]
-        scores = [r["scores"].get(split, {}).get(metric) for r in self.results["seeds"]]
-        known = [float(score) if is_number(score) else None for score in scores]
-        return dict(zip(self.seeds, known, strict=True))
 
 
 @dataclass
@@ -77,62 +57,64 @@ class Model(Row):
     """A model that was fine-tuned in one way: the seeds of all directories that did it."""
 
     finetunings: list[Finetuning]
-    about: str = ""
 
     @property
     def first(self) -> Finetuning:
-        """One that stands for all."""
         return self.finetunings[0]
 
     @property
-    def label(self) -> str:  # type: ignore[override]
-        """The model's name."""
-        return self.first.model
+    def seeds(self) -> list[int]:
+        return [seed for one in self.finetunings for seed in one.seeds]
 
     def by_seed(self, key: str) -> dict[int, float | None]:
-        """A metric by seed; of a seed that was run several times the last counts."""
-        return {k: v for one in self.finetunings for k, v in one.scores(key).items()}
+        """A metric on the reported split; of a seed that was run several times the last counts."""
+        split = self.first.results["reported_split"]
+        records = [record for one in self.finetunings for record in one.results["seeds"]]
+        scores = [(r["seed"], r["scores"].get(split, {}).get(key)) for r in records]
+        return {seed: float(value) if is_number(value) else None for seed, value in scores}
 
 
 @dataclass
 class Task:
     """What was fine-tuned on one split of one text."""
 
-    rows: list[Model] = field(default_factory=list)
+    rows: list[Model]
 
-    @property
-    def first(self) -> Finetuning:
-        """One that stands for all in what the data are."""
-        return self.rows[0].first
-
-    @property
-    def baseline(self) -> dict[str, Any]:
-        """Scores of the commonest class, or of the mean label."""
-        return dict(self.first.results.get("baseline") or {})
+    def __post_init__(self) -> None:
+        first = self.rows[0].first.results
+        self.name, self.split = first["task"], first["reported_split"]
+        self.metrics = [str(name) for name in first["metrics"]]  # the first chose the epoch
+        self.examples = (first.get("splits") or {}).get(self.split, {}).get("examples")
+        self.baseline = dict(first.get("baseline") or {})  # of the commonest class, or mean label
+        for row in self.rows:
+            places = {other.first.place for other in self.rows if other.label == row.label}
+            seeds = len(set(row.seeds))
+            named = row.first.place if len(places) > 1 else ""
+            parts = (named, f"{seeds} seed{'s' * (seeds > 1)}", self._special(row))
+            row.about = ", ".join(filter(None, parts))
 
     def table(self) -> Table:
         """Scores with intervals over seeds, and the baseline last."""
-        quantities = [_quantity(metric) for metric in self.first.metrics]
+        quantities = [
+            percent(metric, metric.replace("_", " "))
+            if metric in SHARES
+            else Quantity(
+                metric,
+                metric.replace("_", " "),
+                better="lower" if metric in LOWER_IS_BETTER else "higher",
+            )
+            for metric in self.metrics
+        ]
         name = "mean label" if "rmse" in self.baseline else "commonest class"
         scores = [(q, self.baseline.get(q.key)) for q in quantities]
         known = [q.text(score if is_number(score) else None) for q, score in scores]
         others: list[list[Cell | str]] = [[Cell(name, "no model"), *known]] if self.baseline else []
-        split = self.first.results["reported_split"]
-        count = (self.first.results.get("splits") or {}).get(split, {}).get("examples")
-        examples = f", {count:,} examples" if is_number(count) else ""
-        title = f"{self.first.results['task']}: {SPLITS.get(split, split)} scores{examples}"
+        examples = f", {self.examples:,} examples" if is_number(self.examples) else ""
+        title = f"{self.name}: {SPLITS.get(self.split, self.split)} scores{examples}"
         heading = Column("fine-tuned model", "how, seeds", "left")
         return Table(heading, quantities, self.rows, title=title, others=others)
 
-    def describe(self, row: Model) -> str:
-        """Below a model's name: its place, where another one is called the same; seeds; how."""
-        places = {one.first.place for one in self.rows if one.label == row.label}
-        count = len(row.by_seed(self.first.metrics[0]))
-        seeds = f"{count} seed{'s' * (count > 1)}"
-        parts = (row.first.place if len(places) > 1 else "", seeds, self.special(row))
-        return ", ".join(filter(None, parts))
-
-    def special(self, row: Model) -> str:
+    def _special(self, row: Model) -> str:
         """In words, the options of a row that are not the same in all rows."""
         recipes = [one.first.recipe for one in self.rows]
         keys = sorted({key for recipe in recipes for key in recipe})
@@ -141,48 +123,31 @@ class Task:
 
     def notes(self) -> list[str]:
         """What a reader of the table must know."""
-        notes = [
-            f"{one.model}: {words}"
-            for row in self.rows
-            for one in row.finetunings
-            for words in one.results.get("notes") or []
-        ]
-        if any(len(row.by_seed(self.first.metrics[0])) == 1 for row in self.rows):
-            notes.append("A single seed has no interval: another seed can change the order.")
+        said = [(one, one.results.get("notes")) for row in self.rows for one in row.finetunings]
+        notes = [f"{one.model}: {words}" for one, several in said for words in several or []]
+        if any(len(set(row.seeds)) == 1 for row in self.rows):
+            notes.append(TEXTS["single_seed_scores"])
         for row in self.rows:
-            seeds = [seed for one in row.finetunings for seed in one.seeds]
-            if len(set(seeds)) < len(seeds):
+            if len(set(row.seeds)) < len(row.seeds):
                 notes.append(f"{row.label}: of a seed that was run several times the last counts.")
-        if any(self.special(row) for row in self.rows):
-            notes.append(
-                "The models were not all fine-tuned in the same way: see below their names."
-            )
+        if any(self._special(row) for row in self.rows):
+            notes.append(TEXTS["tuned_in_other_ways"])
         return list(dict.fromkeys(notes))
 
     def as_json(self) -> dict[str, Any]:
         """Its numbers as plain values."""
-        return {
-            "task": self.first.results["task"],
-            "split": self.first.results["reported_split"],
-            "baseline": self.baseline,
-            "models": [
-                {
-                    "model": row.label,
-                    "place": row.first.place,
-                    "recipe": row.first.recipe,
-                    "directories": [str(one.path) for one in row.finetunings],
-                    "scores": {metric: _scores(row, metric) for metric in self.first.metrics},
-                }
-                for row in self.rows
-            ],
-        }
-
-
-def _quantity(metric: str) -> Quantity:
-    name = metric.replace("_", " ")
-    if metric in SHARES:
-        return percent(metric, name)
-    return Quantity(metric, name, better="lower" if metric in LOWER_IS_BETTER else "higher")
+        models = [
+            {
+                "model": row.label,
+                "place": row.first.place,
+                "recipe": row.first.recipe,
+                "directories": [str(one.path) for one in row.finetunings],
+                "scores": {metric: _scores(row, metric) for metric in self.metrics},
+            }
+            for row in self.rows
+        ]
+        named = {"task": self.name, "split": self.split, "baseline": self.baseline}
+        return named | {"models": models}
 
 
 def _scores(row: Model, metric: str) -> dict[str, Any]:
@@ -202,12 +167,10 @@ def read_finetuning(path: Path) -> Finetuning:
     """
     place, config = path / RESULTS, RunDirectory(path).config
     results = check_entries(place, read_json(place, dict), KINDS, NEEDS)
-    records = [
-        check_entries(place, record, {"seed": WHOLE, "scores": (dict,)}, ("seed", "scores"))
-        for record in results["seeds"]
-    ]
+    record = {"seed": WHOLE, "scores": (dict,)}
+    records = [check_entries(place, one, record, tuple(record)) for one in results["seeds"]]
     parts = [*(results.get("splits") or {}).values()]
-    for part in [*parts, *(scores for record in records for scores in record["scores"].values())]:
+    for part in [*parts, *(scores for one in records for scores in one["scores"].values())]:
         check_entries(place, part, {})
     if not records or not results["metrics"]:
         raise damaged(place, "it has no seed or no metric")
@@ -219,14 +182,12 @@ def task_tables(finetunings: Sequence[Finetuning]) -> list[Task]:
     come."""
     tables: dict[str, dict[str, Model]] = {}
     for one in finetunings:
-        rows = tables.setdefault(one.data, {})
-        key = canonical([one.model, one.place, one.recipe])
-        rows.setdefault(key, Model([])).finetunings.append(one)
-    tasks = [Task(list(rows.values())) for rows in tables.values()]
-    for task in tasks:
-        for row in task.rows:
-            row.about = task.describe(row)
-    return tasks
+        data = [one.results.get(k) for k in ("task", "reported_split", "splits", "metrics")]
+        rows = tables.setdefault(canonical(data), {})
+        row = rows.setdefault(canonical([one.model, one.place, one.recipe]), Model([]))
+        row.finetunings.append(one)
+        row.label = one.model
+    return [Task(list(rows.values())) for rows in tables.values()]
 
 
 def add_finetunings(page: Page, finetunings: Sequence[Finetuning]) -> None:
@@ -234,11 +195,7 @@ def add_finetunings(page: Page, finetunings: Sequence[Finetuning]) -> None:
     if not finetunings:
         return
     page.heading("Fine-tuned to classify")
-    page.paragraph(
-        "What `headless finetune` found: each model was trained on the labelled text with every "
-        "seed, the epoch was chosen on validation. ± is the 95 % interval of the mean over seeds. "
-        "Bold: better than every other by more than chance over the seeds."
-    )
+    page.paragraph(TEXTS["finetunings"])
     for task in task_tables(finetunings):
         table = task.table()
         page.table(*table.cells(), f"{table.title}.")

@@ -26,21 +26,17 @@ class Group(Row):
 
     @property
     def first(self) -> Run:
-        """One that stands for all where they agree."""
         return self.runs[0]
 
     @property
     def about(self) -> str:  # type: ignore[override]
-        """The backbone, and how many runs."""
         return ", ".join(filter(None, (str(self.first.summary.get("backbone") or ""), self.count)))
 
     @property
     def count(self) -> str:
-        """Of the runs, in words."""
         return f"{len(self.runs)} run{'s' * (len(self.runs) > 1)}"
 
     def values(self, key: str) -> list[float | None]:
-        """A number of every run, see `Run.value`."""
         return [run.value(key) for run in self.runs]
 
     @property
@@ -49,7 +45,6 @@ class Group(Row):
         return max(run.inexact_share for run in self.runs)
 
     def by_seed(self, key: str) -> dict[int, float | None]:
-        """A number of every run, by its seed."""
         return self.keyed(self.values(key))
 
     def keyed(self, values: Sequence[float | None]) -> dict[int, float | None]:

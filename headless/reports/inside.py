@@ -18,23 +18,12 @@ from headless.pages.page import Cell, Column, Page
 from headless.reports import inside_plots
 from headless.reports.groups import Group, runs_of
 from headless.reports.statistics import estimate
+from headless.reports.texts import TEXTS
 from headless.runs.run import Run
 from headless.structured import is_number
 
 MAX_ROWS = 200  # of a finding's numbers; each run's analysis.json has all
 MAX_CLAIMS = 24
-KEY = {
-    "mean cosine of the embeddings": "anisotropy/embedding",
-    "mean cosine of the last states": "anisotropy/norm_f",
-    "mean angle of the embeddings to their mean, degrees": "cone/embedding/angle",
-    "mean angle of the last states to their mean, degrees": "cone/hidden/angle",
-    "σ₁² share of the embeddings": "table_spectra/embedding/first_share",
-    "σ₁² share of the LM head": "table_spectra/head/first_share",
-    "effective rank of the embeddings": "table_spectra/embedding/effective_rank",
-    "effective rank of the LM head": "table_spectra/head/effective_rank",
-    "entropy rank of the last states": "covariance_spectra/norm_f/entropy_rank",
-    "position 0's norm over the others'": "norms/first_over_rest",
-}
 Claim = tuple[str, str, str]  # of which finding, whose, what
 
 
@@ -47,21 +36,21 @@ def add_inside(page: Page, groups: Sequence[Group], output: Path) -> None:
     chosen = [Group([r for r in g.runs if r.findings], g.index, g.label) for g in analysed]
     page.heading("Inside the models")
     pages = ", ".join(_link(group.first, output) for group in chosen)
-    page.paragraph(
-        f"What `headless analyze` measured of each. The null models and what the literature "
-        f"reports stand in full in {pages}. Several seeds: their mean."
-    )
+    page.paragraph(TEXTS["inside"].format(pages=pages))
     others = ", ".join(group.label for group in groups if group not in analysed)
     missing = f"Not analysed, so not here: {others} (`headless analyze --model RUN`)."
     if remarks := [missing] * bool(others) + _other_texts(chosen):
         page.notes(remarks)
     columns = [Column("", "", "left"), *(Column(group.label) for group in chosen)]
-    rows = [[label, *(_mean(group, name) for group in chosen)] for label, name in KEY.items()]
+    rows = [
+        [label, *(_mean(group, name) for group in chosen)]
+        for label, name in TEXTS["key_numbers"].items()
+    ]
     if rows := [row for row in rows if set(row[1:]) != {MISSING}]:
-        page.table(columns, rows, "The inside in short. A dash: it has none, or was not measured.")
-    for draw, caption in inside_plots.FIGURES.items():
+        page.table(columns, rows, TEXTS["inside_numbers"])
+    for name, draw in inside_plots.FIGURES.items():
         if (figure := draw(chosen)) is not None:
-            page.figure(figure, caption, wide=True)
+            page.figure(figure, TEXTS[name], wide=True)
     _claims(page, chosen)
     _numbers(page, chosen)
 
@@ -129,7 +118,6 @@ def disputed(groups: Sequence[Group]) -> list[Claim]:
 
 
 def _claims(page: Page, groups: Sequence[Group]) -> None:
-    """Reported findings that some models agree with and others do not."""
     claims = disputed(groups)
     if not claims:
         return
@@ -146,8 +134,7 @@ def _claims(page: Page, groups: Sequence[Group]) -> None:
     page.table(
         [*columns, *(Column(group.label, "", "left") for group in groups)],
         rows,
-        "Where the models differ: findings of the literature that one model agrees with and "
-        f"another does not, each with its criterion.{more}",
+        TEXTS["disputed"] + more,
         wide=True,
     )
 
@@ -162,15 +149,12 @@ def _verdict(answers: Sequence[tuple[bool, str]]) -> Cell:
 
 
 def _numbers(page: Page, groups: Sequence[Group]) -> None:
-    """Each finding's answers and numbers, folded."""
     findings: dict[str, dict[str, Any]] = {}
     for group in groups:
         findings |= {n: one for n, one in group.first.findings.items() if n not in findings}
     columns = [Column("number", "", "left"), *(Column(group.label) for group in groups)]
     page.heading("All numbers", level=3)
-    page.paragraph(
-        "Numbers of the blocks are given as their mean over the blocks (smallest – largest)."
-    )
+    page.paragraph(TEXTS["blocks"])
     for name, finding in findings.items():
         with page.details(str(finding.get("title", name))):
             for group in groups:

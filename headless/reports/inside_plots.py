@@ -217,13 +217,4 @@ def _distinct(curves: Sequence[Curve]) -> list[Curve]:
     return kept
 
 
-FIGURES: dict[Callable[[Sequence[Group]], Any | None], str] = {
-    depth: "After each block: mean cosine over all pairs of states (dashed: each state's entries "
-    "shuffled), entropy rank of the covariance, mean norm, and the largest dimension's size. "
-    "Position 0 is left out.",
-    spectra: "Singular values over their root mean square, dashed: the same entries shuffled "
-    "(null). Eigenvalues of the covariance of what the head sees, over their mean. Root mean "
-    "square of the last block's dimensions over the median one's, largest first.",
-    angles: "Angles of the vectors to their mean direction, as a density per degree; dashed: "
-    "directions drawn uniformly in as many dimensions (null).",
-}
+FIGURES = {"depth": depth, "spectra": spectra, "angles": angles}

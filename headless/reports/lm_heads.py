@@ -15,13 +15,9 @@ from headless.reports.curves import curves_of, logged, reached_at
 from headless.reports.groups import Group
 from headless.reports.plots import DASHES, WIDE, draw, legend
 from headless.reports.statistics import Estimate, estimate
+from headless.reports.texts import TEXTS
 
 CURVE = logged("val/nll", "step")
-CAPTION = (
-    "Validation nll before and after fine-tuning, mean and 95 % interval over runs. Last column: "
-    "after how many steps it was as good as the model's own head without training, where that is "
-    "known: what the free calibration is worth."
-)
 COLUMNS = (
     Column("fine-tuning", "runs", "left"),
     Column("learning rate"),
@@ -79,24 +75,13 @@ def steps_to_free_head(group: Group, tuned: Sequence[Group]) -> list[float | Non
 
 
 def add_lm_heads(page: Page, tuned: Sequence[Group]) -> None:
-    """The section, where there is anything to say."""
     if not tuned:
         return
     page.heading("From a pre-trained model to a softmax head")
-    page.paragraph(
-        "A separate output matrix is trained on top of each pre-trained model, beginning from its "
-        "own head (of a headless model the calibrated one, with its bias), or from a copy of the "
-        "input embeddings, as the paper does. Step 0 is before any training."
-    )
-    figure = _figure(tuned)
-    if figure is not None:
-        page.figure(
-            figure,
-            "Validation nll over the optimizer steps of fine-tuning. Dashed: the model's own head "
-            "as it is, without a step.",
-            wide=True,
-        )
-    page.table(COLUMNS, [_row(group, tuned) for group in tuned], CAPTION, wide=True)
+    page.paragraph(TEXTS["lm_heads"])
+    if (figure := _figure(tuned)) is not None:
+        page.figure(figure, TEXTS["lm_head_curves"], wide=True)
+    page.table(COLUMNS, [_row(group, tuned) for group in tuned], TEXTS["lm_head_table"], wide=True)
 
 
 def _row(group: Group, tuned: Sequence[Group]) -> list[Cell | str]:
@@ -130,7 +115,6 @@ def _cell(number: Estimate | None) -> Cell | str:
 
 
 def _figure(tuned: Sequence[Group]) -> Any | None:
-    """One panel a source."""
     drawn = [g for g in tuned if any(len(x) > 1 for x, _ in curves_of([g.first], CURVE))]
     sources = list(dict.fromkeys(group.first.begins_from for group in drawn))
     if not sources:
@@ -152,7 +136,6 @@ def _figure(tuned: Sequence[Group]) -> Any | None:
 
 
 def as_json(tuned: Sequence[Group]) -> list[dict[str, Any]]:
-    """The section's numbers."""
     levels = [free_level(group, tuned) for group in tuned]
     return [
         {

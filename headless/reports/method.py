@@ -11,12 +11,11 @@ from headless.pages.page import Cell, Column, Page
 from headless.reports.comparison import Compared
 from headless.reports.groups import runs_of
 from headless.reports.headline import baseline_of
+from headless.reports.texts import TEXTS
 from headless.runs.directory import RunDirectory
 from headless.runs.run import Run
-from headless.structured import read_yaml
 
 NOT_KNOWN = "not known"
-DEFINITIONS = Path(__file__).with_name("definitions.yaml")
 COLUMNS = (
     Column("run", "", "left"),
     Column("seed"),
@@ -45,7 +44,7 @@ def add_method(page: Page, compared: Compared, output: Path) -> None:
         for run in group.runs
     ]
     if rows:
-        page.table(COLUMNS, rows, "The runs. Wall clock counts everything, from start to end.")
+        page.table(COLUMNS, rows, TEXTS["runs"])
     if compared.left_out:
         page.notes(compared.left_out, title="Left out")
     page.heading("To make it again", level=3)
@@ -56,7 +55,7 @@ def add_method(page: Page, compared: Compared, output: Path) -> None:
             page.code("\n".join(f"{name}: {command}" for name, command in given))
             page.definitions(_versions(runs))
         page.heading("Definitions", level=3)
-        page.definitions(list(read_yaml(DEFINITIONS).items()))
+        page.definitions(list(TEXTS["definitions"].items()))
     page.paragraph(f"Made by headless {headless.__version__} from the files named above alone.")
 
 

@@ -96,7 +96,6 @@ def geometry(groups: Sequence[Group]) -> Any | None:
 
 
 def costs(groups: Sequence[Group]) -> Any | None:
-    """Bars of speed and memory, with intervals and a dot for each run."""
     kinds = {run.memory_kind for run in runs_of(groups)}
     bars = {
         "tokens_per_second": "tokens per second",

@@ -1,8 +1,9 @@
 """The sections of the comparison's page, in the order in which they are read."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from headless.pages.numbers import compact
 from headless.pages.page import Cell, Column, Page, TextCard
@@ -17,28 +18,11 @@ from headless.reports.lm_heads import add_lm_heads
 from headless.reports.method import add_method
 from headless.reports.plots import costs, geometry, learning_curves
 from headless.reports.statistics import estimate
-from headless.reports.tables import Table
+from headless.reports.tables import Quantity, Table
+from headless.reports.texts import TEXTS
 
 MAX_COLUMNS = 13  # that a page is wide enough for
 MAX_PROMPTS = 4  # shown open; more are folded away
-RESULTS = (
-    "The state at the end of training. Mean over runs, ± 95 % interval where a recipe was run with "
-    "several seeds. Bold: better than every other by more than chance, that is, the interval of "
-    "the difference over seeds leaves zero out; nothing is where a recipe has one seed, or where "
-    "budget, data, tokenizer or (for costs) hardware differ. Every score is computed on the "
-    "validation text under the head that the objective implies; definitions are at the end."
-)
-CURVES = (
-    "Validation nll under each objective's LM head (top) and each objective's own training loss "
-    "(bottom) over tokens, training seconds and training FLOPs. The losses of different objectives "
-    "have different meanings: compare the top row. Dashed: the headless model under the bare tied "
-    "head. The first moments of training lie above the panels."
-)
-GEOMETRY = (
-    "Anisotropy and effective rank of the hidden states of a fixed probe batch from the validation "
-    "text (position 0 left out), and of the input embedding table. Layer 0 is the input of the "
-    "first layer; the last layer is taken after the final normalisation."
-)
 
 
 def tables_of(compared: Compared) -> list[Table]:
@@ -55,12 +39,13 @@ def build_page(compared: Compared, output: Path) -> Page:
         page.notes(compared.warnings, "warning", "Read this before comparing")
     if groups:
         _results(page, groups, compared.baseline or baseline_of(groups))
-        _curves(page, groups)
+        curves = {TEXTS["learning_curves"]: learning_curves(groups), TEXTS["costs"]: costs(groups)}
+        _figures(page, "Learning and cost", curves)
         add_zero_shot(page, groups)
     add_finetunings(page, compared.finetunings)
     add_lm_heads(page, compared.tuned)
     if groups:
-        _geometry(page, groups)
+        _figures(page, "Geometry", {_geometry_caption(groups): geometry(groups)})
         add_inside(page, groups, output)
         _samples(page, groups)
         _settings(page, groups)
@@ -97,45 +82,37 @@ def _subtitle(groups: Sequence[Group]) -> str:
 def _results(page: Page, groups: Sequence[Group], baseline: Group) -> None:
     page.heading("Results")
     table = headline(groups)
-    parts = {RESULTS: table}
+    parts = {"results": table}
     if len(table.quantities) >= MAX_COLUMNS:
-        cost, scores = (
-            replace(table, quantities=[q for q in table.quantities if (q.group == COST) == is_cost])
-            for is_cost in (True, False)
-        )
-        parts = {RESULTS: scores, "What it cost.": cost}
-    for caption, part in parts.items():
-        page.table(*part.cells(), caption, wide=True)
+        columns: dict[bool, list[Quantity]] = {False: [], True: []}
+        for quantity in table.quantities:
+            columns[quantity.group == COST].append(quantity)
+        parts = {
+            "results": replace(table, quantities=columns[False]),
+            "cost": replace(table, quantities=columns[True]),
+        }
+    for name, part in parts.items():
+        page.table(*part.cells(), TEXTS[name], wide=True)
     if limits := [*inexact(groups), *remarks(groups)]:
         page.notes(limits)
     if len(groups) > 1:
-        page.table(
-            *relative(groups, baseline),
-            f"Against the baseline, {baseline.label}. Ratios of the means; differences "
-            "of the scores. The last columns: the share of the baseline's budget after which the "
-            "validation nll had fallen to the baseline's last value (below 1: sooner).",
-            wide=True,
-        )
+        caption = TEXTS["relative"].format(baseline=baseline.label)
+        page.table(*relative(groups, baseline), caption, wide=True)
 
 
-def _curves(page: Page, groups: Sequence[Group]) -> None:
-    bars = "Speed, memory and computation. Whiskers: 95 % interval; dots: single runs."
-    figures = {CURVES: learning_curves(groups), bars: costs(groups)}
-    figures = {caption: figure for caption, figure in figures.items() if figure is not None}
-    if figures:
-        page.heading("Learning and cost")
-    for caption, figure in figures.items():
+def _figures(page: Page, heading: str, figures: Mapping[str, Any]) -> None:
+    """What was drawn, by caption, below a heading."""
+    drawn = {caption: figure for caption, figure in figures.items() if figure is not None}
+    if drawn:
+        page.heading(heading)
+    for caption, figure in drawn.items():
         page.figure(figure, caption, wide=True)
 
 
-def _geometry(page: Page, groups: Sequence[Group]) -> None:
-    figure = geometry(groups)
-    if figure is None:
-        return
-    page.heading("Geometry")
+def _geometry_caption(groups: Sequence[Group]) -> str:
     noise = "; ".join(f"{n:,} vectors, Gaussian ones: {r:.0f}" for n, r in noise_ranks(groups))
     sample = f" What the sample can show of the effective rank: {noise}." if noise else ""
-    page.figure(figure, GEOMETRY + sample, wide=True)
+    return TEXTS["geometry"] + sample
 
 
 def _samples(page: Page, groups: Sequence[Group]) -> None:
@@ -143,10 +120,7 @@ def _samples(page: Page, groups: Sequence[Group]) -> None:
     if not prompts:
         return
     page.heading("Samples")
-    page.paragraph(
-        "What the first run of each recipe wrote last, from the same prompt (grey) with the same "
-        "random numbers. Samples show fluency at a glance; they measure nothing."
-    )
+    page.paragraph(TEXTS["samples"])
     for prompt in prompts[:MAX_PROMPTS]:
         page.cards(_cards(groups, prompt))
     if len(prompts) > MAX_PROMPTS:
@@ -175,16 +149,9 @@ def _settings(page: Page, groups: Sequence[Group]) -> None:
     observing = ", ".join(f"`{key}`" for key in observing_differences(groups))
     also = f" Not the same either, but these only observe: {observing}." if observing else ""
     if not settings:
-        page.paragraph(
-            f"Nothing but seeds, names and places: the recipes differ in their data.{also}"
-        )
+        page.paragraph(TEXTS["same_settings"] + also)
         return
-    page.table(
-        [Column("setting", "", "left"), *(Column(g.label, "", "left") for g in groups)],
-        [
-            [Cell(key, code=True), *(Cell(text, code=True) for text in texts)]
-            for key, texts in settings.items()
-        ],
-        "All settings of the resolved configs that are not the same, but for seeds, names, places "
-        f"and what only observes. A dash: that objective has no such setting.{also}",
-    )
+    columns = [Column("setting", "", "left"), *(Column(g.label, "", "left") for g in groups)]
+    rows = [[key, *texts] for key, texts in settings.items()]
+    coded = [[Cell(text, code=True) for text in row] for row in rows]
+    page.table(columns, coded, TEXTS["settings"] + also)

@@ -81,7 +81,6 @@ def sequences_per_step(config: Config) -> int | None:
 
 
 def text(value: Any) -> str:
-    """A value to show."""
     return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
 
 

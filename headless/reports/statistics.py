@@ -34,7 +34,6 @@ class Estimate:
 
 
 def known(values: Iterable[float | None]) -> list[float]:
-    """The finite numbers among them."""
     return [float(value) for value in values if is_number(value)]
 
 

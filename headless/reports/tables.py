@@ -11,28 +11,17 @@ from headless.reports.statistics import Estimate, estimate, leader
 
 @dataclass(frozen=True)
 class Quantity:
-    """A column: a number of every row.
+    """A column: a number of every row, and how it is shown."""
 
-    Args:
-        key: that the rows know it by.
-        name: in the heading.
-        unit: below the name.
-        group: a heading over several columns.
-        digits: after the point, or "compact": counts with a prefix.
-        better: which way; None where neither is.
-        scale: multiplies it for display.
-    """
-
-    key: str
+    key: str  # that the rows know it by
     name: str
     unit: str = ""
-    group: str = ""
-    digits: int | Literal["compact"] = 3
+    group: str = ""  # a heading over several columns
+    digits: int | Literal["compact"] = 3  # after the point, or a prefix
     better: Literal["lower", "higher"] | None = None
-    scale: float = 1.0
+    scale: float = 1.0  # multiplies it for display
 
     def text(self, value: float | None) -> str:
-        """The value alone."""
         if value is None:
             return MISSING
         if self.digits == "compact":
@@ -59,11 +48,9 @@ class Row:
     index: int | None = None  # of its colour
 
     def by_seed(self, key: str) -> dict[int, float | None]:
-        """A number of every run, by its seed."""
         raise NotImplementedError
 
     def values(self, key: str) -> list[float | None]:
-        """A number of every run."""
         return list(self.by_seed(key).values())
 
     def error(self, key: str) -> float | None:
@@ -88,25 +75,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows and columns of numbers.
+    """Rows of one kind, and the columns that they have numbers for."""
 
-    Args:
-        heading: of the rows' labels.
-        quantities: the columns.
-        rows: of one kind.
-        can_lead: whether a quantity can be compared, so that the best is marked.
-        note: what stands below a number beside its interval.
-        title: what the table is of.
-        others: rows that no run stands behind, as cells.
-    """
-
-    heading: Column
+    heading: Column  # of the rows' labels
     quantities: Sequence[Quantity]
     rows: Sequence[Any]
-    can_lead: Callable[[Quantity], bool] = lambda quantity: True
-    note: Callable[[Quantity, Any], str] = lambda quantity, row: ""
+    can_lead: Callable[[Quantity], bool] = lambda quantity: True  # the best may be marked
+    note: Callable[[Quantity, Any], str] = lambda quantity, row: ""  # below, beside the interval
     title: str = ""
-    others: Sequence[Sequence[Cell | str]] = ()
+    others: Sequence[Sequence[Cell | str]] = ()  # rows that no run stands behind
 
     def cells(self) -> tuple[list[Column], list[list[Cell | str]]]:
         """Mean and interval of each number; the best of a column is strong: see `leading`."""

@@ -43,7 +43,6 @@ class RunDirectory:
 
     @property
     def is_run(self) -> bool:
-        """Whether a run has written here."""
         files = (self.config, self.metrics, self.summary, self.last_checkpoint)
         return any(file.is_file() for file in files)
 
@@ -70,11 +69,9 @@ class RunDirectory:
             )
 
     def read_config(self) -> dict[str, Any]:
-        """The resolved config."""
         return read_yaml(self.config)
 
     def write_config(self, text: str) -> None:
-        """Write the resolved config, already in YAML."""
         write_text(self.config, text)
 
     def keep_config(self, step: int) -> None:
@@ -91,19 +88,15 @@ class RunDirectory:
         return sorted(self.path.glob("config.until-step-*.yaml"))
 
     def read_environment(self) -> dict[str, Any]:
-        """What `describe_environment` found; empty where it is missing."""
         return _read_json(self.environment)
 
     def write_environment(self, values: dict[str, Any]) -> None:
-        """Write what `describe_environment` found."""
         write_json(self.environment, values, sort_keys=True)
 
     def read_summary(self) -> dict[str, Any]:
-        """The headline numbers; empty where there are none yet."""
         return _read_json(self.summary)
 
     def write_summary(self, values: dict[str, Any]) -> None:
-        """Write the headline numbers."""
         write_json(self.summary, values, sort_keys=True)
 
 

@@ -65,7 +65,6 @@ def append_evaluation(path: Path, evaluation: Evaluation) -> None:
 
 
 def lines_of(evaluations: Iterable[Evaluation]) -> str:
-    """The text of a file of results."""
     return json_lines(map(asdict, evaluations))
 
 

@@ -47,6 +47,8 @@ AXES = ("tokens", "seconds", "flops")
 class Run:
     """What the files of a run directory say; each is read once, when it is first asked for.
 
+    Its name is its directory's, whatever it was called when it was made.
+
     A run that is still going, or was stopped, has no summary or an old one: what its metrics say
     counts then. Any file that is damaged raises a HeadlessError that names it.
     """
@@ -71,34 +73,28 @@ class Run:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """The resolved config."""
         return check_entries(self.directory.config, self.directory.read_config(), CONFIG)
 
     @cached_property
     def summary(self) -> dict[str, Any]:
-        """The headline numbers; empty before the first validation."""
         return check_entries(self.directory.summary, self.directory.read_summary(), SUMMARY)
 
     @cached_property
     def environment(self) -> dict[str, Any]:
-        """Versions, device, commit and command."""
         place = self.directory.environment
         return check_entries(place, self.directory.read_environment(), ENVIRONMENT)
 
     @cached_property
     def points(self) -> list[dict[str, Any]]:
-        """Every logged point."""
         return read_metrics(self.directory.metrics)
 
     @cached_property
     def samples(self) -> list[dict[str, Any]]:
-        """What the model wrote while it was trained."""
         place = self.directory.samples
         return [check_entries(place, s, SAMPLE, ("prompt", "text")) for s in read_metrics(place)]
 
     @cached_property
     def evaluations(self) -> list[Evaluation]:
-        """What it scored on tasks."""
         return read_evaluations(self.directory.evaluations)
 
     @cached_property
@@ -109,7 +105,6 @@ class Run:
 
     @cached_property
     def findings(self) -> dict[str, dict[str, Any]]:
-        """Of the analysis, by name."""
         place, findings = self.directory.analysis / "analysis.json", self.analysis.get("findings")
         checked = [check_entries(place, one, FINDING, ("name",)) for one in findings or []]
         for claim in (claim for one in checked for claim in one.get("claims") or []):
@@ -131,22 +126,18 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The run's name: its directory's, whatever it was called when it was made."""
         return Path(os.path.abspath(self.directory.path)).name
 
     @property
     def seed(self) -> int | None:
-        """The seed of weights and data order."""
         return self.summary.get("seed", self.config.get("seed_everything"))
 
     @property
     def finished(self) -> bool:
-        """Whether it came to its end."""
         return bool(self.summary.get("finished"))
 
     @property
     def objective_class(self) -> str:
-        """The objective's class name."""
         path = self.flat_config.get("model.objective.class_path", "unknown objective")
         return str(self.summary.get("objective_class") or str(path).rsplit(".", 1)[-1])
 
@@ -172,7 +163,6 @@ class Run:
 
     @property
     def width(self) -> int | None:
-        """The hidden size."""
         of_config = self.flat_config.get("model.backbone.hidden_size")
         return self.summary.get("hidden_size") or of_config or None
 
@@ -202,7 +192,6 @@ class Run:
 
     @cached_property
     def flat_config(self) -> dict[str, Any]:
-        """The config with dotted keys; lists are values."""
         return dict(flatten(self.config))
 
     @cached_property
