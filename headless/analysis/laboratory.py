@@ -26,7 +26,8 @@ from headless.analysis.norms import norms
 from headless.analysis.outliers import outliers
 from headless.analysis.permutation import block_permutation
 from headless.analysis.places.latents import attention_and_mlp, latents
-from headless.analysis.positions import position_table, positional_geometry
+from headless.analysis.places.positions import positions, sequence
+from headless.analysis.places.repeated import repeated
 from headless.analysis.presets import (
     cheap_alignment,
     cheap_covariance,
@@ -36,8 +37,6 @@ from headless.analysis.presets import (
 )
 from headless.analysis.registry import OWN
 from headless.analysis.registry import Analysis as Converted
-from headless.analysis.repeated import repeated_token
-from headless.analysis.sequence import sequence_geometry
 from headless.analysis.session import Preset, Session
 from headless.analysis.shape.anisotropy import anisotropy
 from headless.analysis.shape.gaussianity import activations
@@ -45,7 +44,6 @@ from headless.analysis.shape.neurons import head_outputs, hidden_activations
 from headless.analysis.states import moments
 from headless.analysis.states.families import block_matrices
 from headless.analysis.states.measure import sample_tokens
-from headless.analysis.states.reservoirs import position_means
 from headless.analysis.weights.spectra import spectra
 from headless.analysis.weights.unconverted import weight_findings
 from headless.errors import HeadlessError
@@ -56,7 +54,6 @@ ALONE = 256  # tokens that are looked at one by one
 FEW = 4  # sequences for what runs the model again
 EXAMPLE = 256  # tokens of one whose gradient is looked at
 SHORT = (4, 128)  # sequences and tokens of each for what runs it dozens of times
-REPEATS = 3  # tokens that are repeated
 
 
 Run = Callable[[Session], list[Finding]]
@@ -69,6 +66,9 @@ CONVERTED: tuple[Converted, ...] = (
     head_outputs,
     latents,
     attention_and_mlp,
+    positions,
+    sequence,
+    repeated,
 )
 
 
@@ -150,20 +150,6 @@ def _frequency(session: Session) -> list[Finding]:
     return [frequency(session.tables, counts_V, hidden_ND=session.last_states, seed=session.seed)]
 
 
-def _positions(session: Session) -> list[Finding]:
-    found = [sequence_geometry(session.statistics, seed=session.seed)]
-    table = position_table(session.subject.backbone)
-    if table is not None:
-        path_TD, floor = table[: session.sequences.shape[1]], 0.0
-    else:
-        means_TD, floor = position_means(session.statistics, directions=True)
-        path_TD = means_TD[1:]  # the first position is of another kind
-    learned = table is not None
-    if session.claims_only and not learned:
-        return found  # its one claim is of learned positions
-    return [positional_geometry(path_TD, learned=learned, floor=floor, seed=session.seed), *found]
-
-
 def _corpus(session: Session) -> list[Finding]:
     tokens = session.subject.tokens
     if tokens is None:
@@ -181,18 +167,6 @@ def _corpus(session: Session) -> list[Finding]:
 def _covariance(session: Session) -> list[Finding]:
     matrices = block_matrices(session.subject.backbone)
     return [covariance_spectra(session.statistics, matrices=matrices)]
-
-
-def _repeated(session: Session) -> list[Finding]:
-    ids, counts = session.sequences.flatten().unique(return_counts=True)
-    frequent = ids[counts.argsort(descending=True)][:REPEATS].tolist()
-    length = int(session.sequences.shape[1])
-    first = session.subject.bos
-    return [
-        repeated_token(
-            session.subject.backbone, frequent, first=first, length=length, seed=session.seed
-        )
-    ]
 
 
 def _few(session: Session) -> list[Tensor]:
@@ -261,8 +235,8 @@ ANALYSES = (
         "separation",
         "attention against MLP",
     ),
-    Analysis("positions", "helices, and position against context", _positions),
-    Analysis("repeated", "sequences of one token", _repeated),
+    Analysis("positions", "helices, and position against context"),
+    Analysis("repeated", "sequences of one token"),
     Analysis("gradients", "gradients of one example", _gradients),
     Analysis("permutation", "blocks in another order", _permutation),
 )

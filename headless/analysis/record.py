@@ -111,11 +111,15 @@ class Series:
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Values by rank [R], descending; of its null, and of the same before training."""
+    """Values by rank [R], descending; of its null, and of the same before training.
+
+    Or values of anything else `at` [R], which are drawn as they are.
+    """
 
     values: np.ndarray
     null: np.ndarray | None = None
     start: np.ndarray | None = None
+    at: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

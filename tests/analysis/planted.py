@@ -40,6 +40,11 @@ def weights_lab(backbone: Any, head: Tensor | None = None, initial: Any = None) 
     return Session(Subject("planted", model, initial=initial))
 
 
+def text_lab(model: Any, sequences_NT: Tensor, **subject: Any) -> Session:
+    """A session on a model that is run on a text."""
+    return Session(Subject("planted", model, sequences_NT=sequences_NT, **subject))
+
+
 def states_lab(
     statistics: dict[Point, Statistics], tables: dict[str, Tensor] | None = None, **more: Any
 ) -> Any:

@@ -1,14 +1,17 @@
 """The path of positions and variance shares, planted."""
 
 import math
-import warnings
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from planted import draw_all, states_lab
 from torch import Tensor
 
-from headless.analysis.positions import position_table, positional_geometry
-from headless.analysis.sequence import sequence_geometry
+from headless.analysis.places.positions import position_table, positions, sequence
+from headless.analysis.record import Finding
 from headless.analysis.states.accumulators import StateStatistics, Statistics
 from headless.analysis.states.capture import Point
 from headless.analysis.states.reservoirs import position_means
@@ -16,6 +19,10 @@ from headless.errors import HeadlessError
 from headless.models.backbone import BackboneConfig, build_backbone
 
 B, T, D, DEPTH = 60, 40, 24, 4
+SMALL: dict[str, Any] = {
+    "model_type": "llama", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+    "intermediate_size": 24, "max_position_embeddings": 32,
+}  # fmt: skip
 
 
 def spiral(turns: float = 3.0) -> Tensor:
@@ -38,41 +45,59 @@ def statistics(position: Tensor, context: float, noise: float = 1.0) -> dict[Poi
     return found
 
 
+def of_table(path_TD: Tensor) -> Finding:
+    """Of a model whose position embeddings are a path."""
+    backbone = build_backbone(BackboneConfig(**SMALL | {"model_type": "gpt2"}), 50)
+    backbone.wpe = torch.nn.Embedding.from_pretrained(path_TD)
+    lab = SimpleNamespace(
+        subject=SimpleNamespace(backbone=backbone, sequences_NT=torch.zeros(1, len(path_TD))),
+        sequences=torch.zeros(1, len(path_TD)),
+        seed=0,
+        claims_only=False,
+    )
+    found = positions(lab)  # type: ignore[arg-type]
+    assert found is not None
+    return found
+
+
+def context_of(statistics: dict[Point, Statistics]) -> Finding:
+    found = sequence(states_lab(statistics))
+    assert found is not None
+    return found
+
+
 @pytest.mark.parametrize(
     ("family", "rows"), [("gpt2", 32), ("bert", 32), ("distilbert", 32), ("llama", 0)]
 )
 def test_tables(family: str, rows: int) -> None:
-    backbone = build_backbone(
-        BackboneConfig(
-            model_type=family, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-            intermediate_size=24, max_position_embeddings=32,
-        ),
-        50,
-    )  # fmt: skip
+    backbone = build_backbone(BackboneConfig(**SMALL | {"model_type": family}), 50)
     table = position_table(backbone)
     assert (0 if table is None else len(table)) == rows
 
 
-def test_a_planted_spiral_is_a_helix() -> None:
-    found = positional_geometry(spiral() + 0.02 * torch.randn(T, D), learned=True)
+def test_a_planted_spiral_is_a_helix(tmp_path: Path) -> None:
+    found = of_table(spiral() + 0.02 * torch.randn(T, D))
     assert found.scalars["positions/helix"] == 1
     assert found.scalars["positions/turns"] == pytest.approx(3, abs=0.15)
     assert found.claims[0].agrees
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for picture in found.pictures:
-            picture.draw().draw_without_rendering()
+    draw_all(found, tmp_path)
 
 
 def test_walks_and_noise_are_none() -> None:
     walk = torch.randn(T, D, generator=torch.Generator().manual_seed(1)).cumsum(dim=0)
     for path in (walk, torch.randn(T, D)):
-        found = positional_geometry(path, learned=True)
+        found = of_table(path)
         assert found.scalars["positions/helix"] == 0
         assert found.claims[0].agrees is False
-    assert positional_geometry(walk, learned=False).claims[0].agrees is None
+    no_table = states_lab(statistics(walk, context=0.0))
+    no_table.subject.backbone = build_backbone(BackboneConfig(**SMALL), 50)
+    found = positions(no_table)
+    assert found is not None
+    assert found.claims[0].agrees is None
+    no_table.claims_only = True
+    assert positions(no_table) is None
     with pytest.raises(HeadlessError, match="8 tokens"):
-        positional_geometry(walk[:5], learned=True)
+        of_table(walk[:5])
 
 
 def test_position_means_and_their_noise() -> None:
@@ -98,30 +123,27 @@ def test_a_tail_is_seen_through_noise() -> None:
     torch.manual_seed(0)
     cloud = torch.nn.functional.normalize(torch.randn(T, D), dim=1) * 0.25
     cloud[: T // 10 + 1, 0] += 1.5
-    found = sequence_geometry(one_stream(cloud))
+    found = context_of(one_stream(cloud))
     assert found.scalars["sequence/noise_floor"] > 0.5
     assert found.scalars["sequence/tail/with_noise"] < 3
     assert found.scalars["sequence/tail"] > 4
     assert found.claims[0].agrees
     cloud[: T // 10 + 1, 0] -= 1.5
-    assert sequence_geometry(one_stream(6 * cloud)).claims[0].agrees is False
+    assert context_of(one_stream(6 * cloud)).claims[0].agrees is False
 
 
-def test_shares_are_those_that_were_planted() -> None:
+def test_shares_are_those_that_were_planted(tmp_path: Path) -> None:
     position = spiral()
     wanted = float((position[1:] - position[1:].mean(dim=0)).square().sum(dim=1).mean())
     total = wanted + D * (0.5**2 + 1)
-    found = sequence_geometry(statistics(position, context=0.5))
+    found = context_of(statistics(position, context=0.5))
     s = found.scalars
     assert s["sequence/position"] == pytest.approx(wanted / total, abs=0.02)
     assert s["sequence/context"] == pytest.approx(D * 0.25 / total, abs=0.03)
     assert min(s["sequence/six_shares"], s["sequence/raw/six_shares"]) > 0.8
     assert found.claims[1].agrees
     assert "sequence/post/00/overlap" in s
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for picture in found.pictures:
-            picture.draw().draw_without_rendering()
+    draw_all(found, tmp_path)
 
 
 def test_overlap_of_subspaces() -> None:
@@ -134,9 +156,9 @@ def test_overlap_of_subspaces() -> None:
         context = torch.randn(B, 1, 3, generator=generator) @ basis.T
         metric.update(8 * spiral() + context + 0.1 * torch.randn(B, T, D), torch.arange(B))
         same[key] = metric.compute()
-    apart = sequence_geometry(statistics(8 * spiral(), context=0.5)).scalars
-    together = sequence_geometry(same).scalars
+    apart = context_of(statistics(8 * spiral(), context=0.5)).scalars
+    together = context_of(same).scalars
     name = "sequence/post/01/overlap"
     assert together[name] > 1.2 * apart[name]
-    noise = sequence_geometry(statistics(0 * spiral(), context=0.5))
+    noise = context_of(statistics(0 * spiral(), context=0.5))
     assert [claim.agrees for claim in noise.claims] == [None, None, None]

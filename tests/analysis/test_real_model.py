@@ -27,7 +27,7 @@ from headless.analysis.frequency import frequency
 from headless.analysis.norms import norms
 from headless.analysis.outliers import outliers
 from headless.analysis.places.latents import attention_and_mlp
-from headless.analysis.repeated import middle_states
+from headless.analysis.places.repeated import middle_states
 from headless.analysis.states import moments
 from headless.analysis.states.accumulators import FIRST
 from headless.analysis.states.capture import Point, inner_points_of, points_of

@@ -1,12 +1,13 @@
 """Repeated tokens through real, tiny models."""
 
-import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from planted import draw_all, text_lab
 
-from headless.analysis.repeated import middle_states, repeated_token
+from headless.analysis.places.repeated import middle_states, repeated
 from headless.errors import HeadlessError
 from headless.models.backbone import BackboneConfig, build_backbone
 
@@ -24,25 +25,31 @@ def model_of(family: str) -> Any:
     )  # fmt: skip
 
 
+def text(length: int, *tokens: int) -> torch.Tensor:
+    """In which some tokens are frequent, the first one most."""
+    return torch.tensor([t for number, t in enumerate(tokens) for _ in range(9 - number)] * length)[
+        None, :length
+    ]
+
+
 @pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "llama", "bert"])
-def test_every_family(family: str) -> None:
-    found = repeated_token(model_of(family), [3, 4], first=1, length=40)
+def test_every_family(family: str, tmp_path: Path) -> None:
+    found = repeated(text_lab(model_of(family), text(40, 3, 4), bos=1))
+    assert found is not None
     assert found.arrays["norm"].shape == (3, 40)
     assert found.arrays["cos_last"][:, -1] == pytest.approx(1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for picture in found.pictures:
-            picture.draw().draw_without_rendering()
+    draw_all(found, tmp_path)
 
 
 def test_without_position_all_states_are_one() -> None:
     """In a decoder with rotations a repeated token attends to copies of itself only."""
-    found = repeated_token(model_of("llama"), [3], length=40).scalars
+    finding = repeated(text_lab(model_of("llama"), text(40, 3)))
+    assert finding is not None
+    found = finding.scalars
     assert found["repeated/cos_half_last"] == pytest.approx(1, abs=1e-5)
     assert found["repeated/step_last"] == pytest.approx(0, abs=1e-5)
     assert found["repeated/cos_half_last/null"] < 0.9
-    claims = repeated_token(model_of("llama"), [3], length=40).claims
-    assert [claim.agrees for claim in claims] == [True, None]
+    assert [claim.agrees for claim in finding.claims] == [True, None]
 
 
 def test_states_are_the_mean_over_middle_blocks() -> None:
@@ -56,10 +63,5 @@ def test_states_are_the_mean_over_middle_blocks() -> None:
 
 
 def test_what_does_not_fit() -> None:
-    model = model_of("gpt2")
-    with pytest.raises(HeadlessError, match="between 16 and 64"):
-        repeated_token(model, [3], length=100)
-    with pytest.raises(HeadlessError, match="below 50"):
-        repeated_token(model, [50], length=20)
-    with pytest.raises(HeadlessError, match="name tokens"):
-        repeated_token(model, [], length=20)
+    with pytest.raises(HeadlessError, match="15 tokens: 16 or more"):
+        repeated(text_lab(model_of("gpt2"), text(15, 3)))

@@ -28,7 +28,7 @@ SMALLEST = 1e-7  # of the first value: what is less is rounding
 class Ranks:
     """What is drawn: the payload's key, names of axes, which are logarithmic, kinds of places.
 
-    `null` and `start` name the dashed and the dotted line.
+    `null` and `start` name the dashed and the dotted line, `bar` what the lines' colours are of.
     """
 
     of: str
@@ -38,6 +38,7 @@ class Ranks:
     at: tuple[str, ...] = ()
     null: str = "entries shuffled"
     start: str = "before training"
+    bar: str = "block"
 
 
 def by_rank(
@@ -65,7 +66,7 @@ def _draw(ranks: Ranks, finding: Finding) -> Any:
                 panel.set_title(kind_name(kind))
         label_edges(panels, ranks.x, ranks.y)
         if len(blocks) > 1:
-            depth_bar(figure, panels, blocks)
+            depth_bar(figure, panels, blocks, ranks.bar)
         entries: list[tuple[str, Any, Any]] = []
         if any(one.null is not None for one in spectra.values()):
             entries.append((ranks.null, INK, DASHED))
@@ -81,17 +82,19 @@ def _panel(
 ) -> None:
     middle = list(spectra)[len(spectra) // 2]
     for place, one in spectra.items():
-        _line(panel, one.values, color=colors.get(place.block or 0, INK), lw=1.0)
+        _line(panel, one.at, one.values, color=colors.get(place.block or 0, INK), lw=1.0)
         if place == middle:
             for values, style in ((one.null, DASHED), (one.start, "dotted")):
                 if values is not None:
-                    _line(panel, values, color=INK, ls=style, lw=1.1, zorder=3)
+                    _line(panel, one.at, values, color=INK, ls=style, lw=1.1, zorder=3)
     log_axes(panel, ranks.log)
 
 
-def _line(panel: Any, values_R: np.ndarray, **style: Any) -> None:
+def _line(panel: Any, at: np.ndarray | None, values_R: np.ndarray, **style: Any) -> None:
     values = np.asarray(values_R, dtype=float)
-    values = values[values > SMALLEST * values.max()] if len(values) else values
-    if len(values):
+    if at is None and len(values):
+        values = values[values > SMALLEST * values.max()]
         at = np.unique(np.geomspace(1, len(values), min(MARKS, len(values))).round().astype(int))
-        panel.plot(at, values[at - 1], **style)
+        values = values[at - 1]
+    if at is not None:
+        panel.plot(at, values, marker="o" if len(at) < 8 else None, markersize=4, **style)

@@ -27,6 +27,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple, get_args
 
+import torch
 from torch import Tensor, nn
 
 from headless.analysis.states.families import Family, backbone_of, family_of, input_width
@@ -148,6 +149,25 @@ def capture(
     finally:
         for handle in handles:
             handle.remove()
+
+
+@torch.no_grad()
+def states_at(
+    model: nn.Module, input_ids_BT: Tensor, points: Collection[Point]
+) -> dict[Point, Tensor]:
+    """States [B, T, D] at points of one run of the backbone, in evaluation mode."""
+    backbone = backbone_of(model)
+    options = {} if family_of(backbone).post_norm else {"use_cache": False}
+    states: dict[Point, Tensor] = {}
+    was_training = backbone.training
+    backbone.eval()
+    try:
+        with capture(backbone, lambda point, x_BTD: states.update({point: x_BTD.clone()}), points):
+            device = next(backbone.parameters()).device
+            backbone(input_ids=input_ids_BT.to(device), **options)
+    finally:
+        backbone.train(was_training)
+    return states
 
 
 def _hook_block(

@@ -1,0 +1,333 @@
+"""The path of positions, a helix or not, and what position and context explain of the stream.
+
+Shapes: T positions, D hidden size, K components.
+"""
+
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from headless.analysis.claims import Claim, Criterion, Number, values
+from headless.analysis.drawing import Panel, by_depth, cloud
+from headless.analysis.drawing.cloud import pairs_of
+from headless.analysis.record import Cloud, Figure, Finding, Measure, Place, series_of
+from headless.analysis.registry import analysis
+from headless.analysis.session import Session
+from headless.analysis.sources import PAPER
+from headless.analysis.states import moments
+from headless.analysis.states.accumulators import Statistics
+from headless.analysis.states.capture import middle_blocks
+from headless.analysis.states.families import backbone_of
+from headless.analysis.states.reservoirs import position_means
+from headless.errors import HeadlessError
+from headless.geometry import Projection, helix, principal_axes, random_walks, unit
+from headless.geometry.projection import shares_of_independent
+from headless.pages.figures import MUTED, drawing_style, new_figure, series_color
+
+WALKS = 39
+SUBSPACE = 6
+SONG = "Song and Zhong 2023"
+MEASURES = (
+    Measure("helix", "tests that a helix passes (one rotation of two alike components, an axis)"),
+    Measure("helix_score/walks_largest", "largest score of random walks"),
+)
+TOO_SHORT = "the geometry of positions needs sequences of 8 tokens or more"
+
+
+def position_table(backbone: nn.Module) -> Tensor | None:
+    """The learned embeddings of positions [T, D], or None where positions are rotations."""
+    for name, module in backbone_of(backbone).named_modules():
+        if isinstance(module, nn.Embedding) and name.endswith(("wpe", "position_embeddings")):
+            # RoBERTa's first positions are the padding's: the table begins after it.
+            padding = module.padding_idx
+            return module.weight.detach()[0 if padding is None else padding + 1 :]
+    return None
+
+
+def path_figure(name: str, caption: str, of: str) -> Figure:
+    """All pairs of components of a path."""
+    return cloud(name, caption, of, color="position", columns=5, joined=True)
+
+
+def _pairs(axes: Projection, path_TD: Tensor) -> dict[Place, Cloud]:
+    z_TK = axes(path_TD).numpy()
+    pairs = list(combinations(range(z_TK.shape[1]), 2))
+    return pairs_of(z_TK, axes.shares_K, pairs, color=np.arange(len(z_TK)))
+
+
+def _draw_helix(finding: Finding) -> Any:
+    cosine_TT, norm_T, walks = (
+        finding.payloads[key][Place()] for key in ("cosine", "norm", "walk_scores")
+    )
+    score, shuffled = finding.values("helix_score")[0], finding.values("helix_score/shuffled")[0]
+    with drawing_style():
+        figure = new_figure(11.2, 3.3)
+        left, middle, right = figure.subplots(1, 3)
+        image = left.imshow(cosine_TT, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
+        left.grid(visible=False)
+        left.set(xlabel="position", ylabel="position")
+        figure.colorbar(image, ax=left, label="cosine")
+        middle.plot(norm_T, color=series_color(0))
+        middle.set(xlabel="position", ylabel="norm")
+        middle.set_ylim(bottom=0)
+        right.hist(walks, bins=np.linspace(0, 1, 26), color=MUTED, alpha=0.6, label="random walks")
+        right.axvline(shuffled, color=series_color(1), linestyle="--", label="shuffled order")
+        right.axvline(score, color=series_color(0), label="this model")
+        right.set(xlabel="helix score", ylabel="walks", xlim=(0, 1))
+        right.legend()
+    return figure
+
+
+LEARNED = Criterion(lambda finding: "_learned" in finding.payloads, lambda finding: "")
+SCORE, WALK_SCORE = values("helix_score").only, values("helix_score/walks_largest").only
+
+
+@analysis(
+    "positions",
+    title="The path of positions",
+    about=(
+        "Where a token stands is written into the stream: by a table of learned position "
+        "embeddings, or, with rotary embeddings, only through what attention makes of it. Walking "
+        "from position to position draws a path through the space. In GPT-2 the path is seen as a "
+        "helix. But the principal components of any smooth path look like waves, also those of a "
+        "random walk, so a picture proves little. A helix has two components of the same variance "
+        "and the same frequency, a quarter of a turn apart; the score is 1 for that and compared "
+        f"with {WALKS} random walks and with positions in shuffled order."
+    ),
+    needs={"text"},
+    figures=(
+        path_figure(
+            "positions-pairs",
+            "All pairs of the first six components of the table of position embeddings, or where "
+            "there is none of mean states by position. Smooth curves alone prove nothing: random "
+            "walks draw them as well, below.",
+            "_pairs",
+        ),
+        path_figure(
+            "positions-walk", "The same components of one random walk: the null model.", "_walk"
+        ),
+        Figure(
+            "positions-helix",
+            "Left: cosines between positions, their mean taken away. Middle: norms. Right: the "
+            "helix score beside random walks.",
+            _draw_helix,
+            ("cosine",),
+        ),
+    ),
+    claims=(
+        Claim(
+            f"Scherlis 2022, Yedidia 2023, {PAPER} (GPT-2)",
+            "Learned position embeddings form a helix in many dimensions",
+            ((values("helix").only >= 1) & (SCORE > WALK_SCORE)).given(LEARNED),
+        ),
+    ),
+)
+def positions(lab: Session, *, nulls: bool) -> Finding | None:
+    """Of the table of position embeddings, as far as it was trained, or of mean directions."""
+    table_TD = position_table(lab.subject.backbone)
+    if table_TD is None and lab.claims_only:
+        return None  # the one claim is of learned positions
+    if table_TD is None:
+        means_TD, floor = position_means(lab.statistics, directions=True)
+        return path_finding(means_TD[1:], False, floor, lab.seed)  # the first is of another kind
+    return path_finding(table_TD[: lab.sequences.shape[1]], True, 0.0, lab.seed)
+
+
+def path_finding(path_TD: Tensor, learned: bool, floor: float, seed: int) -> Finding:
+    """Is a path a helix? `floor` is the share of its variance that is noise."""
+    path_TD = path_TD.detach().double().cpu()
+    if len(path_TD) < 8:
+        raise HeadlessError(TOO_SHORT)
+    best, axes, unit_TD = helix(path_TD), principal_axes(path_TD), unit(path_TD)
+    walks = [helix(walk) for walk in random_walks(path_TD, WALKS, seed)]
+    scores = np.array([walk.score for walk in walks])
+    order_T = torch.randperm(len(path_TD), generator=torch.Generator().manual_seed(seed))
+    step_T = (unit_TD[1:] * unit_TD[:-1]).sum(dim=1).clamp(-1, 1).arccos()
+    centred_TD = unit(path_TD - path_TD.mean(dim=0))  # a common mean would hide the path
+    is_helix = best.found and best.score > scores.max()
+    numbers = {
+        "helix": float(is_helix),
+        "helix_score": best.score,
+        "helix_score/walks_mean": float(scores.mean()),
+        "helix_score/walks_largest": float(scores.max()),
+        "helix_score/shuffled": helix(path_TD[order_T]).score,
+        "walks_that_pass": float(np.mean([walk.found for walk in walks])),
+        "circle_ratio": best.ratio,
+        "circle_rotation": best.rotation,
+        "circle_share": best.pair_share,
+        "frequency_1": best.frequencies[0],
+        "frequency_2": best.frequencies[1],
+        "turns": best.turns,
+        "phase_r2": best.phase_r2,
+        "axis_share": best.axis_share,
+        "axis_rho": best.axis_rho,
+        "step_degrees": float(torch.rad2deg(step_T).mean()),
+        "noise_floor": floor,
+        "null_share/1": float(shares_of_independent(path_TD, seed=seed)[0]),
+        **_shares("share", axes),
+    }
+    (walk_TD,) = random_walks(path_TD, 1, seed)
+    payloads: dict[str, dict[Place, Any]] = {
+        "path": {Place(): axes(path_TD).numpy()},
+        "cosine": {Place(): (centred_TD @ centred_TD.T).numpy()},
+        "norm": {Place(): path_TD.norm(dim=1).numpy()},
+        "walk_scores": {Place(): scores},
+        "_pairs": _pairs(axes, path_TD),
+        "_walk": _pairs(principal_axes(walk_TD), walk_TD),
+        **({"_learned": {}} if learned else {}),
+    }
+    answer = (
+        f"The {'position embeddings' if learned else 'mean states by position'} "
+        f"{'form' if is_helix else 'do not form'} a helix: the best circle has a score of "
+        f"{best.score:.2f} (random walks {scores.mean():.2f}, at most {scores.max():.2f}), "
+        f"{best.turns:.1f} turns and {best.pair_share:.0%} of the variance about the axis."
+    )
+    if floor > 0.2:
+        answer += f" {floor:.0%} of the variance is noise of few sequences."
+    return Finding(series_of({Place(): numbers}, MEASURES), payloads).answered(answer)
+
+
+def _shares(name: str, axes: Projection) -> dict[str, float]:
+    return {f"{name}/{k}": share for k, share in enumerate(axes.shares_K.tolist(), 1)}
+
+
+FLOOR = values("noise_floor").only
+
+
+def _in_the_middle(measure: str) -> Number:
+    return values(measure, "post").reduced(
+        "mean of the middle blocks'", lambda x: float(np.mean(x[middle_blocks(range(len(x)))]))
+    )
+
+
+@analysis(
+    "positions",
+    name="sequence",
+    title="Position and context",
+    about=(
+        "A state can be taken apart into a mean over everything, what is common to all tokens at "
+        "its position, what is common to its sequence, and the rest. The shares say how much of "
+        "the variance each part has; what finitely many sequences would give by chance is taken "
+        "out. The path shows the mean states of the middle blocks from position to position. The "
+        "overlap is the part of position's six main directions that lies in context's, beside that "
+        "of random subspaces."
+    ),
+    needs={"text"},
+    figures=(
+        by_depth(
+            "sequence-shares",
+            "Shares of the stream's variance by block; chance is 0 after the correction.",
+            Panel("", ("position", "context", "rest"), ("post",), "share of the variance"),
+            wide=False,
+        ),
+        path_figure(
+            "sequence-path",
+            "Mean unit vectors of the middle blocks by position, all pairs of six components; part "
+            "of their variance is noise (noise_floor).",
+            "_path",
+        ),
+        path_figure(
+            "sequence-path-raw",
+            "The same of raw states without the first position (noise_floor/raw).",
+            "_path_raw",
+        ),
+    ),
+    claims=(
+        Claim(
+            f"{PAPER} (LLaMA)",
+            "States of the first positions draw a long tail into a dense cloud of later ones",
+            (values("tail").only >= 3).given(FLOOR < 0.95, "noise hides it"),
+        ),
+        Claim(
+            f"{PAPER}; {SONG}",
+            "What position does is low-dimensional",
+            (values("six_shares").only >= 0.8).given(FLOOR <= 0.5, "noise hides it"),
+        ),
+        Claim(
+            SONG,
+            "The subspaces of position and of context are nearly orthogonal",
+            (_in_the_middle("overlap") <= 2 * _in_the_middle("overlap/null")).given(
+                FLOOR <= 0.5, "noise lies where contexts vary"
+            ),
+        ),
+    ),
+)
+def sequence(lab: Session, *, nulls: bool) -> Finding:
+    """Block by block what position and context explain, and the path of mean states."""
+    unit_TD, floor = position_means(lab.statistics, directions=True)
+    if len(unit_TD) < 8:
+        raise HeadlessError(TOO_SHORT)
+    raw_TD, raw_floor = position_means(lab.statistics, directions=False)
+    axes, raw_axes = principal_axes(unit_TD), principal_axes(raw_TD[1:])
+    posts = {p: s for p, s in lab.statistics.items() if p.component == "post"}
+    parts = {p.block: moments.variance_shares(s) for p, s in posts.items()}
+    middle = [parts[block] for block in middle_blocks(parts)]
+    # Directions: a massive token somewhere in the text would decide a mean of raw states.
+    spread = float((unit_TD[1:] - unit_TD[1:].mean(dim=0)).square().sum(dim=1).mean())
+    whole = {
+        "noise_floor": floor,
+        "noise_floor/raw": raw_floor,
+        "sequences": float(next(iter(posts.values())).sequences),
+        **_shares("share", axes),
+        **_shares("raw/share", raw_axes),
+        "tail": _tail(unit_TD, floor * spread),
+        "tail/with_noise": _tail(unit_TD, 0.0),
+        "six_shares": float(principal_axes(unit_TD[1:]).shares_K.sum()),
+        "raw/six_shares": float(raw_axes.shares_K.sum()),
+        "position": float(np.mean([one["position"] for one in middle])),
+        "context": float(np.mean([one["context"] for one in middle])),
+    }
+    numbers = {Place(): whole} | {
+        Place.parse(point.name): parts[point.block] | _overlap(s, lab.seed)
+        for point, s in posts.items()
+    }
+    payloads = {"_path": _pairs(axes, unit_TD), "_path_raw": _pairs(raw_axes, raw_TD[1:])}
+    answer = (
+        f"In the middle blocks position explains {whole['position']:.1%} and the sequence "
+        f"{whole['context']:.1%} of the stream's variance; the rest is the token in its context. "
+        f"Mean states of the first positions lie {whole['tail']:.1f} times as far from the middle "
+        "of the later ones as those do themselves, noise taken out."
+    )
+    if floor > 0.2:
+        answer += f" Of the means' variance {floor:.0%} is noise of finitely many sequences."
+    return Finding(series_of(numbers), payloads).answered(answer)
+
+
+def _tail(mean_TD: Tensor, noise: float) -> float:
+    """Distance of early positions from the middle of later ones, over the later ones' own.
+
+    The expected squared distance `noise` of a mean from its expectation is taken out. What is left
+    of the later distance is no less than a tenth of it: a cloud within the noise has no size that
+    could be told. Position 0 is left out.
+    """
+    rest_TD = mean_TD[1:]
+    half = len(rest_TD) // 2
+    square_T = (rest_TD - rest_TD[half:].mean(dim=0)).square().sum(dim=1)
+    early = float(square_T[: max(1, round(0.05 * len(rest_TD)))].median()) - noise
+    late = float(square_T[half:].median()) - noise
+    return (max(early, 0.0) / max(late, 0.1 * noise, 1e-300)) ** 0.5
+
+
+def _overlap(s: Statistics, seed: int) -> dict[str, float]:
+    """How much of position's main subspace lies in context's, 0 … 1; the same of random ones."""
+    assert s.position_sum_TD is not None
+    mean_TD = (s.position_sum_TD / s.position_count_T.clamp(min=1)[:, None]).cpu()
+    sequences, where = s.sample_sequences_K.cpu().unique(return_inverse=True)
+    if len(s.sample_KD) < 4 * len(sequences) or len(sequences) < 4 * SUBSPACE:
+        return {}
+    rest_KD = s.sample_KD.cpu().double() - mean_TD[s.sample_positions_K.cpu()]
+    sums_CD = torch.zeros(len(sequences), rest_KD.shape[1], dtype=torch.float64)
+    context_CD = sums_CD.index_add_(0, where, rest_KD) / where.bincount()[:, None]
+    seen = s.position_count_T.cpu()[1:] > 0
+    position = principal_axes(mean_TD[1:][seen], SUBSPACE).axes_KD
+    context = principal_axes(context_CD, SUBSPACE).axes_KD
+    shape = (64, SUBSPACE, rest_KD.shape[1])
+    draw = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).double()
+    random = torch.linalg.qr(draw.mT).Q.mT
+    return {
+        "overlap": float((position @ context.T).square().sum()) / SUBSPACE,
+        "overlap/null": float((random @ context.T).square().sum(dim=(1, 2)).mean()) / SUBSPACE,
+    }
