@@ -15,6 +15,8 @@ HOMES = {
     "tune_head": "headless.training.tune_head",
     "load": "headless.downstream.loading",
     "LanguageModel": "headless.downstream.language_model",
+    "generate": "headless.downstream.generate",
+    "export": "headless.downstream.export",
     "evaluate": "headless.downstream.evaluate",
     "finetune": "headless.downstream.finetune",
     "neighbors": "headless.downstream.retrieval.neighbors",

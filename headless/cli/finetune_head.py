@@ -8,13 +8,11 @@ from headless.training.assembly import arguments_of, build
 from headless.training.pretrain import fit
 from headless.training.tune_head import TASK, tuning_config
 
-TUNING = ("headless.training.tune_head", "tuning_config")
-
 
 @isolated()
 def main(arguments: list[str]) -> None:
     """The command: its own options, and any of `headless pretrain`."""
-    parser = parser_of(f"finetune --task {TASK}", *TUNING, config=False)
+    parser = parser_of(f"finetune --task {TASK}", tuning_config, config=False)
     parser.add_argument("--task", type=str)
     own: list[str] = []
     settings: list[str] = []

@@ -7,12 +7,12 @@ from rich.console import Console
 from rich.table import Table
 
 import headless
-from headless.cli.parsing import options_of
+from headless.cli.parsing import options_from, verb
 
 
 def main(arguments: list[str]) -> None:
     """The command."""
-    options = options_of("prepare", arguments)
+    options = options_from("prepare", arguments, verb("prepare"))
     begin = time.perf_counter()
     prepared = headless.prepare(**options, progress=True)
     seconds, manifest = time.perf_counter() - begin, prepared.manifest

@@ -13,19 +13,24 @@ SHA256SUMS                          of all files but the model card
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import GenerationConfig
 
 import headless
+from headless.data.datamodule import TokenDataModule
 from headless.data.tokenizer import loads_plainly
-from headless.downstream.calibration import Calibration
+from headless.downstream.calibration import Calibration, calibrate, collect
 from headless.downstream.model_card import model_card
 from headless.downstream.tokenizers import complete_config, tokenizer_of_run
+from headless.errors import HeadlessError
 from headless.files import new_directory, refuse_to_lose
+from headless.isolation import isolated
 from headless.models import modeling_headless
 from headless.models.pretrained import without_bars
+from headless.objectives import LMHead
+from headless.progress import Display
 from headless.runs.directory import RunDirectory
 from headless.sums import write_sums
 from headless.training.hugging_face import (
@@ -48,36 +53,53 @@ OUTPUT: Any = {
 }
 
 
+@isolated()
 def export(
-    place: str | Path,
-    output: str | Path,
-    *,
+    checkpoint: str | Path,
+    output: Path,
     head: HeadName = "auto",
-    dtype: torch.dtype = torch.float32,
-    calibration: Calibration | None = None,
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+    fit: Path | None = None,
     overwrite: bool = False,
+    *,
+    progress: bool = False,
 ) -> dict[str, Any]:
-    """Write the directory; returns what `headless.json` holds.
+    """A checkpoint to a Hugging Face directory, with tokenizer, generation config and model card.
 
     Args:
-        place: a run directory (its last checkpoint) or a checkpoint in one.
+        checkpoint: a run directory (its last checkpoint), or a checkpoint in one.
         output: the directory to make.
-        head: see `headless.training.language_model.choose_head`.
+        head: "trained" with cross-entropy; "calibrated": of a headless run, with log p(v), no
+            training step; "tied": the input embeddings alone; "auto": whichever makes the run a
+            language model.
         dtype: of the weights on disk.
-        calibration: a temperature and a bias scale to apply to the calibrated head.
+        fit: a prepared dataset: fit a temperature and a scale of the head's bias to one half of its
+            validation split, and report what that gains on the other half.
         overwrite: move an export that is there aside.
+        progress: say on standard error what was fitted.
+
+    Returns:
+        What `headless.json` holds.
     """
-    output = Path(output)
-    check_output(output, overwrite)
-    checkpoint = find_checkpoint(place)
-    run = run_of(checkpoint)
-    module = PretrainingModule.from_checkpoint(checkpoint)
+    output, display = Path(output), Display(progress)
+    refuse_to_lose(output, overwrite=overwrite, **OUTPUT)  # before the work
+    path = find_checkpoint(checkpoint)
+    run = run_of(path)
+    module = PretrainingModule.from_checkpoint(path)
     kind, lm_head = choose_head(module, head)
-    if calibration is not None:
+    calibration = None
+    if fit is not None:
+        calibration = _fit(module, lm_head, checkpoint, fit)
         kind, lm_head = "fitted", calibration.apply(lm_head)
+        display.say(
+            f"fitted: scores x {calibration.scale:.4f}, bias x {calibration.bias_scale:.4f}; on "
+            f"{calibration.report_tokens:,} other tokens {calibration.nll_before:.4f} -> "
+            f"{calibration.nll_after:.4f} nats"
+        )
     converted = to_hugging_face(module.backbone, lm_head, embedding_VD=module.embedding_VD)
-    if dtype != torch.float32:
-        model: Any = converted.model.to(dtype)
+    torch_dtype = getattr(torch, dtype)
+    if torch_dtype != torch.float32:
+        model: Any = converted.model.to(torch_dtype)
         error = largest_error(module.backbone, lm_head, model)
         converted = Converted(model, converted.form, error)
     tokenizer = tokenizer_of_run(run, module.tokenizer_sha256)
@@ -85,15 +107,24 @@ def export(
     if module.task == "causal":  # what is generated follows the last token of a row
         tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = "left"
     complete_config(converted.model, tokenizer)
-    facts = _facts(run, module, kind, converted, dtype, calibration)
+    facts = _facts(run, module, kind, converted, torch_dtype, calibration)
     with new_directory(output, overwrite=overwrite, **OUTPUT) as directory:
         _write(directory, converted, tokenizer, module, facts)
     return facts
 
 
-def check_output(output: Path, overwrite: bool) -> None:
-    """Refuse, before the work, to write where something is that stays."""
-    refuse_to_lose(output, overwrite=overwrite, **OUTPUT)
+def _fit(
+    module: PretrainingModule, lm_head: LMHead, checkpoint: str | Path, data: Path
+) -> Calibration:
+    datamodule = TokenDataModule(
+        data, sequence_length=module.sequence_length, batch_size=32, task=module.task
+    )
+    if module.tokenizer_sha256 not in (None, datamodule.tokenizer_sha256):
+        raise HeadlessError(
+            f"{data} was made with another tokenizer than {checkpoint} was trained with: prepare "
+            "the text with the run's own (headless prepare --tokenizer RUN/tokenizer)"
+        )
+    return calibrate(lm_head, collect(module.backbone, datamodule.validation_batches()))
 
 
 def _facts(

@@ -1,11 +1,11 @@
 """A run on the disk, as a notebook, a report and the library read it."""
 
 import os
-from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
+import headless
 from headless.runs.directory import RunDirectory, open_run
 from headless.runs.evaluations import Evaluation, read_evaluations
 from headless.runs.metrics import read_metrics
@@ -52,8 +52,6 @@ class Run:
     A run that is still going, or was stopped, has no summary or an old one: what its metrics say
     counts then. Any file that is damaged raises a HeadlessError that names it.
     """
-
-    open_model: ClassVar[Callable[[Path], Any] | None] = None  # the library's `load`: see `model`
 
     def __init__(self, place: Path | str | RunDirectory) -> None:
         self.directory = open_run(Path(place))
@@ -119,10 +117,7 @@ class Run:
 
     def model(self) -> Any:
         """The trained model, as `headless.load` opens it."""
-        opener = type(self).open_model
-        if opener is None:
-            raise TypeError("models are opened by the library: import headless, then headless.Run")
-        return opener(self.directory.path)
+        return headless.load(self.directory.path)
 
     @property
     def name(self) -> str:

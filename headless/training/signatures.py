@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 PLAIN: dict[str, Any] = {
     **{t.__name__: t for t in (str, int, float, bool, list, dict, tuple, Path, Mapping, Sequence)},
@@ -61,9 +61,11 @@ def stub(module: str, name: str) -> Callable[..., Any]:
     node.decorator_list, node.returns, node.body = [], None, node.body[:1]
     for argument in (*node.args.args, *node.args.kwonlyargs):
         argument.annotation = _plain(argument.annotation, module, known)
-    space = known | {"__name__": module}
+    space = known | {"__name__": __name__}  # the parser imports a function's module
     exec(compile(ast.fix_missing_locations(ast.Module([node], [])), module, "exec"), space)
-    return space[name]
+    function: Any = space[name]
+    function.__qualname__ = f"{name}'s signature"  # by its name, the parser would find the verb
+    return function
 
 
 def _plain(node: Any, module: str, known: dict[str, Any]) -> Any:
@@ -73,13 +75,12 @@ def _plain(node: Any, module: str, known: dict[str, Any]) -> Any:
         return ast.BinOp(left, node.op, right) if left and right else left or right
     if isinstance(node, ast.Constant) and isinstance(node.value, str):  # written in quotes
         return _plain(ast.parse(node.value, mode="eval").body, module, known)
-    if not isinstance(node, ast.Name) or node.id in known:
-        return node
-    meant = _plain(_find(module, node.id), module, known)
-    if meant is None or isinstance(meant, ast.ClassDef | ast.FunctionDef):
-        return None
-    try:
-        known[node.id] = eval(compile(ast.Expression(meant), module, "eval"), known)
-    except NameError:  # of what is no plain type
-        return None
-    return node if get_args(known[node.id]) else None
+    for part in ast.walk(node):
+        if isinstance(part, ast.Attribute):
+            return None
+        if isinstance(part, ast.Name) and part.id not in known:
+            meant = _find(module, part.id)
+            if not isinstance(meant, ast.Subscript) or _plain(meant, module, known) is None:
+                return None
+            known[part.id] = eval(compile(ast.Expression(meant), module, "eval"), known)
+    return node

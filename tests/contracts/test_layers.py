@@ -29,9 +29,6 @@ LATE_FOR_NOW: set[str] = {
     "analysis/covariance_spectra.py",
     "analysis/training.py",
     "cli/analyze.py",
-    "cli/compare.py",
-    "cli/export.py",
-    "cli/generate.py",
 }
 
 

@@ -1,0 +1,104 @@
+"""The verb: continue prompts, or fill in the masks of a masked model's."""
+
+import json
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Literal
+
+from transformers import TextStreamer
+
+from headless.downstream.language_model import LanguageModel, Sampling
+from headless.downstream.loading import load
+from headless.downstream.options import Head
+from headless.downstream.retrieval.decoder import index_as_head
+from headless.errors import HeadlessError
+from headless.files import write_text
+from headless.isolation import isolated
+
+
+@isolated()
+def generate(
+    model: str | Path | LanguageModel,
+    prompt: str | list[str] = "",
+    max_new_tokens: int = 100,
+    temperature: float = 0.8,
+    top_k: int | None = 50,
+    top_p: float | None = None,
+    seed: int = 0,
+    head: Head = "auto",
+    decoder: Literal["model", "faiss"] = "model",
+    index: Literal["exact", "ivf", "hnsw", "ivfpq"] = "exact",
+    device: str = "auto",
+    trust_remote_code: bool = False,
+    output: Path | None = None,
+    overwrite: bool = False,
+    *,
+    stream: bool = False,
+) -> list[dict[str, Any]]:
+    """Continue prompts with a run, a checkpoint, a Hugging Face directory or a hub name.
+
+    A masked model fills in the masks of its prompts instead.
+
+    Args:
+        model: what continues them.
+        prompt: a text, or several as ["a", "b"]; the empty one begins a document. The name of a
+            special token in it is text, as in the training text, but in a masked model's prompt
+            the token.
+        max_new_tokens: at most so many; fewer where the model has no more positions.
+        temperature: 0 takes the likeliest token.
+        top_k: draw among the k likeliest tokens only.
+        top_p: draw among the likeliest tokens that hold this share of the probability.
+        seed: of the random numbers; every prompt begins with the same ones.
+        head: of a run: "calibrated", "trained" or "tied"; see headless export.
+        decoder: "faiss" finds the likeliest tokens by maximum-inner-product search instead of
+            scoring the whole vocabulary, and draws among top_k of them.
+        index: of the faiss decoder: exact, or approximate.
+        device: "auto" (a GPU where there is one), "cpu", "cuda", ...
+        trust_remote_code: run the Python file that comes with a Hugging Face directory.
+        output: also write one JSON line a prompt to this file.
+        overwrite: replace an existing output.
+        stream: print each prompt and what follows as it comes.
+
+    Returns:
+        For each prompt "model", "head", "prompt" and "text"; of a masked model "masks": for each
+        mask the likeliest tokens with their probabilities.
+    """
+    if output is not None and output.exists() and not overwrite:
+        raise HeadlessError(f"{output} exists: replace it with --overwrite true, or name another")
+    sampling = Sampling(max_new_tokens, temperature, top_k, top_p, seed)
+    lm = load(model, head=head, device=device, trust_remote_code=trust_remote_code, needs_head=True)
+    prompts = [prompt] if isinstance(prompt, str) else prompt
+    searched = decoder == "faiss" and lm.task == "causal"
+    records: list[dict[str, Any]] = []
+    with index_as_head(lm, index, top_k or 64) if searched else nullcontext():
+        for text in prompts:
+            if stream and records:
+                sys.stdout.write("\n")
+            if lm.task == "masked":
+                written: dict[str, Any] = {"masks": _fill(lm, text, stream)}
+            else:
+                written = {"text": _continue(lm, text, sampling, stream)}
+            records.append({"model": lm.name, "head": lm.head, "prompt": text, **written})
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_text(output, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
+    return records
+
+
+def _continue(lm: LanguageModel, prompt: str, sampling: Sampling, stream: bool) -> str:
+    streamer: Any = None
+    if stream:
+        streamer = TextStreamer(lm.tokenizer, skip_prompt=True, skip_special_tokens=True)
+        sys.stdout.write(prompt)
+        sys.stdout.flush()
+    return lm.generate(prompt, sampling, streamer=streamer)
+
+
+def _fill(lm: LanguageModel, prompt: str, stream: bool) -> list[list[tuple[str, float]]]:
+    masks = lm.fill_masks(prompt)
+    if stream:
+        guesses = [", ".join(f"{token!r} {share:.2f}" for token, share in mask) for mask in masks]
+        sys.stdout.write("\n  ".join([prompt, *guesses]) + "\n")
+        sys.stdout.flush()
+    return masks
