@@ -169,7 +169,7 @@ def subject_verb(path: Path, pairs: int, draw: random.Random) -> list[dict[str, 
     ]
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Write the files."""
     about, _, rest = (__doc__ or "").partition("\n\n")
     parser = argparse.ArgumentParser(
@@ -181,7 +181,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--agreement", type=Path, help="tab-separated subject-verb pairs")
     parser.add_argument("--pairs", type=int, default=2000)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     documents: list[Any] = read_items(Task("text", options.data)).items
     texts = [document.text for document in documents]
     files = {

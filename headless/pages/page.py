@@ -66,6 +66,7 @@ class Page:
         self.title = title
         self.subtitle = subtitle
         self.contents = contents
+        self.refresh_seconds = 0  # after which a browser loads the page again; 0: never
         self._blocks: list[dict[str, Any]] = []
         self._into = self._blocks
         self._headings: list[tuple[str, str]] = []
@@ -176,6 +177,7 @@ class Page:
             .get_template("page.html")
             .render(
                 title=self.title,
+                refresh_seconds=self.refresh_seconds,
                 subtitle=inline(self.subtitle),
                 style=Markup(style.rstrip()),
                 headings=self._headings if self.contents else [],

@@ -55,12 +55,15 @@ class Comparison(Compared):
             page.notes(self.warnings, "warning", "Read this before comparing")
         return page.fragment()
 
-    def save(self, directory: Path | str, *, overwrite: bool = False) -> Path:
+    def save(
+        self, directory: Path | str, *, overwrite: bool = False, refresh_seconds: int = 0
+    ) -> Path:
         """Write `report.html` and `compare.json`; nothing else in the directory is touched.
 
         Args:
             directory: made where it is missing.
             overwrite: replace a report that is there already.
+            refresh_seconds: after which a browser loads the page again, while runs still train.
 
         Returns:
             The page's path.
@@ -70,14 +73,15 @@ class Comparison(Compared):
         """
         directory = Path(directory)
         _check(directory, overwrite)
-        page = build_page(self, directory).render()
+        page = build_page(self, directory)
+        page.refresh_seconds = refresh_seconds
         numbers = json.dumps(self.as_json(), indent=2, ensure_ascii=False, allow_nan=False)
         report = directory / REPORT
         with exclusive(directory / NUMBERS, patience=WAIT_SECONDS):
             _check(directory, overwrite)
             # Both are on the disk before either is in its place.
             with whole_file(report) as html, whole_file(directory / NUMBERS) as file:
-                html.write(page.encode())
+                html.write(page.render().encode())
                 file.write(f"{numbers}\n".encode())
         self.report = report
         return report

@@ -286,7 +286,7 @@ def quiet_lightning() -> None:
 def _in_place(arguments: Sequence[str]) -> list[str]:
     """A run that goes on by its own config does so where that lies, moved or copied."""
     options = {}
-    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for word, following in zip(arguments, [*arguments[1:], ""], strict=False):
         name, equals, value = word.partition("=")
         options[name] = value if equals else following
     config = Path(options.get("--config", ""))

@@ -1,14 +1,16 @@
 """One config, one run."""
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import yaml
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from headless.callbacks.progress import progress_of
 from headless.callbacks.wandb_logger import TokenWandbLogger
 from headless.errors import HeadlessError
 from headless.files import exclusive
@@ -32,6 +34,7 @@ def pretrain(
     *,
     validate_first: bool = False,
     progress: bool | Report = False,
+    on_validation: Callable[[Run], None] | None = None,
 ) -> Run:
     """Train a model.
 
@@ -40,15 +43,28 @@ def pretrain(
         overrides: settings to change, nested or by dotted name: `{"model.optimizer.lr": 1e-3}`.
         validate_first: log the validation scores before the first step, too.
         progress: show it, or a function that gets (phase, done, in all).
+        on_validation: gets the run after each validation, on the first process and outside
+            training time.
 
     Raises:
         HeadlessError: a wrong key, type or value; a run directory that exists, where neither
             run.resume nor run.overwrite is set; another process that trains it.
     """
     with Display(progress) as display:
-        return Run(
-            fit(build(arguments_of(config, overrides), display), validate_first=validate_first)
-        )
+        cli = build(arguments_of(config, overrides), display)
+        if on_validation is not None:
+            cli.trainer.callbacks.append(_AfterValidation(on_validation))  # type: ignore[attr-defined]
+        return Run(fit(cli, validate_first=validate_first))
+
+
+class _AfterValidation(Callback):
+    def __init__(self, listener: Callable[[Run], None]) -> None:
+        self.listener = listener
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero and trainer.state.fn == "fit":
+            with progress_of(trainer).paused():
+                self.listener(Run(trainer.default_root_dir))
 
 
 def fit(cli: RunCLI, *, validate_first: bool = False) -> Path:
