@@ -23,7 +23,6 @@ from headless.analysis.frequency import frequency
 from headless.analysis.gradients import gradients, token_loss
 from headless.analysis.initial_token import initial_token_norms, sink_strength
 from headless.analysis.norms import norms
-from headless.analysis.outliers import outliers
 from headless.analysis.permutation import block_permutation
 from headless.analysis.places.latents import attention_and_mlp, latents
 from headless.analysis.places.positions import positions, sequence
@@ -32,7 +31,6 @@ from headless.analysis.presets import (
     cheap_alignment,
     cheap_covariance,
     cheap_norms,
-    cheap_outliers,
     cheap_weights,
 )
 from headless.analysis.registry import OWN
@@ -41,6 +39,7 @@ from headless.analysis.session import Preset, Session
 from headless.analysis.shape.anisotropy import anisotropy
 from headless.analysis.shape.gaussianity import activations
 from headless.analysis.shape.neurons import head_outputs, hidden_activations
+from headless.analysis.shape.outliers import outliers
 from headless.analysis.states import moments
 from headless.analysis.states.families import block_matrices
 from headless.analysis.states.measure import sample_tokens
@@ -64,6 +63,7 @@ CONVERTED: tuple[Converted, ...] = (
     activations,
     hidden_activations,
     head_outputs,
+    outliers,
     latents,
     attention_and_mlp,
     positions,
@@ -216,12 +216,7 @@ ANALYSES = (
     Analysis("anisotropy", "mean cosine by layer, in its variants"),
     Analysis("alignment", "alignment and uniformity", _alignment, cheap=cheap_alignment),
     Analysis("histograms", "distributions of states, neurons and heads"),
-    Analysis(
-        "outliers",
-        "outlier dimensions",
-        lambda s: [outliers(s.statistics)],
-        cheap=cheap_outliers,
-    ),
+    Analysis("outliers", "outlier dimensions"),
     Analysis("ablation", "the loss without the largest dimensions", _ablation),
     Analysis("covariance", "spectra of activations", _covariance, cheap=cheap_covariance),
     Analysis(

@@ -14,7 +14,6 @@ from headless.analysis.alignment import alignments, next_token
 from headless.analysis.covariance_spectra import spread_of
 from headless.analysis.finding import Finding
 from headless.analysis.norms import norms
-from headless.analysis.outliers import outliers
 from headless.analysis.session import Session
 from headless.analysis.states import moments
 from headless.analysis.states.measure import sample_tokens
@@ -98,11 +97,6 @@ def cheap_covariance(session: Session) -> list[Finding]:
         for name, value in spread_of(torch.from_numpy(moments.eigenvalues(s).copy())).items()
     }
     return [Finding("covariance_spectra", "Spectra of activations", ABOUT, "", scalars)]
-
-
-def cheap_outliers(session: Session) -> list[Finding]:
-    """Outlier dimensions of the stream: all that is asked of it."""
-    return [outliers(session.statistics)]
 
 
 def cheap_norms(session: Session) -> list[Finding]:

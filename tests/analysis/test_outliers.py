@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from planted import claim, draw_all, gather, gaussian, stream
+from planted import claim, draw_all, gather, gaussian, states_lab, stream
 from torch import Tensor, nn
 
 from headless.analysis.ablation import nll, outlier_ablation, replaced
-from headless.analysis.outliers import int8_dims, massive_dims, outliers
+from headless.analysis.shape.outliers import int8_dims, massive_dims, outliers
 from headless.analysis.states.capture import Point, capture
 from headless.analysis.states.measure import measure
 from headless.errors import HeadlessError
@@ -31,7 +31,7 @@ def planted(blocks: int = 4) -> list[Tensor]:
 
 
 def test_planted_dimensions(tmp_path: Path) -> None:
-    finding = outliers(stream(planted()))
+    finding = outliers(states_lab(stream(planted())))
     for block in range(4):
         key = f"outliers/post/{block:02d}"
         assert finding.scalars[f"{key}/scale_dims"] == len(PLANTED)
@@ -48,7 +48,7 @@ def test_planted_dimensions(tmp_path: Path) -> None:
 
 
 def test_a_gaussian_has_none() -> None:
-    finding = outliers(stream([gaussian(seed=seed) for seed in range(4)]))
+    finding = outliers(states_lab(stream([gaussian(seed=seed) for seed in range(4)])))
     assert finding.scalars["outliers/post/00/scale_dims"] == 0
     assert not claim(finding, "the same ones")
     assert claim(finding, "one to three dimensions") is None  # there is no mean cosine to carry

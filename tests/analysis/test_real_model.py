@@ -25,9 +25,9 @@ from torch import Tensor
 from headless.analysis.cone import cone
 from headless.analysis.frequency import frequency
 from headless.analysis.norms import norms
-from headless.analysis.outliers import outliers
 from headless.analysis.places.latents import attention_and_mlp
 from headless.analysis.places.repeated import middle_states
+from headless.analysis.shape.outliers import outliers
 from headless.analysis.states import moments
 from headless.analysis.states.accumulators import FIRST
 from headless.analysis.states.capture import Point, inner_points_of, points_of
@@ -142,7 +142,7 @@ def test_the_first_position_is_massive_from_one_mlp_on(smol: Smol) -> None:
 
 def test_the_same_dimensions_are_large_in_every_block(smol: Smol) -> None:
     stream = {p: s for p, s in smol.statistics.items() if p.component in ("embed", "post")}
-    scalars = outliers(stream).scalars
+    scalars = outliers(states_lab(stream)).scalars
     for block in range(1, 22):  # the first block's depend on the text
         assert scalars[f"outliers/post/{block:02d}/jaccard_next"] >= 0.6, block
     for block in range(22):

@@ -1,5 +1,6 @@
 """Numbers over the blocks: one line a measure, or one a kind of place; nulls are dashed."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -122,8 +123,9 @@ def lines(row: Panel, finding: Finding) -> Iterator[Line]:
             width = 2.0 if several and not index else 1.2
             yield Line(label, x, one.value, color, False, width, alone or "")
             if row.nulls and one.null is not None:
+                words = re.sub("[_/]|null", " ", series.measure.null).strip()
                 yield Line(
-                    f"{series.measure.null.replace('_', ' ')} (null)" if several else "_",
+                    f"{words} (null)" if several else "_",
                     x,
                     one.null,
                     MUTED if several else color,

@@ -1,0 +1,341 @@
+"""Outlier dimensions and massive activations: which, how consistent, and what they are for."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from headless.analysis.claims import Claim, Number, values
+from headless.analysis.drawing import Panel, by_depth, heatmap
+from headless.analysis.drawing.grid import WIDE, place_name
+from headless.analysis.drawing.map import draw_maps
+from headless.analysis.record import (
+    STREAM,
+    Animation,
+    Figure,
+    Finding,
+    Map,
+    Measure,
+    Place,
+    series_of,
+)
+from headless.analysis.registry import analysis
+from headless.analysis.session import Session
+from headless.analysis.sources import CONJECTURE
+from headless.analysis.states import moments
+from headless.analysis.states.accumulators import FIRST, REST, Statistics
+from headless.analysis.states.capture import Point
+from headless.pages.figures import drawing_style, new_figure
+
+TOP = 5  # dimensions whose set is followed through the blocks
+SCALE = 6.0  # root mean square over the median dimension's, from which on a dimension is one
+MASSIVE, MASSIVE_RATIO = 100.0, 1000.0  # Sun et al. 2024
+LAYERS, POSITIONS = 0.25, 0.06  # LLM.int8 (Dettmers et al. 2022)
+SHOWN = 48  # dimensions in the table of sizes
+FRAMES = 32  # of a film at most
+SIDE = 64  # dimensions, as many as an example has tokens
+GAUSSIAN = "_largest_of_a_Gaussian"
+LARGEST = ("largest dimension", "second", "third")
+MEASURES = (
+    Measure("jaccard_next", "overlap with the next block", null="_chance"),
+    Measure("jaccard_middle", "overlap with the middle block"),
+    Measure("int8_dims", "dimensions at the norms' outputs"),
+    Measure("massive_dims", "dimensions with massive activations"),
+    Measure("cosine_share_top2", "share of the mean cosine that two dimensions carry"),
+    Measure("leading_sign_constancy", "share of tokens where the largest dimension has one sign"),
+    Measure("median", "median |x|, other positions"),
+    *(
+        Measure(f"_{group}/{rank}", words, null="" if rank else f"{GAUSSIAN}/{group}")
+        for group in ("first", "rest")
+        for rank, words in enumerate(LARGEST)
+    ),
+)
+
+
+def _share_of_width(words: str, bound: Any) -> Number:
+    return Number(words, lambda f: bound(f.payloads["rms"][Place()].shape[1]), ".0f")
+
+
+MASSIVE_DIMS, INT8 = values("massive_dims", "post"), values("int8_dims").only.formed(".0f")
+CLAIMS = (
+    Claim(
+        CONJECTURE,
+        "a few dimensions are outliers in every block, the same ones",
+        values("jaccard_next", "post").median >= 0.6,
+    ),
+    Claim(
+        "Timkey and van Schijndel 2021",
+        "one to three dimensions carry most of the mean cosine",
+        values("cosine_share_top2", "post").known.median.formed(".0%") >= 0.5,
+    ),
+    Claim(
+        "Sun et al. 2024",
+        "massive activations: above 100 and 1000 times the median, in very few dimensions",
+        (MASSIVE_DIMS.largest.formed(".0f") >= 1)
+        & (
+            MASSIVE_DIMS.largest.formed(".0f")
+            <= _share_of_width("10 or 2% of all:", lambda width: max(10, 0.02 * width))
+        ),
+    ),
+    Claim(
+        "Dettmers et al. 2022",
+        "outlier features of at least 6 in 25% of the layers and 6% of the positions",
+        (INT8 >= 1) & (INT8 <= _share_of_width("7 and 2% of all:", lambda width: 0.02 * width + 7)),
+    ),
+    Claim(
+        f"{CONJECTURE} (its animation)",
+        "an outlier dimension keeps its sign over tokens",
+        values("leading_sign_constancy", "post").median.formed(".0%") >= 0.95,
+    ),
+)
+
+
+def _draw_example(finding: Finding) -> Any:
+    places = list(finding.payloads["_examples"].items())
+    shown = [places[i] for i in sorted({0, len(places) // 2, len(places) - 1})]
+    with drawing_style():
+        figure = new_figure(WIDE, 3.8)
+        for index, (place, example_ED) in enumerate(shown):
+            x_ED = np.abs(example_ED)
+            dims = np.sort(np.argsort(x_ED.max(axis=0))[::-1][:24])
+            panel = figure.add_subplot(1, len(shown), index + 1, projection="3d")
+            grid = np.meshgrid(np.arange(len(x_ED)), np.arange(len(dims)), indexing="ij")
+            height = np.log10(np.clip(x_ED[:, dims], max(np.median(x_ED), 1e-12), None))
+            panel.plot_surface(*grid, height, cmap="viridis_r", linewidth=0, antialiased=True)
+            ticks = np.arange(0, len(dims), max(1, len(dims) // 4))
+            panel.set_yticks(ticks, [str(dims[t]) for t in ticks])
+            panel.set(title=place_name(place), xlabel="token", ylabel="dimension")
+            panel.set_zlabel("log10 |x|")
+            panel.tick_params(labelsize=7)
+            panel.set_box_aspect(None, zoom=0.85)
+    return figure
+
+
+@analysis(
+    "outliers",
+    title="Which dimensions are outliers, and do they stay?",
+    about=(
+        "A few dimensions of the residual stream are far larger than all others. Five definitions "
+        "are kept apart. Rogue: a dimension's share of the mean cosine between states. Scale: a "
+        f"root mean square of at least {SCALE:g} times the median dimension's. LLM.int8: |x| of at "
+        "least 6 in at least 6 % of the positions of at least 25 % of the layers, asked at the "
+        "norms' outputs, which the projections read (in the stream itself 6 is only a matter of "
+        "its scale). Massive: a single |x| above 100 and 1000 times the median |x|, position 0 "
+        "included. Kurtosis: how heavy a dimension's own tails are. The null is a Gaussian with as "
+        "many states and dimensions, all of one variance."
+    ),
+    needs={"text"},
+    cheap=True,
+    figures=(
+        heatmap(
+            "outlier-dimensions",
+            "Root mean square of each dimension over the median dimension's, by place in the "
+            "stream (rows) and dimension (columns, those that are largest anywhere). "
+            "Null: Gaussian states of one variance have 1 everywhere.",
+            "_sizes",
+            x="dimension",
+            y="place",
+            label="size / median dimension",
+            limits=(0.3, 10.0),
+            log=True,
+            size=(WIDE, 4.5),
+        ),
+        by_depth(
+            "massive-activations",
+            "Largest |x| of the first, second and third dimension, over all tokens, and the "
+            "median |x|. Dashed: the largest that a Gaussian of the stream's root mean square "
+            "would reach in as many values (null).",
+            *(
+                Panel(title, (*(f"_{group}/{rank}" for rank in range(3)), "median"), STREAM, "|x|",
+                      "y")
+                for group, title in (("first", "position 0"), ("rest", "other positions"))
+            ),
+        ),
+        by_depth(
+            "outlier-consistency",
+            f"Overlap (Jaccard) of the {TOP} largest dimensions of each block with the next "
+            "block's and with the middle block's; dashed: dimensions drawn at random.",
+            Panel("", ("jaccard_next", "jaccard_middle"), y="Jaccard", limits=(-0.03, 1.05)),
+            wide=False,
+        ),
+        Figure(
+            "outlier-example",
+            "The first tokens of one text in three blocks: |x| by token and dimension, the "
+            "largest dimensions only; the height is logarithmic.",
+            _draw_example,
+            ("_examples",),
+        ),
+        heatmap(
+            "stream-example",
+            "The first dimensions and tokens of one text, block by block: negative values red, "
+            "positive ones blue, scaled by each block's median |x|.",
+            "_stream",
+            x="dimension",
+            y="token",
+            label="value over 5 medians",
+            limits=(-1.0, 1.0),
+            cmap="RdBu",
+        ),
+    ),
+    claims=CLAIMS,
+)  # fmt: skip
+def outliers(lab: Session, *, nulls: bool) -> Finding:
+    """Outlier dimensions of the stream by each definition, and their consistency."""
+    stream = {
+        Place.parse(point.name): s
+        for point, s in lab.statistics.items()
+        if point.component in ("embed", "post")
+    }
+    posts = [place for place in stream if place.kind == "post"]
+    width = stream[posts[0]].powers_G4D.shape[-1]
+    top = min(TOP, max(1, width // 4))
+    numbers = {place: of_point(s, top) for place, s in stream.items()}
+    leading = [set(moments.rms(stream[p]).topk(top).indices.tolist()) for p in posts]
+    chance = top * top / width  # dimensions that two random sets share, to first order
+    for index, place in enumerate(posts):
+        for name, other in (("next", index + 1), ("middle", len(posts) // 2)):
+            if other < len(posts):
+                both = leading[index] & leading[other]
+                either = leading[index] | leading[other]
+                numbers[place][f"jaccard_{name}"] = len(both) / len(either)
+        numbers[place]["_chance"] = chance / (2 * top - chance)
+    int8_D = int8_dims(lab.statistics)
+    if int8_D is not None:
+        numbers[Place()] = {"int8_dims": float(int8_D.sum())}
+    often = np.bincount([d for dims in leading for d in dims], minlength=width)
+    persistent = np.flatnonzero(often >= len(posts) / 2)
+    finding = Finding(
+        series_of(numbers, MEASURES),
+        {"persistent": {Place(): persistent}} | _payloads(stream, posts),
+        animations=_through_the_blocks({p: stream[p].example_ED.double().numpy() for p in posts}),
+    )
+    counts, ratios, massive, stays = (
+        finding.values(name, "post")
+        for name in ("scale_dims", "largest_ratio", "massive_dims", "jaccard_next")
+    )
+    answer = (
+        f"After the blocks {counts.min():.0f} to {counts.max():.0f} of {width} dimensions exceed "
+        f"{SCALE:g} times the median dimension's size; the largest is {ratios.max():.1f} times as "
+        f"large. Massive activations stand in {massive.max():.0f} dimensions at most."
+    )
+    if len(stays):
+        answer += (
+            f" The {top} largest dimensions of neighbouring blocks overlap by "
+            f"{np.median(stays):.2f} (Jaccard, median); {len(persistent)} stay among them in half "
+            "of the blocks or more."
+        )
+    return finding.answered(answer)
+
+
+def of_point(s: Statistics, top: int) -> dict[str, float]:
+    """Every measure of one point but those that compare points."""
+    rms_D, shares_D = moments.rms(s), moments.cosine_shares(s)
+    ratio_D, total = rms_D / rms_D.median(), float(shares_D.sum())
+    largest = shares_D.topk(min(2, len(shares_D))).values
+    numbers = {
+        "scale_dims": float((ratio_D >= SCALE).sum()),
+        "largest_ratio": float(ratio_D.max()),
+        "cosine_share_top2": float(largest.sum()) / total if total > 0.01 else float("nan"),
+        "largest": float(s.largest_GD.max()),
+        "median": float(s.sample_KD.abs().median()),
+        "massive_dims": float(massive_dims(s).sum()),
+        "largest_kurtosis": float(moments.excess_kurtosis(s).nan_to_num(-3).max()),
+    }
+    for group, name in ((FIRST, "first"), (REST, "rest")):
+        for rank, size in enumerate(s.largest_GD[group].topk(min(3, len(rms_D))).values.tolist()):
+            numbers[f"_{name}/{rank}"] = size
+        numbers[f"{GAUSSIAN}/{name}"] = _gaussian_largest(s, group)
+    if len(x_KD := s.sample_KD.double()):
+        dim = int(rms_D.argmax())
+        among = (x_KD.abs().topk(top, dim=1).indices == dim).any(dim=1).double().mean()
+        positive = float((x_KD[:, dim] > 0).double().mean())
+        numbers |= {
+            "leading_dim": float(dim),
+            "leading_among_top": float(among),
+            "leading_sign_constancy": max(positive, 1 - positive),
+        }
+    return numbers
+
+
+def _gaussian_largest(s: Statistics, group: int) -> float:
+    """Expected largest |x| of a Gaussian of the stream's typical size, in as many values."""
+    from scipy.stats import norm
+
+    size_D = moments.rms(s, group)
+    count = float(s.count_G[group]) * len(size_D)
+    return float(size_D.median()) * float(norm.isf(0.5 / count))
+
+
+def massive_dims(s: Statistics) -> Tensor:
+    """Dimensions [D] with an |x| above 100 and 1000 times the median |x| (Sun et al. 2024)."""
+    median = float(s.sample_KD.abs().median())
+    return s.largest_GD.amax(dim=0) > max(MASSIVE, MASSIVE_RATIO * median)
+
+
+def int8_dims(statistics: Mapping[Point, Statistics]) -> Tensor | None:
+    """Dimensions [D] that LLM.int8 would keep in 16 bits; None without the norms' outputs."""
+    norms = [s for point, s in statistics.items() if point.component in ("norm1", "norm2")]
+    if not norms:
+        return None
+    often_LD = torch.stack([s.outliers_GD.sum(0) / s.count_G.sum() >= POSITIONS for s in norms])
+    return often_LD.double().mean(dim=0) >= LAYERS
+
+
+def _payloads(stream: Mapping[Place, Statistics], posts: list[Place]) -> dict[str, Any]:
+    rms_PD = torch.stack([moments.rms(s) / moments.rms(s).median() for s in stream.values()])
+    sizes_PD = rms_PD.numpy()
+    dims = np.sort(np.argsort(sizes_PD.max(axis=0))[::-1][:SHOWN])
+    sizes = Map(
+        np.clip(sizes_PD[:, dims], 0.3, None),
+        tuple(str(place).removeprefix("post/") for place in stream),
+        tuple(map(str, dims)),
+    )
+    examples = {place: stream[place].example_ED.double().numpy() for place in posts}
+    some = {posts[i]: examples[posts[i]] for i in _evenly(len(posts), 8)}
+    scales = {place: 5 * max(float(np.median(np.abs(x))), 1e-12) for place, x in some.items()}
+    return {
+        "rms": {Place(): sizes_PD},
+        "rms_last": {Place(): -np.sort(-sizes_PD[list(stream).index(posts[-1])])},
+        "example": {Place(): stream[posts[len(posts) // 2]].example_ED.numpy()},
+        "_sizes": {Place(): sizes},
+        "_examples": examples,
+        "_stream": {p: Map(np.clip(x[:, :SIDE] / scales[p], -1, 1)) for p, x in some.items()},
+    }
+
+
+def _evenly(count: int, most: int) -> list[int]:
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
+
+
+def _through_the_blocks(examples: Mapping[Place, np.ndarray]) -> tuple[Animation, ...]:
+    """The stream of one text's first tokens, a block a frame, on one scale.
+
+    99 % of the last block's |x| lie below the full colour. Colours are linear up to the middle
+    block's median, so that the small values of early blocks are seen, too: the stream grows.
+    """
+    if len(examples) < 2:
+        return ()
+    places = list(examples)
+    last, middle = (examples[places[i]][1:, :SIDE] for i in (-1, len(places) // 2))
+    full = max(float(np.quantile(np.abs(last), 0.99)), 1e-12)
+    small = min(max(float(np.median(np.abs(middle))), 1e-3 * full), 0.5 * full)
+    frames = [places[i] for i in _evenly(len(places), FRAMES)]
+
+    def draw(index: int) -> Any:
+        x_ED = examples[frames[index]][:, :SIDE]
+        scaled = Map(np.clip(np.arcsinh(x_ED / small) / np.arcsinh(full / small), -1, 1))
+        look: dict[str, Any] = {"limits": (-1, 1), "cmap": "RdBu", "size": (5.6, 5)}
+        return draw_maps({frames[index]: scaled}, x="dimension", y="token", **look)
+
+    rows, columns = examples[places[0]][:, :SIDE].shape
+    caption = (
+        f"The first {columns} dimensions of the first {rows} tokens of one text, after one block "
+        "after the other: negative values red, positive ones blue, on one scale for all frames "
+        f"(linear up to ±{small:.3g}, logarithmic above; 99 % of the last block's values lie "
+        f"within ±{full:.3g}, larger ones have the full colour). An outlier dimension is a column "
+        "that stays, a massive activation a single cell."
+    )
+    names = tuple(f"block {place.block}" for place in frames)
+    return (Animation("film-stream", caption, names, draw, wide=False),)
