@@ -103,11 +103,7 @@ class BackboneConfig:
 
     @property
     def family(self) -> str:
-        """The Hugging Face model type.
-
-        Raises:
-            HeadlessError: no architecture is named.
-        """
+        """The Hugging Face model type."""
         if self.preset is None and self.model_type is None:
             raise HeadlessError(
                 "the backbone has neither a preset nor a model_type; presets: " + ", ".join(PRESETS)
@@ -129,8 +125,7 @@ class BackboneConfig:
 def resolve(config: BackboneConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     """The fields of the family's config that are set, and those of them that followed from others.
 
-    Raises:
-        HeadlessError: an unknown model type, an unknown field, or sizes that do not fit.
+    Refuses an unknown model type, an unknown field, and sizes that do not fit.
     """
     try:
         known = AutoConfig.for_model(config.family)
@@ -164,9 +159,6 @@ def backbone_config(config: BackboneConfig, vocab_size: int, **tokens: int) -> P
         config: the architecture.
         vocab_size: number of rows of the embedding table.
         **tokens: special token ids (eos_token_id, ...).
-
-    Raises:
-        HeadlessError: see `resolve`.
     """
     fields, _ = resolve(config)
     # Every token is one of the text. A family's padding id would be a token of our vocabulary whose
@@ -214,7 +206,7 @@ def build_backbone(config: BackboneConfig, vocab_size: int, **tokens: int) -> Pr
     norm) and, on request, `hidden_states`: L + 1 of them, the last one after the final norm.
 
     Raises:
-        HeadlessError: see `backbone_config`; or it is too large for this machine.
+        HeadlessError: the family cannot be made so, or is too large for this machine.
     """
     hf_config = backbone_config(config, vocab_size, **tokens)
     is_empty = _UNFILLED.get() or torch.get_default_device().type == "meta"
@@ -248,11 +240,7 @@ def is_causal(backbone: nn.Module) -> bool:
 
 
 def blocks(backbone: nn.Module) -> list[nn.Module]:
-    """The transformer blocks of any family: the list of as many modules as the config has layers.
-
-    Raises:
-        HeadlessError: the backbone has no such list.
-    """
+    """The transformer blocks: of any family the list with as many modules as its config says."""
     depth = backbone.config.num_hidden_layers  # type: ignore[union-attr]
     for module in backbone.modules():
         if isinstance(module, nn.ModuleList) and len(module) == depth:
@@ -274,11 +262,7 @@ def num_parameters(module: nn.Module) -> int:
 
 
 def check_length(backbone: nn.Module, sequence_length: int) -> None:
-    """Refuse sequences that the backbone has no positions for.
-
-    Raises:
-        HeadlessError: says both numbers and what to change.
-    """
+    """Refuse sequences that the backbone has no positions for."""
     positions = getattr(backbone.config, "max_position_embeddings", None)
     if positions is not None and sequence_length > positions:
         raise HeadlessError(
@@ -288,11 +272,7 @@ def check_length(backbone: nn.Module, sequence_length: int) -> None:
 
 
 def check_task(backbone: nn.Module, task: str) -> None:
-    """Refuse a task that the backbone cannot learn, or would solve by looking at the answer.
-
-    Raises:
-        HeadlessError: says which task fits.
-    """
+    """Refuse a task that the backbone cannot learn, or would solve by looking at the answer."""
     model_type = backbone.config.model_type  # type: ignore[union-attr]
     if task == "masked" and is_causal(backbone):
         raise HeadlessError(

@@ -53,8 +53,7 @@ def load_pretrained(
 
     Raises:
         NoHeadError: a class with an LM head for weights without one.
-        HeadlessError: nothing is there, damaged files of a directory with checksums, pickled
-            weights, foreign code that was not allowed, or weights that do not fit the class.
+        HeadlessError: no such model, a damaged or pickled one, foreign code that was not allowed.
     """
     check_sums(Path(place))
     config: Any = load_config(place, trust_remote_code=trust_remote_code)
@@ -108,11 +107,7 @@ def without_bars() -> Iterator[None]:
 
 
 def load_config(place: str, *, trust_remote_code: bool = False) -> PretrainedConfig:
-    """The config of a Hugging Face model.
-
-    Raises:
-        HeadlessError: nothing is there, or the weights are pickled.
-    """
+    """The config of a Hugging Face model, refused where nothing is there or weights are pickled."""
     path = Path(place)
     if path.is_dir():
         if not (path / "config.json").is_file():

@@ -28,9 +28,6 @@ def shard(module: nn.Module, backbone: nn.Module, mesh: Any) -> None:
         module: what is trained: a backbone and an objective, the same on every process.
         backbone: a part of it.
         mesh: a one-dimensional device mesh.
-
-    Raises:
-        HeadlessError: a parameter that is a single number.
     """
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 

@@ -77,11 +77,7 @@ def _scaled(size: int, by: int, of: int, *, multiple: int, up: bool = False) -> 
 
 
 def check_heads(values: Fields) -> None:
-    """Refuse a width that the heads do not divide, and heads that their key-value heads do not.
-
-    Raises:
-        HeadlessError: names both numbers.
-    """
+    """Refuse a width that the heads do not divide, and heads that their key-value heads do not."""
     width, heads = values.get("hidden_size"), values.get("num_attention_heads")
     for name, value in (("hidden_size", width), ("num_attention_heads", heads)):
         if not _is_size(value):
@@ -102,11 +98,7 @@ def check_heads(values: Fields) -> None:
 
 
 def check_memory(values: Fields, vocab_size: int) -> None:
-    """Refuse a backbone whose weights alone are more than the machine has memory for.
-
-    Raises:
-        HeadlessError: says how much it would be.
-    """
+    """Refuse a backbone whose weights alone are more than the machine has memory for."""
     width = values.get("hidden_size") or 1
     layers = values.get("num_hidden_layers") or 1
     mlp = next((values[name] for name in MLP_WIDTHS if _is_size(values.get(name))), 4 * width)

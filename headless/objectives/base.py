@@ -4,7 +4,7 @@ Shapes: N rows (positions of the batch, flattened), D hidden size, V vocabulary,
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -76,6 +76,19 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
+def check_choice(name: str, value: str, choices: Any) -> None:
+    """Refuse what is none of a Literal's."""
+    if value not in get_args(choices):
+        raise ValueError(f"{name} must be one of {', '.join(get_args(choices))}, got {value!r}")
+
+
+def new_table(vocab_size: int, hidden_size: int, std: float) -> nn.Parameter:
+    """A matrix of a head's own, initialised as the family does its embeddings."""
+    table_VD = nn.Parameter(torch.empty(vocab_size, hidden_size))
+    nn.init.normal_(table_VD, std=std)
+    return table_VD
+
+
 def log_unigram(count_V: Tensor) -> Tensor:
     """The log of the unigram distribution of `count_V` [V], float32.
 
@@ -143,11 +156,7 @@ class Objective(nn.Module):
         raise NotImplementedError
 
     def take_head(self, head: LMHead) -> None:
-        """Begin with the weights of another head, where the objective has one of its own.
-
-        Raises:
-            ValueError: it has none, or cannot hold this one.
-        """
+        """Begin with the weights of another head; a ValueError says what does not fit."""
         raise ValueError(f"{type(self).__name__} has no head of its own to begin with another's")
 
     def num_candidates(self, vocab_size: int, num_unique: int, num_rows: int) -> int:

@@ -161,11 +161,7 @@ def expected_log_weights(
 ) -> Tensor | None:
     """log ω [V] up to a constant: the bias of the head that a form implies; None where it is 0.
 
-    Args:
-        duplicates: the form.
-        log_unigram_V: log q.
-        rows: P, scalar.
-        num_sampled: K.
+    `rows` is P, a scalar.
     """
     if duplicates == "logq":
         return None

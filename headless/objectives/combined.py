@@ -35,12 +35,10 @@ class Combined(Objective):
         self.negatives = self.contrastive.negatives
 
     def setup(self, vocab_size: int, hidden_size: int, initializer_range: float) -> None:
-        """Both parts' own parameters."""
         self.cross_entropy.setup(vocab_size, hidden_size, initializer_range)
         self.contrastive.setup(vocab_size, hidden_size, initializer_range)
 
     def set_unigram(self, count_V: Tensor) -> None:
-        """Both parts may need it."""
         self.cross_entropy.set_unigram(count_V)
         self.contrastive.set_unigram(count_V)
 
@@ -51,7 +49,6 @@ class Combined(Objective):
         embedding_VD: Tensor,
         unique: UniqueTargets | None = None,
     ) -> ObjectiveOutput:
-        """See `Objective.forward`; the two parts are metrics of their own."""
         ce = self.cross_entropy(hidden_ND, targets_N, embedding_VD, unique)
         cwt = self.contrastive(hidden_ND, targets_N, embedding_VD, unique)
         return ObjectiveOutput(
@@ -64,11 +61,9 @@ class Combined(Objective):
         return self.cross_entropy.lm_head(embedding_VD, unigram_count_V)
 
     def num_candidates(self, vocab_size: int, num_unique: int, num_rows: int) -> int:
-        """Both parts'."""
         sizes = (vocab_size, num_unique, num_rows)
         return self.cross_entropy.num_candidates(*sizes) + self.contrastive.num_candidates(*sizes)
 
     def describe(self) -> str:
-        """A few words for tables."""
         weight = f"{self.contrastive_weight:g}·" if self.contrastive_weight != 1.0 else ""
         return f"{self.cross_entropy.describe()} + {weight}{self.contrastive.describe()}"

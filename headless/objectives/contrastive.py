@@ -15,7 +15,7 @@ other forms change the weights c alone (headless/objectives/candidates.py).
 """
 
 import math
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -29,8 +29,10 @@ from headless.objectives.base import (
     ObjectiveOutput,
     UniqueTargets,
     at_least_float32,
+    check_choice,
     log_unigram,
     mean_over_valid,
+    new_table,
 )
 from headless.objectives.candidates import (
     Duplicates,
@@ -124,10 +126,6 @@ def contrastive_weight_tying_loss(
 
     Returns:
         A scalar; 0 with finite gradients when no row counts.
-
-    Raises:
-        ValueError: an unknown form, a temperature that is not positive, or no unigram distribution
-            where one is needed.
     """
     _check_form(temperature, duplicates, num_sampled, implementation)
     if log_unigram_V is None and _needs_unigram(duplicates, num_sampled):
@@ -159,12 +157,8 @@ def _check_form(
         raise ValueError(f"temperature must be positive and finite, got {temperature}")
     if num_sampled < 0:
         raise ValueError(f"num_sampled must not be negative, got {num_sampled}")
-    for name, value, known in (
-        ("duplicates", duplicates, get_args(Duplicates)),
-        ("implementation", implementation, get_args(Implementation)),
-    ):
-        if value not in known:
-            raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+    check_choice("duplicates", duplicates, Duplicates)
+    check_choice("implementation", implementation, Implementation)
     if implementation == "reference" and (duplicates != "count" or num_sampled):
         raise ValueError(
             "implementation='reference' is the paper's form: duplicates='count', num_sampled=0"
@@ -214,9 +208,7 @@ class ContrastiveWeightTying(Objective):
     ) -> None:
         super().__init__()
         _check_form(temperature, duplicates, num_sampled, implementation)
-        if negatives not in get_args(Negatives):
-            known = ", ".join(get_args(Negatives))
-            raise ValueError(f"negatives must be one of {known}, got {negatives!r}")
+        check_choice("negatives", negatives, Negatives)
         if implementation == "reference" and negatives != "microbatch":
             raise ValueError("implementation='reference' is the paper's: negatives='microbatch'")
         if stop_gradient and not tied:
@@ -241,15 +233,12 @@ class ContrastiveWeightTying(Objective):
         self.log_unigram_V: Tensor | None
 
     def setup(self, vocab_size: int, hidden_size: int, initializer_range: float) -> None:
-        """An untied matrix, initialised as the family does its embeddings."""
         if not self.tied:
-            self.weight_VD = nn.Parameter(torch.empty(vocab_size, hidden_size))
-            nn.init.normal_(self.weight_VD, std=initializer_range)
+            self.weight_VD = new_table(vocab_size, hidden_size, initializer_range)
         if _needs_unigram(self.duplicates, self.num_sampled):
             self.log_unigram_V = torch.full((vocab_size,), -math.log(vocab_size))
 
     def set_unigram(self, count_V: Tensor) -> None:
-        """The distribution that negatives come from, where a form needs it."""
         if self.log_unigram_V is not None:
             self.log_unigram_V.copy_(log_unigram(count_V))
 
@@ -274,11 +263,6 @@ class ContrastiveWeightTying(Objective):
         embedding_VD: Tensor,
         unique: UniqueTargets | None = None,
     ) -> ObjectiveOutput:
-        """See `Objective.forward`.
-
-        Raises:
-            ValueError: negatives beyond the micro-batch, in training and without a table.
-        """
         if unique is None:
             if self.training and self.negatives != "microbatch":
                 raise ValueError(
@@ -321,26 +305,19 @@ class ContrastiveWeightTying(Objective):
         )
 
     def num_candidates(self, vocab_size: int, num_unique: int, num_rows: int) -> int:
-        """The unique targets and the sampled ones; every row's target in the paper's form."""
         if self.implementation == "reference":
             return num_rows
         return num_unique + min(self.num_sampled, vocab_size)
 
     def describe(self) -> str:
-        """A few words for tables."""
-        words = ["CWT" if self.tied else "NCE untied"]
-        if self.log_temperature is not None:
-            words.append("T learned")
-        elif self.temperature != 1.0:
-            words.append(f"T={self.temperature:g}")
-        if self.duplicates != "count":
-            words.append(self.duplicates)
-        if self.negatives != "microbatch":
-            words.append(f"{self.negatives} negatives")
-        if self.num_sampled:
-            words.append(f"+{self.num_sampled} sampled")
-        if self.normalize:
-            words.append("cosine")
-        if self.stop_gradient:
-            words.append("stop-gradient")
-        return f"headless ({', '.join(words)})"
+        temperature = f"T={self.temperature:g}" if self.temperature != 1.0 else ""
+        words = (
+            "CWT" if self.tied else "NCE untied",
+            temperature if self.log_temperature is None else "T learned",
+            self.duplicates if self.duplicates != "count" else "",
+            f"{self.negatives} negatives" if self.negatives != "microbatch" else "",
+            f"+{self.num_sampled} sampled" if self.num_sampled else "",
+            "cosine" if self.normalize else "",
+            "stop-gradient" if self.stop_gradient else "",
+        )
+        return f"headless ({', '.join(filter(None, words))})"

@@ -4,7 +4,7 @@ Shapes: N rows, D hidden size, V vocabulary, C rows of a chunk.
 """
 
 import math
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +17,10 @@ from headless.objectives.base import (
     ObjectiveOutput,
     UniqueTargets,
     at_least_float32,
+    check_choice,
     log_unigram,
     mean_over_valid,
+    new_table,
 )
 
 UnigramBias = Literal["none", "fixed", "initial"]
@@ -108,13 +110,8 @@ def _unchunked(
     logits_NV = at_least_float32(hidden_ND @ weight_VD.T)
     if bias_V is not None:
         logits_NV = logits_NV.add_(bias_V)  # in place: nobody else needs a product's result
-    nll = F.cross_entropy(
-        logits_NV,
-        targets_N,
-        ignore_index=IGNORE_INDEX,
-        reduction="sum",
-        label_smoothing=label_smoothing,
-    )
+    how: Any = {"ignore_index": IGNORE_INDEX, "reduction": "sum"}
+    nll = F.cross_entropy(logits_NV, targets_N, label_smoothing=label_smoothing, **how)
     if z_loss == 0.0:
         return nll
     log_z_N = logits_NV.logsumexp(dim=-1)
@@ -173,7 +170,8 @@ class MaskedHeadTransform(nn.Module):
     """What BERT's masked-LM head does before the vocabulary: dense, GELU, LayerNorm.
 
     (Devlin et al. 2019; `cls.predictions.transform` in Transformers' BERT, `vocab_transform` and
-    `vocab_layer_norm` in its DistilBERT.)
+    `vocab_layer_norm` in its DistilBERT.) models/modeling_headless.py has its twin: that file must
+    stand alone in an export, and this one goes without transformers.
     """
 
     def __init__(self, hidden_size: int, initializer_range: float) -> None:
@@ -184,7 +182,6 @@ class MaskedHeadTransform(nn.Module):
         nn.init.zeros_(self.dense.bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Hidden states [..., D] to what the vocabulary scores, the same shape."""
         return self.norm(F.gelu(self.dense(hidden)))
 
 
@@ -222,12 +219,8 @@ class CrossEntropy(Objective):
             raise ValueError(f"z_loss must not be negative, got {z_loss}")
         if isinstance(chunk_size, int) and chunk_size < 1:
             raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
-        for name, value, known in (
-            ("unigram_bias", unigram_bias, get_args(UnigramBias)),
-            ("transform", transform, get_args(Transform)),
-        ):
-            if value not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+        check_choice("unigram_bias", unigram_bias, UnigramBias)
+        check_choice("transform", transform, Transform)
         self.tied = tied
         self.unigram_bias = unigram_bias
         self.with_transform = transform == "mlm"
@@ -241,10 +234,8 @@ class CrossEntropy(Objective):
         self.log_unigram_V: Tensor | None
 
     def setup(self, vocab_size: int, hidden_size: int, initializer_range: float) -> None:
-        """The head's own parameters, initialised as the family does."""
         if not self.tied:
-            self.weight_VD = nn.Parameter(torch.empty(vocab_size, hidden_size))
-            nn.init.normal_(self.weight_VD, std=initializer_range)
+            self.weight_VD = new_table(vocab_size, hidden_size, initializer_range)
         if self.with_transform:
             self.transform = MaskedHeadTransform(hidden_size, initializer_range)
         if self.with_transform or self.unigram_bias == "initial":
@@ -253,7 +244,6 @@ class CrossEntropy(Objective):
             self.log_unigram_V = torch.zeros(vocab_size)
 
     def set_unigram(self, count_V: Tensor) -> None:
-        """Where the bias is, or begins."""
         if self.unigram_bias == "fixed" and self.log_unigram_V is not None:
             self.log_unigram_V.copy_(log_unigram(count_V))
         elif self.unigram_bias == "initial" and self.bias_V is not None:
@@ -279,7 +269,6 @@ class CrossEntropy(Objective):
         embedding_VD: Tensor,
         unique: UniqueTargets | None = None,
     ) -> ObjectiveOutput:
-        """See `Objective.forward`."""
         loss = cross_entropy_loss(
             hidden_ND if self.transform is None else self.transform(hidden_ND),
             targets_N,
@@ -292,15 +281,9 @@ class CrossEntropy(Objective):
         return ObjectiveOutput(loss, {})
 
     def lm_head(self, embedding_VD: Tensor, unigram_count_V: Tensor) -> LMHead:
-        """What it was trained with."""
         return LMHead(self._weight(embedding_VD), self._bias(), self.transform)
 
     def take_head(self, head: LMHead) -> None:
-        """See `Objective.take_head`.
-
-        Raises:
-            ValueError: a tied head, or one without a place for the other's bias or transform.
-        """
         if self.weight_VD is None:
             raise ValueError("the head is tied to the embeddings: set tied to false")
         if head.own_excess_V is not None or (head.transform is not None) != self.with_transform:
@@ -316,12 +299,10 @@ class CrossEntropy(Objective):
             self.transform.load_state_dict(head.transform.state_dict())
 
     def num_candidates(self, vocab_size: int, num_unique: int, num_rows: int) -> int:
-        """The whole vocabulary, and the rows of the transform's dense layer."""
         dense = 0 if self.transform is None else self.transform.dense.out_features
         return vocab_size + dense
 
     def describe(self) -> str:
-        """A few words for tables."""
         words = ["tied" if self.tied else "untied"]
         if self.unigram_bias != "none":
             words.append(f"{self.unigram_bias} unigram bias")

@@ -20,8 +20,7 @@ Four ways, the plainest that is exact:
 Shapes: D hidden size, V vocabulary.
 """
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -44,19 +43,12 @@ FOLDED = "headless_folded_norm"  # in a config: whose bias was moved by half of 
 TOLERANCE = 1e-4  # largest difference of logits, relative to the largest logit, in float32
 
 
-@dataclass(frozen=True)
-class Converted:
-    """A Hugging Face model, and how its head came to be.
+class Converted(NamedTuple):
+    """A Hugging Face model, and how its head came to be."""
 
-    Args:
-        model: in evaluation mode, float32.
-        form: "native", "folded" or "custom" (needs trust_remote_code).
-        error: the largest difference of its logits from the run's, relative to the largest logit.
-    """
-
-    model: PreTrainedModel
-    form: Form
-    error: float
+    model: PreTrainedModel  # in evaluation mode, float32
+    form: Form  # "custom" needs trust_remote_code
+    error: float  # largest difference of its logits from the run's, relative to the largest logit
 
 
 def to_hugging_face(
@@ -69,9 +61,6 @@ def to_hugging_face(
         head: what turns its hidden states into logits.
         embedding_VD: the input embeddings: a head that is the same tensor stays tied to them.
         fold: whether a head may be folded into other weights: a bias shifts the hidden states.
-
-    Raises:
-        HeadlessError: no class of the family can hold the model.
     """
     forms: list[Form] = ["native", "folded", "custom"] if fold else ["native", "custom"]
     for form in forms:
@@ -104,11 +93,7 @@ def largest_error(backbone: Any, head: LMHead, model: Any) -> float:
 
 
 def lm_class(config: PretrainedConfig, causal: bool) -> type[PreTrainedModel]:
-    """The family's class with an LM head.
-
-    Raises:
-        HeadlessError: it has none.
-    """
+    """The family's class with an LM head."""
     mapping: Any = MODEL_FOR_CAUSAL_LM_MAPPING if causal else MODEL_FOR_MASKED_LM_MAPPING
     if type(config) not in mapping:
         kind = "causal" if causal else "masked"
@@ -124,7 +109,6 @@ def _config(backbone: Any, tied: bool) -> Any:
 
 
 def _with_backbone(model: Any, backbone: nn.Module) -> Any:
-    """The model with a copy of the backbone's weights."""
     missing, unexpected = model.base_model.load_state_dict(backbone.state_dict(), strict=False)
     if unexpected or any("pooler" not in key for key in missing):
         raise HeadlessError(f"a {type(model).__name__} has no place for {unexpected or missing}")
@@ -140,11 +124,8 @@ def _native(backbone: Any, head: LMHead, embedding_VD: Tensor) -> Any:
     """The family's own class, where it has a place for every part of the head; else None."""
     if head.own_excess_V is not None:
         return None
-    causal = is_causal(backbone)
-    transform = head.transform
-    if transform is not None and (causal or not isinstance(transform, MaskedHeadTransform)):
-        return None
-    if transform is None and not causal:
+    causal, transform = is_causal(backbone), head.transform
+    if transform is not None if causal else not isinstance(transform, MaskedHeadTransform):
         return None
     config = _config(backbone, _same(head, embedding_VD))
     if _has_bias(config, causal) != (head.bias_V is not None):
@@ -155,9 +136,8 @@ def _native(backbone: Any, head: LMHead, embedding_VD: Tensor) -> Any:
     linear.weight.copy_(head.weight_VD)
     if head.bias_V is not None:
         linear.bias.copy_(head.bias_V)
-    if transform is not None:
-        parts = _transform_parts(model)
-        if parts is None:
+    if isinstance(transform, MaskedHeadTransform):
+        if (parts := _transform_parts(model)) is None:
             return None
         for part, ours in zip(parts, (transform.dense, transform.norm), strict=True):
             part.load_state_dict(ours.state_dict())
@@ -165,7 +145,7 @@ def _native(backbone: Any, head: LMHead, embedding_VD: Tensor) -> Any:
 
 
 def _transform_parts(model: Any) -> tuple[nn.Linear, nn.LayerNorm] | None:
-    """Dense layer and LayerNorm of a family's masked-LM transform, where it is of that kind."""
+    """Dense layer and LayerNorm of a family's masked-LM transform, where it has just these."""
     outside = [m for n, m in model.named_children() if n != model.base_model_prefix]
     decoder = model.get_output_embeddings()
     modules = [m for part in outside for m in part.modules() if m is not decoder]
@@ -249,11 +229,7 @@ def unfold(model: Any) -> bool:
     Folding moves the last states by a constant and adds one direction to all rows of the head:
     neither is the geometry of the model. The head does not fit the backbone afterwards.
 
-    Args:
-        model: from an export, with its head or loaded without.
-
-    Returns:
-        Whether it was folded.
+    Returns whether it was folded.
     """
     name = getattr(model.config, FOLDED, None)
     if name is None:

@@ -36,14 +36,7 @@ def restrict_imports() -> None:
 
 
 def allow_import(module: str) -> None:
-    """Import a module of the user's and let configs name what is in its package.
-
-    Args:
-        module: dotted, found as Python finds it or in the current directory.
-
-    Raises:
-        HeadlessError: there is none, or it cannot be imported.
-    """
+    """Import a module, also one of the current directory, and let configs name its package."""
     from jsonargparse import set_parsing_settings
 
     here = str(Path.cwd())
@@ -77,11 +70,7 @@ def denied(error: BaseException) -> str | None:
 
 
 def take_imports(arguments: Sequence[str]) -> list[str]:
-    """Import what `--import MODULE` names and return the other arguments.
-
-    Raises:
-        HeadlessError: a module that is not there.
-    """
+    """Import what `--import MODULE` names and return the other arguments."""
     rest, waiting = [], iter(arguments)
     for argument in waiting:
         option, equals, value = argument.partition("=")

@@ -21,9 +21,6 @@ def choose_head(module: PretrainingModule, head: HeadName) -> tuple[str, LMHead]
             objective with the unigram distribution, "tied" the input embeddings alone (what a
             reader who reuses the weights in the usual way sees), "auto" the first of the first two
             that the run has.
-
-    Raises:
-        HeadlessError: the run has no such head.
     """
     implied = module.lm_head()
     kind = "calibrated" if implied.is_calibrated else "trained"
@@ -44,12 +41,7 @@ def language_model(
 ) -> tuple[str, PreTrainedModel]:
     """A copy with a head, whose hidden states are the module's, and the name of the head's kind.
 
-    Args:
-        module: on the CPU, as `PretrainingModule.from_checkpoint` gives it.
-        head: see `choose_head`.
-
-    Raises:
-        HeadlessError: the run has no such head, or no class of its family can hold it.
+    The module is on the CPU, as `PretrainingModule.from_checkpoint` gives it.
     """
     name, lm_head = choose_head(module, head)
     converted = to_hugging_face(

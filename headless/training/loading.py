@@ -13,11 +13,7 @@ def is_run(place: Path | str) -> bool:
 
 
 def find_checkpoint(place: Path | str) -> Path:
-    """The checkpoint that is meant: a file itself, or the last one of a run directory.
-
-    Raises:
-        HeadlessError: there is none.
-    """
+    """The checkpoint that is meant: a file itself, or the last one of a run directory."""
     path = Path(place)
     if path.is_file():
         return path
@@ -30,11 +26,7 @@ def find_checkpoint(place: Path | str) -> Path:
 
 
 def run_of(checkpoint: Path) -> RunDirectory:
-    """The run directory that a checkpoint lies in.
-
-    Raises:
-        HeadlessError: it lies in none.
-    """
+    """The run directory that a checkpoint lies in."""
     # Where it lies, before where a link leads.
     for place in (checkpoint.absolute(), checkpoint.resolve()):
         run = RunDirectory(place.parent.parent)

@@ -193,15 +193,10 @@ class PretrainingModule(LightningModule):
 
     def _open_source(self, place: str, with_head: bool, backbone: BackboneConfig) -> Source:
         check_left_out(place, backbone)
-        how: Any = {
-            "with_head": with_head,
-            "attn_implementation": backbone.attn_implementation,
-        }
+        how: Any = {"with_head": with_head, "attn_implementation": backbone.attn_implementation}
         if is_run(place):
             return run_source(place, self.from_checkpoint(place), **how)
         return hugging_face_source(place, **how)
-
-    # -- what others read ---------------------------------------------------------------------
 
     @property
     def embedding_VD(self) -> nn.Parameter:  # noqa: N802 - the shape is part of the name
@@ -262,12 +257,10 @@ class PretrainingModule(LightningModule):
         return output.loss if weight == 1.0 else output.loss * weight
 
     def on_validation_epoch_start(self) -> None:
-        """The LM head of today's weights, made once for the whole validation split."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             for buffer in self.objective.buffers():  # what a rank saw last, e.g. how many rows
                 torch.distributed.broadcast(buffer, 0)
-        with gathered(self):
-            # A sharded parameter is whole only in here.
+        with gathered(self):  # a sharded parameter is whole only in here
             self._validation.begin(self.lm_head(), copy=is_sharded(self))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -278,7 +271,6 @@ class PretrainingModule(LightningModule):
         self._validation.add(output.loss, hidden_ND, targets_N, batch.get("num_bytes", 0.0))
 
     def on_validation_epoch_end(self) -> None:
-        """Log what the whole validation split gave, reduced over ranks."""
         scores = self._validation.close()
         scored = not math.isnan(scores["accuracy"])  # there were targets at all
         if self.trainer.state.fn == "fit" and scored and not math.isfinite(scores["nll"]):
@@ -295,7 +287,6 @@ class PretrainingModule(LightningModule):
     # -- optimisation -------------------------------------------------------------------------
 
     def configure_optimizers(self) -> Any:
-        """AdamW and its schedule, stepped once an update."""
         total = float(self.trainer.estimated_stepping_batches)
         configs = self.optimizer_config, self.schedule_config
         optimizer, schedule = build_optimizer(self, *configs, total)
@@ -340,11 +331,11 @@ class PretrainingModule(LightningModule):
             nn.utils.clip_grads_with_norm_(self.parameters(), gradient_clip_val, self._grad_norm)
 
     def require_finite(self) -> None:
-        """Refuse, on every process, to go on after a step without a finite loss and gradient."""
+        """Refuse, on every process, to go on after a step without finite loss and gradients."""
         self._divergence.check()
 
     def diverged(self) -> HeadlessError:
-        """What is said when the weights give no finite numbers any more."""
+        """For who finds that the weights give no finite numbers."""
         return diverged(self.trainer.global_step + 1)
 
     # -- checkpoints --------------------------------------------------------------------------
@@ -378,7 +369,6 @@ class PretrainingModule(LightningModule):
             raise HeadlessError(f"model.init_head {self.init_head}: {error}") from error
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Position in the data, random states of every rank, and whose tokens these are."""
         self.require_finite()
         datamodule = datamodule_of(self)
         checkpoint[CHECKPOINT_KEY] = {
@@ -392,7 +382,6 @@ class PretrainingModule(LightningModule):
             checkpoint[CHECKPOINT_KEY]["position"] = describe_position(self.batches_seen, sampler)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take back what `on_save_checkpoint` wrote; random states wait for the first step."""
         state = checkpoint[CHECKPOINT_KEY]
         datamodule = datamodule_of(self)
         check_tokenizer(state["tokenizer_sha256"], datamodule)
@@ -402,7 +391,7 @@ class PretrainingModule(LightningModule):
             self.batches_seen = restore_position(checkpoint, sampler, self.trainer)
         self.tokenizer_sha256 = state["tokenizer_sha256"]
         self.checkpoint_step = int(checkpoint["global_step"])
-        self._restored = state
+        self._restored = state  # random states wait for the first step
 
     def on_fit_start(self) -> None:
         self._step, self._divergence = StepMeans(), Divergence()
