@@ -8,7 +8,7 @@ Shapes: N rows, D hidden size, V vocabulary.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,27 +22,19 @@ from headless.objectives import LMHead
 from headless.objectives.base import IGNORE_INDEX
 
 CHUNK_ROWS = 2048
+MAX_STEPS = 30  # two unknowns need few
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Two numbers and what they do, in nats a token.
+    """Two numbers and what they do, in nats a token."""
 
-    Args:
-        scale: multiplies the scores: an inverse temperature.
-        bias_scale: multiplies the bias.
-        nll_before: on the text that was kept apart, with both at 1.
-        nll_after: on the same text.
-        fit_tokens: how many tokens they were fitted to.
-        report_tokens: how many tokens were kept apart.
-    """
-
-    scale: float
-    bias_scale: float
-    nll_before: float = float("nan")
-    nll_after: float = float("nan")
-    fit_tokens: int = 0
-    report_tokens: int = 0
+    scale: float  #: multiplies the scores: an inverse temperature
+    bias_scale: float  #: multiplies the bias
+    nll_before: float = float("nan")  #: on the text that was kept apart, with both at 1
+    nll_after: float = float("nan")  #: on the same text
+    fit_tokens: int = 0  #: how many tokens they were fitted to
+    report_tokens: int = 0  #: how many tokens were kept apart
 
     def apply(self, head: LMHead) -> LMHead:
         """The head with both numbers in it."""
@@ -51,26 +43,21 @@ class Calibration:
 
 
 @torch.no_grad()
-def collect(
-    backbone: Any, batches: Iterable[Batch], device: str | torch.device = "cpu"
-) -> list[tuple[Tensor, Tensor]]:
+def collect(backbone: Any, batches: Iterable[Batch]) -> list[tuple[Tensor, Tensor]]:
     """Hidden states [N, D] and targets [N] of each batch, rows without a target left out."""
     collected = []
     for batch in batches:
-        hidden_ND = hidden_states(backbone, batch["input_ids"].to(device)).flatten(0, 1)
+        hidden_ND = hidden_states(backbone, batch["input_ids"]).flatten(0, 1)
         if (rows_N := batch.get("rows")) is not None:
-            hidden_ND = hidden_ND.index_select(0, rows_N.to(device))
-        targets_N = batch["targets"].flatten().to(device)
+            hidden_ND = hidden_ND.index_select(0, rows_N)
+        targets_N = batch["targets"].flatten()
         kept_N = targets_N != IGNORE_INDEX
         collected.append((hidden_ND[kept_N], targets_N[kept_N]))
     return collected
 
 
-def calibrate(head: LMHead, data: list[tuple[Tensor, Tensor]], max_steps: int = 30) -> Calibration:
-    """Fit on the batches (see `collect`) with even numbers, report on those with odd ones.
-
-    `max_steps` are L-BFGS's: two unknowns need few.
-    """
+def calibrate(head: LMHead, data: list[tuple[Tensor, Tensor]]) -> Calibration:
+    """Fit on the batches (see `collect`) with even numbers, report on those with odd ones."""
     if head.own_excess_V is not None:
         raise HeadlessError(
             "the head of duplicates=mask is no softmax of a sum: it cannot be fitted; export it "
@@ -82,50 +69,45 @@ def calibrate(head: LMHead, data: list[tuple[Tensor, Tensor]], max_steps: int = 
     start = torch.ones(2, dtype=torch.float64, device=data[0][0].device)
     numbers = start.clone().requires_grad_(True)
     optimizer = torch.optim.LBFGS(
-        [numbers], max_iter=max_steps, line_search_fn="strong_wolfe", tolerance_grad=1e-6
+        [numbers], max_iter=MAX_STEPS, line_search_fn="strong_wolfe", tolerance_grad=1e-6
     )
 
-    def closure() -> Tensor:
+    def closure() -> float:
         optimizer.zero_grad()
-        loss, gradient = _loss(head, fit, numbers.detach(), with_gradient=True)
-        numbers.grad = gradient
-        return loss
+        return _nll(head, fit, numbers)
 
     optimizer.step(closure)
     best = numbers.detach()
     if head.bias_V is None:
         best[1] = 1.0
-    return replace(
-        Calibration(float(best[0]), float(best[1])),
-        nll_before=float(_loss(head, report, start)[0]),
-        nll_after=float(_loss(head, report, best)[0]),
-        fit_tokens=sum(len(targets) for _, targets in fit),
-        report_tokens=sum(len(targets) for _, targets in report),
+    return Calibration(
+        float(best[0]),
+        float(best[1]),
+        nll_before=_nll(head, report, start),
+        nll_after=_nll(head, report, best),
+        fit_tokens=_count(fit),
+        report_tokens=_count(report),
     )
 
 
-def _loss(
-    head: LMHead,
-    data: list[tuple[Tensor, Tensor]],
-    numbers: Tensor,
-    with_gradient: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """Mean negative log-likelihood and, on request, its gradient by the two numbers."""
-    total, count = torch.zeros_like(numbers[0]), 0
-    gradient = torch.zeros_like(numbers)
+def _count(data: list[tuple[Tensor, Tensor]]) -> int:
+    return sum(len(targets) for _, targets in data)
+
+
+def _nll(head: LMHead, data: list[tuple[Tensor, Tensor]], numbers: Tensor) -> float:
+    """Mean negative log-likelihood; its gradient is added to that of the two numbers."""
+    total = 0.0
     for hidden_ND, targets_N in data:
-        for hidden_CD, targets_C in zip(
-            hidden_ND.split(CHUNK_ROWS), targets_N.split(CHUNK_ROWS), strict=True
-        ):
+        pieces = zip(hidden_ND.split(CHUNK_ROWS), targets_N.split(CHUNK_ROWS), strict=True)
+        for hidden_CD, targets_C in pieces:
             with torch.no_grad():
                 scores_CV = head.scores(hidden_CD)
-            both = numbers.to(scores_CV.dtype).requires_grad_(with_gradient)
-            logits_CV = scores_CV * both[0]
+            scale, bias_scale = numbers.to(scores_CV.dtype)
+            logits_CV = scores_CV * scale
             if head.bias_V is not None:
-                logits_CV = logits_CV + head.bias_V.detach() * both[1]
-            nll = F.cross_entropy(logits_CV, targets_C, reduction="sum")
-            if with_gradient:
-                gradient += torch.autograd.grad(nll, both)[0].double()
-            total += nll.detach().double()
-            count += len(targets_C)
-    return total / count, gradient / count
+                logits_CV = logits_CV + head.bias_V.detach() * bias_scale
+            nll = F.cross_entropy(logits_CV, targets_C, reduction="sum").double() / _count(data)
+            if nll.requires_grad:
+                nll.backward()
+            total += nll.item()
+    return total

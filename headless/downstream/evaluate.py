@@ -1,34 +1,23 @@
 """The verb: perplexity and zero-shot tasks, with standard errors."""
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import transformers
 
-import headless
-from headless.downstream.evaluation.harness import check_harness, run_harness
-from headless.downstream.evaluation.kinds import OUTCOMES, Options, Scorer
-from headless.downstream.evaluation.tasks import (
-    MASKED_KINDS,
-    Items,
-    Task,
-    digest,
-    left_out,
-    parse_tasks,
-    read_items,
-)
+from headless.downstream.evaluation.harness import check_harness, evaluate_harness
+from headless.downstream.evaluation.kinds import Options, check_kinds, evaluate_items
+from headless.downstream.evaluation.tasks import Items, Task, left_out, parse_tasks, read_items
 from headless.downstream.export import DESCRIPTION
 from headless.downstream.language_model import LanguageModel
 from headless.downstream.loading import load
 from headless.downstream.options import EvaluateOptions
 from headless.errors import HeadlessError
 from headless.files import write_text
+from headless.isolation import isolated
 from headless.progress import Report, no_report
 from headless.runs.directory import RunDirectory
 from headless.runs.evaluations import Evaluation, append_evaluation, lines_of, read_evaluations
@@ -39,19 +28,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evaluations:
-    """What `evaluate` returns.
+    """What `evaluate` returns."""
 
-    Args:
-        model: what was evaluated, as it was named.
-        head: under which LM head.
-        results: one a task, in their order.
-        files: where they were written.
-    """
-
-    model: str
-    head: str
-    results: list[Evaluation]
-    files: list[Path]
+    model: str  #: what was evaluated, as it was named
+    head: str  #: under which LM head
+    results: list[Evaluation]  #: one a task, in their order
+    files: list[Path]  #: where they were written
 
     def frame(self) -> "pandas.DataFrame":
         """A row for each metric of each task: task, metric, value, its standard error, items."""
@@ -68,6 +50,7 @@ class Evaluations:
         return self.frame()._repr_html_()  # type: ignore[operator]
 
 
+@isolated()
 def evaluate(
     model: str | Path | LanguageModel,
     tasks: str | list[str],
@@ -128,92 +111,6 @@ def evaluate(
         asked.output.parent.mkdir(parents=True, exist_ok=True)
         write_text(asked.output, lines_of(results))
     return Evaluations(lm.place, lm.head, results, [p for p in (file, asked.output) if p])
-
-
-def evaluate_items(
-    lm: LanguageModel,
-    items: Items,
-    options: Options | None = None,
-    *,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Evaluation:
-    """Score a model on the items of a task: see `read_items`."""
-    check_kinds(lm, [items.task])
-    begin = time.perf_counter()
-    scorer = Scorer(lm, options or Options(), progress)
-    outcome = OUTCOMES[items.task.kind](scorer, items.items)
-    return Evaluation(
-        task=str(items.task),
-        kind=items.task.kind,
-        source=items.task.name,
-        data_sha256=items.sha256,
-        metrics={name: m.value for name, m in outcome.metrics.items()},
-        errors={name: m.error for name, m in outcome.metrics.items() if m.error is not None},
-        items=outcome.items,
-        skipped=items.skipped + outcome.skipped,
-        truncated=outcome.truncated,
-        subsets=outcome.subsets,
-        settings={"max_length": scorer.max_length, **outcome.settings},
-        **_facts(lm, begin),
-    )
-
-
-def evaluate_harness(
-    lm: LanguageModel, task: Task, options: Options | None = None, *, limit: int | None = None
-) -> list[Evaluation]:
-    """Run a task, or a group of tasks, of lm-evaluation-harness: a result for each task.
-
-    Args:
-        lm: a causal model.
-        task: its name there, or the path of a task's YAML file.
-        options: rows at a time and tokens of context; windows are the harness's own.
-        limit: only so many items of each task.
-    """
-    check_harness(task)
-    check_kinds(lm, [task])
-    begin = time.perf_counter()
-    ran = run_harness(lm, task, options or Options(), limit)
-    facts = _facts(lm, begin)  # the seconds are those of all tasks of a group together
-    facts["versions"] |= {"lm_eval": ran[0].version}
-    return [
-        Evaluation(
-            task=str(task),
-            kind="harness",
-            source=one.name,
-            data_sha256=digest([one.name, *one.hashes]),
-            metrics=dict(one.metrics),
-            errors=one.errors,
-            items=one.items,
-            settings=one.settings,
-            **facts,
-        )
-        for one in ran
-    ]
-
-
-def _facts(lm: LanguageModel, begin: float) -> dict[str, Any]:
-    return {
-        "model": lm.name,
-        "head": lm.head,
-        "step": lm.step,
-        "seconds": round(time.perf_counter() - begin, 3),
-        "versions": {
-            "headless": headless.__version__,
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def check_kinds(lm: LanguageModel, tasks: Sequence[Task]) -> None:
-    """Refuse tasks that need a causal model where the model is a masked one."""
-    wrong = [task.kind for task in tasks if task.kind not in MASKED_KINDS]
-    if lm.task == "masked" and wrong:
-        raise HeadlessError(
-            f"{lm.place} is a masked language model, which gives no text a probability from "
-            f"left to right: it can do {', '.join(MASKED_KINDS)}, not {wrong[0]}"
-        )
 
 
 def results_file(directory: Path | None) -> Path | None:

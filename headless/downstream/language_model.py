@@ -28,21 +28,14 @@ Table = Literal["input", "output"]
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are chosen.
+    """How tokens are chosen."""
 
-    Args:
-        max_new_tokens: at most so many; fewer where the model has no more positions.
-        temperature: 0 takes the likeliest token.
-        top_k: draw among the k likeliest tokens only.
-        top_p: draw among the likeliest tokens that hold this share of the probability.
-        seed: of the random numbers; every prompt begins with the same ones.
-    """
-
-    max_new_tokens: int = 100
-    temperature: float = 0.8
-    top_k: int | None = 50
+    max_new_tokens: int = 100  #: at most so many; fewer where the model has no more positions
+    temperature: float = 0.8  #: 0 takes the likeliest token
+    top_k: int | None = 50  #: draw among the k likeliest tokens only
+    #: draw among the likeliest tokens that hold this share of the probability
     top_p: float | None = None
-    seed: int = 0
+    seed: int = 0  #: of the random numbers; every prompt begins with the same ones
 
     def __post_init__(self) -> None:
         check_sampling(self.max_new_tokens, self.temperature, self.top_k, self.top_p, self.seed)
@@ -61,49 +54,33 @@ class Sampling:
 
 @dataclass(frozen=True)
 class TokenNeighbor:
-    """A token near another one.
+    """A token near another one."""
 
-    Args:
-        token_id: of the vocabulary.
-        text: as it stands in a text, with its blank.
-        score: cosine, inner product or squared distance.
-        count: how often it occurs in the training text, where that is known.
-    """
-
-    token_id: int
-    text: str
-    score: float
-    count: int | None
+    token_id: int  #: of the vocabulary
+    text: str  #: as it stands in a text, with its blank
+    score: float  #: cosine, inner product or squared distance
+    count: int | None  #: how often it occurs in the training text, where that is known
 
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A model that `load` opened.
+    """A model that `load` opened."""
 
-    Args:
-        model: a Hugging Face `...ForCausalLM` or `...ForMaskedLM` in evaluation mode: its logits
-            are those of the head that `head` names; `get_output_embeddings()` is that head's
-            matrix and bias. Without a head the backbone alone.
-        tokenizer: with a padding token; its eos token stands between the documents of the training
-            text. None where a model without a head has none.
-        task: "causal" or "masked".
-        name: a few words for tables.
-        head: "calibrated", "tied", "trained", "own": a Hugging Face model's, or `NO_HEAD`.
-        place: what the user named.
-        directory: the run's or the model's directory; None for a name on the hub.
-        unigram_count_V: how often each token occurs in the training text, where it is known.
-        step: optimizer steps of a run's checkpoint; None for what is no run.
-    """
-
+    #: a Hugging Face `...ForCausalLM` or `...ForMaskedLM` in evaluation mode: its logits are those
+    #: of the head that `head` names; `get_output_embeddings()` is that head's matrix and bias.
+    #: Without a head the backbone alone.
     model: PreTrainedModel
+    #: with a padding token; its eos token stands between the documents of the training text. None
+    #: where a model without a head has none.
     tokenizer: Any
-    task: Task
-    name: str
-    head: str
-    place: str
-    directory: Path | None
+    task: Task  #: "causal" or "masked"
+    name: str  #: a few words for tables
+    head: str  #: "calibrated", "tied", "trained", "own": a Hugging Face model's, or `NO_HEAD`
+    place: str  #: what the user named
+    directory: Path | None  #: the run's or the model's directory; None for a name on the hub
+    #: how often each token occurs in the training text, where it is known
     unigram_count_V: Tensor | None = None
-    step: int | None = None
+    step: int | None = None  #: optimizer steps of a run's checkpoint; None for what is no run
 
     @property
     def has_head(self) -> bool:

@@ -24,19 +24,12 @@ Rows = tuple[list[dict[str, Any]], Sequence[str] | None]  # and the names of a c
 
 @dataclass(frozen=True)
 class Examples:
-    """Texts with their labels, as they were read.
+    """Texts with their labels, as they were read."""
 
-    Args:
-        texts: the first, or only, text of each example.
-        pairs: the second ones; None for single sentences.
-        labels: class names, or numbers.
-        groups: of which none may stand in two splits.
-    """
-
-    texts: list[str]
-    pairs: list[str] | None
-    labels: list[Any]
-    groups: list[str]
+    texts: list[str]  #: the first, or only, text of each example
+    pairs: list[str] | None  #: the second ones; None for single sentences
+    labels: list[Any]  #: class names, or numbers
+    groups: list[str]  #: of which none may stand in two splits
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -59,19 +52,14 @@ class Examples:
 
 @dataclass(frozen=True)
 class LabelledText:
-    """A task's examples.
+    """A task's examples."""
 
-    Args:
-        splits: "train" and "validation"; "test" where there is one with labels; "also": a second
-            split to report.
-        classes: their names; empty for regression.
-        notes: what a reader of the scores should know.
-        unlabelled: how many examples of a split have no label; they are in none of `splits`.
-    """
-
+    #: "train" and "validation"; "test" where there is one with labels; "also": a second split to
+    #: report
     splits: dict[str, Examples]
-    classes: tuple[str, ...]
-    notes: tuple[str, ...] = ()
+    classes: tuple[str, ...]  #: their names; empty for regression
+    notes: tuple[str, ...] = ()  #: what a reader of the scores should know
+    #: how many examples of a split have no label; they are in none of `splits`
     unlabelled: dict[str, int] = field(default_factory=dict)
 
     @property

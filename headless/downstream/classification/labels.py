@@ -18,17 +18,11 @@ SURE = 3  # classes 0, 1, 2, …: with so many, -1 is none; with fewer it may be
 
 @dataclass(frozen=True)
 class LabelColumn:
-    """The labels of a split as they were read.
+    """The labels of a split as they were read."""
 
-    Args:
-        values: one an example.
-        names: of the classes 0, 1, 2, …; None where the values are the names.
-        place: of the split, for messages.
-    """
-
-    values: list[Any]
-    names: Sequence[str] | None
-    place: str
+    values: list[Any]  #: one an example
+    names: Sequence[str] | None  #: of the classes 0, 1, 2, …; None where the values are the names
+    place: str  #: of the split, for messages
 
 
 def read_labels(

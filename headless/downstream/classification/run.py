@@ -41,21 +41,14 @@ from headless.training.devices import check_precision, choose_accelerator
 
 @dataclass(frozen=True)
 class SeedResult:
-    """What one seed gave.
+    """What one seed gave."""
 
-    Args:
-        seed: of the classifier's first weights, the dropout and the order of the examples.
-        best_epoch: the first is 1.
-        scores: by split, then by metric: "validation", and "test" and "also" where they are.
-        outputs: logits [N, C] of the reported split, or numbers [N, 1] in the labels' units.
-        trained: the classifier with the best epoch's weights.
-    """
-
-    seed: int
-    best_epoch: int
+    seed: int  #: of the classifier's first weights, the dropout and the order of the examples
+    best_epoch: int  #: the first is 1
+    #: by split, then by metric: "validation", and "test" and "also" where they are
     scores: dict[str, dict[str, float]]
-    outputs: Tensor
-    trained: TrainedClassifier
+    outputs: Tensor  #: logits [N, C] of the reported split, or numbers [N, 1] in the labels' units
+    trained: TrainedClassifier  #: the classifier with the best epoch's weights
 
 
 class Finetuning:

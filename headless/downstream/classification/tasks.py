@@ -12,36 +12,23 @@ from headless.structured import read_yaml
 
 @dataclass(frozen=True)
 class TextTask:
-    """A classification or regression task on sentences or pairs of sentences.
+    """A classification or regression task on sentences or pairs of sentences."""
 
-    Args:
-        name: for tables.
-        text_column: the first text; several columns, joined by ": ", where they are separated by +.
-        pair_column: the second text, if there is one.
-        label_column: the class, or the number.
-        classes: their names in the order of the data's numbers; empty where the training split
-            tells.
-        metrics: what is scored; the first chooses the epoch. Empty: what suits the labels.
-        regression: the labels are numbers.
-        dataset: a `datasets` name.
-        config: of that dataset.
-        validation: its split to choose by; None: the first of the usual names.
-        also: another split that is scored with the reported one.
-        test: its split to report; None: there is none with labels.
-    """
-
-    name: str
+    name: str  #: for tables
+    #: the first text; several columns, joined by ": ", where they are separated by +
     text_column: str = "text"
-    pair_column: str | None = None
-    label_column: str = "label"
+    pair_column: str | None = None  #: the second text, if there is one
+    label_column: str = "label"  #: the class, or the number
+    #: their names in the order of the data's numbers; empty where the training split tells
     classes: tuple[str, ...] = ()
+    #: what is scored; the first chooses the epoch. Empty: what suits the labels.
     metrics: tuple[str, ...] = ()
-    regression: bool = False
-    dataset: str | None = None
-    config: str | None = None
-    validation: str | None = None
-    also: str | None = None
-    test: str | None = "test"
+    regression: bool = False  #: the labels are numbers
+    dataset: str | None = None  #: a `datasets` name
+    config: str | None = None  #: of that dataset
+    validation: str | None = None  #: its split to choose by; None: the first of the usual names
+    also: str | None = None  #: another split that is scored with the reported one
+    test: str | None = "test"  #: its split to report; None: there is none with labels
 
 
 TABLE: dict[str, Any] = read_yaml(Path(__file__).with_name("tasks.yaml"))

@@ -5,19 +5,21 @@ data from the Hugging Face hub, or from the files that a local task description 
 """
 
 import contextlib
+import logging
 import sys
-from collections.abc import Iterator
+import time
 from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from headless.downstream.evaluation.encoding import longest_input
-from headless.downstream.evaluation.kinds import Options
-from headless.downstream.evaluation.tasks import Task
+from headless.downstream.evaluation.kinds import Options, check_kinds, facts
+from headless.downstream.evaluation.tasks import Task, digest
 from headless.downstream.language_model import LanguageModel
 from headless.errors import HeadlessError
+from headless.runs.evaluations import Evaluation
 
 BOOTSTRAPS = 1000  # resamples for the standard errors that have no closed form
 INSTALL = "pip install 'headless-lm[eval]'"
@@ -45,25 +47,24 @@ def check_harness(task: Task) -> None:
         raise HeadlessError(f"lm-evaluation-harness has no task {task.source!r}; {hint}")
 
 
-class HarnessResult(NamedTuple):
-    """What one task of a group gives."""
+def evaluate_harness(
+    lm: LanguageModel, task: Task, options: Options | None = None, *, limit: int | None = None
+) -> list[Evaluation]:
+    """Run a task, or a group of tasks, of lm-evaluation-harness: a result for each task.
 
-    name: str
-    hashes: list[str]  # of its items
-    metrics: dict[str, float]
-    errors: dict[str, float]
-    items: int
-    settings: dict[str, Any]
-    version: str  # of the harness
-
-
-def run_harness(
-    lm: LanguageModel, task: Task, options: Options, limit: int | None
-) -> list[HarnessResult]:
-    """A result for each task of a group; one for a task."""
+    Args:
+        lm: a causal model.
+        task: its name there, or the path of a task's YAML file.
+        options: rows at a time and tokens of context; windows are the harness's own.
+        limit: only so many items of each task.
+    """
+    check_harness(task)
+    check_kinds(lm, [task])
+    begin, options = time.perf_counter(), options or Options()
     max_length = longest_input(lm.model, lm.tokenizer, options.max_length)
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # its hints are about our own doing
     try:
-        with _quiet():
+        with contextlib.redirect_stdout(sys.stderr):
             from lm_eval import simple_evaluate
             from lm_eval.models.huggingface import HFLM
 
@@ -88,17 +89,27 @@ def run_harness(
             f"lm-evaluation-harness could not run {task.source!r} (is its data within reach?): "
             f"{reason}"
         ) from error
+    common = facts(lm, begin, lm_eval=_version())  # the seconds are those of the whole group
     results = []
     for name, samples in ran["samples"].items():
         metrics, errors = _numbers(ran["results"][name])
-        settings = {
-            "max_length": max_length,
-            "num_fewshot": ran["n-shot"].get(name),
-            "task_version": ran["versions"].get(name),
-        }
-        hashes = [sample["doc_hash"] for sample in samples]
-        items = len({sample["doc_id"] for sample in samples})
-        results.append(HarnessResult(name, hashes, metrics, errors, items, settings, _version()))
+        results.append(
+            Evaluation(
+                task=str(task),
+                kind="harness",
+                source=name,
+                data_sha256=digest([name, *(sample["doc_hash"] for sample in samples)]),
+                metrics=dict(metrics),
+                errors=errors,
+                items=len({sample["doc_id"] for sample in samples}),
+                settings={
+                    "max_length": max_length,
+                    "num_fewshot": ran["n-shot"].get(name),
+                    "task_version": ran["versions"].get(name),
+                },
+                **common,
+            )
+        )
     return results
 
 
@@ -129,18 +140,3 @@ def _version() -> str:
         return version("lm-eval")
     except PackageNotFoundError:  # a copy beside the path
         return "unknown"
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """What it prints goes to standard error, its hints about our own doing nowhere."""
-    import logging
-
-    logger = logging.getLogger("lm_eval")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
-    finally:
-        logger.setLevel(level)

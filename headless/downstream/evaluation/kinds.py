@@ -5,11 +5,17 @@ Standard errors are closed forms over the items, no resampling.
 
 import math
 import re
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+import torch
+import transformers
+
+import headless
 from headless.downstream.evaluation.encoding import (
     continuation_row,
     encode_pair,
@@ -20,9 +26,18 @@ from headless.downstream.evaluation.encoding import (
     rolling_rows,
 )
 from headless.downstream.evaluation.likelihood import Progress, Row, Score, score_rows
-from headless.downstream.evaluation.tasks import Document, LastWord, Pair, Question
+from headless.downstream.evaluation.tasks import (
+    MASKED_KINDS,
+    Document,
+    Items,
+    LastWord,
+    Pair,
+    Question,
+    Task,
+)
 from headless.downstream.language_model import LanguageModel
 from headless.errors import HeadlessError
+from headless.runs.evaluations import Evaluation
 
 FEW_DOCUMENTS = 10  # fewer say nothing about their spread: windows are the units then
 
@@ -286,3 +301,58 @@ OUTCOMES: dict[str, Callable[[Scorer, Any], Outcome]] = {
     "blimp": pair_outcome,
     "choice": choice_outcome,
 }
+
+
+def evaluate_items(
+    lm: LanguageModel,
+    items: Items,
+    options: Options | None = None,
+    *,
+    progress: Progress = lambda done, total: None,
+) -> Evaluation:
+    """Score a model on the items of a task: see `read_items`."""
+    check_kinds(lm, [items.task])
+    begin = time.perf_counter()
+    scorer = Scorer(lm, options or Options(), progress)
+    outcome = OUTCOMES[items.task.kind](scorer, items.items)
+    return Evaluation(
+        task=str(items.task),
+        kind=items.task.kind,
+        source=items.task.name,
+        data_sha256=items.sha256,
+        metrics={name: m.value for name, m in outcome.metrics.items()},
+        errors={name: m.error for name, m in outcome.metrics.items() if m.error is not None},
+        items=outcome.items,
+        skipped=items.skipped + outcome.skipped,
+        truncated=outcome.truncated,
+        subsets=outcome.subsets,
+        settings={"max_length": scorer.max_length, **outcome.settings},
+        **facts(lm, begin),
+    )
+
+
+def check_kinds(lm: LanguageModel, tasks: Sequence[Task]) -> None:
+    """Refuse tasks that need a causal model where the model is a masked one."""
+    wrong = [task.kind for task in tasks if task.kind not in MASKED_KINDS]
+    if lm.task == "masked" and wrong:
+        raise HeadlessError(
+            f"{lm.place} is a masked language model, which gives no text a probability from "
+            f"left to right: it can do {', '.join(MASKED_KINDS)}, not {wrong[0]}"
+        )
+
+
+def facts(lm: LanguageModel, begin: float, **versions: str) -> dict[str, Any]:
+    """What every result says of the model, the time and the versions of what decides a score."""
+    return {
+        "model": lm.name,
+        "head": lm.head,
+        "step": lm.step,
+        "seconds": round(time.perf_counter() - begin, 3),
+        "versions": {
+            "headless": headless.__version__,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            **versions,
+        },
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }

@@ -22,59 +22,37 @@ BEFORE, AFTER = 12, 4  # tokens of a neighbour's text around its next token
 
 @dataclass(frozen=True)
 class NextToken:
-    """A token that may follow a context.
+    """A token that may follow a context."""
 
-    Args:
-        token_id: of the vocabulary.
-        text: as it stands in a text.
-        log_probability: the model's, in nats.
-        pmi: log p(v | context) - log p(v), where the unigram distribution is known.
-        count: how often it occurs in the training text, where that is known.
-    """
-
-    token_id: int
-    text: str
-    log_probability: float
-    pmi: float | None
-    count: int | None
+    token_id: int  #: of the vocabulary
+    text: str  #: as it stands in a text
+    log_probability: float  #: the model's, in nats
+    pmi: float | None  #: log p(v | context) - log p(v), where the unigram distribution is known
+    count: int | None  #: how often it occurs in the training text, where that is known
 
 
 @dataclass(frozen=True)
 class ContextView:
-    """What a model makes of a context.
+    """What a model makes of a context."""
 
-    Args:
-        hidden_D: its last hidden state, float32.
-        log_probability_V: of the next token (at a mask: of the token there); None without an LM
-            head.
-        likeliest: by probability.
-        specific: by pointwise mutual information with the context: what the context makes likelier
-            than it is anywhere; None where the unigram distribution is not known.
-    """
-
-    hidden_D: Tensor
+    hidden_D: Tensor  #: its last hidden state, float32
+    #: of the next token (at a mask: of the token there); None without an LM head
     log_probability_V: Tensor | None
-    likeliest: list[NextToken]
+    likeliest: list[NextToken]  #: by probability
+    #: by pointwise mutual information with the context: what the context makes likelier than it is
+    #: anywhere; None where the unigram distribution is not known
     specific: list[NextToken] | None
 
 
 @dataclass(frozen=True)
 class ContextNeighbor:
-    """A stored context.
+    """A stored context."""
 
-    Args:
-        position: of its next token in the store's text.
-        distance: squared, of the hidden states.
-        before: the text that ends it.
-        token: the next token.
-        after: what followed.
-    """
-
-    position: int
-    distance: float
-    before: str
-    token: str
-    after: str
+    position: int  #: of its next token in the store's text
+    distance: float  #: squared, of the hidden states
+    before: str  #: the text that ends it
+    token: str  #: the next token
+    after: str  #: what followed
 
 
 @dataclass(frozen=True)

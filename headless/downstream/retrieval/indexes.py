@@ -48,21 +48,16 @@ GPU_MOST = 2048  # neighbours, and clusters of a search
 
 @dataclass(frozen=True)
 class Search:
-    """How rows are searched.
+    """How rows are searched."""
 
-    Args:
-        kind: "exact" (all rows), "ivf" (rows of the nearest clusters), "hnsw" (a graph), "ivfpq"
-            (clusters of compressed rows).
-        nprobe: clusters that a search looks into ("ivf", "ivfpq"): more finds more and takes
-            longer; None: by their number.
-        ef: candidates that a search of the graph keeps ("hnsw"), likewise.
-        device: "auto" is the GPU where faiss has one (never for "hnsw").
-    """
-
+    #: "exact" (all rows), "ivf" (rows of the nearest clusters), "hnsw" (a graph), "ivfpq" (clusters
+    #: of compressed rows)
     kind: Kind = "exact"
+    #: clusters that a search looks into ("ivf", "ivfpq"): more finds more and takes longer; None:
+    #: by their number
     nprobe: int | None = None
-    ef: int | None = None
-    device: Device = "auto"
+    ef: int | None = None  #: candidates that a search of the graph keeps ("hnsw"), likewise
+    device: Device = "auto"  #: "auto" is the GPU where faiss has one (never for "hnsw")
 
     def __post_init__(self) -> None:
         for name, kinds in (("nprobe", ("ivf", "ivfpq")), ("ef", ("hnsw",))):

@@ -27,17 +27,13 @@ QUERIES = 1024  # that are searched at a time, about
 
 @dataclass(frozen=True)
 class Mixture:
-    """How neighbours and model are mixed.
+    """How neighbours and model are mixed."""
 
-    Args:
-        neighbors: how many stored contexts vote on the next token.
-        weight: their share λ; None: the best of `WEIGHTS` on half of a text, 0.25 for a context.
-        temperature: of softmax(-distance²), in units of the store's spread; None: the best of
-            `TEMPERATURES` on half of a text, 0.05 for a context.
-    """
-
-    neighbors: int = 256
+    neighbors: int = 256  #: how many stored contexts vote on the next token
+    #: their share λ; None: the best of `WEIGHTS` on half of a text, 0.25 for a context.
     weight: float | None = None
+    #: of softmax(-distance²), in units of the store's spread; None: the best of `TEMPERATURES` on
+    #: half of a text, 0.05 for a context.
     temperature: float | None = None
 
     def __post_init__(self) -> None:
@@ -55,30 +51,18 @@ class KnnScores:
 
     λ and temperature were chosen on the windows with even numbers (where they were not given);
     everything here is of those with odd numbers.
-
-    Args:
-        base_nats: the model alone.
-        knn_nats: the mixture.
-        gain: base_nats - knn_nats.
-        gain_error: its standard error over windows.
-        weight: λ.
-        temperature: in units of the store's spread.
-        neighbors: k.
-        covered: share of the tokens that one of the k neighbours was followed by.
-        tokens: that were scored.
-        chosen_on_tokens: on which λ and temperature were chosen; 0: both were given.
     """
 
-    base_nats: float
-    knn_nats: float
-    gain: float
-    gain_error: float
-    weight: float
-    temperature: float
-    neighbors: int
-    covered: float
-    tokens: int
-    chosen_on_tokens: int
+    base_nats: float  #: the model alone
+    knn_nats: float  #: the mixture
+    gain: float  #: base_nats - knn_nats
+    gain_error: float  #: its standard error over windows
+    weight: float  #: λ
+    temperature: float  #: in units of the store's spread
+    neighbors: int  #: k
+    covered: float  #: share of the tokens that one of the k neighbours was followed by
+    tokens: int  #: that were scored
+    chosen_on_tokens: int  #: on which λ and temperature were chosen; 0: both were given
 
 
 def neighbor_weights(distances_Qk: np.ndarray, tau: float) -> np.ndarray:

@@ -128,33 +128,19 @@ def read_windows(
 
 @dataclass(frozen=True)
 class StoreManifest:
-    """What a store holds.
+    """What a store holds."""
 
-    Args:
-        format: of the directory.
-        metric: of the distances between keys: squared, as in Khandelwal et al.
-        model: the name of the model, for people.
-        model_sha256: of its backbone's weights; see `fingerprint`.
-        rows: N.
-        hidden_size: D.
-        spread: mean squared distance of a key from the mean key: the unit of temperatures.
-        context_length: tokens of a window.
-        dataset: where the text was, for people.
-        dataset_sha256: of the split's tokens.
-        split: of the dataset.
-    """
-
-    format: int
-    metric: str
-    model: str
-    model_sha256: str
-    rows: int
-    hidden_size: int
-    spread: float
-    context_length: int
-    dataset: str
-    dataset_sha256: str
-    split: str
+    format: int  #: of the directory
+    metric: str  #: of the distances between keys: squared, as in Khandelwal et al
+    model: str  #: the name of the model, for people
+    model_sha256: str  #: of its backbone's weights; see `fingerprint`
+    rows: int  #: N
+    hidden_size: int  #: D
+    spread: float  #: mean squared distance of a key from the mean key: the unit of temperatures
+    context_length: int  #: tokens of a window
+    dataset: str  #: where the text was, for people
+    dataset_sha256: str  #: of the split's tokens
+    split: str  #: of the dataset
 
 
 class HiddenStore:

@@ -12,11 +12,10 @@ import yaml
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 
 from headless.data.tokenizer import add_mask_token, as_fast_tokenizer, train_tokenizer
-from headless.downstream.evaluate import evaluate_harness
-from headless.downstream.evaluate import evaluate_items as evaluate
 from headless.downstream.evaluation import harness
-from headless.downstream.evaluation.harness import check_harness
+from headless.downstream.evaluation.harness import check_harness, evaluate_harness
 from headless.downstream.evaluation.kinds import Options
+from headless.downstream.evaluation.kinds import evaluate_items as evaluate
 from headless.downstream.evaluation.tasks import Task, read_items
 from headless.downstream.language_model import LanguageModel
 from headless.errors import HeadlessError

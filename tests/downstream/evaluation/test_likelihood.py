@@ -21,7 +21,6 @@ from transformers import (
 
 from headless.data.stream import open_dataset
 from headless.data.tokenizer import add_mask_token, as_fast_tokenizer, train_tokenizer
-from headless.downstream.evaluate import evaluate_items as evaluate
 from headless.downstream.evaluation import likelihood, tasks
 from headless.downstream.evaluation.encoding import (
     continuation_row,
@@ -31,6 +30,7 @@ from headless.downstream.evaluation.encoding import (
     rolling_rows,
 )
 from headless.downstream.evaluation.kinds import Options, mean, ratio
+from headless.downstream.evaluation.kinds import evaluate_items as evaluate
 from headless.downstream.evaluation.likelihood import Row, Score, score_rows
 from headless.downstream.evaluation.tasks import Items, Task, parse_tasks, read_items
 from headless.downstream.language_model import LanguageModel
