@@ -53,16 +53,6 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class TokenNeighbor:
-    """A token near another one."""
-
-    token_id: int  #: of the vocabulary
-    text: str  #: as it stands in a text, with its blank
-    score: float  #: cosine, inner product or squared distance
-    count: int | None  #: how often it occurs in the training text, where that is known
-
-
-@dataclass(frozen=True)
 class LanguageModel:
     """A model that `load` opened."""
 
@@ -220,8 +210,11 @@ class LanguageModel:
         table: Table = "input",
         metric: Metric = "cosine",
         search: Search | None = None,
-    ) -> list[list[TokenNeighbor]]:
+    ) -> list[list[dict[str, Any]]]:
         """The nearest rows of a table to each query, without the query's own tokens.
+
+        Each with `token_id`, `text`, `score` and, where it is known, its `count` in the training
+        text.
 
         Args:
             *queries: a token's text or id; or a sum of tokens with a sign, for an analogy [(a, 1),
@@ -247,7 +240,12 @@ class LanguageModel:
             own = {token for token, _ in tokens} | {-1}
             near.append(
                 [
-                    TokenNeighbor(i, self.tokenizer.decode([i]), score, self.count(i))
+                    {
+                        "token_id": i,
+                        "text": self.tokenizer.decode([i]),
+                        "score": score,
+                        "count": self.count(i),
+                    }
                     for i, score in zip(ids, scores, strict=True)
                     if i not in own
                 ][:k]

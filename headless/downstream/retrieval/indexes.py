@@ -122,9 +122,8 @@ class VectorIndex:
         if len(rows_ND) == 0:
             raise HeadlessError("there are no rows to index")
         self.rows_ND = rows_ND
-        self.search_options = Search(search) if isinstance(search, str) else search
-        self.kind: Kind = self.search_options.kind
-        self.metric: Metric = metric
+        self.options = Search(search) if isinstance(search, str) else search
+        self.kind, self.metric = self.options.kind, metric
         self.index: Any = None
         self.reduced = metric == "inner" and self.kind != "exact"
         width = rows_ND.shape[1] + self.reduced
@@ -148,25 +147,16 @@ class VectorIndex:
         search: Search | Kind = "exact",
         metric: Metric = "inner",
         *,
-        seed: int = 0,
         progress: Progress = lambda done, total: None,
     ) -> "VectorIndex":
-        """Index rows; mapped ones are read in pieces.
-
-        Args:
-            rows_ND: see the class.
-            search: see the class.
-            metric: see the class.
-            seed: which rows the clusters are learned from.
-            progress: gets rows that are indexed and rows in all.
-        """
+        """Index rows; mapped ones are read in pieces. `progress` gets rows done and in all."""
         faiss = load_faiss()
         made = cls(rows_ND, search, metric)
         ids_n = made.inside_n
         index = made._to_device(faiss, made._empty(faiss))
         if not index.is_trained:
             sample = min(len(ids_n), SAMPLE_PER_LIST * max(num_lists(len(ids_n)), 256))
-            chosen = np.random.default_rng(seed).choice(ids_n, size=sample, replace=False)
+            chosen = np.random.default_rng(0).choice(ids_n, size=sample, replace=False)
             index.train(made._prepare(np.sort(chosen)))
         for begin in range(0, len(ids_n), ADD_ROWS):
             index.add(made._prepare(ids_n[begin : begin + ADD_ROWS]))
@@ -308,7 +298,7 @@ class VectorIndex:
 
     def _to_device(self, faiss: Any, index: Any) -> Any:
         """The index on the GPU, where it is wanted and possible."""
-        device = self.search_options.device
+        device = self.options.device
         has_gpu = hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0
         if device == "gpu" and (not has_gpu or self.kind == "hnsw"):
             reason = "hnsw runs on the CPU only" if has_gpu else "faiss sees no GPU"
@@ -331,7 +321,7 @@ class VectorIndex:
 
     def _tune(self, index: Any) -> None:
         """Set how far a search of the index looks, and keep it."""
-        nprobe, ef = self.search_options.nprobe, self.search_options.ef
+        nprobe, ef = self.options.nprobe, self.options.ef
         if self.kind in ("ivf", "ivfpq"):
             lists = min(index.nlist, GPU_MOST) if _is_on_gpu(index) else index.nlist
             index.nprobe = min(lists, nprobe or max(16, -(-lists // 16)))

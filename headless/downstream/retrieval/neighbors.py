@@ -1,7 +1,6 @@
 """The verb: nearest tokens, likeliest next tokens, nearest contexts."""
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -10,20 +9,24 @@ from typing import Any
 from headless.downstream.language_model import LanguageModel
 from headless.downstream.loading import load
 from headless.downstream.options import NeighborOptions
-from headless.downstream.retrieval.contexts import mixed_tokens, nearest_contexts, view_context
+from headless.downstream.retrieval.contexts import (
+    Mixture,
+    knn_lm_scores,
+    mixed_tokens,
+    nearest_contexts,
+    view_context,
+)
 from headless.downstream.retrieval.indexes import Search, VectorIndex, automatic_kind, load_faiss
-from headless.downstream.retrieval.knn_lm import Mixture, knn_lm_scores
 from headless.downstream.retrieval.store import HiddenStore, build_store, check_place, open_store
 from headless.errors import HeadlessError
 from headless.files import write_text
-
-Report = Callable[[str, int, int], None]  # what is done, how many of them, in all
+from headless.progress import Report, no_report
 
 
 def neighbors(
     model: str | Path | LanguageModel,
     *,
-    progress: Report = lambda name, done, total: None,
+    progress: Report = no_report,
     **options: Any,
 ) -> dict[str, Any]:
     """Nearest tokens of a token; what a context makes likely; nearest contexts in a store.
@@ -117,10 +120,7 @@ def _tokens(asked: NeighborOptions, lm: LanguageModel) -> list[dict[str, Any]]:
         names = [repr(lm.tokenizer.decode([i])) for i in queries]
     search = _search(asked, 1)
     near = lm.neighbors(*queries, k=asked.k, table=asked.table, metric=asked.metric, search=search)
-    return [
-        {"query": name, "neighbors": [asdict(neighbor) for neighbor in row]}
-        for name, row in zip(names, near, strict=True)
-    ]
+    return [{"query": n, "neighbors": row} for n, row in zip(names, near, strict=True)]
 
 
 def _contexts(
@@ -132,15 +132,13 @@ def _contexts(
         view = view_context(lm, text or "", asked.k, min_count=asked.min_count)
         record: dict[str, Any] = {
             "context": text,
-            "likeliest": [asdict(token) for token in view.likeliest],
-            "specific": view.specific and [asdict(token) for token in view.specific],
+            "likeliest": view.likeliest,
+            "specific": view.specific,
         }
         if store is not None and index is not None:
-            near = nearest_contexts(lm, store, index, view.hidden_D, asked.k)
-            record["contexts"] = [asdict(neighbor) for neighbor in near]
+            record["contexts"] = nearest_contexts(lm, store, index, view.hidden_D, asked.k)
             if lm.has_head:
-                mixed = mixed_tokens(lm, store, index, view, asked.k, mixture)
-                record["mixture"] = [asdict(token) for token in mixed]
+                record["mixture"] = mixed_tokens(lm, store, index, view, asked.k, mixture)
         records.append(record)
     return records
 

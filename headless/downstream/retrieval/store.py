@@ -89,12 +89,7 @@ def read_windows(
 ) -> Iterator[Window]:
     """The first `num_tokens` predictions of a stream of more tokens than that, in its order.
 
-    Args:
-        lm: a causal model.
-        stream: see above.
-        num_tokens: see above.
-        length: T, tokens of a window.
-        scored: whether log-probabilities are wanted, which takes the whole vocabulary.
+    `length` is T; with `scored` come log-probabilities, which take the whole vocabulary.
     """
     step = max(1, length // 2)
     # The first window adds all of its positions, each later one its last `step`.
@@ -157,11 +152,8 @@ class HiddenStore:
     ) -> VectorIndex:
         """An index of the keys: the saved one, else a new one, which is saved.
 
-        An exact index is a copy of the keys in memory, 4·N·D bytes, and no file.
-
-        Args:
-            search: None: of the kind that suits the number of rows.
-            progress: of a new one.
+        An exact index is a copy of the keys in memory, 4·N·D bytes, and no file. Without `search`
+        it is of the kind that suits the number of rows.
         """
         search = search or Search(automatic_kind(len(self.keys_ND)))
         path = self.path / f"{search.kind}.faiss"
@@ -204,12 +196,12 @@ def build_store(
 
     Args:
         lm: a causal model.
-        data: the dataset, of the model's tokenizer.
+        data: of the model's tokenizer.
         path: the directory to make.
         split: of the dataset.
         max_tokens: only the first so many.
         context_length: tokens of a window; what the model can read, at most 1,024, by default.
-        overwrite: move an existing store aside to `<name>.old-<n>`.
+        overwrite: move an existing store aside.
         progress: gets rows that are done and rows in all.
     """
     path = Path(path)

@@ -10,15 +10,17 @@ from hypothesis import strategies as st
 from small_models import gpt_neox
 
 from headless.data.stream import open_dataset
-from headless.downstream.retrieval.contexts import mixed_tokens, nearest_contexts, view_context
-from headless.downstream.retrieval.knn_lm import (
+from headless.downstream.retrieval.contexts import (
     TEMPERATURES,
     WEIGHTS,
     Mixture,
     knn_distribution,
     knn_lm_scores,
     knn_probability,
+    mixed_tokens,
     mixture_nats,
+    nearest_contexts,
+    view_context,
 )
 from headless.downstream.retrieval.store import Window, build_store, read_windows
 from headless.errors import HeadlessError
@@ -143,21 +145,21 @@ def test_a_context_of_the_store_finds_itself(dataset: Path, tmp_path: Path) -> N
     view = view_context(lm, lm.tokenizer.decode(tokens[:9]), k=5)
     index = store.index()
     near = nearest_contexts(lm, store, index, view.hidden_D, 3)
-    assert near[0].position == 9
-    assert near[0].token == lm.tokenizer.decode(tokens[9])
-    assert near[0].before == lm.tokenizer.decode(tokens[1:9])
-    assert near[0].after == lm.tokenizer.decode(tokens[10:14])
-    assert near[0].distance < near[1].distance
+    assert near[0]["position"] == 9
+    assert near[0]["token"] == lm.tokenizer.decode(tokens[9])
+    assert near[0]["before"] == lm.tokenizer.decode(tokens[1:9])
+    assert near[0]["after"] == lm.tokenizer.decode(tokens[10:14])
+    assert near[0]["distance"] < near[1]["distance"]
     mixed = mixed_tokens(
         lm, store, index, view, 320, Mixture(50, 0.4, 0.1)
     )  # fmt: skip
     p = dense(view.hidden_D[None].numpy(), store.keys_ND, store.values_N, 320,
               0.1 * store.manifest.spread, 50)[0]  # fmt: skip
     wanted = 0.4 * p + 0.6 * view.log_probability_V.double().exp().numpy()
-    assert sum(token.mixture for token in mixed) == pytest.approx(1)
+    assert sum(token["mixture"] for token in mixed) == pytest.approx(1)
     for token in mixed:
-        assert token.mixture == pytest.approx(wanted[token.token_id], abs=1e-3)
-        assert token.knn == pytest.approx(p[token.token_id], abs=1e-3)
+        assert token["mixture"] == pytest.approx(wanted[token["token_id"]], abs=1e-3)
+        assert token["knn"] == pytest.approx(p[token["token_id"]], abs=1e-3)
 
 
 def test_misuse_is_one_line(dataset: Path, tmp_path: Path) -> None:

@@ -32,13 +32,15 @@ def test_nearest_tokens_are_those_of_the_table(dataset: Path, table: Any, metric
     scores_V[token] = -torch.inf
     wanted = scores_V.topk(5)
     found = lm.neighbors(token, k=5, table=table, metric=metric)[0]
-    assert [near.token_id for near in found] == wanted.indices.tolist()
+    assert [near["token_id"] for near in found] == wanted.indices.tolist()
     sign = -1 if metric == "l2" else 1
-    assert [sign * near.score for near in found] == pytest.approx(wanted.values.tolist(), rel=1e-4)
+    assert [sign * near["score"] for near in found] == pytest.approx(
+        wanted.values.tolist(), rel=1e-4
+    )
     counts = lm.unigram_count_V
     assert counts is not None
-    assert [near.count for near in found] == counts[wanted.indices].tolist()
-    assert [near.text for near in found] == [lm.tokenizer.decode([i]) for i in wanted.indices]
+    assert [near["count"] for near in found] == counts[wanted.indices].tolist()
+    assert [near["text"] for near in found] == [lm.tokenizer.decode([i]) for i in wanted.indices]
 
 
 def test_an_analogy_is_a_sum_of_unit_rows(dataset: Path) -> None:
@@ -47,9 +49,9 @@ def test_an_analogy_is_a_sum_of_unit_rows(dataset: Path) -> None:
     scores_V = rows_VD @ (rows_VD[70] - rows_VD[71] + rows_VD[72])
     scores_V[[70, 71, 72]] = -torch.inf
     found = lm.neighbors([(70, 1.0), (71, -1.0), (72, 1.0)], 9, k=4)
-    assert [near.token_id for near in found[0]] == scores_V.topk(4).indices.tolist()
+    assert [near["token_id"] for near in found[0]] == scores_V.topk(4).indices.tolist()
     assert len(found[1]) == 4
-    assert 9 not in [near.token_id for near in found[1]]
+    assert 9 not in [near["token_id"] for near in found[1]]
 
 
 def test_more_neighbours_than_there_are(dataset: Path) -> None:
@@ -63,8 +65,8 @@ def test_a_context_gives_the_models_own_probabilities(dataset: Path) -> None:
     log_V = lm.model(input_ids=ids_1T).logits[0, -1].double().log_softmax(-1)
     view = view_context(lm, "the king loves", 6, min_count=5)
     best = log_V.topk(6)
-    assert [token.token_id for token in view.likeliest] == best.indices.tolist()
-    found = [token.log_probability for token in view.likeliest]
+    assert [token["token_id"] for token in view.likeliest] == best.indices.tolist()
+    found = [token["log_probability"] for token in view.likeliest]
     assert found == pytest.approx(best.values.tolist(), abs=1e-4)
     # The likeliest are the largest inner products with [w ; b].
     model: Any = lm.model
@@ -75,8 +77,8 @@ def test_a_context_gives_the_models_own_probabilities(dataset: Path) -> None:
     assert counts_V is not None
     pmi_V = (log_V - log_unigram(counts_V).double()).masked_fill(counts_V < 5, -torch.inf)
     assert view.specific is not None
-    assert [token.token_id for token in view.specific] == pmi_V.topk(6).indices.tolist()
-    found = [float(token.pmi or 0) for token in view.specific]
+    assert [token["token_id"] for token in view.specific] == pmi_V.topk(6).indices.tolist()
+    found = [float(token["pmi"]) for token in view.specific]
     assert found == pytest.approx(pmi_V.topk(6).values.tolist(), abs=1e-4)
     assert view_context(replace(lm, unigram_count_V=None), "the king").specific is None
     hidden_1TD, _ = lm.last_states(torch.tensor([[lm.tokenizer.eos_token_id]]))
@@ -89,7 +91,7 @@ def test_a_masked_model_is_asked_at_its_mask(masked_run: Path) -> None:
     lm = load(masked_run)
     view = view_context(lm, "the king [MASK] the sea", 5)
     wanted = lm.fill_masks("the king [MASK] the sea")[0]
-    assert [token.text for token in view.likeliest] == [text for text, _ in wanted]
+    assert [token["text"] for token in view.likeliest] == [text for text, _ in wanted]
     with pytest.raises(HeadlessError, match="exactly once"):
         view_context(lm, "the king loves the sea")
     with pytest.raises(HeadlessError, match="exactly once"):
