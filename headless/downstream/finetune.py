@@ -12,7 +12,6 @@ from headless.downstream.classification.data import read_task
 from headless.downstream.classification.model import save_classifier
 from headless.downstream.classification.run import Finetuning, SeedResult
 from headless.downstream.classification.tasks import task_of
-from headless.downstream.language_model import LanguageModel
 from headless.downstream.loading import load
 from headless.downstream.options import FinetuneOptions, Recipe, Source
 from headless.files import finite, json_lines, new_directory, write_json, write_text
@@ -66,7 +65,10 @@ def finetune(
         is_ours=lambda path: (path / RESULTS).is_file(),
         kind="fine-tuning",
     ) as directory:
-        finetuning = prepare(asked, source, recipe)
+        named, place = task_of(asked.task, source)
+        text = read_task(named, replace(source, data=place))
+        encoder = load(model, head=None, trust_remote_code=asked.trust_remote_code)
+        finetuning = Finetuning(encoder, named, text, recipe)
         if recipe.lr is None:
             say(f"learning rate: {finetuning.recipe.lr:g} (--lr takes another)")
         settings = vars(asked) | vars(source) | vars(finetuning.recipe)
@@ -78,14 +80,6 @@ def finetune(
         summary = _summary(finetuning, recipe.mode, results) | {"model_seed": best.seed}
         write_json(directory / RESULTS, summary)
     return summary
-
-
-def prepare(asked: FinetuneOptions, source: Source, recipe: Recipe) -> Finetuning:
-    """The fine-tuning that some options describe: data read, model loaded."""
-    task, place = task_of(asked.task, source)
-    text = read_task(task, replace(source, data=place))
-    encoder: LanguageModel = load(asked.model, head=None, trust_remote_code=asked.trust_remote_code)
-    return Finetuning(encoder, task, text, recipe)
 
 
 def _run_seed(finetuning: Finetuning, seed: int, output: Path, bar: bool, say: Say) -> SeedResult:

@@ -18,20 +18,24 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from headless.callbacks.progress_bar import StepProgressBar
 from headless.downstream.classification.data import Examples, LabelledText
-from headless.downstream.classification.encoding import encode, text_length, with_template
 from headless.downstream.classification.model import (
     Description,
     Pooling,
     TextClassifier,
     TrainedClassifier,
+    encode,
     tells_apart,
+    text_length,
+    with_template,
 )
 from headless.downstream.classification.module import (
     ClassificationModule,
     Report,
+    baseline,
+    choose_metrics,
     optimizer_of,
+    score,
 )
-from headless.downstream.classification.scores import baseline, choose_metrics, score
 from headless.downstream.classification.tasks import TextTask
 from headless.downstream.language_model import LanguageModel
 from headless.downstream.options import Recipe

@@ -9,7 +9,6 @@ import logging
 import sys
 import time
 from difflib import get_close_matches
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -65,7 +64,7 @@ def evaluate_harness(
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # its hints are about our own doing
     try:
         with contextlib.redirect_stdout(sys.stderr):
-            from lm_eval import simple_evaluate
+            import lm_eval
             from lm_eval.models.huggingface import HFLM
 
             model = HFLM(
@@ -74,7 +73,7 @@ def evaluate_harness(
                 batch_size=options.batch_size,
                 max_length=max_length,
             )
-            ran: Any = simple_evaluate(
+            ran: Any = lm_eval.simple_evaluate(
                 model,
                 tasks=[task.source],
                 limit=limit,
@@ -89,7 +88,9 @@ def evaluate_harness(
             f"lm-evaluation-harness could not run {task.source!r} (is its data within reach?): "
             f"{reason}"
         ) from error
-    common = facts(lm, begin, lm_eval=_version())  # the seconds are those of the whole group
+    common = facts(
+        lm, begin, lm_eval=lm_eval.__version__
+    )  # the seconds are those of the whole group
     results = []
     for name, samples in ran["samples"].items():
         metrics, errors = _numbers(ran["results"][name])
@@ -133,10 +134,3 @@ def _manager(task: Task) -> Any:
 
     local = Path(task.source).suffix in (".yaml", ".yml")
     return TaskManager(include_defaults=not local)
-
-
-def _version() -> str:
-    try:
-        return version("lm-eval")
-    except PackageNotFoundError:  # a copy beside the path
-        return "unknown"

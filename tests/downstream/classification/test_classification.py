@@ -19,28 +19,28 @@ from transformers import AutoConfig, AutoModel, BertTokenizer, PreTrainedTokeniz
 from headless.data.stream import open_dataset
 from headless.data.tokenizer import load_tokenizer
 from headless.downstream.classification.data import Examples, LabelledText
-from headless.downstream.classification.encoding import encode, text_length, with_template
 from headless.downstream.classification.model import (
     Description,
     TextClassifier,
     TrainedClassifier,
+    encode,
     load_classifier,
     pool,
     save_classifier,
+    text_length,
+    with_template,
 )
 from headless.downstream.classification.module import (
-    ClassificationModule,
-    _rank,
-    fitting_rate,
-)
-from headless.downstream.classification.run import Finetuning
-from headless.downstream.classification.scores import (
     CLASS_METRICS,
     NUMBER_METRICS,
+    ClassificationModule,
+    _rank,
     class_weights,
     classification_loss,
+    fitting_rate,
     score,
 )
+from headless.downstream.classification.run import Finetuning
 from headless.downstream.classification.tasks import TextTask
 from headless.downstream.finetune import above_the_baseline
 from headless.downstream.language_model import NO_HEAD, LanguageModel
