@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from headless.downstream.export import export
 from headless.downstream.retrieval.indexes import Metric, Search, VectorIndex, unit
 from headless.errors import HeadlessError
-from headless.models.sampling import check_prompt, check_sampling
+from headless.models.sampling import check_prompt, check_sampling, likeliest
 from headless.training.hugging_face import FOLDED
 
 NO_HEAD = "no"  # in the place of a head's name
@@ -155,11 +155,7 @@ class LanguageModel:
         check_prompt(self.model, len(ids))
         ids_1T = torch.tensor([ids], device=self.model.device)
         logits_KV = self.logits(ids_1T)[ids_1T == tokenizer.mask_token_id]
-        best = logits_KV.float().softmax(dim=-1).topk(min(GUESSES, logits_KV.shape[-1]), dim=-1)
-        return [
-            [(tokenizer.decode([token]), share) for token, share in zip(*pair, strict=True)]
-            for pair in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        ]
+        return likeliest(logits_KV, GUESSES, tokenizer)
 
     def export(self, output: str | Path, **options: Any) -> dict[str, Any]:
         """Write a run as a Hugging Face directory: see `headless.export`."""

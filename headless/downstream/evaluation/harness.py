@@ -61,36 +61,8 @@ def evaluate_harness(
     check_kinds(lm, [task])
     begin, options = time.perf_counter(), options or Options()
     max_length = longest_input(lm.model, lm.tokenizer, options.max_length)
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # its hints are about our own doing
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            import lm_eval
-            from lm_eval.models.huggingface import HFLM
-
-            model = HFLM(
-                pretrained=lm.model,
-                tokenizer=lm.tokenizer,
-                batch_size=options.batch_size,
-                max_length=max_length,
-            )
-            ran: Any = lm_eval.simple_evaluate(
-                model,
-                tasks=[task.source],
-                limit=limit,
-                bootstrap_iters=BOOTSTRAPS,
-                task_manager=_manager(task),
-            )
-    except ImportError as error:
-        raise HeadlessError(f"lm-evaluation-harness is incomplete ({error}): {INSTALL}") from error
-    except Exception as error:  # noqa: BLE001 - it reaches for the network and for foreign code
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise HeadlessError(
-            f"lm-evaluation-harness could not run {task.source!r} (is its data within reach?): "
-            f"{reason}"
-        ) from error
-    common = facts(
-        lm, begin, lm_eval=lm_eval.__version__
-    )  # the seconds are those of the whole group
+    ran = _run(lm, task, options.batch_size, max_length, limit)
+    common = facts(lm, begin, lm_eval=ran["lm_eval"])  # the seconds are those of the whole group
     results = []
     for name, samples in ran["samples"].items():
         metrics, errors = _numbers(ran["results"][name])
@@ -112,6 +84,39 @@ def evaluate_harness(
             )
         )
     return results
+
+
+def _run(
+    lm: LanguageModel, task: Task, batch_size: int, max_length: int, limit: int | None
+) -> dict[str, Any]:
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # its hints are about our own doing
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            import lm_eval
+            from lm_eval.models.huggingface import HFLM
+
+            model = HFLM(
+                pretrained=lm.model,
+                tokenizer=lm.tokenizer,
+                batch_size=batch_size,
+                max_length=max_length,
+            )
+            ran: Any = lm_eval.simple_evaluate(
+                model,
+                tasks=[task.source],
+                limit=limit,
+                bootstrap_iters=BOOTSTRAPS,
+                task_manager=_manager(task),
+            )
+    except ImportError as error:
+        raise HeadlessError(f"lm-evaluation-harness is incomplete ({error}): {INSTALL}") from error
+    except Exception as error:  # noqa: BLE001 - it reaches for the network and for foreign code
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise HeadlessError(
+            f"lm-evaluation-harness could not run {task.source!r} (is its data within reach?): "
+            f"{reason}"
+        ) from error
+    return ran | {"lm_eval": lm_eval.__version__}
 
 
 def _numbers(values: dict[str, Any]) -> tuple[dict[str, float], dict[str, float]]:

@@ -26,15 +26,7 @@ from headless.downstream.evaluation.encoding import (
     rolling_rows,
 )
 from headless.downstream.evaluation.likelihood import Progress, Row, Score, score_rows
-from headless.downstream.evaluation.tasks import (
-    MASKED_KINDS,
-    Document,
-    Items,
-    LastWord,
-    Pair,
-    Question,
-    Task,
-)
+from headless.downstream.evaluation.tasks import MASKED_KINDS, Item, Items, Task
 from headless.downstream.language_model import LanguageModel
 from headless.errors import HeadlessError
 from headless.runs.evaluations import Evaluation
@@ -149,7 +141,7 @@ class Outcome:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-def text_outcome(scorer: Scorer, documents: Sequence[Document]) -> Outcome:
+def text_outcome(scorer: Scorer, documents: Sequence[Item]) -> Outcome:
     """`nll` (nats a token), `perplexity`, `bits_per_byte`, `byte_` and `word_perplexity`.
 
     Each document is predicted by itself from the prefix token on, each token once, in windows; the
@@ -161,7 +153,7 @@ def text_outcome(scorer: Scorer, documents: Sequence[Document]) -> Outcome:
     stride = scorer.max_length if scorer.options.stride is None else scorer.options.stride
     if not 1 <= stride <= scorer.max_length:
         raise HeadlessError(f"stride must be in 1 to max_length {scorer.max_length}, got {stride}")
-    texts, prefix = [document.text for document in documents], prefix_token(scorer.tokenizer)
+    texts, prefix = [document["text"] for document in documents], prefix_token(scorer.tokenizer)
     groups: list[list[Row]] = []
     inexact = 0
     for text in texts:
@@ -201,12 +193,12 @@ def text_outcome(scorer: Scorer, documents: Sequence[Document]) -> Outcome:
     )
 
 
-def last_word_outcome(scorer: Scorer, items: Sequence[LastWord]) -> Outcome:
+def last_word_outcome(scorer: Scorer, items: Sequence[Item]) -> Outcome:
     """`accuracy` (every token of the word is the likeliest) and `perplexity` of the word.
 
     Perplexity is exp of the mean over the items of the whole word's negative log-likelihood.
     """
-    groups, cut = scorer.continuations([[(item.context, f" {item.word}")] for item in items])
+    groups, cut = scorer.continuations([[(i["context"], f" {i['word']}")] for i in items])
     scores = [group[0] for group in groups if group is not None]
     skipped = scorer.need_some(scores, items)
     metrics = {
@@ -216,7 +208,7 @@ def last_word_outcome(scorer: Scorer, items: Sequence[LastWord]) -> Outcome:
     return Outcome(metrics, len(scores), skipped, cut)
 
 
-def pair_outcome(scorer: Scorer, pairs: Sequence[Pair]) -> Outcome:
+def pair_outcome(scorer: Scorer, pairs: Sequence[Item]) -> Outcome:
     """`accuracy`: share of pairs whose good sentence has the greater summed log-likelihood.
 
     A causal model reads a sentence after the prefix token and a blank, as in
@@ -225,7 +217,7 @@ def pair_outcome(scorer: Scorer, pairs: Sequence[Pair]) -> Outcome:
     """
     masked = scorer.lm.task == "masked"
     right = [
-        (pair.subset, float(total[0] > total[1]))
+        (pair["subset"], float(total[0] > total[1]))
         for pair, total in zip(
             pairs, (_masked_totals if masked else _causal_totals)(scorer, pairs), strict=True
         )
@@ -244,18 +236,20 @@ def pair_outcome(scorer: Scorer, pairs: Sequence[Pair]) -> Outcome:
     return Outcome(metrics, len(right), skipped, 0, subsets, settings)
 
 
-def _causal_totals(scorer: Scorer, pairs: Sequence[Pair]) -> list[list[float] | None]:
-    groups, _ = scorer.continuations([[("", f" {p.good}"), ("", f" {p.bad}")] for p in pairs])
+def _causal_totals(scorer: Scorer, pairs: Sequence[Item]) -> list[list[float] | None]:
+    groups, _ = scorer.continuations(
+        [[("", f" {p[name]}") for name in ("good", "bad")] for p in pairs]
+    )
     return [group and [score.log_likelihood for score in group] for group in groups]
 
 
-def _masked_totals(scorer: Scorer, pairs: Sequence[Pair]) -> list[list[float] | None]:
+def _masked_totals(scorer: Scorer, pairs: Sequence[Item]) -> list[list[float] | None]:
     if scorer.tokenizer.mask_token_id is None:
         raise HeadlessError(f"the tokenizer of {scorer.lm.place} has no mask token")
     framed = scorer.lm.head == "own"  # a run of ours saw the stream of its data set
     both = [
         [masked_rows(scorer.tokenizer, text, scorer.max_length, framed=framed) for text in texts]
-        for texts in ((pair.good, pair.bad) for pair in pairs)
+        for texts in ((pair["good"], pair["bad"]) for pair in pairs)
     ]
     fits = [good is not None and bad is not None for good, bad in both]
     groups = scorer.grouped(
@@ -275,22 +269,24 @@ CHOICE_LENGTHS: dict[str, Callable[[str], int]] = {
 }
 
 
-def choice_outcome(scorer: Scorer, questions: Sequence[Question]) -> Outcome:
+def choice_outcome(scorer: Scorer, questions: Sequence[Item]) -> Outcome:
     """`accuracy`, and the same of log-likelihoods per character and per byte of the answer.
 
     An answer follows its question and a blank; of equal ones the first counts.
     `accuracy_norm` (characters) is what lm-evaluation-harness calls acc_norm.
     """
-    groups, cut = scorer.continuations([[(q.query, f" {c}") for c in q.choices] for q in questions])
+    groups, cut = scorer.continuations(
+        [[(q["query"], f" {c}") for c in q["choices"]] for q in questions]
+    )
     scored = [(q, group) for q, group in zip(questions, groups, strict=True) if group is not None]
     skipped = scorer.need_some(scored, questions)
     metrics = {}
     for name, length in CHOICE_LENGTHS.items():
         right = []
         for question, group in scored:
-            pairs = zip(group, question.choices, strict=True)
+            pairs = zip(group, question["choices"], strict=True)
             values = [score.log_likelihood / length(choice) for score, choice in pairs]
-            right.append(float(values.index(max(values)) == question.gold))
+            right.append(float(values.index(max(values)) == question["gold"]))
         metrics[name] = mean(right)
     return Outcome(metrics, len(scored), skipped, cut)
 

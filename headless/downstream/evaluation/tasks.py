@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
@@ -37,45 +37,17 @@ class Task:
         return Path(self.source).name or self.source
 
 
-@dataclass(frozen=True)
-class Document:
-    """A text to predict from its beginning."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class LastWord:
-    """A passage without its last word, and that word."""
-
-    context: str
-    word: str
-
-
-@dataclass(frozen=True)
-class Pair:
-    """An acceptable sentence and one that is not, of a subset of the pairs."""
-
-    good: str
-    bad: str
-    subset: str
-
-
-@dataclass(frozen=True)
-class Question:
-    """A question, its answers, and which of them is right."""
-
-    query: str
-    choices: list[str]
-    gold: int
-
-
-Item = Document | LastWord | Pair | Question
+Item = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Items:
-    """The items of a task; `skipped` are those that are none of their kind."""
+    """The items of a task; `skipped` are those that are none of their kind.
+
+    A text's: `text`. A last word's: `context` (the passage without it), `word`. A minimal pair's:
+    `good`, `bad` and the `subset` of the pairs. A question's: `query`, `choices` and the place of
+    the right one, `gold`.
+    """
 
     task: Task
     items: list[Item]
@@ -114,7 +86,9 @@ def read_items(
     `text_field` the field of a text's records.
     """
     if task.kind == "text":
-        items: Iterator[Item | None] = map(Document, _texts(task.source, split, text_field))
+        items: Iterator[Item | None] = (
+            {"text": text} for text in _texts(task.source, split, text_field)
+        )
     else:
         items = map(READERS[task.kind], read_records(task.source, split))
     read = list(islice(items, limit))
@@ -134,8 +108,7 @@ def left_out(task: Task, text_field: str = "text") -> str | None:
 
 def digest(values: Any) -> str:
     """sha256 of the items as they are scored: two results with the same one saw the same data."""
-    plain = [asdict(value) if is_dataclass(value) else value for value in values]  # type: ignore[arg-type]
-    text = json.dumps(plain, sort_keys=True, ensure_ascii=True)
+    text = json.dumps(values, sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -173,18 +146,19 @@ def _not_given_back(path: Path) -> HeadlessError:
     )
 
 
-def _last_word(record: Record) -> LastWord | None:
+def _last_word(record: Record) -> Item | None:
     """As lambada_openai cuts it: at the last blank. None where no word follows it."""
     *before, word = record.text("text").split(" ")
-    return LastWord(" ".join(before), word) if word.strip() else None
+    return {"context": " ".join(before), "word": word} if word.strip() else None
 
 
-def _pair(record: Record) -> Pair:
+def _pair(record: Record) -> Item:
     subset = record.fields.get("UID") or record.fields.get("field") or record.stem
-    return Pair(record.text("sentence_good"), record.text("sentence_bad"), str(subset))
+    good, bad = record.text("sentence_good"), record.text("sentence_bad")
+    return {"good": good, "bad": bad, "subset": str(subset)}
 
 
-def _question(record: Record) -> Question:
+def _question(record: Record) -> Item:
     query = record.text("query", "question")
     choices = record.field("choices")
     if isinstance(choices, dict):  # ARC writes {"text": […], "label": […]}
@@ -201,7 +175,7 @@ def _question(record: Record) -> Question:
             f"{record.place}: the right answer {gold!r} is out of range: give its place, 0 to "
             f"{len(choices) - 1}, or its text"
         )
-    return Question(query, choices, gold)
+    return {"query": query, "choices": choices, "gold": gold}
 
 
 READERS: dict[str, Callable[[Record], Item | None]] = {

@@ -10,8 +10,9 @@ their mean), so that one number means the same for models whose hidden states di
 Shapes: Q queries, k neighbours, R temperatures, D hidden size, V vocabulary.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -140,18 +141,10 @@ def knn_lm_scores(
     windows = read_windows(lm, stream, total, length, scored=True)
     temperatures = TEMPERATURES if mixture.temperature is None else (mixture.temperature,)
     weights = WEIGHTS if mixture.weight is None else (mixture.weight,)
-    parts, sizes = [], []  # log p_model, whether covered, p_kNN at each temperature: [2 + R, q]
-    for group in _groups(windows):
-        targets_Q = np.concatenate([w.targets_n.numpy() for w in group])
-        queries_QD = np.concatenate([w.hidden_nD.numpy() for w in group])
-        base_Q = np.concatenate([w.log_probability_n.numpy() for w in group])  # type: ignore[union-attr]
-        distances_Qk, ids_Qk = index.search(queries_QD, mixture.neighbors)
-        values_Qk = np.where(ids_Qk < 0, -1, store.values_N[ids_Qk])
-        covered_Q = (values_Qk == targets_Q[:, None]).any(axis=1)
-        taus = [t * store.manifest.spread for t in temperatures]
-        knn = [knn_probability(distances_Qk, values_Qk, targets_Q, tau) for tau in taus]
-        parts.append(np.stack([base_Q.astype(np.float64), covered_Q, *knn]))
-        sizes += [len(w.targets_n) for w in group]
+    parts, sizes = [], []
+    for part, group_sizes in _look_up(windows, store, index, mixture.neighbors, temperatures):
+        parts.append(part)
+        sizes += group_sizes
         progress(sum(sizes), total)
     if len(sizes) < 4:
         raise HeadlessError(
@@ -181,16 +174,35 @@ def knn_lm_scores(
     )
 
 
-def _groups(windows: Iterator[Window]) -> Iterator[list[Window]]:
-    """Windows until there are enough queries for a search."""
+def _look_up(
+    windows: Iterator[Window],
+    store: HiddenStore,
+    index: VectorIndex,
+    neighbors: int,
+    temperatures: Sequence[float],
+) -> Iterator[tuple[np.ndarray, list[int]]]:
+    """Of some windows at a time: log p_model, whether a neighbour knows the target, and p_kNN at
+    each temperature [2 + R, Q]; and the positions of each window.
+    """
     group: list[Window] = []
-    for window in windows:
-        group.append(window)
-        if sum(len(w.targets_n) for w in group) >= QUERIES:
-            yield group
-            group = []
-    if group:
-        yield group
+    for window in chain(windows, [None]):
+        if window is not None:
+            group.append(window)
+        if not group or (window is not None and sum(len(w.targets_n) for w in group) < QUERIES):
+            continue
+        targets_Q = np.concatenate([w.targets_n.numpy() for w in group])
+        base_Q = np.concatenate([w.log_probability_n.numpy() for w in group])  # type: ignore[union-attr]
+        queries_QD = np.concatenate([w.hidden_nD.numpy() for w in group])
+        distances_Qk, ids_Qk = index.search(queries_QD, neighbors)
+        values_Qk = np.where(ids_Qk < 0, -1, store.values_N[ids_Qk])
+        covered_Q = (values_Qk == targets_Q[:, None]).any(axis=1)
+        taus = [t * store.manifest.spread for t in temperatures]
+        knn = [knn_probability(distances_Qk, values_Qk, targets_Q, tau) for tau in taus]
+        yield (
+            np.stack([base_Q.astype(np.float64), covered_Q, *knn]),
+            [len(w.targets_n) for w in group],
+        )
+        group = []
 
 
 def _error_of_mean(values_Q: np.ndarray, window_Q: np.ndarray) -> float:

@@ -388,7 +388,7 @@ def test_a_prepared_dataset_is_its_validation_text(
 ) -> None:
     read = read_items(Task("text", str(dataset)))
     originals = {path.read_text() for path in text_files.glob("*.txt")}
-    held_out = [item.text for item in read.items]  # type: ignore[union-attr]
+    held_out = [item["text"] for item in read.items]
     assert set(held_out) < originals
     numbers = open_dataset(dataset).manifest.splits["validation"]
     assert len(held_out) == numbers["documents"]
@@ -540,7 +540,7 @@ def test_directories_and_saved_data_sets(tmp_path: Path) -> None:
     write(many / "order.jsonl", nameless[:2])
     parquet.write_table(pyarrow.Table.from_pylist(nameless[2:]), many / "verbs.parquet")
     found = read_items(Task("blimp", str(many))).items
-    assert [pair.subset for pair in found] == ["order"] * 2 + ["verbs"] * 4  # type: ignore[union-attr]
+    assert [pair["subset"] for pair in found] == ["order"] * 2 + ["verbs"] * 4  # type: ignore[union-attr]
     table = datasets.Dataset.from_list(PAIRS)
     datasets.DatasetDict({"train": table, "validation": table.select([0])}).save_to_disk(
         tmp_path / "saved"
