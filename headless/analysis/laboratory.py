@@ -11,9 +11,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from headless.analysis.ablation import nll, outlier_ablation
 from headless.analysis.alignment import alignment_uniformity
 from headless.analysis.cone import cone
 from headless.analysis.corpus import corpus
@@ -22,8 +21,9 @@ from headless.analysis.finding import Finding
 from headless.analysis.frequency import frequency
 from headless.analysis.gradients import gradients, token_loss
 from headless.analysis.initial_token import initial_token_norms, sink_strength
+from headless.analysis.interventions.ablation import outlier_ablation
+from headless.analysis.interventions.permutation import permutation
 from headless.analysis.norms import norms
-from headless.analysis.permutation import block_permutation
 from headless.analysis.places.latents import attention_and_mlp, latents
 from headless.analysis.places.positions import positions, sequence
 from headless.analysis.places.repeated import repeated
@@ -52,7 +52,6 @@ from headless.models.backbone import is_causal
 ALONE = 256  # tokens that are looked at one by one
 FEW = 4  # sequences for what runs the model again
 EXAMPLE = 256  # tokens of one whose gradient is looked at
-SHORT = (4, 128)  # sequences and tokens of each for what runs it dozens of times
 
 
 Run = Callable[[Session], list[Finding]]
@@ -64,11 +63,13 @@ CONVERTED: tuple[Converted, ...] = (
     hidden_activations,
     head_outputs,
     outliers,
+    outlier_ablation,
     latents,
     attention_and_mlp,
     positions,
     sequence,
     repeated,
+    permutation,
 )
 
 
@@ -134,13 +135,6 @@ def _norms(session: Session) -> list[Finding]:
     return [norms(session.statistics, alone=alone, sink=sink)]
 
 
-def _ablation(session: Session) -> list[Finding]:
-    _needs_loss(session)
-    subject, few = session.subject, _short(session)
-    mask, seed = subject.mask_token, session.seed
-    return [outlier_ablation(subject.model, few, session.statistics, mask_token=mask, seed=seed)]
-
-
 def _frequency(session: Session) -> list[Finding]:
     counts_V = session.subject.counts_V
     if counts_V is None or not bool(counts_V.any()):
@@ -173,22 +167,6 @@ def _few(session: Session) -> list[Tensor]:
     return [row[None].to(session.device) for row in session.sequences[:FEW]]
 
 
-def _short(session: Session) -> list[Tensor]:
-    number, length = SHORT
-    every = max(1, len(session.sequences) // number)
-    return [session.sequences[::every][:number, :length].to(session.device)]
-
-
-def _permutation(session: Session) -> list[Finding]:
-    subject = session.subject
-
-    def loss(model: nn.Module, ids_BT: Tensor) -> float:
-        return nll(model, [ids_BT], mask_token=subject.mask_token, seed=session.seed)
-
-    known = None if subject.no_loss else loss
-    return [block_permutation(subject.model, _short(session), loss=known, seed=session.seed)]
-
-
 def _needs_loss(session: Session) -> None:
     if reason := session.subject.no_loss:
         raise HeadlessError(reason)
@@ -217,7 +195,7 @@ ANALYSES = (
     Analysis("alignment", "alignment and uniformity", _alignment, cheap=cheap_alignment),
     Analysis("histograms", "distributions of states, neurons and heads"),
     Analysis("outliers", "outlier dimensions"),
-    Analysis("ablation", "the loss without the largest dimensions", _ablation),
+    Analysis("ablation", "the loss without the largest dimensions"),
     Analysis("covariance", "spectra of activations", _covariance, cheap=cheap_covariance),
     Analysis(
         "norms", "norms by layer and position, and the first token", _norms, cheap=cheap_norms
@@ -233,7 +211,7 @@ ANALYSES = (
     Analysis("positions", "helices, and position against context"),
     Analysis("repeated", "sequences of one token"),
     Analysis("gradients", "gradients of one example", _gradients),
-    Analysis("permutation", "blocks in another order", _permutation),
+    Analysis("permutation", "blocks in another order"),
 )
 NAMES = tuple(analysis.name for analysis in ANALYSES)
 

@@ -18,7 +18,7 @@ from headless.analysis.drawing.grid import (
     panels_of,
 )
 from headless.analysis.record import Figure, Finding, Place, Spectrum
-from headless.pages.figures import INK, drawing_style
+from headless.pages.figures import INK, drawing_style, series_color
 
 MARKS = 56  # ranks that a line is drawn through
 SMALLEST = 1e-7  # of the first value: what is less is rounding
@@ -82,7 +82,8 @@ def _panel(
 ) -> None:
     middle = list(spectra)[len(spectra) // 2]
     for place, one in spectra.items():
-        _line(panel, one.at, one.values, color=colors.get(place.block or 0, INK), lw=1.0)
+        color = series_color(0) if place.block is None else colors[place.block]
+        _line(panel, one.at, one.values, color=color, lw=1.0)
         if place == middle:
             for values, style in ((one.null, DASHED), (one.start, "dotted")):
                 if values is not None:
