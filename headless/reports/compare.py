@@ -5,24 +5,27 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headless.files import check_pieces, exclusive, holds_json, whole_file
 from headless.pages.page import Page
-from headless.reports.comparison import Compared
+from headless.reports.evaluations import evaluations_of
 from headless.reports.fairness import unfair
 from headless.reports.finetunings import read_finetuning
-from headless.reports.groups import read_groups
-from headless.reports.headline import baseline_of, headline
+from headless.reports.finetunings import task_tables as classifiers_of
+from headless.reports.groups import Group, differing_settings, observing_differences, read_groups
+from headless.reports.headline import QUANTITIES, baseline_of, gap, headline, share_to_reach
+from headless.reports.lm_heads import as_json as tuned_as_json
 from headless.reports.lm_heads import split
 from headless.reports.places import find_places
-from headless.reports.sections import build_page, tables_of
+from headless.reports.sections import Compared, build_page, tables_of
 
 if TYPE_CHECKING:
     import pandas
 
 REPORT, NUMBERS = "report.html", "compare.json"
 WAIT_SECONDS = 60.0  # for another process that writes the same report
+MEASURES = ("anisotropy", "effective_rank")
 
 
 @dataclass
@@ -55,21 +58,34 @@ class Comparison(Compared):
             page.notes(self.warnings, "warning", "Read this before comparing")
         return page.fragment()
 
+    def as_json(self) -> dict[str, Any]:
+        """All numbers as plain values; what is not known is left out."""
+        return {
+            "format": 1,
+            "interval": "95 %, Student's t over runs",
+            "baseline": self.baseline.label if self.baseline else None,
+            "warnings": self.warnings,
+            "left_out": self.left_out,
+            "differing_settings": differing_settings(self.groups),
+            "observing_settings": observing_differences(self.groups),
+            "groups": [_group(group, self.baseline or group) for group in self.groups],
+            "fine_tuned": tuned_as_json(self.tuned),
+            "classifiers": [task.as_json() for task in classifiers_of(self.finetunings)],
+        }
+
     def save(
         self, directory: Path | str, *, overwrite: bool = False, refresh_seconds: int = 0
     ) -> Path:
-        """Write `report.html` and `compare.json`; nothing else in the directory is touched.
+        """Write `report.html` and `compare.json`, and touch nothing else in the directory, which
+        is made where it is missing; the page's path.
 
         Args:
-            directory: made where it is missing.
+            directory: of both.
             overwrite: replace a report that is there already.
             refresh_seconds: after which a browser loads the page again, while runs still train.
 
-        Returns:
-            The page's path.
-
         Raises:
-            HeadlessError: a report, or something else, is in the way.
+            HeadlessError: a report that may not be replaced, or something else, is in the way.
         """
         directory = Path(directory)
         _check(directory, overwrite)
@@ -133,3 +149,35 @@ def _check(directory: Path, overwrite: bool) -> None:
         overwrite=overwrite,
         is_ours=lambda path: holds_json(path / NUMBERS, "format", "groups"),
     )
+
+
+def _group(group: Group, baseline: Group) -> dict[str, Any]:
+    run = group.first
+    places = sorted(f"geometry/{m}/{layer}" for m in MEASURES for layer in run.layers)
+    keys = [*(q.key for q in QUANTITIES), "flops", "wall_seconds"]
+    keys += [*(f"geometry/{measure}/embedding" for measure in MEASURES), *places]
+    numbers = {key: group.as_json(key) for key in keys}
+    gaps = {q.key: gap(q.key, group, baseline) for q in QUANTITIES}
+    relative: dict[str, Any] = {
+        key: {"difference": change.mean, "half_width": change.half_width}
+        for key, change in gaps.items()
+        if change
+    } | {
+        f"share_of_{axis}_to_reach_baseline_nll": {"value": share_to_reach(group, baseline, axis)}
+        for axis in ("tokens", "seconds")
+    }
+    return {
+        "label": group.label,
+        "objective_class": run.objective_class,
+        "backbone": run.summary.get("backbone"),
+        "width": run.width,
+        "memory_kind": run.memory_kind,
+        "memory_of": run.memory_scope,
+        "inexact_share": group.inexact_share,
+        "runs": [
+            {"name": one.name, "seed": one.seed, "finished": one.finished} for one in group.runs
+        ],
+        "metrics": {key: number for key, number in numbers.items() if number},
+        "relative_to_baseline": relative,
+        "evaluations": evaluations_of(group),
+    }

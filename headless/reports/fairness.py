@@ -5,12 +5,14 @@ from typing import Any
 
 from headless.files import is_moved_aside
 from headless.pages.numbers import MISSING, compact
-from headless.reports.groups import Group, differ, runs_of
-from headless.reports.settings import (
+from headless.reports.groups import (
     OBJECTIVE,
     STEP_FACTORS,
+    Group,
     counting,
+    differ,
     differing,
+    runs_of,
     sequences_per_step,
 )
 from headless.reports.texts import TEXTS

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from headless.pages.page import Cell, Column, Page
+from headless.reports.groups import canonical, text
 from headless.reports.places import RESULTS
-from headless.reports.settings import canonical, text
 from headless.reports.tables import Quantity, Row, Table, percent
 from headless.reports.texts import TEXTS
 from headless.runs.directory import RunDirectory

@@ -1,19 +1,37 @@
-"""Runs of one recipe as a group, and what the groups differ in."""
+"""Runs of one recipe as a group, and what the groups differ in.
+
+Of the settings of a resolved config all count that are not known to leave a run's numbers alone:
+one that nobody thought of does. What does not count is named here, with its reason.
+"""
 
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from headless.errors import HeadlessError
-from headless.reports.settings import canonical, counting, differing, observes
+from headless.pages.numbers import MISSING
 from headless.reports.tables import Row
+from headless.runs.resume import OBSERVING, is_among
 from headless.runs.run import Run
 from headless.structured import damaged
 
 STARTS = {"source": "its own", "embedding": "the embeddings", "random": "random weights"}
+OBJECTIVE = "model.objective"  # what is compared
+Config = Mapping[str, Any]  # a resolved config with dotted keys
+
+# Seeds, labels and places: a comparison tells runs and data apart by what they hold.
+NAMES = (
+    *("seed_everything", "data.seed", "run", "config", "ckpt_path", "trainer.default_root_dir"),
+    "data.path",  # the data's digest counts
+    "model.init_from",  # what the source was counts
+)
+STEP_FACTORS = (
+    *("data.batch_size", "trainer.accumulate_grad_batches"),
+    *("trainer.devices", "trainer.num_nodes"),
+)
 
 
 @dataclass
@@ -66,11 +84,7 @@ def differ(groups: Iterable[Group], read: Callable[[Run], Any]) -> bool:
 
 
 def read_groups(paths: Sequence[Path]) -> list[Group]:
-    """Read run directories and group the runs of one recipe, in the order in which they come.
-
-    Raises:
-        HeadlessError: one that cannot be read.
-    """
+    """Read run directories and group the runs of one recipe, in the order in which they come."""
     groups: dict[str, Group] = {}
     for path in paths:
         run = Run(path).read()
@@ -136,3 +150,57 @@ def _tell_apart(groups: Sequence[Group], names: Sequence[str]) -> None:
     for group, name in zip(groups, names, strict=True):
         if labels.count(group.label) > 1 and not group.label.endswith(name):
             group.label += f" ({name})"
+
+
+def observes(key: str, config: Config) -> bool:
+    """Whether a setting can change neither the trained model nor its scores."""
+    if key == "data.val_batch_size":  # with it the text that is scored grows, if that is limited
+        limit = config.get("trainer.limit_val_batches")
+        return limit is None or (isinstance(limit, float) and limit == 1.0)
+    return is_among(key, OBSERVING)
+
+
+def counting(config: Config) -> dict[str, Any]:
+    """The settings that make a recipe."""
+    return {
+        key: value
+        for key, value in config.items()
+        if value is not None and not is_among(key, NAMES) and not observes(key, config)
+    }
+
+
+def differing(configs: Sequence[Config]) -> dict[str, list[str]]:
+    """The keys whose values are not the same in all of them, and each one's value as a text.
+
+    What a config does not have is the same as what it leaves open (null): another version wrote it.
+    """
+    return {
+        key: [text(config[key]) if key in config else MISSING for config in configs]
+        for key in sorted({key for config in configs for key in config})
+        if len({canonical(config.get(key)) for config in configs}) > 1
+    }
+
+
+def sequences_per_step(config: Config) -> int | None:
+    """Sequences of one optimizer step on all devices together; None where that is not known."""
+    product = 1
+    for key in STEP_FACTORS:
+        value = config.get(key)
+        value = 1 if value is None else len(value) if isinstance(value, list) else value
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            return None
+        product *= value
+    return product
+
+
+def text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+
+
+def canonical(value: Any) -> str:
+    """A text that two values share where they are the same: 1 and 1.0 are, 1 and true are not."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(canonical, value))}]"
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53:
+        value = float(value)
+    return json.dumps(value, default=str, sort_keys=True)

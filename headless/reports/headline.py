@@ -6,7 +6,6 @@ from dataclasses import replace
 from headless.errors import HeadlessError
 from headless.pages.numbers import MISSING, decimals
 from headless.pages.page import Cell, Column
-from headless.reports.curves import curves_of, logged, mean_curve, reached_at
 from headless.reports.fairness import (
     inexact,
     same_budget,
@@ -17,6 +16,7 @@ from headless.reports.fairness import (
     same_unit,
 )
 from headless.reports.groups import Group, runs_of
+from headless.reports.plots import curves_of, logged, mean_curve, reached_at
 from headless.reports.statistics import Estimate, difference
 from headless.reports.tables import Quantity, Table
 
@@ -110,12 +110,8 @@ def noise_ranks(groups: Sequence[Group]) -> list[tuple[int, float]]:
 
 
 def baseline_of(groups: Sequence[Group], name: str | None = None) -> Group:
-    """What the others are measured against.
-
-    Args:
-        groups: of the comparison.
-        name: the label of a group, or the name or the path of a run; by default the first
-            cross-entropy group, else the first one.
+    """What the others are measured against: the group with a label, or with a run of that name or
+    path; by default the first cross-entropy group, else the first one.
 
     Raises:
         HeadlessError: nothing is called that, or several groups are.

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from headless.pages.figures import INK, MUTED, compact_ticks, drawing_style, new_figure
-from headless.reports.curves import Curve, Read, curves_of
 from headless.reports.groups import Group, runs_of
-from headless.reports.plots import DASHES, WIDE, draw, legend
+from headless.reports.plots import DASHES, WIDE, Curve, Read, curves_of, draw, legend
 from headless.runs.run import Run
 from headless.structured import is_number
 

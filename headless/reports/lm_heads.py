@@ -11,9 +11,8 @@ from typing import Any
 from headless.pages.figures import MUTED, compact_ticks, drawing_style, new_figure
 from headless.pages.numbers import MISSING, decimals
 from headless.pages.page import Cell, Column, Page
-from headless.reports.curves import curves_of, logged, reached_at
 from headless.reports.groups import Group
-from headless.reports.plots import DASHES, WIDE, draw, legend
+from headless.reports.plots import DASHES, WIDE, curves_of, draw, legend, logged, reached_at
 from headless.reports.statistics import Estimate, estimate
 from headless.reports.texts import TEXTS
 

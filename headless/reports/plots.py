@@ -1,9 +1,10 @@
-"""The figures of a comparison: one colour a group, thin lines for seeds, a thick one for the mean.
+"""Curves of runs, and the figures of a comparison: one colour a group, thin lines for seeds, a
+thick one for the mean.
 
 Everything is drawn through matplotlib's objects, in the style of `headless.pages.figures`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,6 @@ from headless.pages.figures import (
     series_color,
 )
 from headless.pages.numbers import compact, decimals
-from headless.reports.curves import Read, curves_of, logged, mean_curve
 from headless.reports.groups import Group, runs_of
 from headless.reports.statistics import known
 from headless.runs.run import AXES, Run
@@ -28,6 +28,62 @@ LOG_FROM = 30.0  # a first and a last x further apart than this are drawn on a l
 TRANSIENT = 0.04  # the first part of a linear axis that may leave the top of the panel
 WIDE = 11.2
 DASHES = (0, (3.2, 2.2))
+MAX_POINTS = 160  # of a line: what a panel of 3.5 inches can show
+
+Curve = tuple[np.ndarray, np.ndarray]
+Read = Callable[[Run], Curve | None]
+
+
+def thin(curve: Curve, limit: int = MAX_POINTS) -> Curve:
+    """At most `limit` points: means of neighbours, fewer of them where the curve begins."""
+    x, y = curve
+    if len(x) <= limit:
+        return curve
+    edges = np.unique(np.geomspace(1, len(x), limit + 1).astype(int)) - 1
+    counts = np.diff(np.append(edges, len(x)))
+    return np.add.reduceat(x, edges) / counts, np.add.reduceat(y, edges) / counts
+
+
+def mean_curve(curves: Sequence[Curve]) -> Curve:
+    """The mean over seeds where all of them have values, interpolated to the densest one's x."""
+    dense = max(curves, key=lambda curve: len(curve[0]))[0]
+    low, high = max(c[0][0] for c in curves), min(c[0][-1] for c in curves)
+    x = dense[(dense >= low) & (dense <= high)]
+    x = np.unique(np.concatenate([[low], x, [high]])) if low <= high else dense[:0]
+    return x, np.mean([np.interp(x, *curve) for curve in curves], axis=0)
+
+
+def logged(key: str, axis: str, *, relative: bool = False) -> Read:
+    """A metric over "tokens", "seconds", "flops" or "step", `relative` to the run's width or not;
+    `…/last_layer` is that of the deepest layer."""
+
+    def read(run: Run) -> Curve | None:
+        last = run.layers[-1] if run.layers else ""
+        name = key.removesuffix("last_layer") + last if key.endswith("/last_layer") else key
+        x, y = map(np.asarray, run.curve(name, axis))
+        if axis == "flops":
+            x, y = x[x > 0], y[x > 0]
+        return (x, y / (run.width or 1) if relative else y) if len(x) else None
+
+    return read
+
+
+def curves_of(runs: Iterable[Run], read: Read) -> list[Curve]:
+    """A curve of each run that has one, thinned."""
+    curves = (read(run) for run in runs)
+    return [thin(curve) for curve in curves if curve is not None and np.isfinite(curve[1]).any()]
+
+
+def reached_at(curve: Curve, level: float) -> float | None:
+    """The x at which a curve first is at or below a level, by a straight line from the point
+    before; None where it never is."""
+    x, y = curve
+    below = np.flatnonzero(y <= level)
+    if not len(below):
+        return None
+    first = int(below[0])
+    before = max(first - 1, 0)
+    return float(np.interp(level, y[[first, before]], x[[first, before]]) if first else x[0])
 
 
 def learning_curves(groups: Sequence[Group]) -> Any | None:

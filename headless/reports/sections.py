@@ -1,28 +1,51 @@
 """The sections of the comparison's page, in the order in which they are read."""
 
+import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from headless.pages.numbers import compact
+import headless
+from headless.pages.numbers import MISSING, compact, decimals
 from headless.pages.page import Cell, Column, Page, TextCard
-from headless.reports.comparison import Compared
 from headless.reports.evaluations import add_zero_shot
 from headless.reports.fairness import inexact, remarks, same_budget
-from headless.reports.finetunings import add_finetunings, task_tables
+from headless.reports.finetunings import Finetuning, add_finetunings, task_tables
 from headless.reports.groups import Group, differing_settings, observing_differences, runs_of
 from headless.reports.headline import COST, baseline_of, headline, noise_ranks, relative
 from headless.reports.inside import add_inside
 from headless.reports.lm_heads import add_lm_heads
-from headless.reports.method import add_method
 from headless.reports.plots import costs, geometry, learning_curves
 from headless.reports.statistics import estimate
 from headless.reports.tables import Quantity, Table
 from headless.reports.texts import TEXTS
+from headless.runs.directory import RunDirectory
+from headless.runs.run import Run
 
 MAX_COLUMNS = 13  # that a page is wide enough for
 MAX_PROMPTS = 4  # shown open; more are folded away
+NOT_KNOWN = "not known"
+COLUMNS = (
+    Column("run", "", "left"),
+    Column("seed"),
+    Column("steps"),
+    Column("wall clock", "seconds"),
+    Column("hardware", "", "left"),
+    Column("code", "", "left"),
+)
+
+
+@dataclass
+class Compared:
+    """Groups of runs, and what is beside them."""
+
+    groups: list[Group]
+    warnings: list[str] = field(default_factory=list)  # what is unfair about the comparison
+    tuned: list[Group] = field(default_factory=list)  # from a trained model, where others are not
+    finetunings: list[Finetuning] = field(default_factory=list)
+    baseline: Group | None = None  # what the other groups are measured against
+    left_out: list[str] = field(default_factory=list)  # in words, of what was found in a folder
 
 
 def tables_of(compared: Compared) -> list[Table]:
@@ -49,7 +72,7 @@ def build_page(compared: Compared, output: Path) -> Page:
         add_inside(page, groups, output)
         _samples(page, groups)
         _settings(page, groups)
-    add_method(page, compared, output)
+    _method(page, compared, output)
     return page
 
 
@@ -155,3 +178,78 @@ def _settings(page: Page, groups: Sequence[Group]) -> None:
     rows = [[key, *texts] for key, texts in settings.items()]
     coded = [[Cell(text, code=True) for text in row] for row in rows]
     page.table(columns, coded, TEXTS["settings"] + also)
+
+
+def _method(page: Page, compared: Compared, output: Path) -> None:
+    """The section: the runs, what makes it again, and what the words mean."""
+    groups = [*compared.groups, *compared.tuned]
+    runs = runs_of(groups)
+    page.heading("How this was made")
+    rows: list[list[Cell | str]] = [
+        [
+            Cell(run.name, "" if run.finished else "not finished", swatch=group.index),
+            MISSING if run.seed is None else str(run.seed),
+            decimals(run.value("step"), 0),
+            decimals(run.summary.get("wall_seconds"), 0),
+            _hardware(run.environment),
+            _code(run.environment),
+        ]
+        for group in groups
+        for run in group.runs
+    ]
+    if rows:
+        page.table(COLUMNS, rows, TEXTS["runs"])
+    if compared.left_out:
+        page.notes(compared.left_out, title="Left out")
+    page.heading("To make it again", level=3)
+    page.code("\n".join(_commands(compared, runs, output)))
+    if runs:
+        with page.details("Commands as they were given, and versions"):
+            given = [(run.name, run.environment.get("command") or NOT_KNOWN) for run in runs]
+            page.code("\n".join(f"{name}: {command}" for name, command in given))
+            page.definitions(_versions(runs))
+        page.heading("Definitions", level=3)
+        page.definitions(list(TEXTS["definitions"].items()))
+    page.paragraph(f"Made by headless {headless.__version__} from the files named above alone.")
+
+
+def _commands(compared: Compared, runs: Sequence[Run], output: Path) -> list[str]:
+    """The runs, the fine-tunings and the comparison, as one would call them."""
+    tuned = [one.path for one in compared.finetunings]
+    again = [("pretrain", run.directory.config, "--run.name", run.name) for run in runs]
+    again += [("finetune", RunDirectory(path).config, "--output", str(path)) for path in tuned]
+    commands = [
+        shlex.join(["headless", verb, "--config", str(config), option, f"{name}-again"])
+        for verb, config, option, name in again
+    ]
+    parts = [shlex.quote(str(place)) for place in (*(run.directory.path for run in runs), *tuned)]
+    if compared.baseline not in (None, baseline_of(compared.groups) if compared.groups else None):
+        parts.append(f"--baseline {shlex.quote(compared.baseline.label)}")
+    parts.append(f"--output {shlex.quote(str(output))} --overwrite true")
+    return [*commands, " \\\n    ".join(["headless compare", *parts])]
+
+
+def _hardware(environment: dict[str, Any]) -> Cell:
+    gpus = [str(name) for name in environment.get("gpus") or []]
+    processor = str(environment.get("cpu") or NOT_KNOWN)
+    if cores := environment.get("cores"):
+        processor = f"{processor}, {cores} cores"
+    if not gpus:
+        return Cell(processor)
+    return Cell(", ".join(f"{gpus.count(name)} × {name}" for name in sorted(set(gpus))), processor)
+
+
+def _code(environment: dict[str, Any]) -> Cell:
+    commit = str(environment.get("commit") or "")[:10]
+    changed = ", modified" if commit and environment.get("dirty") else ""
+    return Cell(str(environment.get("headless") or NOT_KNOWN), commit + changed)
+
+
+def _versions(runs: Sequence[Run]) -> list[tuple[str, str]]:
+    versions: dict[str, set[str]] = {}
+    for run in runs:
+        packages = run.environment.get("packages") or {}
+        for name, version in {"python": run.environment.get("python"), **packages}.items():
+            if version:
+                versions.setdefault(name, set()).add(str(version))
+    return [(name, ", ".join(sorted(several))) for name, several in versions.items()]

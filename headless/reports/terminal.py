@@ -11,10 +11,9 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from headless.pages.page import Cell
-from headless.reports.comparison import Compared
 from headless.reports.fairness import inexact
 from headless.reports.groups import runs_of
-from headless.reports.sections import tables_of
+from headless.reports.sections import Compared, tables_of
 from headless.reports.tables import Table
 
 GAP = 2  # between columns

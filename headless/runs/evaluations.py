@@ -54,12 +54,7 @@ _NEEDS = [
 
 
 def append_evaluation(path: Path, evaluation: Evaluation) -> None:
-    """Add a line; another process that adds its own is waited for.
-
-    Raises:
-        HeadlessError: there is no right to write there.
-        OSError: there is no room.
-    """
+    """Add a line; another process that adds its own is waited for."""
     with exclusive(path, patience=WAIT_SECONDS):
         append_point(path, asdict(evaluation))
 

@@ -22,10 +22,7 @@ def append_point(path: Path, point: Mapping[str, Any]) -> None:
     """Add a line, in one write that is handed to the system at once, or leave the file as it was.
 
     A last line that another process left half written would swallow the new one: it is cut off,
-    unless only its end is missing.
-
-    Raises:
-        OSError: there is no room, or no right to write; names the file.
+    unless only its end is missing. An OSError names the file.
     """
     line = json_lines([point]).encode()
     try:

@@ -5,22 +5,31 @@ from typing import Any, NamedTuple
 
 from headless.structured import flatten
 
+# They look at the training, keep it or show it: the trained model and its scores are the same.
+OBSERVING = (
+    *("checkpoint", "throughput", "memory", "geometry", "laboratory", "samples"),
+    *("data.num_workers", "data.verify"),
+    *(
+        f"trainer.{name}"
+        for name in (
+            *("logger", "log_every_n_steps", "enable_autolog_hparams", "model_registry"),
+            *("enable_progress_bar", "enable_model_summary", "enable_checkpointing"),
+            *("num_sanity_val_steps", "val_check_interval", "check_val_every_n_epoch"),
+            *("limit_test_batches", "limit_predict_batches"),
+        )
+    ),
+)
 # They decide where and how long a run trains, and what is looked at meanwhile.
 BESIDE = (
-    *("run", "checkpoint", "throughput", "memory", "geometry", "laboratory", "samples"),
-    *("data.num_workers", "data.verify", "data.val_batch_size"),
-    *("model.compile", "model.backbone.attn_implementation"),
+    *OBSERVING,
+    *("run", "data.val_batch_size", "model.compile", "model.backbone.attn_implementation"),
     *(
         f"trainer.{name}"
         for name in (
             *("accelerator", "strategy", "devices", "num_nodes", "sync_batchnorm", "plugins"),
             *("max_epochs", "min_epochs", "max_steps", "min_steps", "max_time"),
-            *("limit_val_batches", "limit_test_batches", "limit_predict_batches"),
-            *("val_check_interval", "check_val_every_n_epoch", "num_sanity_val_steps"),
-            *("logger", "log_every_n_steps", "callbacks", "profiler", "detect_anomaly"),
-            *("enable_checkpointing", "enable_progress_bar", "enable_model_summary"),
-            *("enable_autolog_hparams", "model_registry", "default_root_dir", "barebones"),
-            *("deterministic", "benchmark", "inference_mode"),
+            *("limit_val_batches", "callbacks", "profiler", "detect_anomaly"),
+            *("default_root_dir", "barebones", "deterministic", "benchmark", "inference_mode"),
         )
     ),
 )

@@ -35,11 +35,7 @@ def begin_run(
         resume: use what is there.
         overwrite: replace what is there.
         step: of the checkpoint that it goes on from; without one it logs all points again.
-        made_a_step: asked when the block ends with an error, beside what the directory tells: some
-            strategies train in processes of their own.
-
-    Raises:
-        HeadlessError: as `RunDirectory.check_place`.
+        made_a_step: asked beside the directory: some strategies train in other processes.
     """
     run.check_place(resume=resume, overwrite=overwrite)
     if resume and run.is_run:
@@ -57,8 +53,10 @@ def begin_run(
 
 def _written(run: RunDirectory) -> list[tuple[int, int] | None]:
     """What shows that its checkpoint or its points were written anew."""
-    found = (path.stat() if path.is_file() else None for path in (run.last_checkpoint, run.metrics))
-    return [one and (one.st_ino, one.st_mtime_ns) for one in found]
+    states = (
+        path.stat() if path.is_file() else None for path in (run.last_checkpoint, run.metrics)
+    )
+    return [one and (one.st_ino, one.st_mtime_ns) for one in states]
 
 
 def _has_trained(run: RunDirectory, step: int, begun: list[tuple[int, int] | None]) -> bool:

@@ -14,10 +14,10 @@ from synthetic_runs import edit_config, edit_json, write_run, write_runs
 from headless.errors import HeadlessError
 from headless.pages.page import Cell
 from headless.reports.compare import Comparison, compare
-from headless.reports.curves import mean_curve, thin
 from headless.reports.fairness import unfair
 from headless.reports.groups import read_groups
 from headless.reports.headline import headline, relative
+from headless.reports.plots import mean_curve, thin
 from headless.reports.tables import Table
 from headless.reports.terminal import show
 from headless.runs.run import Run

@@ -8,8 +8,8 @@ import yaml
 from synthetic_runs import edit_config, write_run
 
 from headless.reports.compare import compare
-from headless.reports.curves import reached_at
 from headless.reports.lm_heads import CURVE
+from headless.reports.plots import reached_at
 from headless.runs.run import Run
 
 FREE, BARE = 4.2, 5.8

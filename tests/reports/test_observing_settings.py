@@ -11,12 +11,12 @@ from synthetic_runs import edit_config, edit_json, write_run, write_runs
 from headless.reports.fairness import unfair
 from headless.reports.groups import (
     Group,
+    differing,
     differing_settings,
     observing_differences,
     read_groups,
     recipe,
 )
-from headless.reports.settings import differing
 from headless.runs.run import Run
 from headless.structured import flatten
 from headless.training.assembly import build
