@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -20,17 +19,14 @@ from headless.analysis.covariance_spectra import covariance_spectra
 from headless.analysis.finding import Finding
 from headless.analysis.frequency import frequency
 from headless.analysis.gradients import gradients, token_loss
-from headless.analysis.initial_token import initial_token_norms, sink_strength
 from headless.analysis.interventions.ablation import outlier_ablation
 from headless.analysis.interventions.permutation import permutation
-from headless.analysis.norms import norms
 from headless.analysis.places.latents import attention_and_mlp, latents
 from headless.analysis.places.positions import positions, sequence
 from headless.analysis.places.repeated import repeated
 from headless.analysis.presets import (
     cheap_alignment,
     cheap_covariance,
-    cheap_norms,
     cheap_weights,
 )
 from headless.analysis.registry import OWN
@@ -39,6 +35,7 @@ from headless.analysis.session import Preset, Session
 from headless.analysis.shape.anisotropy import anisotropy
 from headless.analysis.shape.gaussianity import activations
 from headless.analysis.shape.neurons import head_outputs, hidden_activations
+from headless.analysis.shape.norms import norms
 from headless.analysis.shape.outliers import outliers
 from headless.analysis.states import moments
 from headless.analysis.states.families import block_matrices
@@ -47,7 +44,6 @@ from headless.analysis.weights.spectra import spectra
 from headless.analysis.weights.unconverted import weight_findings
 from headless.errors import HeadlessError
 from headless.geometry import singular_spectrum
-from headless.models.backbone import is_causal
 
 ALONE = 256  # tokens that are looked at one by one
 FEW = 4  # sequences for what runs the model again
@@ -64,6 +60,7 @@ CONVERTED: tuple[Converted, ...] = (
     head_outputs,
     outliers,
     outlier_ablation,
+    norms,
     latents,
     attention_and_mlp,
     positions,
@@ -123,16 +120,6 @@ def _alignment(session: Session) -> list[Finding]:
             head=head,
         )
     ]
-
-
-def _norms(session: Session) -> list[Finding]:
-    subject = session.subject
-    rows = len(session.tables["embedding"])
-    generator = torch.Generator().manual_seed(session.seed)
-    some_N = torch.randperm(rows, generator=generator)[:ALONE]
-    alone = initial_token_norms(subject.model, some_N)
-    sink = sink_strength(subject.model, _few(session)) if is_causal(subject.backbone) else None
-    return [norms(session.statistics, alone=alone, sink=sink)]
 
 
 def _frequency(session: Session) -> list[Finding]:
@@ -197,9 +184,7 @@ ANALYSES = (
     Analysis("outliers", "outlier dimensions"),
     Analysis("ablation", "the loss without the largest dimensions"),
     Analysis("covariance", "spectra of activations", _covariance, cheap=cheap_covariance),
-    Analysis(
-        "norms", "norms by layer and position, and the first token", _norms, cheap=cheap_norms
-    ),
+    Analysis("norms", "norms by layer and position, and the first token"),
     Analysis(
         "latents",
         "principal components",

@@ -13,7 +13,6 @@ import torch
 from headless.analysis.alignment import alignments, next_token
 from headless.analysis.covariance_spectra import spread_of
 from headless.analysis.finding import Finding
-from headless.analysis.norms import norms
 from headless.analysis.session import Session
 from headless.analysis.states import moments
 from headless.analysis.states.measure import sample_tokens
@@ -97,8 +96,3 @@ def cheap_covariance(session: Session) -> list[Finding]:
         for name, value in spread_of(torch.from_numpy(moments.eigenvalues(s).copy())).items()
     }
     return [Finding("covariance_spectra", "Spectra of activations", ABOUT, "", scalars)]
-
-
-def cheap_norms(session: Session) -> list[Finding]:
-    """Norms along the stream and of position 0; no tokens alone, no attention."""
-    return [norms(session.statistics)]

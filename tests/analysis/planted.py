@@ -51,7 +51,11 @@ def states_lab(
     """What an analysis of states sees of a session; `config` is the backbone's."""
     backbone = SimpleNamespace(config=SimpleNamespace(**more.pop("config", {})))
     subject = SimpleNamespace(
-        sequences_NT=torch.zeros(1, 1), counts_V=None, has_head=True, backbone=backbone
+        sequences_NT=torch.zeros(1, 1),
+        counts_V=None,
+        has_head=True,
+        backbone=backbone,
+        model=None,
     )
     known = {"tables": tables or {}, "seed": 0, "claims_only": False, "umap": False}
     return SimpleNamespace(statistics=statistics, subject=subject, **known | more)

@@ -5,12 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from planted import claim, draw_all, gaussian, stream
+from planted import claim, draw_all, gaussian, states_lab, stream
 
-from headless.analysis.initial_token import initial_token_norms, sink_strength
-from headless.analysis.norms import norms
-from headless.analysis.states.capture import Point, middle_blocks
-from headless.errors import HeadlessError
+from headless.analysis.shape import norms as room
+from headless.analysis.shape.norms import norms, sink_strength, token_norms
+from headless.analysis.states.capture import middle_blocks
 from headless.models.backbone import BackboneConfig, build_backbone
 
 V, D = 41, 16
@@ -28,16 +27,24 @@ def model_of(family: str) -> Any:
     return build_backbone(config, V).eval()
 
 
-def test_a_massive_first_position(tmp_path: Path) -> None:
+def test_a_massive_first_position(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It arises at block 1 and falls at the last one; others grow by 1.3 a block."""
     states = [gaussian(seed=i) * 1.3**i for i in range(6)]
     for x, size in zip(states, (1, 200, 200, 200, 200, 20), strict=True):
         x[:, 0] = size * gaussian(60, 1, 32)[:, 0] / 32**0.5
-    alone = {Point("post", i): torch.full((10,), 200.0) for i in range(6)}
-    sink = torch.linspace(0, 0.9, 6)
+    alone = torch.linspace(150, 250, 10, dtype=torch.float64).expand(6, -1)
+    monkeypatch.setattr(room, "token_norms", lambda model, tokens, blocks: alone[blocks])
+    monkeypatch.setattr(room, "sink_strength", lambda model, rows: torch.linspace(0, 0.9, 6))
     added = [x - y for x, y in zip(states, [torch.zeros_like(states[0]), *states], strict=False)]
     points = stream(states) | stream(added, "mlp") | stream([0.1 * x for x in added], "attn")
-    finding = norms(points, alone=alone, sink=sink)
+    lab = states_lab(
+        points, {"embedding": torch.zeros(10, 2)}, is_causal=True, sequences=torch.zeros(4, 9)
+    )
+    finding = norms(lab)
+    assert finding.scalars["norms/sink/05"] == pytest.approx(0.9)
+    ordinary = finding.arrays["by_position"][1:].mean()
+    assert finding.scalars["norms/alone/median_ratio"] == pytest.approx(200 / ordinary)
+    assert finding.scalars["norms/alone/massive_share"] == 1.0
     for block, x in enumerate(states):
         key = f"norms/post/{block:02d}"
         assert finding.scalars[f"{key}/rest"] == pytest.approx(float(x[:, 1:].norm(dim=-1).mean()))
@@ -49,7 +56,7 @@ def test_a_massive_first_position(tmp_path: Path) -> None:
     for part in ("far larger norm", "arises in the MLP", "falls before", "exponentially", "most"):
         assert claim(finding, part), part
     by_attention = stream(states) | stream(added, "attn") | stream([0.1 * x for x in added], "mlp")
-    assert claim(norms(by_attention), "arises in the MLP") is False
+    assert claim(norms(states_lab(by_attention), nulls=False), "arises in the MLP") is False
     draw_all(finding, tmp_path)
 
 
@@ -57,19 +64,17 @@ def test_growth_by_an_amount_is_not_exponential() -> None:
     """The correlation of block and log norm is 0.95 and 0.99 here."""
     for sizes in (torch.arange(1, 13), 5 + torch.arange(12)):
         states = [gaussian(20, 9, seed=i) * float(size) for i, size in enumerate(sizes)]
-        assert claim(norms(stream(states)), "exponentially") is False
+        assert claim(norms(states_lab(stream(states)), nulls=False), "exponentially") is False
     states = [gaussian(20, 9, seed=i) * 1.1**i for i in range(12)]
-    assert claim(norms(stream(states)), "exponentially") is True
-    assert claim(norms(stream(states[:4])), "exponentially") is None
+    assert claim(norms(states_lab(stream(states)), nulls=False), "exponentially") is True
+    assert claim(norms(states_lab(stream(states[:4])), nulls=False), "exponentially") is None
 
 
 def test_an_ordinary_first_position() -> None:
-    finding = norms(stream([gaussian(seed=i) for i in range(4)]))
+    finding = norms(states_lab(stream([gaussian(seed=i) for i in range(4)])), nulls=False)
     assert finding.scalars["norms/first_over_rest"] == pytest.approx(1, abs=0.1)
     assert not claim(finding, "far larger norm")
     assert claim(finding, "arises in the MLP") is None
-    with pytest.raises(HeadlessError, match="no post point"):
-        norms(stream([gaussian(4)], "attn"))
 
 
 def test_middle_blocks() -> None:
@@ -84,13 +89,13 @@ def test_middle_blocks() -> None:
 def test_single_tokens(family: str) -> None:
     model = model_of(family)
     tokens = torch.arange(V)
-    found = initial_token_norms(model, tokens, batch=7)
+    found = token_norms(model, tokens, range(3))
     with torch.no_grad():
         hidden = model(input_ids=tokens[:, None], output_hidden_states=True).hidden_states
-    assert list(found) == [Point("post", i) for i in range(3)]
+    assert found.shape == (3, V)
     for block in range(2):  # the library's last one is after the final norm
         wanted = hidden[block + 1][:, 0].double().norm(dim=-1)
-        torch.testing.assert_close(found[Point("post", block)], wanted, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(found[block], wanted, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "llama", "bert"])
@@ -117,5 +122,3 @@ def test_attention_to_the_first_position(family: str) -> None:
         found, torch.full((3,), even, dtype=torch.float64), rtol=1e-5, atol=0
     )
     assert model.config._attn_implementation == before
-    with pytest.raises(HeadlessError, match="no sequences"):
-        sink_strength(model, [])

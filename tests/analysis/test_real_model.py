@@ -24,9 +24,9 @@ from torch import Tensor
 
 from headless.analysis.cone import cone
 from headless.analysis.frequency import frequency
-from headless.analysis.norms import norms
 from headless.analysis.places.latents import attention_and_mlp
 from headless.analysis.places.repeated import middle_states
+from headless.analysis.shape.norms import norms
 from headless.analysis.shape.outliers import outliers
 from headless.analysis.states import moments
 from headless.analysis.states.accumulators import FIRST
@@ -124,7 +124,7 @@ def test_the_hooks_see_the_residual_stream_exactly(smol: Smol) -> None:
 
 def test_the_first_position_is_massive_from_one_mlp_on(smol: Smol) -> None:
     stream = {p: s for p, s in smol.statistics.items() if p.component not in ("hidden", "heads")}
-    scalars = norms(stream).scalars
+    scalars = norms(states_lab(stream), nulls=False).scalars
     # Position 0 stays near 23,000 while all others grow from 140 to 550 towards block 26.
     for block in range(11, 19):
         assert scalars[f"norms/post/{block:02d}/ratio"] > 100
