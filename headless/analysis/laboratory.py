@@ -18,8 +18,8 @@ from headless.analysis.corpus import corpus
 from headless.analysis.covariance_spectra import covariance_spectra
 from headless.analysis.finding import Finding
 from headless.analysis.frequency import frequency
-from headless.analysis.gradients import gradients, token_loss
 from headless.analysis.interventions.ablation import outlier_ablation
+from headless.analysis.interventions.gradients import gradients
 from headless.analysis.interventions.permutation import permutation
 from headless.analysis.places.latents import attention_and_mlp, latents
 from headless.analysis.places.positions import positions, sequence
@@ -47,7 +47,6 @@ from headless.geometry import singular_spectrum
 
 ALONE = 256  # tokens that are looked at one by one
 FEW = 4  # sequences for what runs the model again
-EXAMPLE = 256  # tokens of one whose gradient is looked at
 
 
 Run = Callable[[Session], list[Finding]]
@@ -66,6 +65,7 @@ CONVERTED: tuple[Converted, ...] = (
     positions,
     sequence,
     repeated,
+    gradients,
     permutation,
 )
 
@@ -154,19 +154,6 @@ def _few(session: Session) -> list[Tensor]:
     return [row[None].to(session.device) for row in session.sequences[:FEW]]
 
 
-def _needs_loss(session: Session) -> None:
-    if reason := session.subject.no_loss:
-        raise HeadlessError(reason)
-
-
-def _gradients(session: Session) -> list[Finding]:
-    _needs_loss(session)
-    subject = session.subject
-    loss = token_loss(subject.model, subject.mask_token)
-    examples = [ids_BT[:, :EXAMPLE] for ids_BT in _few(session)]
-    return [gradients(subject.backbone, examples, loss)]
-
-
 ANALYSES = (
     Analysis(
         "weights",
@@ -195,7 +182,7 @@ ANALYSES = (
     ),
     Analysis("positions", "helices, and position against context"),
     Analysis("repeated", "sequences of one token"),
-    Analysis("gradients", "gradients of one example", _gradients),
+    Analysis("gradients", "gradients of one example"),
     Analysis("permutation", "blocks in another order"),
 )
 NAMES = tuple(analysis.name for analysis in ANALYSES)

@@ -1,11 +1,12 @@
 """Gradients by matrix: against autograd, Gaussian and clipped entries, examples that agree."""
 
-import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from planted import draw_all, text_lab
 from scipy import stats
 from transformers import (
     AutoModelForCausalLM,
@@ -16,7 +17,8 @@ from transformers import (
     LlamaConfig,
 )
 
-from headless.analysis.gradients import entries, gradients, token_loss
+from headless.analysis.interventions.gradients import entries, gradients, measured
+from headless.analysis.record import Finding, Place
 from headless.errors import HeadlessError
 
 V = 50
@@ -35,33 +37,34 @@ def model_of(family: str) -> Any:
     return AutoModelForCausalLM.from_config(config)
 
 
-def examples(number: int = 3) -> list[torch.Tensor]:
-    generator = torch.Generator().manual_seed(5)
-    return [torch.randint(V, (1, 20), generator=generator) for _ in range(number)]
+def examples(number: int) -> torch.Tensor:
+    return torch.randint(V, (number, 20), generator=torch.Generator().manual_seed(5))
+
+
+def finding(model: Any, number: int, **subject: Any) -> Finding:
+    found = gradients(text_lab(model, examples(number), **subject))
+    assert found is not None
+    return found
 
 
 @pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "llama", "bert"])
-def test_every_family(family: str) -> None:
+def test_every_family(family: str, tmp_path: Path) -> None:
     model = model_of(family)
     before = {name: p.clone() for name, p in model.named_parameters()}
-    loss = token_loss(model, mask_token=3 if family == "bert" else None)
-    found = gradients(model, examples(), loss)
+    found = finding(model, 3, mask_token=3 if family == "bert" else None)
     for name, p in model.named_parameters():
         assert torch.equal(p, before[name])
         assert p.grad is None
     roles = {key.split("/")[1] for key in found.scalars if key.count("/") == 3}
     assert roles == {"q", "k", "v", "o", "up", "down"} | ({"gate"} if family == "llama" else set())
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for picture in found.pictures:
-            picture.draw().draw_without_rendering()
+    draw_all(found, tmp_path)
 
 
 def test_numbers_are_those_of_autograd() -> None:
     model = model_of("llama")
     ids = examples(1)
-    found = gradients(model, ids, token_loss(model)).scalars
-    model(input_ids=ids[0], labels=ids[0]).loss.backward()
+    found = finding(model, 1).scalars
+    model(input_ids=ids, labels=ids).loss.backward()
     g = model.model.layers[1].mlp.down_proj.weight.grad.double().numpy()
     assert found["gradients/down/01/std"] == pytest.approx(g.std(), rel=1e-5)
     assert found["gradients/down/01/kurtosis"] == pytest.approx(stats.kurtosis(g, None), rel=1e-4)
@@ -71,52 +74,57 @@ def test_numbers_are_those_of_autograd() -> None:
 
 
 def test_a_gaussian_and_what_is_none() -> None:
+    def of(matrix: torch.Tensor) -> dict[str, float]:
+        return entries(matrix, Place("q", 0))[0]
+
     x = torch.randn(400, 500)
-    e = entries(x)
-    assert abs(e.kurtosis) < 0.1
-    assert abs(e.mean_over_std) < 0.01
-    assert 0.2 < e.tail < 3
-    assert e.histogram.sum() == x.numel()
-    assert e.piled <= 5
-    assert entries(x.clamp(-2, 2)).piled > 1000  # clipped
+    e = of(x)
+    assert abs(e["kurtosis"]) < 0.1
+    assert abs(e["mean_over_std"]) < 0.01
+    assert 0.2 < e["tail"] < 3
+    sample = entries(x, Place("q", 0))[1]
+    assert (sample.density * np.diff(sample.edges)).sum() == pytest.approx(1)
+    assert sample.density == pytest.approx(sample.null, abs=0.02)
+    assert e["piled"] <= 5
+    assert of(x.clamp(-2, 2))["piled"] > 1000  # clipped
     wide = x * torch.logspace(-1, 1, 500)  # columns of different size explain all of it
-    assert entries(wide).kurtosis > 3
-    assert abs(entries(wide).scaled_kurtosis) < 0.2
-    assert entries(torch.distributions.StudentT(3).sample((400, 500))).kurtosis > 5
-    with pytest.raises(ValueError, match="the same"):
-        entries(torch.ones(3, 3))
+    assert of(wide)["kurtosis"] > 3
+    assert abs(of(wide)["scaled_kurtosis"]) < 0.2
+    assert of(torch.distributions.StudentT(3).sample((400, 500)))["kurtosis"] > 5
+    with pytest.raises(HeadlessError, match="q of block 0 has no gradient"):
+        of(torch.ones(3, 3))
 
 
 def test_reading_against_writing() -> None:
     """The claim is the median of some matrices of the middle blocks."""
-    model = model_of("llama")
-    found = gradients(model, examples(1), token_loss(model))
+    found = finding(model_of("llama"), 1)
     (claim,) = [c for c in found.claims if "read the stream" in c.text]
     tails = {
         role: found.scalars[f"gradients/{role}/00/kurtosis"] for role in ("q", "gate", "up", "o")
     }
     reading = float(np.median([tails["q"], tails["gate"], tails["up"]]))
     assert claim.agrees == (reading > tails["o"])
-    assert f"{reading:.1f} of q" in claim.criterion
+    assert f"of q, gate, up {reading:.2f}" in claim.criterion
 
 
 def test_the_same_example_twice_has_no_noise() -> None:
     model = model_of("gpt2")
-    (ids,) = examples(1)
-    found = gradients(model, [ids, ids.clone()], token_loss(model)).scalars
+    ids = examples(1)
+    same = gradients(text_lab(model, torch.cat([ids, ids])))
+    assert same is not None
+    found = same.scalars
     assert found["gradients/median_noise_scale"] == pytest.approx(0, abs=1e-6)
     assert found["gradients/up/00/batch_kurtosis"] == pytest.approx(
         found["gradients/up/00/kurtosis"], rel=1e-4
     )
-    other = gradients(model, examples(3), token_loss(model)).scalars
-    assert other["gradients/median_noise_scale"] > 1
+    assert finding(model, 3).scalars["gradients/median_noise_scale"] > 1
 
 
 def test_what_cannot_be_measured() -> None:
     model = model_of("gpt2")
-    with pytest.raises(HeadlessError, match="need an example"):
-        gradients(model, [], token_loss(model))
     with pytest.raises(HeadlessError, match="not finite"):
-        gradients(model, examples(1), lambda ids: model(input_ids=ids).logits.sum() / 0)
+        measured(
+            model.transformer, [examples(1)], lambda ids: model(input_ids=ids).logits.sum() / 0
+        )
     with pytest.raises(HeadlessError, match="does not run through"):
-        gradients(model, examples(1), lambda ids: model.transformer.wte.weight.sum())
+        measured(model.transformer, [examples(1)], lambda ids: model.transformer.wte.weight.sum())

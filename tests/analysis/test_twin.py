@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from planted import text_lab
 from transformers import AutoModelForCausalLM, GPT2Config
 
 from headless.analysis.finding import Claim, Finding
-from headless.analysis.gradients import gradients, token_loss
+from headless.analysis.interventions.gradients import gradients
 from headless.analysis.laboratory import analyze, select
 from headless.analysis.report import write_report
 from headless.analysis.session import Session, Subject
@@ -120,7 +121,8 @@ def test_our_own_findings_and_contradictions_are_shown_and_not_counted(tmp_path:
 
 def test_what_was_found_in_one_model_is_marked_as_our_own() -> None:
     model = random_model(0)
-    found = gradients(model.transformer, [torch.randint(V, (1, T))], token_loss(model))
+    found = gradients(text_lab(model, torch.randint(V, (1, T))))
+    assert found is not None
     kinds = {claim.source.split(",")[0]: claim.kind for claim in found.claims}
     assert kinds["SmolLM2-135M"] == "own"
     assert set(kinds.values()) == {"own", "literature"}

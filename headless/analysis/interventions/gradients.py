@@ -1,0 +1,280 @@
+"""Gradients of single examples, before anything averages or clips them.
+
+Shapes: B = 1 sequence, T positions, V vocabulary.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from headless.analysis.claims import Claim, Number, values
+from headless.analysis.drawing import Panel, by_depth, density
+from headless.analysis.record import Finding, Measure, Place, Sample, series_of
+from headless.analysis.registry import analysis
+from headless.analysis.session import Session
+from headless.analysis.sources import CONJECTURE, SMOLLM2
+from headless.analysis.states.capture import middle_blocks
+from headless.analysis.states.families import block_matrices
+from headless.errors import HeadlessError
+from headless.models.backbone import blocks
+
+EXAMPLES, LENGTH = 4, 256  # sequences, and tokens of each
+GAUSSIAN_TAIL = 6.334e-5  # P(|z| > 4)
+Z = np.linspace(-12, 12, 193)  # edges of the histograms of standardised entries
+GAUSSIAN = np.exp(-(((Z[1:] + Z[:-1]) / 2) ** 2) / 2) / np.sqrt(2 * np.pi)
+MEDIANS = ("kurtosis", "scaled_kurtosis", "tail", "piled", "batch_kurtosis", "noise_scale")
+MEASURES = (
+    Measure("mean_over_std", "mean over standard deviation"),
+    Measure("kurtosis", "excess kurtosis"),
+    Measure("piled", "entries within 1 % of the largest"),
+)
+
+
+def _half_way(*roles: str) -> Number:
+    """Of the matrices of the middle blocks."""
+
+    def median(finding: Finding) -> float:
+        series = finding.series["kurtosis"]
+        middle = middle_blocks({place.block or 0 for place in series.places})
+        part = series.at(*roles)
+        inside = [place.block in middle for place in part.places]
+        return float(np.median(part.value[inside]))
+
+    return Number(f"median excess kurtosis in the middle blocks of {', '.join(roles)}", median)
+
+
+@analysis(
+    "gradients",
+    title="Gradients of one example",
+    about=(
+        "One example's gradient, not averaged over a batch and not clipped, says what a single "
+        "sequence wants of each weight. Each histogram shows the entries of a matrix in standard "
+        "deviations, beside the Gaussian with the same mean and deviation. Excess kurtosis is 0 "
+        "for a Gaussian and large where few entries are huge. A gradient is a sum of products of "
+        "an input and an error, so that one large input dimension makes a large column: the "
+        "scaled kurtosis is what is left when rows and columns have one size. The noise scale "
+        "says in how many examples the mean gradient's length equals the noise of one (McCandlish "
+        "et al. 2018)."
+    ),
+    needs={"text", "loss"},
+    figures=(
+        density(
+            "gradients-histograms",
+            "Entries of each kind of matrix in standard deviations, one line a block (dark: late), "
+            "and the Gaussian (filled); logarithmic, so that a Gaussian is a parabola.",
+            "{place}",
+            x="standard deviations",
+            log="y",
+            null="a Gaussian",
+            floor=3e-7,
+        ),
+        by_depth(
+            "gradients-kurtosis",
+            "Excess kurtosis by matrix and block; 0 for a Gaussian.",
+            Panel("", ("kurtosis",), y="excess kurtosis", log="y"),
+            wide=False,
+        ),
+    ),
+    claims=(
+        Claim(
+            CONJECTURE,
+            "Gradients of single examples have mean 0",
+            values("mean_over_std").largest_size.formed(".3f") <= 0.05,
+        ),
+        Claim(
+            CONJECTURE,
+            "Gradients of single examples are highly Gaussian",
+            values("kurtosis").median <= 1,
+        ),
+        Claim(
+            CONJECTURE,
+            "Outliers pile up at one value, as if they had been clipped",
+            values("piled").median >= 10,
+        ),
+        Claim(
+            SMOLLM2,
+            "Gradients of matrices that read the stream have heavier tails than those of "
+            "attention's output",
+            _half_way("q", "gate", "up") > _half_way("o"),
+            kind="own",
+        ),
+    ),
+)
+def gradients(lab: Session, *, nulls: bool) -> Finding:
+    """The gradient of the first example in each matrix, and how examples agree."""
+    loss_of = token_loss(lab.subject.model, lab.subject.mask_token)
+    examples = [row_T[None, :LENGTH] for row_T in lab.sequences[:EXAMPLES]]
+    numbers, histograms = measured(lab.subject.backbone, examples, loss_of)
+    finding = Finding(series_of(numbers, MEASURES))
+    median = {
+        f"median_{name}": float(np.median(finding.values(name)))
+        for name in (
+            "kurtosis",
+            "scaled_kurtosis",
+            "tail",
+            "piled",
+            "batch_kurtosis",
+            "noise_scale",
+        )
+        if name in finding.series
+    }
+    off = float(np.abs(finding.values("mean_over_std")).max())
+    whole = {**median, "largest_mean_over_std": off, "examples": float(len(examples))}
+    answer = (
+        f"Entries have mean 0 (at most {off:.3f} standard deviations off). Their excess kurtosis "
+        f"is {median['median_kurtosis']:.1f} in the median matrix and "
+        f"{finding.values('kurtosis').max():.0f} in the worst (0 for a Gaussian), and entries "
+        f"beyond four standard deviations are {median['median_tail']:.0f} times as frequent as a "
+        "Gaussian's. With rows and columns scaled to one size "
+        f"{median['median_scaled_kurtosis']:.1f} is left."
+    )
+    if len(examples) > 1:
+        answer += (
+            f" The mean of {len(examples)} examples has {median['median_batch_kurtosis']:.1f}; the "
+            f"noise scale is {median['median_noise_scale']:.3g} examples."
+        )
+    series = series_of({Place(): whole} | numbers, MEASURES)
+    return Finding(series, {"{place}": histograms}).answered(answer)
+
+
+LossOf = Callable[[Tensor], Tensor]
+Numbers = dict[Place, dict[str, float]]
+
+
+def token_loss(model: Any, mask_token: int | None = None) -> LossOf:
+    """Mean loss of a model with an LM head on a sequence, in nats per token.
+
+    Of each next token, or of every seventh one, masked, where a mask is given.
+    """
+
+    def loss(ids_BT: Tensor) -> Tensor:
+        if mask_token is None:
+            logits_BTV = model(input_ids=ids_BT, use_cache=False).logits[:, :-1]
+            targets_BT = ids_BT[:, 1:]
+        else:
+            masked_T = torch.arange(ids_BT.shape[1], device=ids_BT.device) % 7 == 3
+            logits_BTV = model(input_ids=ids_BT.masked_fill(masked_T, mask_token)).logits
+            logits_BTV, targets_BT = logits_BTV[:, masked_T], ids_BT[:, masked_T]
+        flat_NV = logits_BTV.flatten(0, 1).float()
+        return nn.functional.cross_entropy(flat_NV, targets_BT.flatten())
+
+    return loss
+
+
+def measured(
+    backbone: nn.Module, examples: Sequence[Tensor], loss_of: LossOf
+) -> tuple[Numbers, dict[Place, Sample]]:
+    """Numbers of the first example's gradient in each matrix, its entries, and of the mean's.
+
+    Weights and their `.grad` stay as they are.
+
+    Raises:
+        HeadlessError: a loss that is not finite, or one that does not run through a matrix.
+    """
+    was_training = backbone.training
+    wanted = {p: p.requires_grad for p in backbone.parameters()}
+    backbone.eval()
+    try:
+        for p in wanted:
+            p.requires_grad_(True)
+        return _backward(backbone, examples, loss_of)
+    finally:
+        for p, want in wanted.items():
+            p.requires_grad_(want)
+        backbone.train(was_training)
+
+
+def _backward(
+    inside: nn.Module, examples: Sequence[Tensor], loss_of: LossOf
+) -> tuple[Numbers, dict[Place, Sample]]:
+    parameters = [p for block in blocks(inside) for p in block.parameters()]
+    numbers: Numbers = {}
+    histograms: dict[Place, Sample] = {}
+    sums: dict[Place, Tensor] = {}
+    squares: dict[Place, float] = {}
+    for index, ids_BT in enumerate(examples):
+        with torch.enable_grad():
+            loss = loss_of(ids_BT.to(parameters[0].device))
+        if not bool(loss.isfinite()):
+            raise HeadlessError(f"the loss of example {index} is not finite: its gradient is not")
+        # Not backward(): no .grad of the caller's is touched, the head's neither.
+        made = torch.autograd.grad(loss, parameters, allow_unused=True)
+        with gradients_as_weights(parameters, made):
+            for matrix in block_matrices(inside):
+                place, gradient = Place(matrix.role, matrix.block), matrix.weight.float()
+                if index == 0:
+                    numbers[place], histograms[place] = entries(gradient, place)
+                squares[place] = squares.get(place, 0.0) + float(gradient.double().square().sum())
+                if len(examples) > 1:
+                    sums[place] = sums[place].add_(gradient) if place in sums else gradient
+        del made
+    count = len(examples)
+    for place, total in sums.items():
+        square_mean = float((total.double() / count).square().sum())
+        numbers[place]["batch_kurtosis"] = entries(total / count, place)[0]["kurtosis"]
+        numbers[place]["noise_scale"] = noise_scale(squares[place] / count, square_mean, count)
+    return numbers, histograms
+
+
+def entries(matrix: Tensor, place: Place) -> tuple[dict[str, float], Sample]:
+    """The distribution of a matrix' entries, in float64.
+
+    `scaled_kurtosis` is what is left after each row and column was divided by its root mean
+    square: not explained by some inputs and outputs having larger gradients. `tail` is P(|z| > 4)
+    over a Gaussian's; many are `piled` within 1 % of the largest |entry| where values were clipped.
+    """
+    x = matrix.detach().double()
+    mean, std = float(x.mean()), float(x.std(correction=0))
+    if not std > 0:
+        raise HeadlessError(
+            f"{place.kind} of block {place.block} has no gradient: the loss does not run through it"
+        )
+    z, size = (x - mean) / std, x.abs()
+    row = x.square().mean(dim=1, keepdim=True).sqrt().clamp(min=1e-300)
+    column = (x / row).square().mean(dim=0, keepdim=True).sqrt().clamp(min=1e-300)
+    numbers = {
+        "mean_over_std": mean / std,
+        "std": std,
+        "kurtosis": float(z.pow(4).mean()) - 3,
+        "scaled_kurtosis": _kurtosis(x / row / column),
+        "largest": float(z.abs().max()),
+        "tail": float((z.abs() > 4).double().mean()) / GAUSSIAN_TAIL,
+        "piled": float((size >= 0.99 * size.max()).sum()),
+    }
+    counts = np.histogram(z.cpu().numpy(), Z)[0]
+    shown = counts / max(counts.sum(), 1) / (Z[1] - Z[0])
+    return numbers, Sample(Z, shown, GAUSSIAN, x.numel())
+
+
+def _kurtosis(x: Tensor) -> float:
+    x = x - x.mean()
+    return float(x.pow(4).mean() / x.square().mean().square()) - 3
+
+
+@contextmanager
+def gradients_as_weights(
+    parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor | None]
+) -> Iterator[None]:
+    """Inside this, parameters hold their gradients (zeros for None): what reads weights reads them.
+
+    Weights come back whatever happens.
+    """
+    saved = [p.data for p in parameters]
+    try:
+        for p, gradient in zip(parameters, gradients, strict=True):
+            p.data = torch.zeros_like(p) if gradient is None else gradient
+        yield
+    finally:
+        for p, weight in zip(parameters, saved, strict=True):
+            p.data = weight
+
+
+def noise_scale(mean_square: float, square_mean: float, n: int) -> float:
+    """tr Σ / |G|², both without bias from n examples; infinite where noise hides the mean."""
+    noise = (mean_square - square_mean) * n / (n - 1)
+    signal = square_mean - noise / n
+    return noise / signal if signal > 0 else float("inf")
