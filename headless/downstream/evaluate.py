@@ -71,46 +71,46 @@ def evaluate(
         **options: see `EvaluateOptions`.
     """
     place = model.place if isinstance(model, LanguageModel) else str(model)
-    asked = EvaluateOptions(place, tasks, **options)
-    parsed = parse_tasks(asked.tasks)
+    wanted = EvaluateOptions(place, tasks, **options)
+    parsed = parse_tasks(wanted.tasks)
     items: dict[Task, Items] = {}
     for task in parsed:  # all that can be wrong with the words, before a model is opened
         if task.kind == "harness":
             check_harness(task)
             continue
         items[task] = read_items(
-            task, limit=asked.limit, split=asked.split, text_field=asked.text_field
+            task, limit=wanted.limit, split=wanted.split, text_field=wanted.text_field
         )
-        if line := left_out(task, asked.text_field):
+        if line := left_out(task, wanted.text_field):
             say(line)
     lm = load(
         model,
-        head=asked.head,
-        device=asked.device,
-        dtype=getattr(torch, asked.dtype),
-        trust_remote_code=asked.trust_remote_code,
+        head=wanted.head,
+        device=wanted.device,
+        dtype=getattr(torch, wanted.dtype),
+        trust_remote_code=wanted.trust_remote_code,
         needs_head=True,
     )
     check_kinds(lm, parsed)
     file = results_file(lm.directory)
     if file is not None:
         read_evaluations(file)  # a damaged file shows before the work
-    scoring = Options(asked.batch_size, asked.max_length, asked.stride)
+    scoring = Options(wanted.batch_size, wanted.max_length, wanted.stride)
     results: list[Evaluation] = []
     for task in parsed:
         if task.kind == "harness":
-            scored = evaluate_harness(lm, task, scoring, limit=asked.limit)
+            scored = evaluate_harness(lm, task, scoring, limit=wanted.limit)
         else:
             report = partial(progress, str(task))
             scored = [evaluate_items(lm, items[task], scoring, progress=report)]
         results += scored
         for evaluation in scored:  # each task at once: a later one may fail
-            if file is not None and not _append(evaluation, file, asked.output, say):
+            if file is not None and not _append(evaluation, file, wanted.output, say):
                 file = None
-    if asked.output is not None:
-        asked.output.parent.mkdir(parents=True, exist_ok=True)
-        write_text(asked.output, lines_of(results))
-    return Evaluations(lm.place, lm.head, results, [p for p in (file, asked.output) if p])
+    if wanted.output is not None:
+        wanted.output.parent.mkdir(parents=True, exist_ok=True)
+        write_text(wanted.output, lines_of(results))
+    return Evaluations(lm.place, lm.head, results, [p for p in (file, wanted.output) if p])
 
 
 def results_file(directory: Path | None) -> Path | None:

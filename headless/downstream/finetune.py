@@ -54,27 +54,27 @@ def finetune(
         return kind(**{name: value for name, value in options.items() if name in names})
 
     options = {"model": str(model), "task": task, "output": Path(output), **options}
-    asked, source, recipe = part(FinetuneOptions), part(Source), part(Recipe)
-    if unknown := options.keys() - {f.name for o in (asked, source, recipe) for f in fields(o)}:
+    wanted, source, recipe = part(FinetuneOptions), part(Source), part(Recipe)
+    if unknown := options.keys() - {f.name for o in (wanted, source, recipe) for f in fields(o)}:
         raise TypeError(f"finetune has no option {min(unknown)!r}")
     quiet_lightning()
     with new_directory(
-        asked.output,
+        wanted.output,
         option="--output",
-        overwrite=asked.overwrite,
+        overwrite=wanted.overwrite,
         is_ours=lambda path: (path / RESULTS).is_file(),
         kind="fine-tuning",
     ) as directory:
-        named, place = task_of(asked.task, source)
+        named, place = task_of(wanted.task, source)
         text = read_task(named, replace(source, data=place))
-        encoder = load(model, head=None, trust_remote_code=asked.trust_remote_code)
+        encoder = load(model, head=None, trust_remote_code=wanted.trust_remote_code)
         finetuning = Finetuning(encoder, named, text, recipe)
         if recipe.lr is None:
             say(f"learning rate: {finetuning.recipe.lr:g} (--lr takes another)")
-        settings = vars(asked) | vars(source) | vars(finetuning.recipe)
+        settings = vars(wanted) | vars(source) | vars(finetuning.recipe)
         plain = {k: str(v) if isinstance(v, Path) else v for k, v in settings.items()}
         write_text(directory / "config.yaml", yaml.safe_dump(plain, sort_keys=False))
-        results = [_run_seed(finetuning, seed, directory, bar, say) for seed in asked.seeds]
+        results = [_run_seed(finetuning, seed, directory, bar, say) for seed in wanted.seeds]
         best = max(results, key=lambda result: _quality(finetuning, result))
         save_classifier(best.trained, directory / "model")
         summary = _summary(finetuning, recipe.mode, results) | {"model_seed": best.seed}

@@ -59,12 +59,8 @@ def encode(
 ) -> tuple[list[dict[str, list[int]]], int]:
     """One `{"input_ids": [...], ...}` an example, and how many were cut.
 
-    Args:
-        tokenizer: see `with_template`.
-        texts: the first, or only, texts.
-        pairs: the second ones.
-        max_length: the most tokens; longer pairs lose tokens at the end of the longer text.
-        segments: whether the model tells the texts of a pair apart by `token_type_ids`.
+    Of `max_length` tokens at most: longer pairs lose tokens at the end of the longer text. With
+    `segments` come `token_type_ids`, for a model that tells the texts of a pair apart by them.
     """
     whole = tokenizer(texts, pairs, verbose=False).input_ids
     columns = tokenizer(

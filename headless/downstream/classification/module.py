@@ -151,15 +151,9 @@ def baseline(labels_train: Tensor, labels_N: Tensor, num_classes: int) -> dict[s
 class ClassificationModule(LightningModule):
     """A classifier with its loss, its optimizer and its scores on the validation split.
 
-    Args:
-        model: the classifier.
-        recipe: how it is trained.
-        metrics: to score; the first chooses the epoch (all but rmse: the higher the better).
-        labels_train: the training split's, for the weights of the classes.
-        report: called after each epoch with its number (the first is 1) and scores.
-
-    Attributes:
-        best: (epoch, scores, weights on the CPU) of the best epoch; ties go to the earlier one.
+    The first of `metrics` chooses the epoch (all but rmse: the higher the better); `best` is the
+    number, the scores and the weights (on the CPU) of the best one, ties go to the earlier.
+    `labels_train` give the weights of the classes.
     """
 
     def __init__(

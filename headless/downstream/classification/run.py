@@ -58,16 +58,8 @@ class SeedResult:
 class Finetuning:
     """A model, a task's text and a recipe, ready to be trained with any seed.
 
-    Args:
-        encoder: the pre-trained model, without its head; it stays as it is.
-        task: what is scored.
-        text: its examples.
-        recipe: how it is trained.
-
-    Attributes:
-        recipe: with its learning rate.
-        metrics: names; the first chooses the epoch.
-        truncated: share of examples that were cut, by split.
+    The model, `encoder`, comes without its head and stays as it is. `recipe` has its learning rate
+    then; `truncated` is the share of the examples that were cut, by split.
     """
 
     def __init__(
@@ -133,11 +125,7 @@ class Finetuning:
     def run(self, seed: int, directory: Path, report: Report, *, bar: bool = False) -> SeedResult:
         """Train with one seed, choose the epoch on validation, then score the test split once.
 
-        Args:
-            seed: see `SeedResult`.
-            directory: Lightning's root; nothing is written there.
-            report: called after each epoch.
-            bar: show Lightning's progress bar.
+        `directory` is Lightning's root: nothing is written there.
         """
         seed_everything(seed, workers=True, verbose=False)
         model, trainer = self.model(), self._trainer(directory, bar)

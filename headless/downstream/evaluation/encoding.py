@@ -33,10 +33,7 @@ def rolling_rows(tokens: Sequence[int], prefix: int, max_length: int, stride: in
 
 
 def prefix_token(tokenizer: Any) -> int:
-    """What stands before a text that has no context: BOS, or EOS where there is none.
-
-    For runs of ours it is the token between documents.
-    """
+    """What stands before a text without context: BOS, else the token between documents."""
     first = tokenizer.bos_token_id
     return int(end_of_document(tokenizer) if first is None else first)  # type: ignore[arg-type]
 
@@ -82,15 +79,9 @@ def continuation_row(
 def masked_rows(tokenizer: Any, text: str, max_length: int, *, framed: bool) -> list[Row] | None:
     """A row for each token of a sentence, with that token masked (Salazar et al. 2020).
 
-    Args:
-        tokenizer: has a mask token.
-        text: see above.
-        max_length: of what the model reads.
-        framed: with the special tokens that the tokenizer adds by itself; otherwise, and where it
-            adds none, the text stands between two ends of documents, as in our training streams.
-
-    Returns:
-        None where the text has no token or more than the model can read.
+    `framed`: with the special tokens that the tokenizer adds by itself; otherwise, and where it
+    adds none, the text stands between two ends of documents, as in our training streams. None where
+    the text has no token or more than the model can read.
     """
     ids = plain_ids(tokenizer, text)
     whole = tokenizer(text, verbose=False)["input_ids"] if framed else ids

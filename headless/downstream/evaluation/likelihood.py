@@ -62,23 +62,25 @@ def score_rows(
         for i, row in sorted(enumerate(rows), key=lambda pair: -len(pair[1].input_ids))
         for a in range(0, max(1, len(row.positions)), most)
     ]
+    last = {i: place for place, (i, _) in enumerate(pieces)}
     totals, missed = [0.0] * len(rows), [0] * len(rows)
+    done = scored = 0
     with torch.autocast(model.device.type, enabled=False), _chosen_logits(model) as head:
-        done = 0
         while done < len(pieces):
-            end, positions = done, 0
+            end = done + 1
+            positions = len(pieces[done][1].positions)
             while end < min(done + batch_size, len(pieces)):
                 positions += len(pieces[end][1].positions)
-                if positions > most and end > done:
+                if positions > most:
                     break
                 end += 1
             numbers, batch = zip(*pieces[done:end], strict=True)
             for i, nats, wrong in zip(numbers, *_score_batch(model, head, batch), strict=True):
                 totals[i] += nats
                 missed[i] += wrong
+            scored += sum(last[i] == place for place, i in enumerate(numbers, start=done))
             done = end
-            left = {i for i, _ in pieces[done:]}
-            progress(len(rows) - len(left), len(rows))
+            progress(scored, len(rows))
     return [Score(total, wrong == 0) for total, wrong in zip(totals, missed, strict=True)]
 
 

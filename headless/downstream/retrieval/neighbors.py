@@ -42,43 +42,43 @@ def neighbors(
         "store"; or "store", "index" and "scores": plain values, what `output` holds.
     """
     place = model.place if isinstance(model, LanguageModel) else str(model)
-    asked = NeighborOptions(place, **options)
-    mixture = Mixture(asked.knn_neighbors, asked.knn_weight, asked.knn_temperature)
-    if asked.build_store is not None:
-        check_place(Path(asked.store or ""), asked.overwrite)
-    if asked.build_store is None or asked.index not in ("auto", "exact"):
+    wanted = NeighborOptions(place, **options)
+    mixture = Mixture(wanted.knn_neighbors, wanted.knn_weight, wanted.knn_temperature)
+    if wanted.build_store is not None:
+        check_place(Path(wanted.store or ""), wanted.overwrite)
+    if wanted.build_store is None or wanted.index not in ("auto", "exact"):
         load_faiss()  # what is missing shows before the work
     lm = load(
-        model, head=asked.head, device=asked.device, trust_remote_code=asked.trust_remote_code
+        model, head=wanted.head, device=wanted.device, trust_remote_code=wanted.trust_remote_code
     )
-    _check_model(asked, lm)
-    if asked.build_store is not None:
-        result = _build(asked, lm, progress)
-    elif asked.evaluate is not None:
-        store, index = _open(asked, lm, progress)
+    _check_model(wanted, lm)
+    if wanted.build_store is not None:
+        result = _build(wanted, lm, progress)
+    elif wanted.evaluate is not None:
+        store, index = _open(wanted, lm, progress)
         scores = knn_lm_scores(
             lm,
             store,
             index,
-            asked.evaluate,
+            wanted.evaluate,
             mixture,
-            split=asked.split or "validation",
-            limit=asked.limit,
+            split=wanted.split or "validation",
+            limit=wanted.limit,
             progress=partial(progress, "tokens"),
         )
         result = {"store": asdict(store.manifest), "index": index.kind, "scores": asdict(scores)}
-    elif asked.context is not None:
-        result = {"contexts": _contexts(asked, lm, mixture, progress)}
+    elif wanted.context is not None:
+        result = {"contexts": _contexts(wanted, lm, mixture, progress)}
     else:
-        result = {"table": asked.table, "metric": asked.metric, "tokens": _tokens(asked, lm)}
+        result = {"table": wanted.table, "metric": wanted.metric, "tokens": _tokens(wanted, lm)}
     result = {"model": lm.name, "head": lm.head, **result}
-    if asked.output is not None:
-        asked.output.parent.mkdir(parents=True, exist_ok=True)
-        write_text(asked.output, json.dumps(result, ensure_ascii=False, indent=2) + "\n")
+    if wanted.output is not None:
+        wanted.output.parent.mkdir(parents=True, exist_ok=True)
+        write_text(wanted.output, json.dumps(result, ensure_ascii=False, indent=2) + "\n")
     return result
 
 
-def _check_model(asked: NeighborOptions, lm: LanguageModel) -> None:
+def _check_model(wanted: NeighborOptions, lm: LanguageModel) -> None:
     """Refuse what a model without an LM head or without a tokenizer cannot do."""
     if lm.tokenizer is None:
         raise HeadlessError(
@@ -87,84 +87,86 @@ def _check_model(asked: NeighborOptions, lm: LanguageModel) -> None:
         )
     if lm.has_head:
         return
-    if asked.evaluate is not None:
+    if wanted.evaluate is not None:
         raise HeadlessError(
             f"{lm.place} has no LM head, so that it predicts nothing for neighbours to help with"
         )
-    if asked.context is not None and asked.store is None:
+    if wanted.context is not None and wanted.store is None:
         further = ": name a --store of its hidden states for the nearest contexts"
         raise HeadlessError(
             f"{lm.place} has no LM head, so that no token is likely in a context"
             + (further if lm.task == "causal" else "")
         )
-    if asked.table == "output" and asked.context is None and asked.build_store is None:
+    if wanted.table == "output" and wanted.context is None and wanted.build_store is None:
         raise HeadlessError(f"{lm.place} has no LM head: choose --table input")
 
 
-def _search(asked: NeighborOptions, num_rows: int) -> Search:
-    kind = automatic_kind(num_rows) if asked.index == "auto" else asked.index
-    return Search(kind, asked.nprobe, asked.ef, asked.index_device)
+def _search(wanted: NeighborOptions, num_rows: int) -> Search:
+    kind = automatic_kind(num_rows) if wanted.index == "auto" else wanted.index
+    return Search(kind, wanted.nprobe, wanted.ef, wanted.index_device)
 
 
-def _tokens(asked: NeighborOptions, lm: LanguageModel) -> list[dict[str, Any]]:
+def _tokens(wanted: NeighborOptions, lm: LanguageModel) -> list[dict[str, Any]]:
     queries: list[Any]
-    if asked.analogy is not None:
-        a, b, c = (lm.token_id(text) for text in asked.analogy)
+    if wanted.analogy is not None:
+        a, b, c = (lm.token_id(text) for text in wanted.analogy)
         queries, names = (
             [[(a, 1.0), (b, -1.0), (c, 1.0)]],
-            ["{!r} - {!r} + {!r}".format(*asked.analogy)],
+            ["{!r} - {!r} + {!r}".format(*wanted.analogy)],
         )
     else:
-        tokens: Any = asked.token if asked.token_id is None else asked.token_id
+        tokens: Any = wanted.token if wanted.token_id is None else wanted.token_id
         queries = [lm.token_id(t) for t in (tokens if isinstance(tokens, list) else [tokens])]
         names = [repr(lm.tokenizer.decode([i])) for i in queries]
-    search = _search(asked, 1)
-    near = lm.neighbors(*queries, k=asked.k, table=asked.table, metric=asked.metric, search=search)
+    search = _search(wanted, 1)
+    near = lm.neighbors(
+        *queries, k=wanted.k, table=wanted.table, metric=wanted.metric, search=search
+    )
     return [{"query": n, "neighbors": row} for n, row in zip(names, near, strict=True)]
 
 
 def _contexts(
-    asked: NeighborOptions, lm: LanguageModel, mixture: Mixture, progress: Report
+    wanted: NeighborOptions, lm: LanguageModel, mixture: Mixture, progress: Report
 ) -> list[dict[str, Any]]:
-    store, index = (None, None) if asked.store is None else _open(asked, lm, progress)
+    store, index = (None, None) if wanted.store is None else _open(wanted, lm, progress)
     records = []
-    for text in asked.context if isinstance(asked.context, list) else [asked.context]:
-        view = view_context(lm, text or "", asked.k, min_count=asked.min_count)
+    for text in wanted.context if isinstance(wanted.context, list) else [wanted.context]:
+        view = view_context(lm, text or "", wanted.k, min_count=wanted.min_count)
         record: dict[str, Any] = {
             "context": text,
             "likeliest": view.likeliest,
             "specific": view.specific,
         }
         if store is not None and index is not None:
-            record["contexts"] = nearest_contexts(lm, store, index, view.hidden_D, asked.k)
+            record["contexts"] = nearest_contexts(lm, store, index, view.hidden_D, wanted.k)
             if lm.has_head:
-                record["mixture"] = mixed_tokens(lm, store, index, view, asked.k, mixture)
+                record["mixture"] = mixed_tokens(lm, store, index, view, wanted.k, mixture)
         records.append(record)
     return records
 
 
-def _build(asked: NeighborOptions, lm: LanguageModel, progress: Report) -> dict[str, Any]:
+def _build(wanted: NeighborOptions, lm: LanguageModel, progress: Report) -> dict[str, Any]:
     store = build_store(
         lm,
-        str(asked.build_store),
-        Path(asked.store or ""),
-        split=asked.split or "train",
-        max_tokens=asked.max_tokens,
-        context_length=asked.context_length,
-        overwrite=asked.overwrite,
+        str(wanted.build_store),
+        Path(wanted.store or ""),
+        split=wanted.split or "train",
+        max_tokens=wanted.max_tokens,
+        context_length=wanted.context_length,
+        overwrite=wanted.overwrite,
         progress=partial(progress, "hidden states"),
     )
-    if asked.index not in ("auto", "exact"):
-        _index(asked, store, progress)
+    if wanted.index not in ("auto", "exact"):
+        _index(wanted, store, progress)
     return {"store": asdict(store.manifest)}
 
 
 def _open(
-    asked: NeighborOptions, lm: LanguageModel, progress: Report
+    wanted: NeighborOptions, lm: LanguageModel, progress: Report
 ) -> tuple[HiddenStore, VectorIndex]:
-    store = open_store(Path(asked.store or ""), lm)
-    return store, _index(asked, store, progress)
+    store = open_store(Path(wanted.store or ""), lm)
+    return store, _index(wanted, store, progress)
 
 
-def _index(asked: NeighborOptions, store: HiddenStore, progress: Report) -> VectorIndex:
-    return store.index(_search(asked, len(store.keys_ND)), progress=partial(progress, "indexing"))
+def _index(wanted: NeighborOptions, store: HiddenStore, progress: Report) -> VectorIndex:
+    return store.index(_search(wanted, len(store.keys_ND)), progress=partial(progress, "indexing"))

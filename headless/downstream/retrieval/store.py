@@ -200,9 +200,9 @@ def build_store(
         path: the directory to make.
         split: of the dataset.
         max_tokens: only the first so many.
-        context_length: tokens of a window; what the model can read, at most 1,024, by default.
+        context_length: tokens of a window; None: what the model can read, at most 1,024.
         overwrite: move an existing store aside.
-        progress: gets rows that are done and rows in all.
+        progress: gets rows done and in all.
     """
     path = Path(path)
     check_place(path, overwrite)
