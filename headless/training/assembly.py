@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import Any, NoReturn, Union, get_args
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ProgressBar, RichModelSummary
@@ -134,6 +134,7 @@ class RunCLI(LightningCLI):
         parser.link_arguments("data.task", "model.task")
         parser.link_arguments("data.vocab_size", "model.vocab_size", apply_on="instantiate")
         parser.link_arguments("data.eos_token_id", "model.eos_token_id", apply_on="instantiate")
+        _whole_numbers_first(parser)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Also the keys that are overruled by another's value."""
@@ -220,6 +221,19 @@ class RunCLI(LightningCLI):
 def _listed(value: Any) -> list[Any]:
     """Where a config may give several, or one, or none."""
     return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
+
+
+def _whole_numbers_first(parser: LightningArgumentParser) -> None:
+    """Read 4 as 4 and not as 4.0, which is another limit: a parser takes the first type that fits.
+
+    Lightning writes int | float; but Python keeps one object for unions of equal types, whose order
+    is that of whichever library came first.
+    """
+    for action in parser._actions:
+        kinds = get_args(getattr(action, "_typehint", None))
+        if {int, float} <= set(kinds):
+            typehint: Any = Union[tuple(sorted(kinds, key=lambda kind: kind is not int))]  # noqa: UP007
+            action._typehint = typehint  # type: ignore[attr-defined]
 
 
 def _seed(value: bool | int) -> int:

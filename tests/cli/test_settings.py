@@ -2,13 +2,15 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Union, get_args
 
 import pytest
 from lightning.pytorch.callbacks import RichModelSummary, TQDMProgressBar
 from test_bad_input import fails
 
 from headless.cli.main import main
-from headless.training.assembly import build
+from headless.training.assembly import _whole_numbers_first, build
 
 OUT_OF_RANGE = [
     ("--seed_everything", "-1", "seed_everything must be from 0"),
@@ -133,3 +135,10 @@ def test_a_progress_bar_of_the_users_own(run_arguments) -> None:
     at = arguments.index("--trainer.enable_progress_bar")
     trainer = build(arguments[:at] + arguments[at + 2 :]).trainer
     assert isinstance(trainer.progress_bar_callback, TQDMProgressBar)
+
+
+def test_a_whole_number_is_read_as_one() -> None:
+    """Whichever library wrote float | int first: 1 is a batch and 1.0 all of them."""
+    action = SimpleNamespace(_typehint=Union[float, int, None])  # noqa: UP007 - in this order
+    _whole_numbers_first(SimpleNamespace(_actions=[action, SimpleNamespace()]))
+    assert get_args(action._typehint)[:2] == (int, float)
