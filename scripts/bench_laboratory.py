@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench_loop import make_data
+from bench_loop import make_config, make_data
 from benchmarking import write
 
 from headless.analysis.laboratory import ANALYSES, analyze
@@ -26,37 +26,25 @@ from headless.analysis.monitor import LaboratoryMonitor
 from headless.analysis.session import Preset, Session
 from headless.callbacks.progress import progress_of
 from headless.cli.analyze import open_subject
-from headless.training.assembly import build
+from headless.training.assembly import arguments_of, build
 from headless.training.pretrain import fit
 
 LOOKS, DEMO_STEPS = 8, 320  # after the first one; of the demo
 
-CONFIG = """
-seed_everything: 1
-run: {{name: {name}, root: {root}, wandb: disabled}}
-model:
-  objective: {{class_path: ContrastiveWeightTying}}
-  backbone: {{model_type: gpt_neox, hidden_size: 192, num_hidden_layers: 3,
-    num_attention_heads: 3, intermediate_size: 768, max_position_embeddings: 128}}
-  compile: false
-data: {{path: {data}, sequence_length: 128, batch_size: 32}}
-trainer: {{accelerator: cpu, devices: 1, max_steps: {steps}, val_check_interval: {interval},
-  check_val_every_n_epoch: null, limit_val_batches: 1, gradient_clip_val: 1.0,
-  enable_progress_bar: false}}
-checkpoint: {{every_n_steps: 1000000}}
-laboratory: {{enabled: {enabled}}}
-"""
-
 
 def train(root: Path, data: Path, steps: int, enabled: bool) -> tuple[float, list[float], Path]:
     """Seconds of training, seconds of each look, and the run."""
-    name = f"run-{time.monotonic_ns()}"
-    config = root / f"{name}.yaml"
-    interval, on = steps // LOOKS, str(enabled).lower()
-    config.write_text(
-        CONFIG.format(name=name, root=root, data=data, steps=steps, interval=interval, enabled=on)
-    )
-    cli = build(["--config", str(config)])
+    settings = {
+        "data.batch_size": 32,
+        "model.compile": False,
+        "trainer.accelerator": "cpu",
+        "trainer.devices": 1,
+        "trainer.val_check_interval": steps // LOOKS,
+        "trainer.check_val_every_n_epoch": None,
+        "trainer.limit_val_batches": 1,
+        "laboratory.enabled": enabled,
+    }
+    cli = build(arguments_of(make_config(root, data, steps), settings))
     looks: list[float] = []
     monitor = next(c for c in cli.trainer.callbacks if isinstance(c, LaboratoryMonitor))
     report = monitor._report

@@ -13,6 +13,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +21,33 @@ import torch
 from benchmarking import write
 from torch import nn
 
+from headless.data.collate import Batch
 from headless.models.backbone import hidden_states
 from headless.objectives import UniqueTargets
-from headless.training.assembly import build
+from headless.training.assembly import RunCLI, arguments_of, build
 from headless.training.optim import build_optimizer
 
-CONFIG = """
-seed_everything: 1
-run: {{name: bench, root: {root}, wandb: {wandb}}}
-model:
-  objective: {{class_path: ContrastiveWeightTying}}
-  backbone: {{model_type: gpt_neox, hidden_size: 192, num_hidden_layers: 3,
-    num_attention_heads: 3, intermediate_size: 768, max_position_embeddings: 128}}
-data: {{path: {data}, sequence_length: 128, batch_size: 16}}
-trainer: {{max_steps: {steps}, limit_val_batches: 0, gradient_clip_val: 1.0,
-  enable_progress_bar: false, enable_model_summary: false}}
-checkpoint: {{every_n_steps: 1000000}}
-"""
+MODEL = {  # the demo's
+    "model_type": "gpt_neox",
+    "hidden_size": 192,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 3,
+    "intermediate_size": 768,
+    "max_position_embeddings": 128,
+}
+
+
+def make_config(root: Path, data: Path, steps: int) -> dict[str, Any]:
+    """A run of the demo's model on batches of 16."""
+    trainer = {"max_steps": steps, "gradient_clip_val": 1.0, "enable_progress_bar": False}
+    return {
+        "seed_everything": 1,
+        "run": {"name": f"run-{time.monotonic_ns()}", "root": str(root), "wandb": "disabled"},
+        "model": {"objective": {"class_path": "ContrastiveWeightTying"}, "backbone": MODEL},
+        "data": {"path": str(data), "sequence_length": 128, "batch_size": 16},
+        "trainer": {**trainer, "limit_val_batches": 0, "enable_model_summary": False},
+        "checkpoint": {"every_n_steps": 1_000_000},
+    }
 
 
 def make_data(directory: Path) -> Path:
@@ -57,36 +68,27 @@ def make_data(directory: Path) -> Path:
     return output
 
 
-def build_run(root: Path, data: Path, steps: int, monitors: bool) -> Any:
+def build_run(root: Path, data: Path, steps: int, monitors: bool) -> RunCLI:
     """Our run, with or without the monitors."""
-    config = root / f"{time.monotonic_ns()}.yaml"
-    config.write_text(
-        CONFIG.format(
-            root=config.with_suffix(""),
-            data=data,
-            steps=steps,
-            wandb="offline" if monitors else "disabled",
-        )
-    )
-    cli = build(["--config", str(config)])
+    wandb = {"run.wandb": "offline" if monitors else "disabled"}
+    cli = build(arguments_of(make_config(root, data, steps), wandb))
     if not monitors:
         keep = ("ProgressMonitor", "RunCheckpoint")
         cli.trainer.callbacks = [c for c in cli.trainer.callbacks if type(c).__name__ in keep]
     return cli
 
 
-def bare_loop(cli: Any, steps: int) -> float:
-    """Seconds of a loop that does nothing but train."""
+def training_step(cli: RunCLI, total: int) -> Callable[[Batch], None]:
+    """A step of a run's model (forward, backward, clip, AdamW, schedule), without a trainer."""
     module, data = cli.model, cli.datamodule
     module.trainer = data.trainer = cli.trainer
+    module.objective.set_unigram(data.unigram_counts)
     optimizer, schedule = build_optimizer(
-        module, module.optimizer_config, module.schedule_config, steps
+        module, module.optimizer_config, module.schedule_config, total
     )
-    batches = iter(data.train_dataloader())
     module.train()
-    begin = time.perf_counter()
-    for _ in range(steps):
-        batch = next(batches)
+
+    def step(batch: Batch) -> None:
         unique = UniqueTargets(batch["unique_ids"], batch["unique_inverse"], batch["unique_counts"])
         hidden_ND = hidden_states(module.backbone, batch["input_ids"]).flatten(0, 1)
         targets_N = batch["targets"].flatten()
@@ -96,6 +98,17 @@ def bare_loop(cli: Any, steps: int) -> float:
         nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         optimizer.step()
         schedule.step()
+
+    return step
+
+
+def bare_loop(cli: RunCLI, steps: int) -> float:
+    """Seconds of a loop that does nothing but train."""
+    step = training_step(cli, steps)
+    batches = iter(cli.datamodule.train_dataloader())
+    begin = time.perf_counter()
+    for _ in range(steps):
+        step(next(batches))
     return time.perf_counter() - begin
 
 

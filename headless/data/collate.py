@@ -118,7 +118,7 @@ class Collator:
             self.pad_multiple,
             self.examples(batch.others).targets_RK.reshape(-1) if some_others else None,
         )
-        asked = targets_BK[targets_BK != IGNORE_INDEX]
+        counted = targets_BK[targets_BK != IGNORE_INDEX]
         made: Batch = {
             "input_ids": torch.from_numpy(inputs_BT),
             "targets": torch.from_numpy(targets_BK),
@@ -126,7 +126,7 @@ class Collator:
             "unique_inverse": torch.from_numpy(inverse),
             "unique_counts": torch.from_numpy(counts),
             "num_tokens": int(batch.own.lengths_R.sum()),
-            "num_targets": len(asked),
+            "num_targets": len(counted),
             "num_unique": num_unique,
         }
         if positions_BK is not None:
@@ -135,7 +135,7 @@ class Collator:
             made["targets"] = torch.from_numpy(targets_BK.reshape(-1))
             made["rows"] = torch.from_numpy(rows_BK.reshape(-1))
         if self.bytes_V is not None:
-            made["num_bytes"] = float(self.bytes_V[asked].sum())
+            made["num_bytes"] = float(self.bytes_V[counted].sum())
         return made
 
 

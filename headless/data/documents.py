@@ -33,18 +33,18 @@ class Documents:
     def left_out(self) -> list[tuple[Path, str]]:
         """What lies in the directories among the inputs and is not read, with the reasons."""
         directories = [name for name in self.inputs if Path(name).is_dir()]
-        found = (find_files(name, self.text_field) for name in directories)
-        return [entry for files in found if files is not None for entry in files.left_out]
+        listings = (find_files(name, self.text_field) for name in directories)
+        return [entry for listing in listings if listing is not None for entry in listing.left_out]
 
     def __iter__(self) -> Iterator[str]:
         """Every document that is not blank."""
         inputs = [(name, find_files(name, self.text_field)) for name in self.inputs]
         plain, separated = 0, False
-        for name, found in inputs:
-            if found is None:
+        for name, listing in inputs:
+            if listing is None:
                 yield from self._read_dataset(name)
                 continue
-            for path in found.files:
+            for path in listing.files:
                 if kind_of(path) not in PLAIN:
                     records = read_file(path, only=self.text_field)
                     texts = (self._text(record.fields, record.place) for record in records)

@@ -35,23 +35,23 @@ from headless.sums import sha256_of
 
 def _make_tokenizer(
     documents: Documents,
-    found: Scan,
+    scanned: Scan,
     held_out: np.ndarray,
     vocab_size: int,
     tokenizer_bytes: int,
     report: Report,
 ) -> Any:
     """BPE from the training documents, or from a sample of them chosen by their hashes."""
-    train_bytes = int(found.sizes[~held_out].sum())
+    train_bytes = int(scanned.sizes[~held_out].sum())
     share = min(1.0, tokenizer_bytes / max(1, train_bytes))
     # The hash decided the split by its order; its low bits are free for the sample.
-    sampled = (found.hashes & np.uint64(0xFFFF)) < np.uint64(round(share * 0x10000))
+    sampled = (scanned.hashes & np.uint64(0xFFFF)) < np.uint64(round(share * 0x10000))
     chosen = ~held_out & (sampled if sampled[~held_out].any() else True)
-    total = int(found.sizes[chosen].sum())
+    total = int(scanned.sizes[chosen].sum())
 
     def texts() -> Iterator[str]:
         done = 0
-        for text, take, size in zip(documents, chosen, found.sizes, strict=False):
+        for text, take, size in zip(documents, chosen, scanned.sizes, strict=False):
             if take:
                 yield text
                 done += int(size)
@@ -126,12 +126,12 @@ def prepare(
         if left_out := documents.left_out():
             display.say(describe(left_out))
         fast = load_tokenizer(tokenizer) if tokenizer else None
-        found = scan(documents, seed, display.report)
-        held_out = choose_validation(found, validation_fraction)
+        scanned = scan(documents, seed, display.report)
+        held_out = choose_validation(scanned, validation_fraction)
         if fast is None:
             to_train = vocab_size - bool(mask_token)
             fast = _make_tokenizer(
-                documents, found, held_out, to_train, tokenizer_bytes, display.report
+                documents, scanned, held_out, to_train, tokenizer_bytes, display.report
             )
         if mask_token:
             add_mask_token(fast, mask_token)
@@ -140,7 +140,7 @@ def prepare(
         assert eos_token_id is not None
         backend = fast.backend_tokenizer
         streams = write_streams(
-            documents, held_out, found.sizes, backend, eos_token_id, size, partial, display.report
+            documents, held_out, scanned.sizes, backend, eos_token_id, size, partial, display.report
         )
         manifest = Manifest(
             format=FORMAT,

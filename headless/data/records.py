@@ -66,9 +66,9 @@ def read_records(source: str, split: str | None = None) -> Iterator[Record]:
         source: a path, or a name that `datasets` knows, "name" or "name:config".
         split: of a data set; by default its test, validation or training split, the first it has.
     """
-    found = find_files(source)
-    if found is not None:
-        files = [path for path in found.files if kind_of(path) not in PLAIN]
+    listing = find_files(source)
+    if listing is not None:
+        files = [path for path in listing.files if kind_of(path) not in PLAIN]
         if not files:
             raise HeadlessError(f"{source} holds text; this task needs .jsonl or .parquet records")
         for path in files:

@@ -32,27 +32,27 @@ def scan(documents: Documents, seed: int, report: Report) -> Scan:
         done += len(raw)
         report("reading", done, 0)
     if len(sizes) < 2:
-        found = "no text" if not sizes else "one document"
+        amount = "no text" if not sizes else "one document"
         raise HeadlessError(
-            f"{', '.join(documents.inputs)}: {found}, but a train and a validation split need two "
+            f"{', '.join(documents.inputs)}: {amount}, but a train and a validation split need two "
             "documents: give more files, or split a text with --document_separator"
         )
     return Scan(np.array(sizes, dtype=np.int64), np.array(hashes, dtype=np.uint64))
 
 
-def choose_validation(found: Scan, fraction: float) -> np.ndarray:
+def choose_validation(scanned: Scan, fraction: float) -> np.ndarray:
     """Which documents are held out, bool [documents]: at least one, and not all.
 
     In the order of their hashes, documents are taken until they hold `fraction` of all bytes. The
     order is a function of seed and text alone, so files may come in any order, and copies of a
     text fall on the same side.
     """
-    order = np.lexsort((np.arange(len(found.hashes)), found.hashes))
-    reached = np.searchsorted(np.cumsum(found.sizes[order]), fraction * found.sizes.sum())
-    last = found.hashes[order[min(int(reached), len(order) - 1)]]
-    held_out = found.hashes <= last
+    order = np.lexsort((np.arange(len(scanned.hashes)), scanned.hashes))
+    reached = np.searchsorted(np.cumsum(scanned.sizes[order]), fraction * scanned.sizes.sum())
+    last = scanned.hashes[order[min(int(reached), len(order) - 1)]]
+    held_out = scanned.hashes <= last
     if held_out.all():
-        held_out = found.hashes < found.hashes.max()  # training needs a document too
+        held_out = scanned.hashes < scanned.hashes.max()  # training needs a document too
     if not held_out.any():
         raise HeadlessError("all documents hold the same text: there is nothing to hold out")
     return held_out

@@ -42,7 +42,7 @@ OPENERS: dict[str, Callable[[Path], Any]] = {
 }
 
 
-class Found(NamedTuple):
+class Listing(NamedTuple):
     """Files to read, sorted, and everything else that lies among them with the reason."""
 
     files: list[Path]
@@ -81,7 +81,7 @@ def decode(path: Path, raw: bytes, offset: int = 0) -> str:
         ) from error
 
 
-def find_files(name: str, text_field: str | None = None) -> Found | None:
+def find_files(name: str, text_field: str | None = None) -> Listing | None:
     """What a path names, a directory with all below it; None for what `datasets` loads.
 
     Args:
@@ -91,24 +91,24 @@ def find_files(name: str, text_field: str | None = None) -> Found | None:
     if path.is_dir():
         if any((path / f"dataset_{part}.json").is_file() for part in ("info", "dict")):
             return None
-        found = _walk(path, text_field)
-        if not found.files:
-            others = f": {describe(found.left_out)}" if found.left_out else ""
+        listing = _walk(path, text_field)
+        if not listing.files:
+            others = f": {describe(listing.left_out)}" if listing.left_out else ""
             raise HeadlessError(f"{path} holds no {', '.join(SUFFIXES)} file{others}")
-        return found
+        return listing
     if path.is_file():
         if kind_of(path) is None:
             raise HeadlessError(
                 f"{path} is none of {', '.join(SUFFIXES)} (nor one of the first four with "
                 f"{', '.join(OPENERS)} after it): rename it or convert it"
             )
-        return Found([path], [])
+        return Listing([path], [])
     if kind_of(path) is not None or not HUB_NAME.fullmatch(name):
         raise HeadlessError(f"there is no {path}")
     return None
 
 
-def _walk(root: Path, text_field: str | None) -> Found:
+def _walk(root: Path, text_field: str | None) -> Listing:
     """Links to directories are followed, each once."""
     files, left_out = [], []
     seen, top = set(), os.path.realpath(root)
@@ -134,7 +134,7 @@ def _walk(root: Path, text_field: str | None) -> Found:
                 left_out.append((path, reason))
             else:
                 files.append(path)
-    return Found(sorted(files), sorted(left_out))
+    return Listing(sorted(files), sorted(left_out))
 
 
 def _unreadable(path: Path, text_field: str | None) -> str | None:

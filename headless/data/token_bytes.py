@@ -63,5 +63,5 @@ def validation_bytes(dataset: TokenDataset, tokenizer: Any) -> np.ndarray:
     count_V = np.zeros(len(table_V), dtype=np.int64)
     for begin in range(0, len(tokens), PIECE):
         count_V += np.bincount(tokens[begin : begin + PIECE], minlength=len(table_V))
-    found, true = float(count_V @ table_V), manifest.splits["validation"]["bytes"]
-    return table_V * (true / found) if found else table_V
+    counted, true = float(count_V @ table_V), manifest.splits["validation"]["bytes"]
+    return table_V * (true / counted) if counted else table_V

@@ -1,5 +1,6 @@
 """The benchmark scripts run, agree with themselves, and know a wrong loss from a right one."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -45,6 +46,11 @@ def run(blocker: Path, script: str, *arguments: str) -> str:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in SCRIPTS.glob("*.py")))
+def test_a_script_names_what_the_library_has(scripts: None, name: str) -> None:
+    importlib.import_module(name)
 
 
 def test_the_blocker_blocks(blocker: Path) -> None:
