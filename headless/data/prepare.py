@@ -106,7 +106,7 @@ def prepare(
         raise HeadlessError(f"validation_fraction must be in (0, 1), got {validation_fraction}")
     if num_workers is not None and num_workers < 1:
         raise HeadlessError(f"num_workers must be at least 1, got {num_workers}")
-    inputs = [input] if isinstance(input, str) else list(input)
+    inputs = [str(i) for i in ([input] if isinstance(input, str | Path) else input)]
     if document_separator is not None:
         for written, meant in {"\\n": "\n", "\\t": "\t"}.items():
             document_separator = document_separator.replace(written, meant)
