@@ -1,5 +1,7 @@
 """How Sphinx builds the documentation: `make docs`, offline, warnings are errors."""
 
+import re
+
 from docutils.nodes import SkipNode
 from latex2mathml.converter import convert
 
@@ -28,8 +30,9 @@ napoleon_numpy_docstring = False
 
 
 def _escape(app, what, name, obj, options, lines):
-    """Docstrings are plain text: |x| is an absolute value and no substitution."""
-    lines[:] = [line.replace("|", r"\|") for line in lines]
+    """Docstrings are plain text but for `names`: |x| is an absolute value and no substitution."""
+    special = re.compile(r"(`[^`]*`)|([\\|])")
+    lines[:] = [special.sub(lambda m: m[1] or "\\" + m[2], line) for line in lines]
 
 
 def _equation(display):
