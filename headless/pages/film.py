@@ -92,11 +92,11 @@ def _with_palette(image: Any) -> Any:
     """Few colours; that of the corner, the paper, stays exactly what it is."""
     from PIL import Image
 
-    found = image.quantize(COLOURS, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
-    paper, palette = 3 * found.getpixel((0, 0)), found.getpalette()
+    few = image.quantize(COLOURS, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    paper, palette = 3 * few.getpixel((0, 0)), few.getpalette()
     palette[paper : paper + 3] = image.getpixel((0, 0))
-    found.putpalette(palette)
-    return found
+    few.putpalette(palette)
+    return few
 
 
 def _pixels(figure: Any, dpi: int) -> Any:

@@ -91,13 +91,14 @@ class Comparison(Compared):
         _check(directory, overwrite)
         page = build_page(self, directory)
         page.refresh_seconds = refresh_seconds
+        text = page.render()
         numbers = json.dumps(self.as_json(), indent=2, ensure_ascii=False, allow_nan=False)
         report = directory / REPORT
         with exclusive(directory / NUMBERS, patience=WAIT_SECONDS):
             _check(directory, overwrite)
             # Both are on the disk before either is in its place.
             with whole_file(report) as html, whole_file(directory / NUMBERS) as file:
-                html.write(page.render().encode())
+                html.write(text.encode())
                 file.write(f"{numbers}\n".encode())
         self.report = report
         return report

@@ -36,10 +36,11 @@ def unfair(groups: Sequence[Group]) -> list[str]:
     tuned = all(run.init_from for run in runs)
     began = differ(groups, lambda run: run.begins_from) and not tuned
     scopes = {run.memory_scope for run in runs if run.summary}
+    across = SENTENCES["inexact" if inexact(groups) else "exact"]
     return [
         *_states(runs),
         *_budgets(runs),
-        *_said("tokenizers", not same_tokenizer(groups), across=_across(groups)),
+        *_said("tokenizers", not same_tokenizer(groups), across=across),
         *_said("data", not same_data(groups), names=_names(run.data for run in runs)),
         *_said("beginnings", began, names=_names(r.begins_from or "random weights" for r in runs)),
         *_settings(runs, (OBJECTIVE, *(BEGINNINGS if tuned else ()))),
@@ -57,10 +58,6 @@ def _said(name: str, holds: Any, **values: str) -> list[str]:
 
 def _names(names: Iterable[str]) -> str:
     return ", ".join(sorted(set(names)))
-
-
-def _across(groups: Sequence[Group]) -> str:
-    return SENTENCES["inexact" if inexact(groups) else "exact"]
 
 
 def _states(runs: Sequence[Run]) -> list[str]:

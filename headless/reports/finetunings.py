@@ -16,7 +16,7 @@ from headless.structured import TEXT, WHOLE, check_entries, damaged, is_number, 
 # Options of `headless finetune` that are no part of the recipe: names, places, and the seeds.
 NOT_THE_RECIPE = ("model", "task", "data", "output", "overwrite", "seeds", "accelerator")
 SHARES = {"accuracy", "f1", "macro_f1"}
-LOWER_IS_BETTER = {"rmse"}
+LOWER = {"rmse"}
 SPLITS = {"test": "test", "validation": "validation", "also": "second validation"}
 NEEDS = ("task", "model", "reported_split", "metrics", "seeds")
 KINDS = {
@@ -95,16 +95,11 @@ class Task:
 
     def table(self) -> Table:
         """Scores with intervals over seeds, and the baseline last."""
-        quantities = [
-            percent(metric, metric.replace("_", " "))
-            if metric in SHARES
-            else Quantity(
-                metric,
-                metric.replace("_", " "),
-                better="lower" if metric in LOWER_IS_BETTER else "higher",
-            )
-            for metric in self.metrics
-        ]
+        quantities = []
+        for metric in self.metrics:
+            name, better = metric.replace("_", " "), "lower" if metric in LOWER else "higher"
+            score = Quantity(metric, name, better=better)  # type: ignore[arg-type]
+            quantities.append(percent(metric, name) if metric in SHARES else score)
         name = "mean label" if "rmse" in self.baseline else "commonest class"
         scores = [(q, self.baseline.get(q.key)) for q in quantities]
         known = [q.text(score if is_number(score) else None) for q, score in scores]

@@ -13,6 +13,7 @@ from typing import Any
 
 from headless.errors import HeadlessError
 from headless.pages.numbers import MISSING
+from headless.reports.statistics import known
 from headless.reports.tables import Row
 from headless.runs.resume import OBSERVING, is_among
 from headless.runs.run import Run
@@ -47,20 +48,20 @@ class Group(Row):
         return self.runs[0]
 
     @property
-    def about(self) -> str:  # type: ignore[override]
-        return ", ".join(filter(None, (str(self.first.summary.get("backbone") or ""), self.count)))
-
-    @property
     def count(self) -> str:
         return f"{len(self.runs)} run{'s' * (len(self.runs) > 1)}"
+
+    @property
+    def about(self) -> str:  # type: ignore[override]
+        return ", ".join(filter(None, (self.first.summary.get("backbone"), self.count)))
 
     def values(self, key: str) -> list[float | None]:
         return [run.value(key) for run in self.runs]
 
     @property
     def inexact_share(self) -> float:
-        """See `Run.inexact_share`: the largest of them."""
-        return max(run.inexact_share for run in self.runs)
+        """Share of the bytes in documents that a tokenizer does not give back: the largest."""
+        return max([0.0, *known(run.summary.get("inexact_share") for run in self.runs)])
 
     def by_seed(self, key: str) -> dict[int, float | None]:
         return self.keyed(self.values(key))
@@ -122,7 +123,7 @@ def observing_differences(groups: Sequence[Group]) -> list[str]:
 def _subject(run: Run) -> str:
     """What a run trained: its objective, or what was done to which model."""
     if run.init_from is None:
-        return run.objective
+        return str(run.summary.get("objective") or run.objective_class)
     frozen = ", head only" if run.flat_config.get("model.freeze_backbone") else ""
     return f"{run.begins_from}, head from {STARTS[run.init_head]}{frozen}"
 

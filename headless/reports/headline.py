@@ -156,7 +156,11 @@ def relative(
         row: list[Cell | str] = [
             Cell(group.label, "baseline" if group is baseline else "", swatch=group.index)
         ]
-        row += [decimals(_ratio(key, group, baseline), 2) for key in ratios]
+        for key in ratios:
+            one, other = group.number(key), baseline.number(key)
+            same = _same_measure(key, group, baseline)
+            ratio = one.mean / other.mean if same and one and other and other.mean else None
+            row.append(decimals(ratio, 2))
         for quantity in deltas:
             change = gap(quantity.key, group, baseline)
             text = quantity.text(change.mean if change else None)
@@ -166,12 +170,6 @@ def relative(
         row += [_reached(group, baseline, axis) for axis in ("tokens", "seconds")]
         rows.append(row)
     return columns, rows
-
-
-def _ratio(key: str, group: Group, baseline: Group) -> float | None:
-    one, other = group.number(key), baseline.number(key)
-    same = _same_measure(key, group, baseline)
-    return one.mean / other.mean if same and one and other and other.mean else None
 
 
 def gap(key: str, group: Group, baseline: Group) -> Estimate | None:

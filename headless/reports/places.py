@@ -36,13 +36,14 @@ def find_places(named: Sequence[Path]) -> Places:
         )
     places = Places()
     seen: set[Path] = set()
+    folders = [path for path in named if path.is_dir() and not _is_one(path)]
     for path in named:
-        if not _is_folder(path):
+        if path not in folders:
             if path.resolve() in seen:
                 raise HeadlessError(f"{path} is named twice: name each run once")
             seen.add(path.resolve())
     for path in named:
-        inside = list(_below(path, DEPTH)) if _is_folder(path) else [path]
+        inside = list(_below(path, DEPTH)) if path in folders else [path]
         if not inside:
             raise HeadlessError(
                 f"{path} is not a run directory (no config.yaml), and none lies up to {DEPTH} "
@@ -58,11 +59,6 @@ def find_places(named: Sequence[Path]) -> Places:
     if not places.runs and not places.finetunings:
         raise HeadlessError(f"nothing to compare: {' '.join(places.left_out)}")
     return places
-
-
-def _is_folder(path: Path) -> bool:
-    """Whether it is a directory of directories, and no run or fine-tuning itself."""
-    return path.is_dir() and not _is_one(path)
 
 
 def _is_one(path: Path) -> bool:

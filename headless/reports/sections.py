@@ -68,7 +68,9 @@ def build_page(compared: Compared, output: Path) -> Page:
     add_finetunings(page, compared.finetunings)
     add_lm_heads(page, compared.tuned)
     if groups:
-        _figures(page, "Geometry", {_geometry_caption(groups): geometry(groups)})
+        noise = "; ".join(f"{n:,} vectors, Gaussian ones: {r:.0f}" for n, r in noise_ranks(groups))
+        sample = f" What the sample can show of the effective rank: {noise}." if noise else ""
+        _figures(page, "Geometry", {TEXTS["geometry"] + sample: geometry(groups)})
         add_inside(page, groups, output)
         _samples(page, groups)
         _settings(page, groups)
@@ -132,23 +134,18 @@ def _figures(page: Page, heading: str, figures: Mapping[str, Any]) -> None:
         page.figure(figure, caption, wide=True)
 
 
-def _geometry_caption(groups: Sequence[Group]) -> str:
-    noise = "; ".join(f"{n:,} vectors, Gaussian ones: {r:.0f}" for n, r in noise_ranks(groups))
-    sample = f" What the sample can show of the effective rank: {noise}." if noise else ""
-    return TEXTS["geometry"] + sample
-
-
 def _samples(page: Page, groups: Sequence[Group]) -> None:
     prompts = list(dict.fromkeys(s["prompt"] for g in groups for s in g.first.samples))
     if not prompts:
         return
     page.heading("Samples")
     page.paragraph(TEXTS["samples"])
-    for prompt in prompts[:MAX_PROMPTS]:
+    shown, folded = prompts[:MAX_PROMPTS], prompts[MAX_PROMPTS:]
+    for prompt in shown:
         page.cards(_cards(groups, prompt))
-    if len(prompts) > MAX_PROMPTS:
-        with page.details(f"{len(prompts) - MAX_PROMPTS} more prompts"):
-            for prompt in prompts[MAX_PROMPTS:]:
+    if folded:
+        with page.details(f"{len(folded)} more prompts"):
+            for prompt in folded:
                 page.cards(_cards(groups, prompt))
 
 
@@ -156,11 +153,10 @@ def _cards(groups: Sequence[Group], prompt: str) -> list[TextCard]:
     cards = []
     for group in groups:
         samples = [sample for sample in group.first.samples if sample["prompt"] == prompt]
-        if samples:
-            tokens = samples[-1].get("progress/tokens")
+        for last in samples[-1:]:
+            tokens = last.get("progress/tokens")
             title = group.label + (f", {compact(tokens)} tokens" if tokens else "")
-            text = str(samples[-1]["text"]).removeprefix(prompt)
-            cards.append(TextCard(title, text, prompt, group.index))
+            cards.append(TextCard(title, last["text"].removeprefix(prompt), prompt, group.index))
     return cards
 
 

@@ -137,11 +137,6 @@ class Run:
         return str(self.summary.get("objective_class") or str(path).rsplit(".", 1)[-1])
 
     @property
-    def objective(self) -> str:
-        """A few words on what it was trained for."""
-        return str(self.summary.get("objective") or self.objective_class)
-
-    @property
     def init_from(self) -> str | None:
         """The trained model that it began from; None for a run from nothing."""
         return self.flat_config.get("model.init_from")
@@ -160,12 +155,6 @@ class Run:
     def width(self) -> int | None:
         of_config = self.flat_config.get("model.backbone.hidden_size")
         return self.summary.get("hidden_size") or of_config or None
-
-    @property
-    def inexact_share(self) -> float:
-        """Share of the text's bytes in documents that its tokenizer does not give back."""
-        share = self.summary.get("inexact_share")
-        return float(share) if is_number(share) else 0.0
 
     @property
     def data(self) -> str:
