@@ -9,15 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch.nn.functional as F
-from torch import Tensor
-
 from headless.analysis.alignment import alignment_uniformity
 from headless.analysis.cone import cone
-from headless.analysis.corpus import corpus
+from headless.analysis.corpus.frequency import frequency
+from headless.analysis.corpus.spectrum import corpus
 from headless.analysis.covariance_spectra import covariance_spectra
 from headless.analysis.finding import Finding
-from headless.analysis.frequency import frequency
 from headless.analysis.interventions.ablation import outlier_ablation
 from headless.analysis.interventions.gradients import gradients
 from headless.analysis.interventions.permutation import permutation
@@ -37,22 +34,18 @@ from headless.analysis.shape.gaussianity import activations
 from headless.analysis.shape.neurons import head_outputs, hidden_activations
 from headless.analysis.shape.norms import norms
 from headless.analysis.shape.outliers import outliers
-from headless.analysis.states import moments
 from headless.analysis.states.families import block_matrices
 from headless.analysis.states.measure import sample_tokens
 from headless.analysis.weights.spectra import spectra
 from headless.analysis.weights.unconverted import weight_findings
 from headless.errors import HeadlessError
-from headless.geometry import singular_spectrum
-
-ALONE = 256  # tokens that are looked at one by one
-FEW = 4  # sequences for what runs the model again
-
 
 Run = Callable[[Session], list[Finding]]
 # Analyses on `record.Finding`, in the order of the page; of one option they come before the others.
 CONVERTED: tuple[Converted, ...] = (
     spectra,
+    corpus,
+    frequency,
     anisotropy,
     activations,
     hidden_activations,
@@ -122,36 +115,9 @@ def _alignment(session: Session) -> list[Finding]:
     ]
 
 
-def _frequency(session: Session) -> list[Finding]:
-    counts_V = session.subject.counts_V
-    if counts_V is None or not bool(counts_V.any()):
-        raise HeadlessError("the training text's token counts are not known")
-    rows = len(session.tables["embedding"])
-    counts_V = F.pad(counts_V, (0, rows - len(counts_V)))  # a padded table has more rows than ids
-    return [frequency(session.tables, counts_V, hidden_ND=session.last_states, seed=session.seed)]
-
-
-def _corpus(session: Session) -> list[Finding]:
-    tokens = session.subject.tokens
-    if tokens is None:
-        raise HeadlessError("no prepared text was given")
-    rows = len(session.tables["embedding"])
-    tables = session.tables.items()
-    compare = {name: singular_spectrum(table, center=True).square() for name, table in tables}
-    last = next(reversed(session.statistics.values()))
-    others = {name: values_R.cpu().numpy() for name, values_R in compare.items()}
-    others["last states"] = moments.eigenvalues(last)
-    known = session.text_spectra
-    return [corpus(tokens, rows, compare=others, seed=session.seed, known=known)]
-
-
 def _covariance(session: Session) -> list[Finding]:
     matrices = block_matrices(session.subject.backbone)
     return [covariance_spectra(session.statistics, matrices=matrices)]
-
-
-def _few(session: Session) -> list[Tensor]:
-    return [row[None].to(session.device) for row in session.sequences[:FEW]]
 
 
 ANALYSES = (
@@ -162,8 +128,8 @@ ANALYSES = (
         needs_text=False,
         cheap=cheap_weights,
     ),
-    Analysis("corpus", "the text's own token covariance", _corpus),
-    Analysis("frequency", "embeddings against token frequency", _frequency),
+    Analysis("corpus", "the text's own token covariance"),
+    Analysis("frequency", "embeddings against token frequency"),
     Analysis("cone", "angles and anisotropy", _cone),
     Analysis("anisotropy", "mean cosine by layer, in its variants"),
     Analysis("alignment", "alignment and uniformity", _alignment, cheap=cheap_alignment),

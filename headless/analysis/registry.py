@@ -9,7 +9,7 @@ from headless.analysis.record import Figure, Finding
 from headless.analysis.session import Session
 from headless.errors import HeadlessError
 
-Need = Literal["text", "loss", "causal", "head", "counts", "initial"]
+Need = Literal["text", "tokens", "loss", "causal", "head", "counts", "initial"]
 
 
 class Measuring(Protocol):
@@ -112,6 +112,7 @@ def _counts(lab: Session) -> str:
 
 LACKS: dict[Need, Callable[[Session], str]] = {
     "text": lambda lab: "" if lab.subject.sequences_NT is not None else "no text was given",
+    "tokens": lambda lab: "" if lab.subject.tokens is not None else "no prepared text was given",
     "loss": lambda lab: lab.subject.no_loss,
     "causal": lambda lab: "" if lab.is_causal else "the model is not causal",
     "head": lambda lab: "" if lab.subject.has_head else lab.subject.why_no_head,

@@ -1,19 +1,21 @@
 """Spectra of corpora: against dense float64 formulas, and texts of which the truth is known."""
 
-import warnings
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from planted import draw_all, gaussian, states_lab, stream
 
-from headless.analysis import corpus_spectra as module
-from headless.analysis.corpus import _drop, corpus
-from headless.analysis.corpus_spectra import (
+from headless.analysis.corpus import cooccurrence, spectrum
+from headless.analysis.corpus.cooccurrence import (
     cooccurrences,
     covariance_spectrum,
     pmi_spectrum,
     token_counts,
 )
+from headless.analysis.corpus.spectrum import corpus, drop
+from headless.analysis.record import Finding
 from headless.errors import HeadlessError
 
 V = 150
@@ -50,7 +52,7 @@ def test_the_covariance_is_the_dense_one(
     found = covariance_spectrum(counts, scale=scale)
     np.testing.assert_allclose(found, wanted[: len(found)], atol=1e-9)
     assert np.all(wanted[len(found) :] < 1e-9)  # none is left out
-    monkeypatch.setattr(module, "GRAM", 10)
+    monkeypatch.setattr(cooccurrence, "GRAM", 10)
     np.testing.assert_allclose(
         covariance_spectrum(counts, scale=scale, top=12), wanted[:12], rtol=1e-7
     )
@@ -73,8 +75,28 @@ def test_cooccurrences_and_pmi() -> None:
     np.testing.assert_allclose(found, values[:20], atol=1e-8)
 
 
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spectrum, "LENGTH", 32)
+
+
+def finding(tokens: np.ndarray) -> Finding:
+    """Beside a table of which the squared singular values fall as rank^-0.5."""
+    generator = torch.Generator().manual_seed(2)
+    left = torch.randn(V, 100, generator=generator, dtype=torch.float64)
+    left = torch.linalg.qr(left - left.mean(dim=0)).Q
+    table = left * torch.arange(1, 101) ** -0.25
+    lab = states_lab(stream([gaussian()]), {"embedding": table}, text_spectra={})
+    lab.subject.tokens = tokens
+    found = corpus(lab)
+    assert found is not None
+    assert set(lab.text_spectra) == {"real", "null"}
+    return found
+
+
+@pytest.mark.usefixtures("short")
 def test_independent_tokens_are_their_own_null() -> None:
-    found = corpus(zipf_text(600 * 32), V, length=32)
+    found = finding(zipf_text(600 * 32))
     s = found.scalars
     for variant in ("covariance", "correlation", "pmi"):
         real, null = (s[f"corpus/{variant}{k}/slope_head"] for k in ("", "/null"))
@@ -82,33 +104,34 @@ def test_independent_tokens_are_their_own_null() -> None:
         assert abs(s[f"corpus/{variant}/excess_50"]) < 0.03
     (frequency,) = [c for c in found.claims if "word frequency" in c.text]
     assert frequency.agrees
-    assert all("exponents not given" in c.criterion for c in found.claims if c.agrees is None)
 
 
-def test_topics_are_above_the_null_and_drawn() -> None:
-    compare = {"weights": np.arange(1, 100) ** -0.5}
-    found = corpus(topic_text(500, 32), V, length=32, compare=compare)
+@pytest.mark.usefixtures("short")
+def test_topics_are_above_the_null_and_drawn(tmp_path: Path) -> None:
+    found = finding(topic_text(500, 32))
     s = found.scalars
     # Five topics are four directions.
     assert 4 <= s["corpus/correlation/ranks_above_null"] <= 5
     assert s["corpus/covariance/excess_50"] > 0.2
-    assert s["corpus/compare/weights/slope"] == pytest.approx(-0.5)
+    assert s["corpus/compare/embedding/slope"] == pytest.approx(-0.5)
     (mimics,) = [c for c in found.claims if "mimic" in c.text]
-    assert "weights -0.50" in mimics.criterion
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for picture in found.pictures:
-            draw_whole(picture.draw())
+    own = s["corpus/covariance/slope_head"]
+    slopes = [s[f"corpus/compare/{name}/slope"] for name in ("embedding", "last states")]
+    farthest = max(abs(slope - own) for slope in slopes)
+    assert mimics.agrees == (farthest <= 0.25)
+    assert f"{farthest:.2f}" in mimics.criterion
+    draw_all(found, tmp_path)
 
 
+@pytest.mark.usefixtures("short")
 def test_the_end_of_the_spectrum() -> None:
     """A law that ends at its rank without a drop, one that falls off, and one that was cut."""
     law = np.arange(1, 301) ** -0.9
-    assert _drop(law, 301, 400) == pytest.approx(1)
+    assert drop(law, 301, 400) == pytest.approx(1)
     law[250:] *= np.linspace(1, 0.05, 50)
-    assert _drop(law, 301, 400) == pytest.approx(0.05)
-    assert _drop(law[:200], 301, 400) is None
-    whole = corpus(zipf_text(200 * 32), V, length=32).scalars
+    assert drop(law, 301, 400) == pytest.approx(0.05)
+    assert drop(law[:200], 301, 400) is None
+    whole = finding(zipf_text(200 * 32)).scalars
     counts = token_counts(zipf_text(200 * 32), 32, V).toarray()
     wanted = np.linalg.eigvalsh(np.cov(counts.T, bias=True))[::-1]
     wanted = wanted[wanted > 1e-9 * wanted[0]]
@@ -119,9 +142,4 @@ def test_the_end_of_the_spectrum() -> None:
 
 def test_a_short_text() -> None:
     with pytest.raises(HeadlessError, match="sequences of 128"):
-        corpus(zipf_text(1000), V)
-
-
-def draw_whole(figure: Any) -> None:
-    figure.draw_without_rendering()
-    assert figure.axes
+        finding(zipf_text(1000))

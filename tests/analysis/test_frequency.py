@@ -1,13 +1,14 @@
 """Zipf's law and planted relations between frequency and geometry."""
 
-import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from planted import draw_all, states_lab
 
-from headless.analysis.frequency import frequency
-from headless.analysis.frequency_measure import groups_of, zipf
+from headless.analysis.corpus.frequency import frequency, groups_of, zipf
+from headless.analysis.record import Finding
 from headless.errors import HeadlessError
 
 V, D = 600, 16
@@ -30,8 +31,16 @@ def degenerate(strength: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tenso
     return table, counts, states
 
 
+def finding(tables: dict[str, torch.Tensor], counts: torch.Tensor, states: torch.Tensor) -> Finding:
+    lab = states_lab({}, tables, last_states=states)
+    lab.subject.counts_V = counts
+    found = frequency(lab)
+    assert found is not None
+    return found
+
+
 def test_zipf() -> None:
-    slope, r2 = zipf(np.round(1e9 / np.arange(1, 3000) ** 1.2))
+    slope, _, r2 = zipf(np.round(1e9 / np.arange(1, 3000) ** 1.2))
     assert (slope, r2) == pytest.approx((-1.2, 1), abs=1e-3)
 
 
@@ -55,7 +64,7 @@ def test_tokens_of_one_count_are_in_no_order() -> None:
 
 def test_planted_degeneration_is_gaos() -> None:
     table, counts, states = degenerate(3.0)
-    found = frequency({"embedding": table}, counts, hidden_ND=states)
+    found = finding({"embedding": table}, counts, states)
     s = found.scalars
     assert [claim.agrees for claim in found.claims] == [True, True, True]
     assert s["frequency/embedding/rho_cos_mean"] < -0.4
@@ -68,29 +77,28 @@ def test_planted_degeneration_is_gaos() -> None:
 
 def test_without_a_relation_there_is_none() -> None:
     table, counts, states = degenerate(0.0)
-    found = frequency({"embedding": table}, counts, hidden_ND=states)
+    found = finding({"embedding": table}, counts, states)
     s = found.scalars
     assert abs(s["frequency/embedding/rho_norm"]) < 0.12
     assert not found.claims[0].agrees
     assert s["frequency/embedding/rho_null"] < 0.15
 
 
-def test_two_tables_and_their_pictures() -> None:
+def test_two_tables_and_their_pictures(tmp_path: Path) -> None:
     table, counts, states = degenerate(3.0)
     tables = {"embedding": torch.randn(V + 8, D), "head": table}  # rows beyond the vocabulary
-    found = frequency(tables, counts, hidden_ND=states)
+    found = finding(tables, counts, states)
     assert found.claims[0].agrees  # of the head, the last one
-    assert frequency(tables, counts).claims[1].agrees is None
     names = [picture.name for picture in found.pictures]
     assert len(set(names)) == len(names) == 5
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for picture in found.pictures:
-            picture.draw().draw_without_rendering()
+    draw_all(found, tmp_path)
 
 
 def test_what_does_not_fit() -> None:
+    states = torch.randn(20, D)
     with pytest.raises(HeadlessError, match="own tokenizer"):
-        frequency({"embedding": torch.randn(10, D)}, counts_of())
+        finding({"embedding": torch.randn(10, D)}, counts_of(), states)
     with pytest.raises(HeadlessError, match="longer one"):
-        frequency({"embedding": torch.randn(V, D)}, torch.zeros(V))
+        finding({"embedding": torch.randn(V, D)}, torch.arange(V) // (V - 5), states)
+    with pytest.raises(HeadlessError, match="counts are not known"):
+        finding({"embedding": torch.randn(V, D)}, torch.zeros(V), states)

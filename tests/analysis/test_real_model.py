@@ -23,7 +23,7 @@ from planted import identity_errors, states_lab
 from torch import Tensor
 
 from headless.analysis.cone import cone
-from headless.analysis.frequency import frequency
+from headless.analysis.corpus.frequency import frequency
 from headless.analysis.places.latents import attention_and_mlp
 from headless.analysis.places.repeated import middle_states
 from headless.analysis.shape.norms import norms
@@ -164,7 +164,9 @@ def test_the_embeddings_are_a_cone_about_their_mean(smol: Smol) -> None:
 
 
 def test_rare_tokens_are_nearer_to_the_mean(smol: Smol) -> None:
-    scalars = frequency({"embedding": smol.table_VD}, smol.counts_V).scalars
+    lab = states_lab(smol.statistics, {"embedding": smol.table_VD}, last_states=smol.table_VD[:100])
+    lab.subject.counts_V = smol.counts_V
+    scalars = frequency(lab).scalars
     unseen, rarest, most = (
         scalars[f"frequency/embedding/cos_mean_{group}"] for group in ("00", "01", "10")
     )

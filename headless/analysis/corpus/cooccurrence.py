@@ -1,0 +1,105 @@
+"""Spectra of a text's token counts and co-occurrences. No V × V matrix is ever dense.
+
+Shapes: N sequences of T tokens, V vocabulary.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+GRAM = 4000  # a dense Gram matrix of this side at most: 128 MB
+TOP = 200  # values where the spectrum is not computed whole
+WINDOW = 8  # how far apart tokens may stand that occur together
+
+
+def spectra(tokens: np.ndarray, vocab_size: int, length: int) -> dict[str, np.ndarray]:
+    """The three spectra of whole sequences: two of eigenvalues, and pmi's singular values."""
+    counts = token_counts(tokens, length, vocab_size)
+    return {
+        "covariance": covariance_spectrum(counts),
+        "correlation": covariance_spectrum(counts, scale=True),
+        "pmi": pmi_spectrum(cooccurrences(tokens, vocab_size)),
+    }
+
+
+def token_counts(tokens: np.ndarray, length: int, vocab_size: int) -> Any:
+    """How often each token occurs in each sequence: sparse [N, V], float64."""
+    from scipy import sparse
+
+    number = len(tokens) // length
+    places = np.repeat(np.arange(number), length), tokens[: number * length]
+    # Tokens of one place are added up.
+    return sparse.csr_matrix((np.ones(number * length), places), shape=(number, vocab_size))
+
+
+def covariance_spectrum(counts_NV: Any, *, scale: bool = False, top: int = TOP) -> np.ndarray:
+    """Eigenvalues of the covariance of sparse rows, descending.
+
+    All that can be above 0 if N or the number of tokens that occur is at most `GRAM`: through the
+    smaller Gram matrix of centred rows. Else the largest `top`, by Lanczos on centred products.
+    With `scale` every token has variance 1 (the correlation); tokens that never vary are out.
+    """
+    from scipy import sparse
+    from scipy.sparse.linalg import LinearOperator, svds
+
+    number = counts_NV.shape[0]
+    mean_V = np.asarray(counts_NV.mean(axis=0)).ravel()
+    variance_V = np.asarray(counts_NV.multiply(counts_NV).mean(axis=0)).ravel() - mean_V**2
+    varies = variance_V > 1e-12
+    factor = 1 / np.sqrt(variance_V[varies]) if scale else np.ones(varies.sum())
+    x, mean = (
+        sparse.csr_matrix(counts_NV[:, varies] @ sparse.diags(factor)),
+        mean_V[varies] * factor,
+    )
+    if min(x.shape) <= GRAM:
+        if x.shape[1] <= number:
+            gram = (x.T @ x).toarray() - number * np.outer(mean, mean)
+        else:
+            cross = x @ mean
+            gram = (x @ x.T).toarray() - cross[:, None] - cross[None, :] + mean @ mean
+        values = torch.linalg.eigvalsh(torch.from_numpy(gram)).flip(0).numpy()
+        return np.maximum(values[: min(number - 1, x.shape[1])], 0) / number
+    operator = LinearOperator(
+        x.shape,
+        matvec=lambda v: x @ v.ravel() - mean @ v.ravel(),
+        rmatvec=lambda u: x.T @ u.ravel() - mean * u.sum(),
+        dtype=np.float64,
+    )
+    start = np.random.default_rng(0).standard_normal(min(x.shape))
+    values = svds(operator, k=top, return_singular_vectors=False, v0=start)
+    return np.sort(values)[::-1] ** 2 / number
+
+
+def cooccurrences(tokens: np.ndarray, vocab_size: int, window: int = WINDOW) -> Any:
+    """How often two tokens stand at most `window` apart, both ways round: sparse [V, V]."""
+    from scipy import sparse
+
+    left = np.concatenate([tokens[:-gap] for gap in range(1, window + 1)])
+    right = np.concatenate([tokens[gap:] for gap in range(1, window + 1)])
+    shape = (vocab_size, vocab_size)
+    pairs = sparse.csr_matrix((np.ones(len(left)), (left, right)), shape=shape)
+    return (pairs + pairs.T).tocsr()
+
+
+def pmi_spectrum(cooccurrences_VV: Any, top: int = TOP) -> np.ndarray:
+    """Singular values of positive pointwise mutual information, at most `top`, descending.
+
+    log p(a, b) / p(a) p(b) where it is above 0, else 0 (Levy and Goldberg 2014).
+    """
+    from scipy import sparse
+    from scipy.sparse.linalg import svds
+
+    pairs = cooccurrences_VV.tocoo()
+    count_V = np.asarray(cooccurrences_VV.sum(axis=1)).ravel()
+    value = np.log(pairs.data * pairs.data.sum() / (count_V[pairs.row] * count_V[pairs.col]))
+    positive = value > 0
+    used = np.unique([pairs.row[positive], pairs.col[positive]])
+    matrix = sparse.csr_matrix(
+        (value[positive], (pairs.row[positive], pairs.col[positive])), shape=cooccurrences_VV.shape
+    )[used][:, used]
+    if len(used) <= max(top + 2, 256):
+        return torch.linalg.svdvals(torch.from_numpy(matrix.toarray())).numpy()[:top]
+    start = np.random.default_rng(0).standard_normal(len(used))
+    values = svds(matrix, k=top, return_singular_vectors=False, v0=start)
+    return np.sort(values)[::-1]

@@ -1,0 +1,276 @@
+"""Embeddings against the frequency of their tokens: Zipf's law, and the fate of rare tokens.
+
+Shapes: V vocabulary, D hidden size, N states.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity, normalize, pad
+
+from headless.analysis.claims import Claim, Number, values
+from headless.analysis.drawing import Ranks, by_rank, cloud
+from headless.analysis.record import Cloud, Figure, Finding, Place, Spectrum, series_of
+from headless.analysis.registry import analysis
+from headless.analysis.session import Session
+from headless.analysis.sources import TALK
+from headless.errors import HeadlessError
+from headless.geometry import (
+    anisotropy,
+    log_fit,
+    principal_axes,
+    ranks_of,
+    singular_spectrum,
+    unit,
+)
+
+GAO = "Gao et al. 2019"
+LEAST = 50  # tokens that occur
+GROUPS = 10
+ZIPF = (10, 2000)  # ranks of the fit
+SHUFFLES = 19
+SHOWN = 6000  # tokens
+DRAWN = {
+    "norm": "norm",
+    "cos_mean": "cosine with the mean",
+    "pc1": "first component",
+    "dot_state": "times mean state",
+}
+
+
+def _figures(stem: str, table: str) -> tuple[Figure, Figure]:
+    return (
+        cloud(
+            f"{stem}-tokens",
+            f"Tokens of the {table} by count (a third: never), and medians of ten groups of as "
+            "many; in the titles the rank correlation.",
+            f"_tokens_{table}",
+            columns=2,
+            log="x",
+        ),
+        by_rank(
+            f"{stem}-spectra",
+            f"Singular values of the {table} in ten groups of equally many tokens, from rare "
+            "(light) to frequent (dark), and of a random group.",
+            Ranks(
+                f"_spectra_{table}",
+                y="singular value / √tokens",
+                null="a random group",
+                bar="tenth, rare to frequent",
+            ),
+            wide=False,
+        ),
+    )
+
+
+def _beyond_chance(finding: Finding) -> float:
+    rho, chance = (float(finding.values(name)[-1]) for name in ("rho_cos_mean", "rho_null"))
+    return rho + chance
+
+
+SLOPE = values("zipf_slope").only
+
+
+@analysis(
+    "frequency",
+    title="Embeddings and token frequency",
+    about=(
+        "A few tokens make most of a text: counts fall about as one over the rank (Zipf's law). A "
+        "softmax pushes the vectors of all tokens that are not the right one away from the state, "
+        "and rare tokens are hardly ever right: Gao and others predict that rare tokens end in one "
+        "common direction, opposite to most hidden states, and that this is the cone. Each point "
+        "is a token; tokens that never occur are apart on the left. Rank correlations stand beside "
+        f"the largest of {SHUFFLES} with counts given to tokens at random. The spectra say whether "
+        "groups of equally many rare and frequent tokens fill the space equally."
+    ),
+    needs={"text", "counts"},
+    figures=(
+        by_rank(
+            "frequency-zipf",
+            "Counts by rank, and the fitted law.",
+            Ranks("_zipf", y="occurrences", null="the fitted law"),
+            wide=False,
+        ),
+        *_figures("frequency", "embedding"),
+        *_figures("frequency-head", "head"),
+    ),
+    claims=(
+        Claim(
+            GAO,
+            "Rare tokens are pushed to one common direction",
+            ((values("anisotropy_01") - values(f"anisotropy_{GROUPS:02d}")).last > 0.05)
+            & (Number("rank correlation with frequency plus that by chance", _beyond_chance) < 0),
+        ),
+        Claim(
+            GAO,
+            "That direction is negatively correlated with most hidden states",
+            values("rare_against_states").last > 0.5,
+        ),
+        Claim(
+            f"{TALK}; Zipf 1949",
+            "Token frequencies fall as one over the rank",
+            (SLOPE >= -1.2) & (SLOPE <= -0.8) & (values("zipf_r2").only >= 0.95),
+            of_text=True,
+        ),
+    ),
+)
+def frequency(lab: Session, *, nulls: bool) -> Finding:
+    """Of the embeddings and, where it is another table, the head: that is what Gao speaks of."""
+    counts_V = _counts(lab)
+    slope, intercept, r2 = zipf(counts_V)
+    groups = groups_of(counts_V)
+    groups.append(np.random.default_rng(lab.seed).permutation(len(counts_V))[: len(groups[1])])
+    draw = np.random.default_rng(lab.seed)
+    states_ND = lab.last_states.detach().double().cpu()
+    types = int((counts_V > 0).sum())
+    whole = {"zipf_slope": slope, "zipf_r2": r2, "types": types, "unseen": len(counts_V) - types}
+    numbers: dict[Place, dict[str, float]] = {Place(): whole}
+    sorted_V = np.sort(counts_V[counts_V > 0])[::-1]
+    law_V = np.exp(intercept + slope * np.log(np.arange(1, len(sorted_V) + 1)))
+    payloads: dict[str, dict[Place, Any]] = {
+        "counts": {Place(): counts_V},
+        "_zipf": {Place(): Spectrum(sorted_V, law_V)},
+    }
+    for name, table in lab.tables.items():
+        # Rows beyond the tokenizer's vocabulary stand for no token.
+        table_VD = table.detach()[: len(counts_V)].double().cpu()
+        measured = measures(table_VD, states_ND)
+        spectra = [_spectrum(table_VD[group]) for group in groups]
+        own = {**correlations(measured, counts_V, draw), **_gao(table_VD, groups, states_ND)}
+        labels = [*(f"{index:02d}" for index in range(GROUPS + 1)), "random"]
+        for label, group, spectrum in zip(labels, groups, spectra, strict=True):
+            if len(group) > 1:
+                own |= {
+                    f"cos_mean_{label}": float(measured["cos_mean"][group].mean()),
+                    f"norm_{label}": float(measured["norm"][group].mean()),
+                    f"anisotropy_{label}": float(anisotropy(table_VD[group])),
+                    f"effective_rank_{label}": ranks_of(torch.from_numpy(spectrum)).effective,
+                }
+        numbers[Place(name)] = own
+        payloads |= {f"{name}_{key}": {Place(): value_V} for key, value_V in measured.items()}
+        payloads[f"_tokens_{name}"] = _tokens(measured, counts_V, groups[1:-1], own)
+        tenths = enumerate(spectra[1:-1], 1)
+        payloads[f"_spectra_{name}"] = {Place("", i): Spectrum(s, spectra[-1]) for i, s in tenths}
+    rho = own["rho_cos_mean"]
+    return Finding(series_of(numbers), payloads).answered(
+        f"Token counts fall as rank^{slope:.2f}. The cosine of a token's {name} vector with the "
+        f"mean one has a rank correlation of {rho:+.2f} with frequency (±{own['rho_null']:.2f} by "
+        f"chance): {'rare' if rho < 0 else 'frequent'} tokens lie nearer to the common direction. "
+        f"{own['rare_against_states']:.0%} of the hidden states have a negative product with the "
+        f"mean of the rarest tenth; {own['negative_tokens']:.1%} of the tokens have one with the "
+        "mean hidden state."
+    )
+
+
+def _counts(lab: Session) -> np.ndarray:
+    """Of every row that all tables have: padded tables have more rows than there are tokens."""
+    assert lab.subject.counts_V is not None
+    counts_V = lab.subject.counts_V.cpu().long()
+    rows = min(len(table) for table in lab.tables.values())
+    if rows < len(counts_V):
+        raise HeadlessError(
+            f"{len(counts_V)} counts for a table of {rows} rows: count the text with the model's "
+            "own tokenizer"
+        )
+    if int((counts_V > 0).sum()) < LEAST:
+        raise HeadlessError(f"fewer than {LEAST} tokens occur in the text: take a longer one")
+    return pad(counts_V, (0, rows - len(counts_V))).numpy()
+
+
+def zipf(counts_V: np.ndarray) -> tuple[float, float, float]:
+    """Slope, intercept and R² of log count on log rank, ranks 10 to 2000; all of few tokens."""
+    sorted_V = np.sort(counts_V[counts_V > 0])[::-1].astype(np.float64)
+    return log_fit(sorted_V, *(ZIPF if len(sorted_V) >= 4 * ZIPF[0] else (1, len(sorted_V))))
+
+
+def groups_of(counts_V: np.ndarray) -> list[np.ndarray]:
+    """Token numbers in groups of equal size from rare to frequent; unseen ones first, apart.
+
+    Tokens of one count are in random order: tokenizers number theirs by frequency in another text,
+    so that among tokens that occur once the order of their numbers would be one of frequency.
+    """
+    seen = np.random.default_rng(0).permutation(np.flatnonzero(counts_V > 0))
+    order = seen[np.argsort(counts_V[seen], kind="stable")]
+    return [np.flatnonzero(counts_V == 0), *np.array_split(order, GROUPS)]
+
+
+def measures(table_VD: Tensor, states_ND: Tensor) -> dict[str, np.ndarray]:
+    """Of each token [V]: norm, cosine with the mean vector, place on the first component, and
+    product and cosine with the mean state."""
+    mean_D, state_D, unit_VD = table_VD.mean(dim=0), states_ND.mean(dim=0), unit(table_VD)
+    first = principal_axes(table_VD, 1)
+    # An axis has no sign: towards the mean vector is positive.
+    sign = -1 if float(first.axes_KD[0] @ mean_D) < 0 else 1
+    return {
+        "norm": table_VD.norm(dim=1).numpy(),
+        "cos_mean": (unit_VD @ normalize(mean_D, dim=0)).numpy(),
+        "pc1": sign * first(table_VD)[:, 0].numpy(),
+        "dot_state": (table_VD @ state_D).numpy(),
+        "cos_state": (unit_VD @ normalize(state_D, dim=0)).numpy(),
+    }
+
+
+def correlations(
+    measured: Mapping[str, np.ndarray], counts_V: np.ndarray, draw: np.random.Generator
+) -> dict[str, float]:
+    """Rank correlations of each measure with counts, and the largest with shuffled ones."""
+    from scipy.stats import spearmanr
+
+    seen = counts_V > 0
+    counts = counts_V[seen]
+    found = {
+        f"rho_{key}": float(spearmanr(counts, value_V[seen]).statistic)
+        for key, value_V in measured.items()
+    }
+    cosine = measured["cos_mean"][seen]
+    chance = [spearmanr(draw.permutation(counts), cosine).statistic for _ in range(SHUFFLES)]
+    return found | {"rho_null": float(np.abs(chance).max())}
+
+
+def _spectrum(rows_ND: Tensor) -> np.ndarray:
+    """Singular values of centred rows over the root of their number; none for fewer than two."""
+    if len(rows_ND) < 2:
+        return np.zeros(0)
+    return (singular_spectrum(rows_ND, center=True) / len(rows_ND) ** 0.5).numpy()
+
+
+def _gao(table_VD: Tensor, groups: list[np.ndarray], states_ND: Tensor) -> dict[str, float]:
+    """Where the mean vectors of rare and frequent tokens stand to the hidden states."""
+    state_D = states_ND.mean(dim=0)
+    named = {"unseen": groups[0], "rare": groups[1], "frequent": groups[GROUPS]}
+    means = {name: table_VD[group].mean(dim=0) for name, group in named.items() if len(group)}
+    return {
+        **{
+            f"{name}_against_states": float((states_ND @ mean_D < 0).double().mean())
+            for name, mean_D in means.items()
+        },
+        "rare_cos_mean_state": float(cosine_similarity(means["rare"], state_D, dim=0)),
+        "mean_cos_mean_state": float(cosine_similarity(table_VD.mean(dim=0), state_D, dim=0)),
+        "negative_tokens": float((table_VD @ state_D < 0).double().mean()),
+    }
+
+
+def _tokens(
+    measured: Mapping[str, np.ndarray],
+    counts_V: np.ndarray,
+    groups: list[np.ndarray],
+    rhos: Mapping[str, float],
+) -> dict[Place, Cloud]:
+    x_V = np.where(counts_V > 0, counts_V, 1 / 3)
+    draw = np.random.default_rng(0)
+    jittered_V = x_V * np.exp(draw.uniform(-0.12, 0.12, len(x_V)))
+    shown = draw.permutation(len(x_V))[:SHOWN]
+    middle = [np.exp(np.log(x_V[group]).mean()) for group in groups if len(group)]
+    clouds = {}
+    for key, words in DRAWN.items():
+        y_V = measured[key]
+        medians = [np.median(y_V[group]) for group in groups if len(group)]
+        clouds[Place(f"{words}: ρ {rhos[f'rho_{key}']:+.2f}")] = Cloud(
+            np.stack([jittered_V[shown], y_V[shown]], axis=1),
+            axes=("occurrences",),
+            lines=(np.stack([middle, medians], axis=1),),
+        )
+    return clouds
