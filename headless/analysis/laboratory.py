@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from headless.analysis.alignment import alignment_uniformity
-from headless.analysis.cone import cone
 from headless.analysis.corpus.frequency import frequency
 from headless.analysis.corpus.spectrum import corpus
 from headless.analysis.covariance_spectra import covariance_spectra
@@ -30,6 +29,7 @@ from headless.analysis.registry import OWN
 from headless.analysis.registry import Analysis as Converted
 from headless.analysis.session import Preset, Session
 from headless.analysis.shape.anisotropy import anisotropy
+from headless.analysis.shape.cone import cone
 from headless.analysis.shape.gaussianity import activations
 from headless.analysis.shape.neurons import head_outputs, hidden_activations
 from headless.analysis.shape.norms import norms
@@ -46,6 +46,7 @@ CONVERTED: tuple[Converted, ...] = (
     spectra,
     corpus,
     frequency,
+    cone,
     anisotropy,
     activations,
     hidden_activations,
@@ -93,11 +94,6 @@ def _weights(session: Session) -> list[Finding]:
     )
 
 
-def _cone(session: Session) -> list[Finding]:
-    sets = {**session.tables, "hidden": session.last_states}
-    return [cone(sets, count_V=session.subject.counts_V, seed=session.seed)]
-
-
 def _alignment(session: Session) -> list[Finding]:
     statistics = session.statistics
     last = next(reversed(statistics.values()))
@@ -130,7 +126,7 @@ ANALYSES = (
     ),
     Analysis("corpus", "the text's own token covariance"),
     Analysis("frequency", "embeddings against token frequency"),
-    Analysis("cone", "angles and anisotropy", _cone),
+    Analysis("cone", "angles and anisotropy"),
     Analysis("anisotropy", "mean cosine by layer, in its variants"),
     Analysis("alignment", "alignment and uniformity", _alignment, cheap=cheap_alignment),
     Analysis("histograms", "distributions of states, neurons and heads"),

@@ -52,7 +52,7 @@ def states_lab(
     backbone = SimpleNamespace(config=SimpleNamespace(**more.pop("config", {})))
     subject = SimpleNamespace(
         sequences_NT=torch.zeros(1, 1),
-        counts_V=None,
+        counts_V=more.pop("counts_V", None),
         has_head=True,
         backbone=backbone,
         model=None,

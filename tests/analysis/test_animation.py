@@ -12,11 +12,11 @@ from test_latents import statistics
 
 from headless.analysis import record
 from headless.analysis.animation import films, frame_steps, overlay
-from headless.analysis.cone import cone
 from headless.analysis.finding import Finding
 from headless.analysis.places.latents import latents
 from headless.analysis.record import Figure
 from headless.analysis.shape.anisotropy import anisotropy
+from headless.analysis.shape.cone import cone
 from headless.analysis.shape.outliers import FRAMES, outliers
 from headless.analysis.states.capture import Point
 from headless.analysis.training import followed, over_training, together
@@ -39,7 +39,7 @@ def checkpoint(step: int) -> list[Finding]:
     }
     return [
         spectra,
-        cone({"embedding": table, "head": table + 1}),
+        cone(states_lab(stream, {"embedding": table, "head": table + 1}, last_states=table)),
         anisotropy(states_lab(stream)),
         latents(states_lab(statistics(depth=np.log10(1 + step)))),
     ]

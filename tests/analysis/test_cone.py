@@ -12,10 +12,10 @@ from scipy import special
 from torch import Tensor
 
 from headless.analysis.alignment import alignment_uniformity
-from headless.analysis.cone import cone
+from headless.analysis.record import Cloud, Place
 from headless.analysis.shape.anisotropy import anisotropy as by_layer
 from headless.analysis.shape.anisotropy import variants
-from headless.errors import HeadlessError
+from headless.analysis.shape.cone import cone
 from headless.geometry import anisotropy, participation_ratio
 from headless.geometry.cone import angles_to, cone_axes, isotropic_angle_density
 from headless.geometry.isotropy import isoscore, partition_isotropy
@@ -116,24 +116,25 @@ def test_the_isotropic_angle() -> None:
 
 def test_cones(tmp_path: Path) -> None:
     mean = torch.full((64,), 1.2, dtype=torch.float64)
-    sets = {"head": rows(500, 64) + mean, "hidden": rows(400, 64, 1)}
-    finding = cone(sets, count_V=torch.arange(500))
+    head = rows(500, 64) + mean
+    lab = states_lab({}, {"head": head}, last_states=rows(400, 64, 1), counts_V=torch.arange(500))
+    finding = cone(lab)
     # the angle of mean + noise to the mean: arctan(√63 / (1.2 · 8)) on average, nearly
     assert finding.scalars["cone/head/angle"] == pytest.approx(39.6, abs=1.5)
     assert finding.scalars["cone/head/mean_cosine/centred"] == pytest.approx(0, abs=0.01)
     assert claim(finding, "LM head is cone-shaped")
     assert not claim(finding, "last states are cone-shaped")
     assert claim(finding, "cone of the LM head")
-    frames = {name: torch.from_numpy(finding.arrays[f"{name}/axes"]) for name in sets}
-    again = cone({name: x * 2 for name, x in sets.items()}, axes=frames)
-    np.testing.assert_allclose(
-        again.arrays["head/coordinates"], 2 * finding.arrays["head/coordinates"]
-    )
+    plane = finding.payloads["_plane"][Place("head")]
+    assert isinstance(plane, Cloud)
+    order = torch.from_numpy(plane.color).argsort()  # the rows are in the order of their counts
+    seen = head[(10 ** torch.from_numpy(plane.color)[order]).round().long()]
+    axes = torch.from_numpy(finding.arrays["head/axes"])
+    torch.testing.assert_close(torch.from_numpy(plane.points)[order], seen @ axes[:2].T)
+    assert plane.points[:, 0].min() > 0
+    twice = states_lab({}, {"head": head * 2}, last_states=rows(400, 64, 1) * 2)
+    assert cone(twice).scalars == pytest.approx(finding.scalars)
     draw_all(finding, tmp_path)
-    with pytest.raises(HeadlessError, match="all of one width"):
-        cone({"a": rows(5, 3), "b": rows(5, 4)})
-    with pytest.raises(HeadlessError, match="at least two"):
-        cone({"a": rows(1, 3)})
 
 
 def test_uniformity_and_its_null() -> None:

@@ -22,10 +22,10 @@ import torch
 from planted import identity_errors, states_lab
 from torch import Tensor
 
-from headless.analysis.cone import cone
 from headless.analysis.corpus.frequency import frequency
 from headless.analysis.places.latents import attention_and_mlp
 from headless.analysis.places.repeated import middle_states
+from headless.analysis.shape.cone import cone
 from headless.analysis.shape.norms import norms
 from headless.analysis.shape.outliers import outliers
 from headless.analysis.states import moments
@@ -151,7 +151,8 @@ def test_the_same_dimensions_are_large_in_every_block(smol: Smol) -> None:
 
 
 def test_the_embeddings_are_a_cone_about_their_mean(smol: Smol) -> None:
-    scalars = cone({"embedding": smol.table_VD}).scalars
+    tables = {"embedding": smol.table_VD}
+    scalars = cone(states_lab({}, tables, last_states=smol.table_VD[:9])).scalars
     assert scalars["cone/embedding/mean_cosine"] == pytest.approx(0.44, abs=0.02)
     assert abs(scalars["cone/embedding/mean_cosine/centred"]) < 0.001
     assert scalars["cone/embedding/angle"] == pytest.approx(48, abs=2)

@@ -72,19 +72,24 @@ def _draw(
     clouds = {p: c for p, c in finding.payloads[of].items() if isinstance(c, Cloud)}
     solid = any(one.points.shape[1] > 2 for one in clouds.values())
     with drawing_style():
+        marks: list[Any] = []
         figure, panels = _panels(1 if together else len(clouds), columns, solid)
         for index, (place, one) in enumerate(clouds.items()):
             panel = panels[0] if together else panels[index]
             if joined:
                 panel.plot(*one.points.T, color=MUTED, lw=0.4, alpha=0.4)
-            marks = _dots(panel, one, series_color(index * together), place_name(place) * together)
+            shade, label = series_color(index * together), place_name(place) * together
+            marks.append(_dots(panel, one, shade, label))
             _lines(panel, one, series_color(index) if together else INK, **axes)
             if not together:
                 panel.set_title(place_name(place))
             if columns > 3:
                 panel.set(xticks=[], yticks=[])
-        if color:
-            bar = figure.colorbar(marks, ax=panels, fraction=0.03, pad=0.02)
+        if shaded := [dots for dots in marks if color and dots.get_array() is not None]:
+            low, high = zip(*(dots.get_clim() for dots in shaded), strict=True)
+            for dots in shaded:
+                dots.set_clim(min(low), max(high))
+            bar = figure.colorbar(shaded[0], ax=panels, fraction=0.03, pad=0.02)
             bar.set_label(color)
             bar.outline.set_visible(False)
         if together:
@@ -94,7 +99,7 @@ def _draw(
 
 
 def _lines(panel: Any, one: Cloud, color: str, *, log: str, equal: bool) -> None:
-    for line, style in zip(one.lines, ("-", "--", "--"), strict=False):
+    for line, style in zip(one.lines, ("-", "--", ":"), strict=False):
         panel.plot(*line.T, style, color=color, lw=1.4)
     if one.lines and not log:
         panel.plot(*([0.0] for _ in one.points[0]), "+", color=INK, ms=11, mew=1.8)
