@@ -16,21 +16,10 @@ class StepProgressBar(ProgressBar):
     Logs nothing.
     """
 
-    def __init__(self, display: Display | None = None) -> None:
+    def __init__(self, display: Display) -> None:
         super().__init__()
-        self.display, self._is_own = display or Display(), display is None
+        self.display = display
         self._read, self._loss = -1, ""
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Begin where nobody else has."""
-        super().setup(trainer, pl_module, stage)
-        if self._is_own:
-            self.display.__enter__()
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """End what was begun."""
-        if self._is_own:
-            self.display.__exit__()
 
     def disable(self) -> None:
         """Other ranks than the first show nothing."""

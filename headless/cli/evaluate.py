@@ -11,7 +11,6 @@ import headless
 from headless.cli.parsing import options_from
 from headless.data.stream import caution
 from headless.downstream.options import EvaluateOptions
-from headless.progress import Display
 from headless.runs.evaluations import Evaluation
 
 PLACES = {"accuracy": 4, "nll": 4, "bits_per_byte": 4}  # decimals; others: significant digits
@@ -66,8 +65,7 @@ def number(metric: str, value: Any) -> str:
 def main(arguments: list[str]) -> None:
     """The command."""
     options = EvaluateOptions(**options_from("evaluate", arguments, EvaluateOptions))
-    with Display() as display:
-        found = headless.evaluate(**vars(options), progress=display.report, say=display.say)
+    found = headless.evaluate(**vars(options), progress=True)
     show(found.results, f"{found.model}, {found.head} head")
     for path in found.files:
         print(f"results: {path}")

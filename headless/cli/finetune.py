@@ -1,6 +1,5 @@
 """`headless finetune`: a classifier on labelled text."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ from rich.table import Table
 import headless
 from headless.cli.parsing import options_from
 from headless.downstream.options import FinetuneOptions, Recipe, Source
-from headless.progress import Display
 
 
 def show(found: dict[str, Any], output: Path) -> None:
@@ -40,5 +38,5 @@ def show(found: dict[str, Any], output: Path) -> None:
 def main(arguments: list[str]) -> None:
     """The command."""
     options = options_from("finetune", arguments, FinetuneOptions, Source, Recipe)
-    found = headless.finetune(**options, bar=sys.stderr.isatty(), say=Display().say)
+    found = headless.finetune(**options, progress=True)
     show(found, options["output"])

@@ -44,7 +44,9 @@ def parser_of(
         words = {param.arg_name: param.description for param in help_text.params}
         parser.add_argument(positional, nargs="*", type=str, help=words[positional])
     for source in sources:
-        skip = (OF_LIBRARY | {positional}) & set(inspect.signature(source).parameters)
+        skip: set[str | int] = set(
+            (OF_LIBRARY | {positional}) & set(inspect.signature(source).parameters)
+        )
         is_class = inspect.isclass(source)
         add = parser.add_class_arguments if is_class else parser.add_function_arguments
         add(source, as_group=False, skip=skip)

@@ -18,7 +18,7 @@ from headless.downstream.options import EvaluateOptions
 from headless.errors import HeadlessError
 from headless.files import write_text
 from headless.isolation import isolated
-from headless.progress import Report, no_report
+from headless.progress import Display, Report
 from headless.runs.directory import RunDirectory
 from headless.runs.evaluations import Evaluation, append_evaluation, lines_of, read_evaluations
 
@@ -47,7 +47,7 @@ class Evaluations:
         return pandas.DataFrame(rows, columns=["task", "metric", "value", "error", "items"])
 
     def _repr_html_(self) -> str:
-        return self.frame()._repr_html_()  # type: ignore[operator]
+        return self.frame()._repr_html_()
 
 
 @isolated()
@@ -55,8 +55,7 @@ def evaluate(
     model: str | Path | LanguageModel,
     tasks: str | list[str],
     *,
-    progress: Report = no_report,
-    say: Callable[[str], None] = lambda line: None,
+    progress: bool | Report = False,
     **options: Any,
 ) -> Evaluations:
     """Perplexity and zero-shot tasks of any model, with the definitions of lm-evaluation-harness.
@@ -66,10 +65,10 @@ def evaluate(
     Args:
         model: as of `load`, or one that is open.
         tasks: KIND:SOURCE, several with commas between or as a list: see `EvaluateOptions`.
-        progress: gets the task, how many of its rows are scored and how many there are.
-        say: gets what a user should know and is no error, a line at a time.
+        progress: show it, or a function that gets (task, rows that are scored, rows in all).
         **options: see `EvaluateOptions`.
     """
+    display = Display(progress)
     place = model.place if isinstance(model, LanguageModel) else str(model)
     wanted = EvaluateOptions(place, tasks, **options)
     parsed = parse_tasks(wanted.tasks)
@@ -82,7 +81,7 @@ def evaluate(
             task, limit=wanted.limit, split=wanted.split, text_field=wanted.text_field
         )
         if line := left_out(task, wanted.text_field):
-            say(line)
+            display.say(line)
     lm = load(
         model,
         head=wanted.head,
@@ -97,16 +96,17 @@ def evaluate(
         read_evaluations(file)  # a damaged file shows before the work
     scoring = Options(wanted.batch_size, wanted.max_length, wanted.stride)
     results: list[Evaluation] = []
-    for task in parsed:
-        if task.kind == "harness":
-            scored = evaluate_harness(lm, task, scoring, limit=wanted.limit)
-        else:
-            report = partial(progress, str(task))
-            scored = [evaluate_items(lm, items[task], scoring, progress=report)]
-        results += scored
-        for evaluation in scored:  # each task at once: a later one may fail
-            if file is not None and not _append(evaluation, file, wanted.output, say):
-                file = None
+    with display:
+        for task in parsed:
+            if task.kind == "harness":
+                scored = evaluate_harness(lm, task, scoring, limit=wanted.limit)
+            else:
+                report = partial(display.report, str(task))
+                scored = [evaluate_items(lm, items[task], scoring, progress=report)]
+            results += scored
+            for evaluation in scored:  # each task at once: a later one may fail
+                if file is not None and not _append(evaluation, file, wanted.output, display.say):
+                    file = None
     if wanted.output is not None:
         wanted.output.parent.mkdir(parents=True, exist_ok=True)
         write_text(wanted.output, lines_of(results))

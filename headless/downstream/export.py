@@ -56,7 +56,7 @@ OUTPUT: Any = {
 @isolated()
 def export(
     checkpoint: str | Path,
-    output: Path,
+    output: str | Path,
     head: HeadName = "auto",
     dtype: Literal["float32", "bfloat16", "float16"] = "float32",
     fit: Path | None = None,

@@ -1,7 +1,7 @@
 """The verb: a classifier, or a regression, on labelled text."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,12 @@ from headless.downstream.loading import load
 from headless.downstream.options import FinetuneOptions, Recipe, Source
 from headless.files import finite, json_lines, new_directory, write_json, write_text
 from headless.isolation import isolated
+from headless.progress import Display, Report
 from headless.runs.environment import describe_environment
 from headless.runs.metrics import append_point
 from headless.training.assembly import quiet_lightning
 
 RESULTS = "results.json"
-
-Say = Callable[[str], None]
 
 
 @isolated()
@@ -31,8 +30,7 @@ def finetune(
     task: str,
     output: str | Path,
     *,
-    bar: bool = False,
-    say: Say = lambda line: None,
+    progress: bool | Report = False,
     **options: Any,
 ) -> dict[str, Any]:
     """Fine-tune a model to classify, or to score, sentences or pairs.
@@ -41,8 +39,7 @@ def finetune(
         model: as of `load`.
         task: a named task, a file, a saved dataset or a `datasets` name: see `FinetuneOptions`.
         output: the directory to make; it is there when all is done.
-        bar: show a progress bar; without it `say` gets a line an epoch.
-        say: gets what a user should know, a line at a time.
+        progress: show it, or a function that gets (what is trained, steps done, steps in all).
         **options: see `FinetuneOptions`, `Source` (the data) and `Recipe` (the training).
 
     Returns:
@@ -58,23 +55,26 @@ def finetune(
     if unknown := options.keys() - {f.name for o in (wanted, source, recipe) for f in fields(o)}:
         raise TypeError(f"finetune has no option {min(unknown)!r}")
     quiet_lightning()
-    with new_directory(
-        wanted.output,
-        option="--output",
-        overwrite=wanted.overwrite,
-        is_ours=lambda path: (path / RESULTS).is_file(),
-        kind="fine-tuning",
-    ) as directory:
+    with (
+        Display(progress) as display,
+        new_directory(
+            wanted.output,
+            option="--output",
+            overwrite=wanted.overwrite,
+            is_ours=lambda path: (path / RESULTS).is_file(),
+            kind="fine-tuning",
+        ) as directory,
+    ):
         named, place = task_of(wanted.task, source)
         text = read_task(named, replace(source, data=place))
         encoder = load(model, head=None, trust_remote_code=wanted.trust_remote_code)
         finetuning = Finetuning(encoder, named, text, recipe)
         if recipe.lr is None:
-            say(f"learning rate: {finetuning.recipe.lr:g} (--lr takes another)")
+            display.say(f"learning rate: {finetuning.recipe.lr:g} (--lr takes another)")
         settings = vars(wanted) | vars(source) | vars(finetuning.recipe)
         plain = {k: str(v) if isinstance(v, Path) else v for k, v in settings.items()}
         write_text(directory / "config.yaml", yaml.safe_dump(plain, sort_keys=False))
-        results = [_run_seed(finetuning, seed, directory, bar, say) for seed in wanted.seeds]
+        results = [_run_seed(finetuning, seed, directory, display) for seed in wanted.seeds]
         best = max(results, key=lambda result: _quality(finetuning, result))
         save_classifier(best.trained, directory / "model")
         summary = _summary(finetuning, recipe.mode, results) | {"model_seed": best.seed}
@@ -82,17 +82,17 @@ def finetune(
     return summary
 
 
-def _run_seed(finetuning: Finetuning, seed: int, output: Path, bar: bool, say: Say) -> SeedResult:
+def _run_seed(finetuning: Finetuning, seed: int, output: Path, display: Display) -> SeedResult:
     directory = output / f"seed-{seed}"
     directory.mkdir()
 
     def report(epoch: int, step: int, values: dict[str, float]) -> None:
         append_point(directory / "metrics.jsonl", {"epoch": epoch, "step": step, **values})
-        if not bar:
+        if not display.live:
             shown = " ".join(f"{name} {value:.4f}" for name, value in values.items())
-            say(f"seed {seed} epoch {epoch}: {shown}")
+            display.say(f"seed {seed} epoch {epoch}: {shown}")
 
-    result = finetuning.run(seed, directory, report, bar=bar)
+    result = finetuning.run(seed, directory, report, display)
     write_text(directory / "predictions.jsonl", json_lines(_predictions(finetuning, result)))
     return result
 

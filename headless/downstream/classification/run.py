@@ -40,6 +40,7 @@ from headless.downstream.classification.tasks import TextTask
 from headless.downstream.language_model import LanguageModel
 from headless.downstream.options import Recipe
 from headless.errors import HeadlessError
+from headless.progress import Display
 from headless.training.devices import check_precision, choose_accelerator
 
 
@@ -89,7 +90,9 @@ class Finetuning:
             self.examples[name] = [{**example, "labels": label} for example, label in pairs]
             self.truncated[name] = cut / len(part)
         self._is_pooled = False
-        self._trainer(Path(), False)  # refuses what it cannot run with before anything is written
+        self._trainer(
+            Path(), Display(False)
+        )  # refuses what it cannot run with before anything is written
 
     def _labels(self, examples: Examples) -> Tensor:
         if self.task.regression:
@@ -122,13 +125,13 @@ class Finetuning:
         collate: Any = default_collate if "pooled" in examples[0] else pad
         return DataLoader(examples, size, sampler=sampler, collate_fn=collate)  # type: ignore[arg-type]
 
-    def run(self, seed: int, directory: Path, report: Report, *, bar: bool = False) -> SeedResult:
+    def run(self, seed: int, directory: Path, report: Report, display: Display) -> SeedResult:
         """Train with one seed, choose the epoch on validation, then score the test split once.
 
         `directory` is Lightning's root: nothing is written there.
         """
         seed_everything(seed, workers=True, verbose=False)
-        model, trainer = self.model(), self._trainer(directory, bar)
+        model, trainer = self.model(), self._trainer(directory, display)
         if model.frozen:
             self._pool(model, trainer)
         module = ClassificationModule(
@@ -153,7 +156,7 @@ class Finetuning:
         trained = TrainedClassifier(module.model.cpu(), self.tokenizer, description)
         return SeedResult(seed, epoch, scores, outputs_NC, trained)
 
-    def _trainer(self, directory: Path, bar: bool) -> Trainer:
+    def _trainer(self, directory: Path, display: Display) -> Trainer:
         try:
             return Trainer(
                 default_root_dir=str(directory),
@@ -165,9 +168,9 @@ class Finetuning:
                 logger=False,
                 enable_checkpointing=False,
                 enable_model_summary=False,
-                enable_progress_bar=bar,
+                enable_progress_bar=display.is_wanted,
                 num_sanity_val_steps=0,
-                callbacks=[StepProgressBar()] if bar else [],
+                callbacks=[StepProgressBar(display)] if display.is_wanted else [],
             )
         except (ValueError, RuntimeError) as error:  # Lightning's own check of its options
             raise HeadlessError(" ".join(str(error).split())) from error

@@ -20,20 +20,22 @@ from headless.downstream.retrieval.indexes import Search, VectorIndex, automatic
 from headless.downstream.retrieval.store import HiddenStore, build_store, check_place, open_store
 from headless.errors import HeadlessError
 from headless.files import write_text
-from headless.progress import Report, no_report
+from headless.isolation import isolated
+from headless.progress import Display, Report
 
 
+@isolated()
 def neighbors(
     model: str | Path | LanguageModel,
     *,
-    progress: Report = no_report,
+    progress: bool | Report = False,
     **options: Any,
 ) -> dict[str, Any]:
     """Nearest tokens of a token; what a context makes likely; nearest contexts in a store.
 
     Args:
         model: as of `load`, or one that is open.
-        progress: gets what is done, how many of them and how many in all.
+        progress: show it, or a function that gets (what is done, how many of them, in all).
         **options: see `NeighborOptions`; one of token, token_id, analogy, context, build_store and
             evaluate says what is wanted.
 
@@ -52,9 +54,20 @@ def neighbors(
         model, head=wanted.head, device=wanted.device, trust_remote_code=wanted.trust_remote_code
     )
     _check_model(wanted, lm)
+    with Display(progress) as display:
+        result = {"model": lm.name, "head": lm.head, **_look(wanted, lm, mixture, display.report)}
+    if wanted.output is not None:
+        wanted.output.parent.mkdir(parents=True, exist_ok=True)
+        write_text(wanted.output, json.dumps(result, ensure_ascii=False, indent=2) + "\n")
+    return result
+
+
+def _look(
+    wanted: NeighborOptions, lm: LanguageModel, mixture: Mixture, progress: Report
+) -> dict[str, Any]:
     if wanted.build_store is not None:
-        result = _build(wanted, lm, progress)
-    elif wanted.evaluate is not None:
+        return _build(wanted, lm, progress)
+    if wanted.evaluate is not None:
         store, index = _open(wanted, lm, progress)
         scores = knn_lm_scores(
             lm,
@@ -66,16 +79,10 @@ def neighbors(
             limit=wanted.limit,
             progress=partial(progress, "tokens"),
         )
-        result = {"store": asdict(store.manifest), "index": index.kind, "scores": asdict(scores)}
-    elif wanted.context is not None:
-        result = {"contexts": _contexts(wanted, lm, mixture, progress)}
-    else:
-        result = {"table": wanted.table, "metric": wanted.metric, "tokens": _tokens(wanted, lm)}
-    result = {"model": lm.name, "head": lm.head, **result}
-    if wanted.output is not None:
-        wanted.output.parent.mkdir(parents=True, exist_ok=True)
-        write_text(wanted.output, json.dumps(result, ensure_ascii=False, indent=2) + "\n")
-    return result
+        return {"store": asdict(store.manifest), "index": index.kind, "scores": asdict(scores)}
+    if wanted.context is not None:
+        return {"contexts": _contexts(wanted, lm, mixture, progress)}
+    return {"table": wanted.table, "metric": wanted.metric, "tokens": _tokens(wanted, lm)}
 
 
 def _check_model(wanted: NeighborOptions, lm: LanguageModel) -> None:
