@@ -20,6 +20,7 @@ HOMES = {
     "evaluate": "headless.downstream.evaluate",
     "finetune": "headless.downstream.finetune",
     "neighbors": "headless.downstream.retrieval.neighbors",
+    "analyze": "headless.analysis.analyze",
     "compare": "headless.reports.compare",
     "Run": "headless.runs.run",
     "HeadlessError": "headless.errors",

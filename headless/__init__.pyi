@@ -1,5 +1,6 @@
 from headless import geometry as geometry
 from headless import objectives as objectives
+from headless.analysis.analyze import analyze as analyze
 from headless.data.prepare import prepare as prepare
 from headless.downstream.evaluate import evaluate as evaluate
 from headless.downstream.export import export as export

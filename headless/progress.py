@@ -43,6 +43,7 @@ class Display:
         )
         self.tasks: dict[str, TaskID] = {}
         self.phase = ""
+        self.told: set[tuple[str, bool]] = set()  # of which phases a log has the begin and the end
         self.drawn = self.printed = 0.0
 
     def __enter__(self) -> "Display":
@@ -75,10 +76,13 @@ class Display:
         if self.listener is not None:
             self.listener(phase, done, total)
         elif self.shown and (phase != self.phase or self.is_due(done, total)):
-            begins, self.phase, self.drawn = phase != self.phase, phase, time.monotonic()
+            self.phase, self.drawn = phase, time.monotonic()
             if self.live:
                 self._draw(phase, done, total, detail)
-            elif begins or done == total or self.drawn - self.printed >= LINE_SECONDS:
+                return
+            point = (phase, done == total)
+            if point not in self.told or self.drawn - self.printed >= LINE_SECONDS:
+                self.told.add(point)
                 self.printed = self.drawn
                 words = f"{phase}: {self._amount(done, total)} {detail}".rstrip()
                 print(words, file=sys.stderr, flush=True)  # noqa: T201

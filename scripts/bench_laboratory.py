@@ -24,8 +24,8 @@ from benchmarking import write
 from headless.analysis.laboratory import ANALYSES, analyze
 from headless.analysis.monitor import LaboratoryMonitor
 from headless.analysis.session import Preset, Session
+from headless.analysis.subject import open_subject
 from headless.callbacks.progress import progress_of
-from headless.cli.analyze import open_subject
 from headless.training.assembly import arguments_of, build
 from headless.training.pretrain import fit
 

@@ -76,8 +76,3 @@ def options_from(
             if isinstance(seed, int) and not 0 <= seed < 2**32:
                 raise HeadlessError(f"{option} must be from 0 to 4294967295, got {seed}")
     return options
-
-
-def run(function: Callable[..., Any], arguments: list[str], name: str) -> Any:
-    """Parse `arguments` by the signature of `function` and call it."""
-    return function(**options_from(name, arguments, function))

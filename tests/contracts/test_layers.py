@@ -28,7 +28,6 @@ LATE_FOR_NOW: set[str] = {
     "analysis/by_depth.py",
     "analysis/covariance_spectra.py",
     "analysis/training.py",
-    "cli/analyze.py",
 }
 
 

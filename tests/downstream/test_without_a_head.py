@@ -13,9 +13,9 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelF
 
 from headless.analysis.laboratory import analyze, select
 from headless.analysis.session import Session
+from headless.analysis.subject import open_subject
 from headless.analysis.tally import tally
 from headless.analysis.twin import ask_twin
-from headless.cli.analyze import open_subject
 from headless.cli.main import main
 from headless.data.stream import open_dataset
 from headless.downstream.loading import load

@@ -1,0 +1,175 @@
+"""The verb: the inside of a language model."""
+
+import html
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from headless.analysis.laboratory import analyze as run_analyses
+from headless.analysis.laboratory import select
+from headless.analysis.places.latents import check_umap
+from headless.analysis.report import FigureFormat, check_output, write_report
+from headless.analysis.session import Session, check_blocks
+from headless.analysis.subject import OpenModel, before_training, kept_checkpoints, open_subject
+from headless.analysis.tally import in_words, tally
+from headless.analysis.text import about
+from headless.analysis.training import followed, over_training
+from headless.analysis.twin import ask_twin
+from headless.errors import HeadlessError
+from headless.isolation import isolated
+from headless.progress import Display, Report
+
+
+@dataclass
+class Inside:
+    """What `analyze` found; a notebook shows its answers."""
+
+    name: str  #: of the model
+    findings: list[Any]  #: in the order in which they are read
+    left_out: dict[str, str]  #: analyses that do not fit the model, and why
+    about: list[Any]  #: rows for a page's head: model, text, tokens, versions
+    twin: str = ""  #: what the random weights are that the claims were asked of as well
+    page: Path | None = None  #: once it is saved
+
+    def answers(self) -> list[tuple[str, str]]:
+        """Each finding's title and answer, and what was left out."""
+        return [
+            *((f.title, f.answer or f"{len(f.scalars)} numbers.") for f in self.findings),
+            *(("left out", f"{name}: {reason}") for name, reason in self.left_out.items()),
+        ]
+
+    def claims(self) -> str:
+        """How many claims hold, in words; empty where none was asked."""
+        if not any(finding.claims for finding in self.findings):
+            return ""
+        return " ".join(in_words(tally(self.findings), self.twin))
+
+    def save(
+        self,
+        directory: str | Path,
+        *,
+        overwrite: bool = False,
+        formats: Sequence[FigureFormat] = ("svg", "png"),
+        report: Callable[[str, int, int], None] = lambda what, done, total: None,
+    ) -> Path:
+        """Write analysis.html, analysis.json and figures/; returns the page."""
+        check_output(Path(directory), overwrite)
+        self.page = write_report(
+            f"Inside {self.name}",
+            self.findings,
+            Path(directory),
+            about=self.about,
+            twin=self.twin,
+            formats=formats,
+            report=report,
+        )
+        return self.page
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<dt><b>{html.escape(title)}</b></dt><dd>{html.escape(answer)}</dd>"
+            for title, answer in self.answers()
+        )
+        title, claims = html.escape(f"Inside {self.name}"), html.escape(self.claims())
+        return f"<h3>{title}</h3><dl>{rows}</dl><p>{claims}</p>"
+
+
+@isolated()
+def analyze(
+    model: "str | Path | OpenModel",
+    output: Path | None = None,
+    data: Path | None = None,
+    analyses: str | list[str] | None = None,
+    preset: Literal["cheap", "full"] = "full",
+    tokens: int = 65_536,
+    length: int | None = None,
+    split: Literal["train", "validation"] = "validation",
+    steps: Literal["last", "all"] = "last",
+    blocks: list[int] | None = None,
+    umap: bool = False,
+    random_twin: bool = True,
+    seed: int = 0,
+    device: str = "auto",
+    trust_remote_code: bool = False,
+    formats: list[Literal["svg", "png", "pdf"]] = ["svg", "png"],  # noqa: B006 - read only
+    overwrite: bool = False,
+    *,
+    progress: bool | Report = False,
+) -> Inside:
+    """Look inside any model: cones, spectra, outliers, helices, each with its number and null.
+
+    Args:
+        model: a run directory, a checkpoint, a Hugging Face directory or a hub name.
+        output: a directory to write analysis.html, analysis.json and figures/ to; of a run the
+            command's default is its own directory's "analysis", from where `headless compare`
+            takes it.
+        data: a prepared dataset with the model's tokenizer; a run's own where it is there. Without
+            any, the weights alone are looked at.
+        analyses: some of them by name, as [cone, norms]; all of the preset by default.
+        preset: "cheap" are the numbers that a run follows while it is trained (pretrain
+            --laboratory): of the weights as they are and the residual stream, in a second or two.
+        tokens: how many of the text are read.
+        length: of the sequences; as long as the model was trained with, 512 at the most.
+        split: of the dataset.
+        steps: "all" repeats the analyses at every kept checkpoint of a run (pretrain
+            --checkpoint.keep true) and draws each number over training.
+        blocks: whose states are looked at, as [0, 5, 11]; all by default.
+        umap: lay states out by UMAP as well, which takes minutes (pip install umap-learn).
+        random_twin: ask every reported finding of the same shape with random weights as well (of a
+            run: of its own before training): what holds there too says nothing about training. It
+            adds about a third to the time.
+        seed: of the null models.
+        device: "auto" (a GPU where there is one), "cpu", "cuda", ...
+        trust_remote_code: run the Python file that comes with a Hugging Face directory.
+        formats: of the figures beside the page.
+        overwrite: replace an analysis that is there already.
+        progress: show it, or a function that gets (what is done, how much of it, in all).
+    """
+    _check(tokens, length, umap)
+    chosen = select([analyses] if isinstance(analyses, str) else analyses, preset)
+    if output is not None:
+        check_output(Path(output), overwrite)
+    text = (data, tokens, length, split, device, trust_remote_code)
+    subject = open_subject(model, *text)
+    check_blocks(subject.backbone, blocks)
+    place = str(getattr(model, "place", model))
+    with Display(progress) as display:
+
+        def report(what: str, done: int, total: int) -> None:
+            display.report("states" if what == "states" else "laboratory", done, total, what)
+
+        def session_on(one: Any) -> Session:
+            return Session(one, seed, report, preset, umap=umap, blocks=blocks)
+
+        untrained = before_training(place, subject) if steps == "all" or random_twin else None
+        session = session_on(subject)
+        earlier, last = kept_checkpoints(place) if steps == "all" else ({}, 0)
+        by_step = {}
+        if untrained is not None and steps == "all":
+            by_step[0] = followed(run_analyses(session_on(untrained), chosen)[0])
+        for step, checkpoint in earlier.items():
+            kept = session_on(open_subject(str(checkpoint), *text))
+            by_step[step] = followed(run_analyses(kept, chosen)[0])
+        findings, left_out = run_analyses(session, chosen)
+        twin = ""
+        if random_twin:
+            findings, twin = ask_twin(findings, session, chosen, untrained)
+        if steps == "all":
+            findings = [over_training(by_step | {last: findings}), *findings]
+        if not findings:
+            reasons = (left_out[a.name] for a in chosen if a.name in left_out)
+            reason = next(reasons, "nothing was asked for")
+            raise HeadlessError(f"nothing could be analysed: {reason}")
+        inside = Inside(subject.name, findings, left_out, about(place, subject, left_out), twin)
+        if output is not None:
+            inside.save(output, overwrite=overwrite, formats=formats, report=report)
+    return inside
+
+
+def _check(tokens: int, length: int | None, umap: bool) -> None:
+    if umap:
+        check_umap()
+    for option, value in (("tokens", tokens), ("length", length)):
+        if value is not None and value < 1:
+            raise HeadlessError(f"{option} must be at least 1, got {value}")
