@@ -35,9 +35,10 @@ def _find(module: str, name: str) -> Any:
             return node
         if isinstance(node, ast.Assign) and any(getattr(t, "id", "") == name for t in node.targets):
             return node.value
-        if isinstance(node, ast.ImportFrom) and any(name == alias.name for alias in node.names):
-            is_ours = (node.module or "").split(".")[0] == module.split(".")[0]
-            return _find(str(node.module), name) if is_ours else None
+        for alias in node.names if isinstance(node, ast.ImportFrom) else ():
+            if name == (alias.asname or alias.name):
+                is_ours = (node.module or "").split(".")[0] == module.split(".")[0]
+                return _find(str(node.module), alias.name) if is_ours else None
     return None
 
 
