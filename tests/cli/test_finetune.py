@@ -262,7 +262,7 @@ def test_the_head_has_a_command_of_its_own(
     words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["finetune", *words]) == 2
-    assert "--model" in capsys.readouterr().err
+    assert "required: model" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
