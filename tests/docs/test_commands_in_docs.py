@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import yaml
 
+import headless
 from headless.analysis.registry import OWN
 from headless.cli.main import COMMANDS, main
 
@@ -32,6 +34,10 @@ TINY_MODEL = (
     "--run.wandb disabled"
 ).split()
 SHRUNK = {"pretrain": TINY_MODEL}
+TINY_OVERRIDES = {
+    name.removeprefix("--"): yaml.safe_load(value)
+    for name, value in zip(TINY_MODEL[::2], TINY_MODEL[1::2], strict=True)
+}
 
 
 class Block(NamedTuple):
@@ -125,6 +131,8 @@ PAGES_RUN = sorted({block.page for block in of_kind("")})
 def test_run(page: Path, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The blocks of a page one after the other, as a reader would."""
     monkeypatch.setattr(sys, "path", [*sys.path])
+    pretrain = headless.pretrain
+    monkeypatch.setattr(headless, "pretrain", lambda c, o: pretrain(c, {**TINY_OVERRIDES, **o}))
     shutil.copytree(place, tmp_path / "place")
     monkeypatch.chdir(tmp_path / "place")
     for block in of_kind(""):
