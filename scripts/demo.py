@@ -122,6 +122,7 @@ def look_inside(runs: Path, objective: str, full: bool) -> None:
     say(f"looking inside {objective}")
     headless.analyze(
         runs / objective,
+        runs / objective / "analysis",
         preset="full" if full else "cheap",
         random_twin=full,
         formats=["svg", "png"] if full else ["svg"],

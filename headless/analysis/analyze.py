@@ -39,6 +39,11 @@ class Inside:
             *(("left out", f"{name}: {reason}") for name, reason in self.left_out.items()),
         ]
 
+    @property
+    def scalars(self) -> dict[str, float]:
+        """Every number by its key in analysis.json."""
+        return {name: value for one in self.findings for name, value in one.scalars.items()}
+
     def claims(self) -> str:
         """How many claims hold, in words; empty where none was asked."""
         if not any(finding.claims for finding in self.findings):
