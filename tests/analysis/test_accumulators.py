@@ -150,7 +150,7 @@ def test_two_ranks_are_one() -> None:
         reduce = {"sum": torch.stack(values).sum(0) if name not in ("keys", "kept") else None}
         if name in ("keys", "kept"):
             setattr(merged, name, torch.cat(values))
-        elif name == "largest":
+        elif name == "largest_GD":
             setattr(merged, name, torch.stack(values).amax(0))
         else:
             setattr(merged, name, reduce["sum"])
@@ -186,7 +186,7 @@ def test_a_reset_begins_anew() -> None:
     metric.update(torch.randn(3, 5, 8), torch.arange(3))
     before = metric.compute()
     metric.reset()
-    assert not float(metric.powers.abs().sum())
+    assert not float(metric.powers_G4D.abs().sum())
     torch.manual_seed(0)
     metric.update(torch.randn(3, 5, 8), torch.arange(3))
     after = metric.compute()

@@ -51,8 +51,8 @@ def test_neurons_and_heads_are_what_the_last_matrices_read(family: str) -> None:
     weights = {(m.block, m.role): m.weight for m in block_matrices(model)}
     names = family_of(model)
     for source, role, target, last in (
-        ("hidden", "down", "mlp", names.mlp_down),
-        ("heads", "o", "attn", names.attn_out),
+        ("hidden", "down", "mlp", names.matrices["down"]),
+        ("heads", "o", "attn", names.matrices["o"]),
     ):
         x = states[Point(source, 1)]
         assert x.shape[-1] == width_of(model, Point(source, 1))

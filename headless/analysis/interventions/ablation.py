@@ -15,7 +15,7 @@ from headless.analysis.registry import analysis
 from headless.analysis.session import Session
 from headless.analysis.sources import CONJECTURE
 from headless.analysis.states import moments
-from headless.analysis.states.capture import Point
+from headless.analysis.states.capture import Point, evaluating
 from headless.analysis.states.families import backbone_of, family_of
 from headless.errors import HeadlessError
 from headless.models.backbone import blocks as blocks_of
@@ -161,12 +161,8 @@ def nll(model: nn.Module, ids_BT: Tensor, *, mask_token: int | None = None, seed
         hidden_BT[:, min(1, ids_BT.shape[1] - 1)] = True
         input_BT = ids_BT.masked_fill(hidden_BT, mask_token)
         labels_BT = ids_BT.masked_fill(~hidden_BT, -100)
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         logits_BTV = model(input_ids=input_BT).logits.float()
-    finally:
-        model.train(was_training)
     if mask_token is None:
         logits_BTV, labels_BT = logits_BTV[:, :-1], ids_BT[:, 1:]
     if not labels_BT.numel():

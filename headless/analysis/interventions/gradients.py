@@ -17,7 +17,7 @@ from headless.analysis.record import Finding, Measure, Place, Sample, series_of
 from headless.analysis.registry import analysis
 from headless.analysis.session import Session
 from headless.analysis.sources import CONJECTURE, SMOLLM2
-from headless.analysis.states.capture import middle_blocks
+from headless.analysis.states.capture import evaluating, middle_blocks
 from headless.analysis.states.families import block_matrices
 from headless.errors import HeadlessError
 from headless.models.backbone import blocks
@@ -175,17 +175,15 @@ def measured(
     Raises:
         HeadlessError: a loss that is not finite, or one that does not run through a matrix.
     """
-    was_training = backbone.training
     wanted = {p: p.requires_grad for p in backbone.parameters()}
-    backbone.eval()
     try:
         for p in wanted:
             p.requires_grad_(True)
-        return _backward(backbone, examples, loss_of)
+        with evaluating(backbone):
+            return _backward(backbone, examples, loss_of)
     finally:
         for p, want in wanted.items():
             p.requires_grad_(want)
-        backbone.train(was_training)
 
 
 def _backward(

@@ -9,7 +9,7 @@ others), K reservoir places, N states, E positions of the example.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -31,60 +31,36 @@ def histogram_edges() -> np.ndarray:
     return FINEST * np.sinh(np.linspace(-end, end, 2 * EDGES + 1))
 
 
-@dataclass  # torchmetrics looks into it, which it does not do with a frozen one
+@dataclass(kw_only=True)  # torchmetrics looks into it, which it does not do with a frozen one
 class Statistics:
     """What was accumulated at a point; see the functions of `headless.analysis.states.moments`.
 
-    Args:
-        count_G: states.
-        powers_G4D: sums of x, x², x³, x⁴.
-        largest_GD: of |x|.
-        outliers_GD: states with |x| of at least 6.
-        positive_GD: states with x above 0.
-        unit_GD: sums of x/|x|.
-        unit_squares_GD: sums of their squares.
-        norm_G: sums of |x|.
-        outer_DD: sum of x xᵀ over all but first positions; None where it was not asked for.
-        position_count_T: states.
-        position_sum_TD: sums of x by position; None where it was not asked for.
-        position_norm_T: sums of |x| by position.
-        position_unit_TD: sums of x/|x| by position; None as above.
-        sequence_square: sum over sequences of |mean of its states but the first|²; with
-            `sequences` of them and `sequence_sum_D`, what context explains.
-        sequence_sum_D: sum over sequences of that mean.
-        sequences: how many.
-        within_square: sum over sequences of |sum of x/|x| over all but its first state|².
-        within_pairs: pairs of different states of one sequence, each in both orders.
-        histogram: counts between `histogram_edges` over all entries but first positions'.
-        sample_KD: the reservoir: states but first positions', in order of the corpus.
-        sample_positions_K: their positions.
-        sample_sequences_K: their sequences.
-        example_ED: the first states of the corpus's sequence 0, position 0 among them; float32.
+    Sums over all states of a group, or over all but first positions' where there is no G.
     """
 
-    count_G: Tensor
-    powers_G4D: Tensor
-    largest_GD: Tensor
-    outliers_GD: Tensor
-    positive_GD: Tensor
-    unit_GD: Tensor
-    unit_squares_GD: Tensor
-    norm_G: Tensor
-    outer_DD: Tensor | None
-    position_count_T: Tensor
-    position_sum_TD: Tensor | None
-    position_norm_T: Tensor
-    position_unit_TD: Tensor | None
-    sequence_square: Tensor
-    sequence_sum_D: Tensor
-    sequences: Tensor
-    within_square: Tensor
-    within_pairs: Tensor
-    histogram: Tensor
-    sample_KD: Tensor
+    count_G: Tensor  # states
+    powers_G4D: Tensor  # of x, x², x³, x⁴
+    largest_GD: Tensor  # maxima of |x|
+    outliers_GD: Tensor  # states with |x| of at least 6
+    positive_GD: Tensor  # states with x above 0
+    unit_GD: Tensor  # of x/|x|
+    unit_squares_GD: Tensor  # of their squares
+    norm_G: Tensor  # of |x|
+    outer_DD: Tensor | None = None  # of x xᵀ; None where it was not asked for, as two below
+    position_count_T: Tensor  # states by position, the first one among them
+    position_sum_TD: Tensor | None = None  # of x by position
+    position_norm_T: Tensor  # of |x| by position
+    position_unit_TD: Tensor | None = None  # of x/|x| by position
+    sequences: Tensor  # how many
+    sequence_sum_D: Tensor  # over sequences, of the mean of a sequence's states
+    sequence_square: Tensor  # over sequences, of |that mean|²: what context explains
+    within_square: Tensor  # over sequences, of |sum of a sequence's x/|x||²
+    within_pairs: Tensor  # pairs of different states of one sequence, each in both orders
+    histogram: Tensor  # counts of all entries between `histogram_edges`
+    sample_KD: Tensor  # the reservoir, in order of the corpus
     sample_positions_K: Tensor
     sample_sequences_K: Tensor
-    example_ED: Tensor
+    example_ED: Tensor  # the first states of sequence 0, position 0 among them; float32
 
 
 class StateStatistics(Metric):
@@ -100,30 +76,11 @@ class StateStatistics(Metric):
             smallest numbers, so that the sample does not depend on batches or ranks.
     """
 
-    count: Tensor
-    powers: Tensor
-    largest: Tensor
-    outliers: Tensor
-    positive: Tensor
-    unit: Tensor
-    unit_squares: Tensor
-    norm: Tensor
-    outer: Tensor
-    position_count: Tensor
-    position_sum: Tensor
-    position_norm: Tensor
-    position_unit: Tensor
-    sequence_square: Tensor
-    sequence_sum: Tensor
-    sequences: Tensor
-    within_square: Tensor
-    within_pairs: Tensor
-    example: Tensor
-    histogram: Tensor
-    keys: Tensor
-    kept: Tensor
     full_state_update = False
     higher_is_better = None
+    if TYPE_CHECKING:  # a state's name is that of its field in `Statistics`
+
+        def __getattr__(self, name: str) -> Tensor: ...
 
     def __init__(
         self,
@@ -137,51 +94,44 @@ class StateStatistics(Metric):
     ) -> None:
         super().__init__()
         self.counts_values = histogram
-        self.length = length
+        self.hidden_size = hidden_size
         self.covariance = covariance
         self.by_position = by_position
         self.reservoir = reservoir
         shapes: dict[str, tuple[int, ...]] = {
-            "count": (2,),
-            "powers": (2, 4, hidden_size),
-            "outliers": (2, hidden_size),
-            "positive": (2, hidden_size),
-            "unit": (2, hidden_size),
-            "unit_squares": (2, hidden_size),
-            "norm": (2,),
-            "position_count": (length,),
-            "position_norm": (length,),
-            "sequence_square": (),
-            "sequence_sum": (hidden_size,),
-            "sequences": (),
-            "within_square": (),
-            "within_pairs": (),
+            "count_G": (2,),
+            "powers_G4D": (2, 4, hidden_size),
+            **dict.fromkeys(
+                ("outliers_GD", "positive_GD", "unit_GD", "unit_squares_GD"), (2, hidden_size)
+            ),
+            "norm_G": (2,),
+            "position_count_T": (length,),
+            "position_norm_T": (length,),
+            "sequence_sum_D": (hidden_size,),
+            **dict.fromkeys(("sequences", "sequence_square", "within_square", "within_pairs"), ()),
             "histogram": (2 * EDGES,),
         }
         if covariance:
-            shapes["outer"] = (hidden_size, hidden_size)
+            shapes["outer_DD"] = (hidden_size, hidden_size)
         if by_position:
-            shapes |= {
-                "position_sum": (length, hidden_size),
-                "position_unit": (length, hidden_size),
-            }
+            shapes |= dict.fromkeys(("position_sum_TD", "position_unit_TD"), (length, hidden_size))
         for name, shape in shapes.items():
-            zeros = torch.zeros(shape, dtype=torch.float64)
-            self.add_state(name, default=zeros, dist_reduce_fx="sum")
-        largest = torch.zeros(2, hidden_size, dtype=torch.float64)
-        self.add_state("largest", default=largest, dist_reduce_fx="max")
+            self.add_state(name, torch.zeros(shape, dtype=torch.float64), "sum")
+        self.add_state("largest_GD", torch.zeros(2, hidden_size, dtype=torch.float64), "max")
         # hash, sequence and position as whole numbers beside the state itself
-        empty = torch.full((reservoir, 3), torch.iinfo(torch.long).max)
-        self.add_state("keys", default=empty, dist_reduce_fx=_rows)
-        kept = torch.zeros(reservoir, hidden_size)
-        self.add_state("kept", default=kept, dist_reduce_fx=_rows)
+        self.add_state("keys", torch.full((reservoir, 3), torch.iinfo(torch.long).max), _rows)
+        self.add_state("kept", torch.zeros(reservoir, hidden_size), _rows)
         # only one rank sees sequence 0: the others add zeros
-        example = torch.zeros(min(length, EXAMPLE), hidden_size)
-        self.add_state("example", default=example, dist_reduce_fx="sum")
+        self.add_state("example_ED", torch.zeros(min(length, EXAMPLE), hidden_size), "sum")
         for name, default in self._defaults.items():
             # torchmetrics keeps the defaults: one number each will do
             if isinstance(default, Tensor) and name != "keys":
                 self._defaults[name] = default.new_zeros(()).expand_as(default)
+
+    @property
+    def bytes(self) -> int:
+        """What the states take."""
+        return sum(getattr(self, name).nbytes for name in self._defaults)
 
     def update(self, state_BTD: Tensor, sequences_B: Tensor) -> None:
         """Add the states of whole sequences.
@@ -191,7 +141,7 @@ class StateStatistics(Metric):
             sequences_B: the numbers of the sequences in the corpus, for the reservoir.
         """
         length = state_BTD.shape[1]
-        self.position_count[:length] += float(len(state_BTD))
+        self.position_count_T[:length] += float(len(state_BTD))
         self._add(FIRST, state_BTD[:, :1])
         # Whole sequences, but few enough that what is made of them stays in the cache.
         rows = CHUNK if state_BTD.device.type == "cpu" else 16 * CHUNK
@@ -199,8 +149,8 @@ class StateStatistics(Metric):
             for part_BTD in state_BTD[:, 1:].split(max(1, rows // (length - 1))):
                 self._add(REST, part_BTD)
         for row in (sequences_B == 0).nonzero().flatten().tolist():
-            kept = min(length, len(self.example))
-            self.example[:kept] = state_BTD[row, :kept].to(self.example.dtype)
+            kept = min(length, len(self.example_ED))
+            self.example_ED[:kept] = state_BTD[row, :kept].to(self.example_ED.dtype)
         if self.reservoir:
             positions_BT = torch.arange(length, device=state_BTD.device)
             self._sample(state_BTD, sequences_B, positions_BT.expand(state_BTD.shape[:2]))
@@ -217,35 +167,35 @@ class StateStatistics(Metric):
         norm_BT, inverse_BT = norm_N.view(sequences, length), inverse_N.view(sequences, length)
         sum_BD = x_BTD.sum(dim=1)
         unit_BD = (inverse_BT[:, None] @ x_BTD).squeeze(1)
-        self.count[group] += len(x_ND)
-        self.norm[group] += norm_N.sum()
-        self.position_norm[begin:end] += norm_BT.sum(dim=0)
-        self.unit[group] += unit_BD.sum(dim=0)
-        self.unit_squares[group] += inverse_N.square() @ square_ND
+        self.count_G[group] += len(x_ND)
+        self.norm_G[group] += norm_N.sum()
+        self.position_norm_T[begin:end] += norm_BT.sum(dim=0)
+        self.unit_GD[group] += unit_BD.sum(dim=0)
+        self.unit_squares_GD[group] += inverse_N.square() @ square_ND
         size_D = torch.maximum(x_ND.amax(dim=0), -x_ND.amin(dim=0))
-        self.largest[group] = torch.maximum(self.largest[group], size_D)
-        self.outliers[group] += (square_ND >= OUTLIER**2).sum(dim=0)
-        self.positive[group] += (x_ND > 0).sum(dim=0)
+        self.largest_GD[group] = torch.maximum(self.largest_GD[group], size_D)
+        self.outliers_GD[group] += (square_ND >= OUTLIER**2).sum(dim=0)
+        self.positive_GD[group] += (x_ND > 0).sum(dim=0)
         if self.by_position:
-            self.position_sum[begin:end] += x_BTD.sum(dim=0)
+            self.position_sum_TD[begin:end] += x_BTD.sum(dim=0)
             unit_ND = torch.mul(x_ND, inverse_N[:, None], out=other_ND)
-            self.position_unit[begin:end] += unit_ND.view(x_BTD.shape).sum(dim=0)
+            self.position_unit_TD[begin:end] += unit_ND.view(x_BTD.shape).sum(dim=0)
         if group == REST:
             self._add_sequences(sum_BD, unit_BD, length)
             if self.covariance:
-                self.outer += x_ND.T @ x_ND
+                self.outer_DD += x_ND.T @ x_ND
             if self.counts_values:
                 self.histogram += _counts(state_BTD)
         third_D = torch.mul(square_ND, x_ND, out=other_ND).sum(dim=0)
         fourth_D = torch.mul(square_ND, square_ND, out=other_ND).sum(dim=0)
         powers = [sum_BD.sum(dim=0), square_ND.sum(dim=0), third_D, fourth_D]
-        self.powers[group] += torch.stack(powers)
+        self.powers_G4D[group] += torch.stack(powers)
 
     def _add_sequences(self, sum_BD: Tensor, unit_BD: Tensor, length: int) -> None:
         self.within_square += unit_BD.square().sum()
         self.within_pairs += float(len(sum_BD) * length * (length - 1))
         mean_BD = sum_BD / length
-        self.sequence_sum += mean_BD.sum(dim=0)
+        self.sequence_sum_D += mean_BD.sum(dim=0)
         self.sequence_square += mean_BD.square().sum()
         self.sequences += float(len(mean_BD))
 
@@ -270,31 +220,14 @@ class StateStatistics(Metric):
         keys, kept = keys[here], kept[here]
         order = torch.from_numpy(np.lexsort((keys[:, 2].cpu(), keys[:, 1].cpu())))
         keys, kept = keys[order], kept[order]
-        state: Any = self
+        sums = {
+            name: getattr(self, name) for name in self._defaults if name not in ("keys", "kept")
+        }
         return Statistics(
-            count_G=state.count,
-            powers_G4D=state.powers,
-            largest_GD=state.largest,
-            outliers_GD=state.outliers,
-            positive_GD=state.positive,
-            unit_GD=state.unit,
-            unit_squares_GD=state.unit_squares,
-            norm_G=state.norm,
-            outer_DD=state.outer if self.covariance else None,
-            position_count_T=state.position_count,
-            position_sum_TD=state.position_sum if self.by_position else None,
-            position_norm_T=state.position_norm,
-            position_unit_TD=state.position_unit if self.by_position else None,
-            sequence_square=state.sequence_square,
-            sequence_sum_D=state.sequence_sum,
-            sequences=state.sequences,
-            within_square=state.within_square,
-            within_pairs=state.within_pairs,
-            histogram=state.histogram,
+            **sums,
             sample_KD=kept,
             sample_positions_K=keys[:, 2],
             sample_sequences_K=keys[:, 1],
-            example_ED=state.example,
         )
 
 

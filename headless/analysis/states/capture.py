@@ -30,7 +30,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
-from headless.analysis.states.families import Family, backbone_of, family_of, input_width
+from headless.analysis.states.families import Family, backbone_of, family_of
 from headless.errors import HeadlessError
 from headless.models.backbone import blocks
 
@@ -93,9 +93,11 @@ def width_of(model: nn.Module, point: Point) -> int:
     backbone = backbone_of(model)
     if point.component not in INNER:
         return int(backbone.config.hidden_size)  # type: ignore[union-attr,arg-type]
-    family = family_of(backbone)
-    last = family.attn_out if point.component == "heads" else family.mlp_down
-    return input_width(blocks(backbone)[max(point.block, 0)].get_submodule(last))
+    role = "o" if point.component == "heads" else "down"
+    last: Any = blocks(backbone)[max(point.block, 0)].get_submodule(
+        family_of(backbone).matrices[role]
+    )
+    return int(last.nx if hasattr(last, "nx") else last.in_features)  # GPT-2 has `Conv1D`
 
 
 @contextmanager
@@ -151,22 +153,34 @@ def capture(
             handle.remove()
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Inside this, a model is in evaluation mode."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def run(backbone: nn.Module, input_ids_BT: Tensor) -> None:
+    """On the backbone's device, without a cache, which would keep every key and value."""
+    options = {} if family_of(backbone).post_norm else {"use_cache": False}
+    backbone(input_ids=input_ids_BT.to(next(backbone.parameters()).device), **options)
+
+
 @torch.no_grad()
 def states_at(
     model: nn.Module, input_ids_BT: Tensor, points: Collection[Point]
 ) -> dict[Point, Tensor]:
     """States [B, T, D] at points of one run of the backbone, in evaluation mode."""
-    backbone = backbone_of(model)
-    options = {} if family_of(backbone).post_norm else {"use_cache": False}
-    states: dict[Point, Tensor] = {}
-    was_training = backbone.training
-    backbone.eval()
-    try:
-        with capture(backbone, lambda point, x_BTD: states.update({point: x_BTD.clone()}), points):
-            device = next(backbone.parameters()).device
-            backbone(input_ids=input_ids_BT.to(device), **options)
-    finally:
-        backbone.train(was_training)
+    backbone, states = backbone_of(model), dict[Point, Tensor]()
+    with (
+        evaluating(backbone),
+        capture(backbone, lambda point, x_BTD: states.update({point: x_BTD.clone()}), points),
+    ):
+        run(backbone, input_ids_BT)
     return states
 
 
@@ -178,8 +192,8 @@ def _hook_block(
     before: Callable[[nn.Module, Point], None],
 ) -> None:
     part = block.get_submodule
-    before(part(family.attn_out), Point("heads", i))
-    before(part(family.mlp_down), Point("hidden", i))
+    before(part(family.matrices["o"]), Point("heads", i))
+    before(part(family.matrices["down"]), Point("hidden", i))
     after(part(family.attn), Point("attn", i))
     after(part(family.mlp), Point("mlp", i))
     if family.post_norm:

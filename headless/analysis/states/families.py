@@ -3,7 +3,7 @@
 A new family is one more row. Names are relative to a block, as Transformers 5 prints them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,9 +22,9 @@ class Family:
         attn: attention, whose output is added to the residual stream.
         norm2: the norm before the MLP; for post-norm families the one after it.
         mlp: the MLP, whose output is added to the residual stream.
-        mlp_down: the MLP's last linear layer: its input are the hidden activations.
-        attn_out: attention's last linear layer: its input are the heads' outputs.
         final_norm: relative to the backbone; None where the last block ends with a norm.
+        matrices: linear layers by role; "qkv" is one of all three, see `block_matrices`. The
+            heads' outputs are what "o" reads, the hidden activations what "down" reads.
         post_norm: the norms come after the additions (BERT).
         parallel: attention and MLP read the same stream (GPT-NeoX), by config.
     """
@@ -33,50 +33,37 @@ class Family:
     attn: str
     norm2: str
     mlp: str
-    mlp_down: str
-    attn_out: str
     final_norm: str | None
+    matrices: Mapping[str, str]
     post_norm: bool = False
     parallel: Callable[[Any], bool] = lambda config: False
 
 
 _LLAMA = Family(
-    norm1="input_layernorm",
-    attn="self_attn",
-    norm2="post_attention_layernorm",
-    mlp="mlp",
-    mlp_down="mlp.down_proj",
-    attn_out="self_attn.o_proj",
-    final_norm="norm",
-)
+    "input_layernorm", "self_attn", "post_attention_layernorm", "mlp", "norm",
+    {role: f"self_attn.{role}_proj" for role in "qkvo"}
+    | {role: f"mlp.{role}_proj" for role in ("gate", "up", "down")},
+)  # fmt: skip
 _BERT = Family(
-    norm1="attention.output.LayerNorm",
-    attn="attention.output.dense",
-    norm2="output.LayerNorm",
-    mlp="output.dense",
-    mlp_down="output.dense",
-    attn_out="attention.output.dense",
-    final_norm=None,
+    "attention.output.LayerNorm", "attention.output.dense", "output.LayerNorm", "output.dense",
+    None,
+    {
+        "q": "attention.self.query", "k": "attention.self.key", "v": "attention.self.value",
+        "o": "attention.output.dense", "up": "intermediate.dense", "down": "output.dense",
+    },
     post_norm=True,
-)
+)  # fmt: skip
 FAMILIES = {
     "gpt2": Family(
-        norm1="ln_1",
-        attn="attn",
-        norm2="ln_2",
-        mlp="mlp",
-        mlp_down="mlp.c_proj",
-        attn_out="attn.c_proj",
-        final_norm="ln_f",
+        "ln_1", "attn", "ln_2", "mlp", "ln_f",
+        {"qkv": "attn.c_attn", "o": "attn.c_proj", "up": "mlp.c_fc", "down": "mlp.c_proj"},
     ),
     "gpt_neox": Family(
-        norm1="input_layernorm",
-        attn="attention",
-        norm2="post_attention_layernorm",
-        mlp="mlp",
-        mlp_down="mlp.dense_4h_to_h",
-        attn_out="attention.dense",
-        final_norm="final_layer_norm",
+        "input_layernorm", "attention", "post_attention_layernorm", "mlp", "final_layer_norm",
+        {
+            "qkv": "attention.query_key_value", "o": "attention.dense",
+            "up": "mlp.dense_h_to_4h", "down": "mlp.dense_4h_to_h",
+        },
         parallel=lambda config: bool(config.use_parallel_residual),
     ),
     "llama": _LLAMA,
@@ -86,16 +73,12 @@ FAMILIES = {
     "bert": _BERT,
     "roberta": _BERT,
     "distilbert": Family(
-        norm1="sa_layer_norm",
-        attn="attention",
-        norm2="output_layer_norm",
-        mlp="ffn",
-        mlp_down="ffn.lin2",
-        attn_out="attention.out_lin",
-        final_norm=None,
+        "sa_layer_norm", "attention", "output_layer_norm", "ffn", None,
+        {role: f"attention.{role}_lin" for role in "qkv"}
+        | {"o": "attention.out_lin", "up": "ffn.lin1", "down": "ffn.lin2"},
         post_norm=True,
     ),
-}
+}  # fmt: skip
 
 
 def family_of(backbone: nn.Module) -> Family:
@@ -119,11 +102,6 @@ def backbone_of(model: nn.Module) -> nn.Module:
     return whole.base_model if hasattr(whole, "base_model") else whole
 
 
-def input_width(linear: Any) -> int:
-    """How many numbers a linear layer reads; GPT-2's `Conv1D` keeps its matrix the other way up."""
-    return int(linear.nx if hasattr(linear, "nx") else linear.in_features)
-
-
 def activation_of(backbone: nn.Module) -> tuple[Callable[[Tensor], Tensor], bool]:
     """The MLP's nonlinearity, and whether it gates: multiplies a second product."""
     from transformers.activations import ACT2FN
@@ -131,7 +109,7 @@ def activation_of(backbone: nn.Module) -> tuple[Callable[[Tensor], Tensor], bool
     config: Any = backbone.config
     names = ("hidden_act", "activation_function", "activation")
     name = next(getattr(config, n) for n in names if hasattr(config, n))
-    gated = family_of(backbone).mlp_down == _LLAMA.mlp_down
+    gated = "gate" in family_of(backbone).matrices
     return (ACT2FN[name] if isinstance(name, str) else name), gated
 
 
@@ -150,60 +128,25 @@ READS, WRITES = ("q", "k", "v", "gate", "up"), ("o", "down")
 def block_matrices(backbone: nn.Module) -> list[Matrix]:
     """Every matrix of every block: q, k, v, o, gate (where there is one), up, down.
 
-    Fused query-key-value matrices are taken apart: GPT-2's are thirds of a transposed matrix,
-    GPT-NeoX's are interleaved by head.
+    Fused query-key-value matrices are taken apart: GPT-2's are thirds, GPT-NeoX's are interleaved
+    by head.
     """
-    config: Any = backbone.config
-    readers = {
-        "gpt2": _gpt2,
-        "gpt_neox": lambda b: _neox(b, config.num_attention_heads),
-        "bert": _bert,
-        "roberta": _bert,
-        "distilbert": _distilbert,
-    }
-    read = readers.get(config.model_type, _llama)
-    family_of(backbone)
+    heads: Any = backbone.config.num_attention_heads  # type: ignore[union-attr]
+    interleaved = backbone.config.model_type == "gpt_neox"  # type: ignore[union-attr]
     return [
-        Matrix(i, role, weight.detach())
+        Matrix(i, part_role, part)
         for i, block in enumerate(blocks(backbone))
-        for role, weight in read(block).items()
+        for role, name in family_of(backbone).matrices.items()
+        for part_role, part in _parts(role, block.get_submodule(name), heads if interleaved else 1)
     ]
 
 
-def _gpt2(block: Any) -> dict[str, Tensor]:
-    q, k, v = block.attn.c_attn.weight.T.chunk(3, dim=0)
-    parts = {"o": block.attn.c_proj, "up": block.mlp.c_fc, "down": block.mlp.c_proj}
-    return {"q": q, "k": k, "v": v} | {role: part.weight.T for role, part in parts.items()}
-
-
-def _neox(block: Any, heads: int) -> dict[str, Tensor]:
-    fused = block.attention.query_key_value.weight
-    width = fused.shape[1]
-    by_head = fused.view(heads, 3, width // heads, width)
-    q, k, v = (by_head[:, i].reshape(width, width) for i in range(3))
-    parts = {
-        "o": block.attention.dense,
-        "up": block.mlp.dense_h_to_4h,
-        "down": block.mlp.dense_4h_to_h,
-    }
-    return {"q": q, "k": k, "v": v} | {role: part.weight for role, part in parts.items()}
-
-
-def _llama(block: Any) -> dict[str, Tensor]:
-    names = {r: getattr(block.self_attn, f"{r}_proj") for r in ("q", "k", "v", "o")}
-    names |= {r: getattr(block.mlp, f"{r}_proj") for r in ("gate", "up", "down")}
-    return {role: part.weight for role, part in names.items()}
-
-
-def _bert(block: Any) -> dict[str, Tensor]:
-    own = block.attention.self
-    parts = {"q": own.query, "k": own.key, "v": own.value, "o": block.attention.output.dense}
-    parts |= {"up": block.intermediate.dense, "down": block.output.dense}
-    return {role: part.weight for role, part in parts.items()}
-
-
-def _distilbert(block: Any) -> dict[str, Tensor]:
-    own = block.attention
-    parts = {"q": own.q_lin, "k": own.k_lin, "v": own.v_lin, "o": own.out_lin}
-    parts |= {"up": block.ffn.lin1, "down": block.ffn.lin2}
-    return {role: part.weight for role, part in parts.items()}
+def _parts(role: str, linear: Any, heads: int) -> Iterator[tuple[str, Tensor]]:
+    weight = linear.weight.detach()
+    if hasattr(linear, "nx"):  # GPT-2's `Conv1D` keeps it the other way up
+        weight = weight.T
+    if role != "qkv":
+        yield role, weight
+        return
+    by_head = weight.reshape(heads, 3, -1, weight.shape[1])
+    yield from ((one, by_head[:, i].reshape(-1, weight.shape[1])) for i, one in enumerate(role))

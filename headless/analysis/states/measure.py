@@ -6,30 +6,24 @@ statistics of the whole: sums are the same whatever the split.
 
 import math
 import warnings
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from headless.analysis.states.accumulators import (
-    EDGES,
-    EXAMPLE,
-    StateStatistics,
-    Statistics,
-    release_scratch,
-)
+from headless.analysis.states.accumulators import StateStatistics, Statistics, release_scratch
 from headless.analysis.states.capture import (
     INNER,
     Point,
-    backbone_of,
     capture,
+    evaluating,
     inner_points_of,
     points_of,
+    run,
     width_of,
 )
-from headless.analysis.states.families import family_of
+from headless.analysis.states.families import backbone_of
 from headless.errors import HeadlessError
 from headless.pages.numbers import compact
 
@@ -83,181 +77,127 @@ def measure(
             an id outside the vocabulary, statistics larger than `memory`, states that are not
             finite, or an unknown family or point.
     """
-    backbone = backbone_of(model)
-    wanted = points_of(model)
+    backbone, wanted = backbone_of(model), points_of(model)
     if points is not None:
         wanted = [p for p in [*wanted, *inner_points_of(model)] if p in set(points)]
-    shapes = {
-        point: _Shape.of(model, point, covariance, by_position, reservoir) for point in wanted
-    }
+    device = next(backbone.parameters()).device
+    spread = spread and dist.is_available() and dist.is_initialized()
+    rank, ranks = (dist.get_rank(), dist.get_world_size()) if spread else (0, 1)
     metrics: dict[Point, StateStatistics] = {}
-    numbers = torch.zeros(0, dtype=torch.long)
+    index, numbers = 0, torch.zeros(0, dtype=torch.long)
 
-    now = 0
-    rare = set(sparse)
+    def empty(point: Point, length: int) -> StateStatistics:
+        return StateStatistics(
+            width_of(model, point),
+            length,
+            covariance=_holds(covariance, point),
+            by_position=_holds(by_position, point),
+            histogram=histogram,
+            reservoir=0 if point.component in INNER else reservoir,
+        )
 
     def observe(point: Point, state_BTD: Tensor) -> None:
-        if point not in rare or now % EVERY == 0:
+        if point not in sparse or index % EVERY == 0:
             metrics[point].update(state_BTD, numbers)
 
-    device = next(backbone.parameters()).device
-    options = {} if family_of(backbone).post_norm else {"use_cache": False}
-    spread = spread and _distributed()
-    rank, ranks = (dist.get_rank(), dist.get_world_size()) if spread else (0, 1)
-    was_training = backbone.training
-    backbone.eval()
-    seen = sequences = longest = 0
+    seen = sequences = 0
     try:
-        with capture(model, observe, wanted if points is None else points):
-            for index, batch_BT in enumerate(batches):
+        with evaluating(backbone), capture(model, observe, wanted if points is None else points):
+            for index, batch_BT in enumerate(_checked(backbone, batches, token_budget)):
                 if not index:
-                    longest = batch_BT.shape[-1] if batch_BT.ndim else 0
-                _check(backbone, batch_BT, longest)
-                if not index:
-                    _check_memory(shapes.values(), longest, memory)
-                    for point, shape in shapes.items():
-                        metrics[point] = StateStatistics(
-                            shape.width,
-                            longest,
-                            covariance=shape.covariance,
-                            by_position=shape.by_position,
-                            histogram=histogram,
-                            reservoir=shape.reservoir,
-                        ).to(device)
+                    with torch.device("meta"):
+                        _check_memory([empty(p, batch_BT.shape[1]) for p in wanted], memory)
+                    for point in wanted:
+                        metrics[point] = empty(point, batch_BT.shape[1]).to(device)
                         metrics[point].distributed_available_fn = lambda: spread
-                fits = (token_budget - seen) // batch_BT.shape[1]
-                if index and not fits:
-                    break
-                batch_BT = batch_BT[: max(1, fits)]
                 numbers = torch.arange(sequences, sequences + len(batch_BT))
                 sequences += len(batch_BT)
                 seen += batch_BT.numel()
-                now = index
                 if index % ranks == rank:
-                    backbone(input_ids=batch_BT.to(device), **options)
+                    run(backbone, batch_BT)
                 if progress is not None:
                     progress(seen, token_budget)
     finally:
-        backbone.train(was_training)
         release_scratch()
     if not metrics:
         raise HeadlessError("no sequences to measure: give more text or a shorter length")
     return {point: _finite(point, metrics.pop(point)) for point in wanted}
 
 
-def _distributed() -> bool:
-    return dist.is_available() and dist.is_initialized()
+def _holds(choice: bool | Collection[Point], point: Point) -> bool:
+    """Inner points are wide: only by name."""
+    if isinstance(choice, bool):
+        return choice and point.component not in INNER
+    return point in choice
 
 
-@dataclass(frozen=True)
-class _Shape:
-    """What is accumulated at a point."""
-
-    width: int
-    covariance: bool
-    by_position: bool
-    reservoir: int
-
-    @classmethod
-    def of(
-        cls,
-        model: nn.Module,
-        point: Point,
-        covariance: bool | Collection[Point],
-        by_position: bool | Collection[Point],
-        reservoir: int,
-    ) -> "_Shape":
-        inner = point.component in INNER
-
-        def holds(choice: bool | Collection[Point]) -> bool:
-            return choice and not inner if isinstance(choice, bool) else point in choice
-
-        return cls(
-            width_of(model, point), holds(covariance), holds(by_position), 0 if inner else reservoir
-        )
-
-
-def _check(backbone: nn.Module, batch_BT: Tensor, longest: int) -> None:
-    if batch_BT.ndim != 2 or not batch_BT.numel():
-        raise HeadlessError("a batch must be token ids of the shape [sequences, positions]")
-    length = batch_BT.shape[1]
-    config = backbone.config
-    most = getattr(config, "max_position_embeddings", length)
-    if length > most:
-        raise HeadlessError(f"sequences of {length} tokens, but the model takes {most} at most")
-    if length > longest:
-        raise HeadlessError(
-            f"a sequence of {length} tokens after a first batch of {longest}: put the longest first"
-        )
-    largest, types = int(batch_BT.max()), int(config.vocab_size)  # type: ignore[union-attr,arg-type]
-    if largest >= types or int(batch_BT.min()) < 0:
-        raise HeadlessError(
-            f"token id {largest} in a vocabulary of {types}: the text was prepared for another "
-            "tokenizer"
-        )
+def _checked(backbone: nn.Module, batches: Iterable[Tensor], budget: int) -> Iterator[Tensor]:
+    """Batches as far as the budget goes, the first one in any case."""
+    seen = longest = 0
+    types = int(backbone.config.vocab_size)  # type: ignore[union-attr,arg-type]
+    for batch_BT in batches:
+        if batch_BT.ndim != 2 or not batch_BT.numel():
+            raise HeadlessError("a batch must be token ids of the shape [sequences, positions]")
+        length = batch_BT.shape[1]
+        longest = longest or length
+        most = getattr(backbone.config, "max_position_embeddings", length)
+        if length > most:
+            raise HeadlessError(f"sequences of {length} tokens, but the model takes {most} at most")
+        if length > longest:
+            raise HeadlessError(
+                f"a sequence of {length} tokens after a first batch of {longest}: put the longest "
+                "first"
+            )
+        largest = int(batch_BT.max())
+        if largest >= types or int(batch_BT.min()) < 0:
+            raise HeadlessError(
+                f"token id {largest} in a vocabulary of {types}: the text was prepared for another "
+                "tokenizer"
+            )
+        fits = (budget - seen) // length
+        if seen and not fits:
+            return
+        yield batch_BT[: max(1, fits)]
+        seen += min(len(batch_BT), max(1, fits)) * length
 
 
-def statistics_bytes(
-    width: int, length: int, covariance: bool, by_position: bool, kept: int
-) -> int:
-    """What the statistics of one point take."""
-    doubles = 2 * (4 + 1 + 1 + 1 + 1 + 1) * width + 2 * length + 2 * EDGES + width
-    doubles += covariance * width * width + by_position * 2 * length * width
-    return 8 * doubles + kept * (4 * width + 24) + 4 * width * min(length, EXAMPLE)
-
-
-def _check_memory(shapes: Collection[_Shape], length: int, memory: int) -> None:
-    needed = sum(
-        statistics_bytes(s.width, length, s.covariance, s.by_position, s.reservoir) for s in shapes
-    )
+def _check_memory(metrics: Collection[StateStatistics], memory: int) -> None:
+    needed = sum(metric.bytes for metric in metrics)
     if needed > memory:
-        widest = max(shape.width for shape in shapes)
+        widest = max(metric.hidden_size for metric in metrics)
         raise HeadlessError(
-            f"statistics at {len(shapes)} points of width {widest} take {compact(needed)}B, more "
+            f"statistics at {len(metrics)} points of width {widest} take {compact(needed)}B, more "
             f"than {compact(memory)}B: choose fewer points, or covariances for fewer of them"
         )
 
 
 def _finite(point: Point, metric: StateStatistics) -> Statistics:
+    """Of all ranks, reduced on their devices, then on the CPU."""
     with warnings.catch_warnings():  # a rank whose share is no batch at all
         warnings.filterwarnings("ignore", ".*was called before the ``update`` method.*")
-        found = _everywhere(metric)
-    total = float(found.powers_G4D.sum())
-    if not math.isfinite(total):
+        found = metric.compute()
+    for name, value in vars(found).items():
+        if isinstance(value, Tensor):
+            setattr(found, name, value.cpu())
+    # A metric wraps its own methods: a cycle, which would hold its reservoir for a while.
+    metric.__dict__.clear()
+    if not math.isfinite(float(found.powers_G4D.sum())):
         raise HeadlessError(f"the model's states at {point.name} are not finite: it diverged")
     if not float(found.count_G.sum()):
         raise HeadlessError("the model did not run: there were fewer batches than processes")
     return found
 
 
-def _everywhere(metric: StateStatistics) -> Statistics:
-    """Of all ranks, reduced on their devices, then on the CPU."""
-    found = metric.compute()
-    for name, value in vars(found).items():
-        if isinstance(value, Tensor):
-            setattr(found, name, value.cpu())
-    # A metric wraps its own methods: a cycle, which would hold its reservoir for a while.
-    metric.__dict__.clear()
-    return found
-
-
 def sample_tokens(statistics: Statistics, batches: Iterable[Tensor], offset: int = 0) -> Tensor:
     """The token at each state of a reservoir, or `offset` positions later [K].
 
-    Args:
-        statistics: of `measure` over the same batches.
-        batches: token ids [B, T], in the same order.
-        offset: 1 for the token that a decoder predicts there.
-
-    Returns:
-        -1 where the sequence has ended.
+    -1 where the sequence has ended. The batches are those that were measured.
     """
-    rows = [row for batch_BT in batches for row in batch_BT]
-    pairs = zip(
-        statistics.sample_sequences_K.tolist(),
-        (statistics.sample_positions_K + offset).tolist(),
-        strict=True,
-    )
-    return torch.tensor(
-        [int(rows[s][p]) if 0 <= p < len(rows[s]) else -1 for s, p in pairs], dtype=torch.long
-    )
+    rows = [row_T for batch_BT in batches for row_T in batch_BT]
+    sequences_K = statistics.sample_sequences_K.tolist()
+    positions_K = (statistics.sample_positions_K + offset).tolist()
+    tokens = [
+        int(rows[s][t]) if 0 <= t < len(rows[s]) else -1
+        for s, t in zip(sequences_K, positions_K, strict=True)
+    ]
+    return torch.tensor(tokens, dtype=torch.long)

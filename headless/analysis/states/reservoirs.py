@@ -1,4 +1,4 @@
-"""States from the reservoirs of `Statistics`: which ones, and made ready for a projection.
+"""States from the reservoirs of `Statistics`, and mean states by position.
 
 All positions but the first are in them. Shapes: N states, T positions, D hidden size.
 """
@@ -15,18 +15,12 @@ from headless.analysis.states.capture import Component, Point, middle_blocks
 from headless.errors import HeadlessError
 from headless.geometry import unit
 
-Prepare = Literal["raw", "unit", "norm"]
 FEW = 8  # states at a point that scores need
 
 
-def prepared(x_ND: Tensor, how: Prepare) -> Tensor:
-    """States as they are, with length 1, or through a layer norm without parameters; float64."""
-    x_ND = x_ND.double()
-    if how == "unit":
-        return unit(x_ND)
-    if how == "norm":
-        return torch.nn.functional.layer_norm(x_ND, x_ND.shape[1:])
-    return x_ND
+def prepared(x_ND: Tensor, how: Literal["raw", "unit"]) -> Tensor:
+    """States as they are, or with length 1; float64."""
+    return unit(x_ND) if how == "unit" else x_ND.double()
 
 
 def gather(
@@ -35,13 +29,9 @@ def gather(
     blocks: Sequence[int] | None = None,
     most: int = 400,
 ) -> tuple[Tensor, list[Point], Tensor, Tensor]:
-    """Equally many states of each point from the reservoirs.
+    """Equally many states of each point, `most` at most.
 
-    Args:
-        statistics: with reservoirs.
-        components: which.
-        blocks: which; None: all. `embed` and `norm_f` are always taken if they are asked for.
-        most: states of a point.
+    `embed` and `norm_f` are taken whatever the blocks.
 
     Returns:
         States [N, D] on the CPU, their points, the index of each state's point [N], and their
@@ -91,18 +81,16 @@ def position_means(
     """
     measured = [p.block for p in statistics if p.component == "post"]
     chosen = [statistics[Point("post", i)] for i in middle_blocks(measured)]
-    if not chosen or any(s.position_unit_TD is None for s in chosen):
+    sums = [s.position_unit_TD if directions else s.position_sum_TD for s in chosen]
+    means, floors = [], []
+    for s, sum_TD in zip(chosen, sums, strict=True):
+        if sum_TD is not None:
+            seen = s.position_count_T > 0
+            means.append((sum_TD[seen] / s.position_count_T[seen, None]).double().cpu())
+            floors.append(_noise_floor(s, means[-1], directions))
+    if not means:
         raise HeadlessError("positions need states after blocks, accumulated by position")
-    seen = chosen[0].position_count_T > 0
-    means = []
-    for s in chosen:
-        sums_TD = s.position_unit_TD if directions else s.position_sum_TD
-        assert sums_TD is not None
-        means.append((sums_TD[seen] / s.position_count_T[seen, None]).double().cpu())
-    floor = max(
-        _noise_floor(s, mean_TD, directions) for s, mean_TD in zip(chosen, means, strict=True)
-    )
-    return torch.stack(means).mean(dim=0), floor
+    return torch.stack(means).mean(dim=0), max(floors)
 
 
 def _noise_floor(s: Statistics, mean_TD: Tensor, directions: bool) -> float:
