@@ -82,23 +82,14 @@ class Examples(NamedTuple):
 
 
 class Collator:
-    """Makes a batch from blocks; runs in the loader's workers. A task says what its targets are.
+    """Makes a batch from blocks; runs in the loader's workers. A task says what its targets are."""
 
-    Attributes:
-        lookahead: how many tokens beyond its T inputs a block must have read.
-        bytes_V: how many bytes of text each token stands for; None: nobody asks.
-
-    Args:
-        vocab_size: V.
-        pad_multiple: the table of unique targets is padded to a multiple of it.
-    """
-
-    lookahead: int = 0
+    lookahead: int = 0  #: how many tokens beyond its T inputs a block must have read
 
     def __init__(self, vocab_size: int, pad_multiple: int = 512) -> None:
         self.vocab_size = vocab_size
-        self.pad_multiple = pad_multiple
-        self.bytes_V: np.ndarray | None = None
+        self.pad_multiple = pad_multiple  #: see `unique_table`
+        self.bytes_V: np.ndarray | None = None  #: bytes of text of each token, where they count
 
     def examples(self, blocks: Blocks) -> Examples:
         """Inputs and targets of blocks.
@@ -109,7 +100,6 @@ class Collator:
         raise NotImplementedError
 
     def __call__(self, batch: BatchBlocks) -> Batch:
-        """A batch from what `BlockDataset.__getitems__` returned."""
         inputs_BT, targets_BK, positions_BK = self.examples(batch.own)
         some_others = len(batch.others.indices_R) > 0
         ids, inverse, counts, num_unique = unique_table(
@@ -145,7 +135,6 @@ class CausalCollator(Collator):
     lookahead = 1
 
     def examples(self, blocks: Blocks) -> Examples:
-        """See `Collator.examples`."""
         targets_RT = blocks.tokens_RS[:, 1:].copy()
         targets_RT[np.arange(targets_RT.shape[1]) >= blocks.lengths_R[:, None]] = IGNORE_INDEX
         return Examples(blocks.tokens_RS[:, :-1].copy(), targets_RT, None)

@@ -134,7 +134,7 @@ class TokenDataModule(LightningDataModule):
     def unigram_counts(self) -> Tensor:
         """How often each token of the training split can be a target: long [V].
 
-        A masked model is never asked for a special token.
+        Of a masked model no special token is one.
         """
         counts = self.dataset.unigram_counts
         if self.task == "causal":
@@ -144,7 +144,7 @@ class TokenDataModule(LightningDataModule):
 
     @property
     def mask_token_id(self) -> int | None:
-        """What stands in the place of a token that is asked for; None without such a token."""
+        """What stands in the place of a masked token; None without such a token."""
         return self.tokenizer.mask_token_id
 
     @property

@@ -42,15 +42,10 @@ class MaskedCollator(Collator):
     chosen token becomes the mask token (80 %), a random one (10 %) or stays (10 %). The target is
     the token of the text in all three cases. Special tokens are neither chosen nor drawn.
 
-    Only the chosen positions are scored: the batch has `rows`, see `Collator.__call__`.
+    Only the chosen positions are scored: the batch has `rows`.
 
     Args:
-        vocab_size: V.
-        mask_token_id: what stands in a token's place.
         ordinary_ids: the ids of all tokens that are not special.
-        mask_probability: share of the positions that is chosen.
-        seed: of the masks.
-        pad_multiple: the table of unique targets is padded to a multiple of it.
     """
 
     def __init__(
@@ -75,7 +70,6 @@ class MaskedCollator(Collator):
         return min(length, math.ceil(self.mask_probability * length - 1e-9))  # 0.07 · 100 is 7
 
     def examples(self, blocks: Blocks) -> Examples:
-        """See `Collator.examples`."""
         tokens_RT = blocks.tokens_RS
         length = tokens_RT.shape[1]
         key_R1 = self._keys(blocks)[:, None]

@@ -173,7 +173,7 @@ def _read_parquet(path: Path, only: str | None) -> Rows:
 def _read_table(path: Path, *, tabs: bool) -> Rows:
     csv.field_size_limit(2**31 - 1)
     with open_text(path) as file:
-        lines = io.TextIOWrapper(file, "utf-8-sig", newline="")  # type: ignore[type-var]
+        lines = io.TextIOWrapper(file, "utf-8-sig", newline="")
         reader = csv.reader(
             lines,
             delimiter="\t" if tabs else ",",

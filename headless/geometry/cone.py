@@ -3,6 +3,8 @@
 Shapes: N vectors of width D, A axes.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -44,8 +46,6 @@ def angles_to(x_ND: Tensor, direction_D: Tensor) -> Tensor:
 def isotropic_angle_density(degrees: Tensor, width: int) -> Tensor:
     """Density, per degree, of the angle between a fixed direction and one drawn uniformly in D
     dimensions: proportional to sin^(D-2), with mean 90 and standard deviation 57.3/√D."""
-    radians = degrees.double().deg2rad()
-    sine = radians.sin().clamp(min=torch.finfo(torch.float64).tiny)
-    half = torch.tensor(width / 2, dtype=torch.float64)
-    log_constant = half.lgamma() - (half - 0.5).lgamma() - 0.5 * torch.log(torch.tensor(torch.pi))
-    return (log_constant + (width - 2) * sine.log()).exp() * (torch.pi / 180)
+    sine = degrees.double().deg2rad().sin().clamp(min=torch.finfo(torch.float64).tiny)
+    log_constant = math.lgamma(width / 2) - math.lgamma((width - 1) / 2) - math.log(math.pi) / 2
+    return (log_constant + (width - 2) * sine.log()).exp() * (math.pi / 180)

@@ -101,7 +101,10 @@ def fit_distributions(x: Tensor) -> dict[str, Fit]:
     x = x.detach().double().flatten()
     centre, spread = x.mean(), x.std(correction=0)
     if not spread > 0:
-        return {name: Fit(*[math.nan] * 4, 0) for name in ("gaussian", "laplace", *STARTS)}
+        return {
+            name: Fit(math.nan, math.nan, math.nan, math.nan, 0)
+            for name in ("gaussian", "laplace", *STARTS)
+        }
     z = (x - centre) / spread
     median = z.median()
     fitted = {
