@@ -43,11 +43,8 @@ class Examples:
     def take(self, indices: Iterable[int]) -> "Examples":
         """Some of them."""
         chosen = list(indices)
-        texts, pairs, labels, groups = (
-            None if column is None else [column[i] for i in chosen]
-            for column in (self.texts, self.pairs, self.labels, self.groups)
-        )
-        return Examples(texts or [], pairs, labels or [], groups or [])
+        columns = (self.texts, self.pairs, self.labels, self.groups)
+        return Examples(*(column and [column[i] for i in chosen] for column in columns))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from typing import Any, Literal
 import numpy as np
 
 from headless.errors import HeadlessError
-from headless.files import exclusive
+from headless.files import exclusive, write_bytes
 
 Kind = Literal["exact", "ivf", "hnsw", "ivfpq"]
 Metric = Literal["cosine", "inner", "l2"]
@@ -184,17 +184,9 @@ class VectorIndex:
         return made
 
     def save(self, path: Path) -> None:
-        """Write it beside and rename; who makes the same one meanwhile is waited for."""
-        faiss = load_faiss()
-        beside = path.with_name(f".{path.name}.partial")
+        """Write it whole; who makes the same one meanwhile is waited for."""
         with exclusive(path, patience=WAIT_SECONDS):
-            try:
-                faiss.write_index(self._on_cpu(faiss), str(beside))
-                os.replace(beside, path)
-            except RuntimeError as error:  # faiss's own word for a full disk, too
-                raise HeadlessError(f"{path} cannot be written: {_line(error)}") from error
-            finally:
-                beside.unlink(missing_ok=True)
+            write_bytes(path, self._serialized().data)
 
     def search(self, queries_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """The k nearest rows of each query, the nearest first.
@@ -256,10 +248,11 @@ class VectorIndex:
     @property
     def nbytes(self) -> int:
         """Bytes that faiss holds, as it would write them; the rows themselves not counted."""
-        faiss = load_faiss()
-        writer = faiss.VectorIOWriter()
-        faiss.write_index(self._on_cpu(faiss), writer)
-        return writer.data.size()
+        return self._serialized().size
+
+    def _serialized(self) -> np.ndarray:
+        faiss, index = load_faiss(), self.index
+        return faiss.serialize_index(faiss.index_gpu_to_cpu(index) if _is_on_gpu(index) else index)
 
     def _empty(self, faiss: Any) -> Any:
         """An index without rows: inner products only where it is exact, distances elsewhere."""
@@ -315,9 +308,6 @@ class VectorIndex:
                     f"faiss cannot put this {self.kind} on the GPU: {_line(error)}"
                 ) from error
             return index
-
-    def _on_cpu(self, faiss: Any) -> Any:
-        return faiss.index_gpu_to_cpu(self.index) if _is_on_gpu(self.index) else self.index
 
     def _tune(self, index: Any) -> None:
         """Set how far a search of the index looks, and keep it."""
