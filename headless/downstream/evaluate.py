@@ -14,9 +14,8 @@ from headless.downstream.evaluation.tasks import Items, Task, left_out, parse_ta
 from headless.downstream.export import DESCRIPTION
 from headless.downstream.language_model import LanguageModel
 from headless.downstream.loading import load
-from headless.downstream.options import EvaluateOptions
+from headless.downstream.options import EvaluateOptions, write_output
 from headless.errors import HeadlessError
-from headless.files import write_text
 from headless.isolation import isolated
 from headless.progress import Display, Report
 from headless.runs.directory import RunDirectory
@@ -107,10 +106,9 @@ def evaluate(
             for evaluation in scored:  # each task at once: a later one may fail
                 if file is not None and not _append(evaluation, file, wanted.output, display.say):
                     file = None
-    if wanted.output is not None:
-        wanted.output.parent.mkdir(parents=True, exist_ok=True)
-        write_text(wanted.output, lines_of(results))
-    return Evaluations(lm.place, lm.head, results, [p for p in (file, wanted.output) if p])
+    write_output(wanted.output, lines_of(results))
+    files = [Path(path) for path in (file, wanted.output) if path]
+    return Evaluations(lm.place, lm.head, results, files)
 
 
 def results_file(directory: Path | None) -> Path | None:

@@ -1,6 +1,5 @@
 """The verb: continue prompts, or fill in the masks of a masked model's."""
 
-import json
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -10,10 +9,9 @@ from transformers import TextStreamer
 
 from headless.downstream.language_model import LanguageModel, Sampling
 from headless.downstream.loading import load
-from headless.downstream.options import Head
+from headless.downstream.options import Head, check_output_file, write_output
 from headless.downstream.retrieval.decoder import index_as_head
-from headless.errors import HeadlessError
-from headless.files import write_text
+from headless.files import json_lines
 from headless.isolation import isolated
 
 
@@ -64,25 +62,21 @@ def generate(
         For each prompt "model", "head", "prompt" and "text"; of a masked model "masks": for each
         mask the likeliest tokens with their probabilities.
     """
-    if output is not None and output.exists() and not overwrite:
-        raise HeadlessError(f"{output} exists: replace it with --overwrite true, or name another")
+    check_output_file(output, overwrite)
     sampling = Sampling(max_new_tokens, temperature, top_k, top_p, seed)
     lm = load(model, head=head, device=device, trust_remote_code=trust_remote_code, needs_head=True)
-    prompts = [prompt] if isinstance(prompt, str) else prompt
     searched = decoder == "faiss" and lm.task == "causal"
     records: list[dict[str, Any]] = []
     with index_as_head(lm, index, top_k or 64) if searched else nullcontext():
-        for text in prompts:
+        for text in [prompt] if isinstance(prompt, str) else prompt:
             if stream and records:
                 sys.stdout.write("\n")
+            records.append({"model": lm.name, "head": lm.head, "prompt": text})
             if lm.task == "masked":
-                written: dict[str, Any] = {"masks": _fill(lm, text, stream)}
+                records[-1]["masks"] = _fill(lm, text, stream)
             else:
-                written = {"text": _continue(lm, text, sampling, stream)}
-            records.append({"model": lm.name, "head": lm.head, "prompt": text, **written})
-    if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        write_text(output, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
+                records[-1]["text"] = _continue(lm, text, sampling, stream)
+    write_output(output, json_lines(records))
     return records
 
 

@@ -7,18 +7,26 @@ from pathlib import Path
 from typing import Literal
 
 from headless.errors import HeadlessError
+from headless.files import write_text
 
 Head = Literal["auto", "calibrated", "tied", "trained"]
 
 
-def check_output_file(output: Path | None, overwrite: bool) -> None:
+def check_output_file(output: str | Path | None, overwrite: bool) -> None:
     """Refuse to write results where something is that stays."""
-    if output is not None and output.is_dir():
+    if output is not None and Path(output).is_dir():
         raise HeadlessError(f"{output} is a directory: --output names a file")
-    if output is not None and output.exists() and not overwrite:
+    if output is not None and Path(output).exists() and not overwrite:
         raise HeadlessError(
             f"{output} exists: replace it with --overwrite true, or give another --output"
         )
+
+
+def write_output(output: str | Path | None, text: str) -> None:
+    """Write results where they are wanted."""
+    if output is not None:
+        Path(output).parent.mkdir(parents=True, exist_ok=True)
+        write_text(Path(output), text)
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,6 @@ def knn_lm_scores(
     total = min(len(stream) - 1, limit or len(stream))
     windows = read_windows(lm, stream, total, length, scored=True)
     temperatures = TEMPERATURES if mixture.temperature is None else (mixture.temperature,)
-    weights = WEIGHTS if mixture.weight is None else (mixture.weight,)
     parts, sizes = [], []
     for part, group_sizes in _look_up(windows, store, index, mixture.neighbors, temperatures):
         parts.append(part)
@@ -151,12 +150,25 @@ def knn_lm_scores(
             f"{total} tokens are {len(sizes)} windows of {length}, too few to choose on one half "
             "and report on the other: evaluate on more text"
         )
+    most = min(mixture.neighbors, len(store.values_N))
+    return _summarize(np.concatenate(parts, 1), sizes, temperatures, mixture.weight, most)
+
+
+def _summarize(
+    numbers: np.ndarray,
+    sizes: Sequence[int],
+    temperatures: Sequence[float],
+    weight: float | None,
+    neighbors: int,
+) -> KnnScores:
+    """Choose on the windows with even numbers, report on the others; see `_look_up`."""
+    weights = WEIGHTS if weight is None else (weight,)
     window_Q = np.repeat(np.arange(len(sizes)), sizes)
-    choose, report = (np.concatenate(parts, 1)[:, window_Q % 2 == n] for n in (0, 1))
+    choose, report = (numbers[:, window_Q % 2 == n] for n in (0, 1))
     _, weight, best = min(
-        (float(mixture_nats(choose[0], knn_Q, weight).mean()), weight, t)
+        (float(mixture_nats(choose[0], knn_Q, tried).mean()), tried, t)
         for t, knn_Q in enumerate(choose[2:])
-        for weight in weights
+        for tried in weights
     )
     knn_nats_Q = mixture_nats(report[0], report[2 + best], weight)
     gain_Q = -report[0] - knn_nats_Q
@@ -167,7 +179,7 @@ def knn_lm_scores(
         gain_error=_error_of_mean(gain_Q, window_Q[window_Q % 2 == 1]),
         weight=weight,
         temperature=temperatures[best],
-        neighbors=min(mixture.neighbors, len(store.values_N)),
+        neighbors=neighbors,
         covered=float(report[1].mean()),
         tokens=report.shape[1],
         chosen_on_tokens=0 if len(temperatures) * len(weights) == 1 else choose.shape[1],

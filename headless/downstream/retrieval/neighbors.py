@@ -8,7 +8,7 @@ from typing import Any
 
 from headless.downstream.language_model import LanguageModel
 from headless.downstream.loading import load
-from headless.downstream.options import NeighborOptions
+from headless.downstream.options import NeighborOptions, write_output
 from headless.downstream.retrieval.contexts import (
     Mixture,
     knn_lm_scores,
@@ -19,7 +19,6 @@ from headless.downstream.retrieval.contexts import (
 from headless.downstream.retrieval.indexes import Search, VectorIndex, automatic_kind, load_faiss
 from headless.downstream.retrieval.store import HiddenStore, build_store, check_place, open_store
 from headless.errors import HeadlessError
-from headless.files import write_text
 from headless.isolation import isolated
 from headless.progress import Display, Report
 
@@ -56,9 +55,7 @@ def neighbors(
     _check_model(wanted, lm)
     with Display(progress) as display:
         result = {"model": lm.name, "head": lm.head, **_look(wanted, lm, mixture, display.report)}
-    if wanted.output is not None:
-        wanted.output.parent.mkdir(parents=True, exist_ok=True)
-        write_text(wanted.output, json.dumps(result, ensure_ascii=False, indent=2) + "\n")
+    write_output(wanted.output, json.dumps(result, ensure_ascii=False, indent=2) + "\n")
     return result
 
 
