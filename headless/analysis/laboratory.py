@@ -23,7 +23,6 @@ from headless.analysis.places.repeated import repeated
 from headless.analysis.presets import (
     cheap_alignment,
     cheap_covariance,
-    cheap_weights,
 )
 from headless.analysis.registry import OWN
 from headless.analysis.registry import Analysis as Converted
@@ -36,14 +35,27 @@ from headless.analysis.shape.norms import norms
 from headless.analysis.shape.outliers import outliers
 from headless.analysis.states.families import block_matrices
 from headless.analysis.states.measure import sample_tokens
+from headless.analysis.weights.circuits import circuits
+from headless.analysis.weights.gains import gains
+from headless.analysis.weights.movement import movement
+from headless.analysis.weights.noise import noise
+from headless.analysis.weights.sizes import sizes
 from headless.analysis.weights.spectra import spectra
-from headless.analysis.weights.unconverted import weight_findings
+from headless.analysis.weights.tables import tables
+from headless.analysis.weights.values import weight_values
 from headless.errors import HeadlessError
 
 Run = Callable[[Session], list[Finding]]
 # Analyses on `record.Finding`, in the order of the page; of one option they come before the others.
 CONVERTED: tuple[Converted, ...] = (
+    tables,
     spectra,
+    noise,
+    circuits,
+    weight_values,
+    movement,
+    gains,
+    sizes,
     corpus,
     frequency,
     cone,
@@ -84,16 +96,6 @@ class Analysis:
     cheap: Run | None = None
 
 
-def _weights(session: Session) -> list[Finding]:
-    subject = session.subject
-    return weight_findings(
-        subject.weights,
-        head=subject.head_VD,
-        initial=subject.initial,
-        has_head=subject.has_head,
-    )
-
-
 def _alignment(session: Session) -> list[Finding]:
     statistics = session.statistics
     last = next(reversed(statistics.values()))
@@ -120,9 +122,7 @@ ANALYSES = (
     Analysis(
         "weights",
         "spectra, noise, values, gains and sizes of every matrix",
-        _weights,
         needs_text=False,
-        cheap=cheap_weights,
     ),
     Analysis("corpus", "the text's own token covariance"),
     Analysis("frequency", "embeddings against token frequency"),

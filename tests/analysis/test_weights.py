@@ -12,13 +12,14 @@ from scipy import stats
 
 from headless.analysis.finding import Finding
 from headless.analysis.laboratory import findings_of, select
+from headless.analysis.record import Place
 from headless.analysis.states.families import block_matrices
-from headless.analysis.weights_gains import gains_finding, norms_of, top_dimensions
-from headless.analysis.weights_heads import circuits_of
-from headless.analysis.weights_measure import shuffled, spectra_of
-from headless.analysis.weights_movement import movements_of
-from headless.analysis.weights_norms import input_gains, sizes_of, trend
-from headless.analysis.weights_tables import tables_of
+from headless.analysis.weights.circuits import circuits_of
+from headless.analysis.weights.gains import gains, top_dimensions
+from headless.analysis.weights.matrices import shuffled, spectra_of
+from headless.analysis.weights.movement import movements_of
+from headless.analysis.weights.sizes import input_gains, sizes, sizes_of, trend
+from headless.analysis.weights.tables import tables_of
 from headless.errors import HeadlessError
 from headless.models.backbone import BackboneConfig, build_backbone
 
@@ -71,10 +72,10 @@ def test_every_family_has_every_finding(family: str) -> None:
     start = model_of(family)
     model = trained(start)
     found = named(weight_findings(model, head=torch.randn(V, D), initial=start))
-    assert sorted(found) == sorted([
+    assert list(found) == [
         "table_spectra", "weight_spectra", "weight_noise", "head_circuits", "weight_values",
         "weight_movement", "norm_gains", "weight_norms",
-    ])  # fmt: skip
+    ]  # fmt: skip
     for finding in found.values():
         assert all(key.startswith(f"{finding.name}/") for key in finding.scalars)
         assert all(isinstance(value, float) for value in finding.scalars.values())
@@ -171,14 +172,18 @@ def test_a_cone_is_found_in_the_head_and_leaves_with_the_mean() -> None:
 def test_a_tied_head_is_the_embedding_table() -> None:
     model = model_of("gpt2")
     tied = model.get_input_embeddings().weight
-    assert [t.name for t in tables_of(model, tied)] == ["embedding", "positions"]
-    assert [t.name for t in tables_of(model, tied + 1)] == ["embedding", "head", "positions"]
-    assert [t.name for t in tables_of(model_of("gpt_neox"))] == ["embedding"]
+    assert [str(place) for place in tables_of(model, tied)] == ["embedding", "positions"]
+    assert [str(place) for place in tables_of(model, tied + 1)] == [
+        "embedding",
+        "head",
+        "positions",
+    ]
+    assert [str(place) for place in tables_of(model_of("gpt_neox"))] == ["embedding"]
 
 
 def test_circuits_are_products_of_a_heads_matrices() -> None:
     model = model_of("llama")  # three heads share one pair of keys and values
-    circuits = {(c.block, c.kind): c.values_HR for c in circuits_of(model)}
+    circuits = circuits_of(model)
     width = D // HEADS
     attention = model.layers[1].self_attn
     q, k, v, o = (getattr(attention, f"{r}_proj").weight.double() for r in "qkvo")
@@ -187,7 +192,9 @@ def test_circuits_are_products_of_a_heads_matrices() -> None:
         qk, ov = q[rows].T @ k, o[:, rows] @ v
         for kind, product in (("qk", qk), ("ov", ov)):
             reference = torch.linalg.svdvals(product)[:width]
-            torch.testing.assert_close(circuits[1, kind][head], reference, rtol=1e-6, atol=1e-9)
+            torch.testing.assert_close(
+                circuits[Place(kind, 1)][0][head], reference, rtol=1e-6, atol=1e-9
+            )
 
 
 def test_heavy_tails_are_told_from_gaussian_weights() -> None:
@@ -215,25 +222,25 @@ def test_movement_is_that_of_the_weights() -> None:
     direction = torch.outer(torch.ones(2 * D), torch.ones(D)) / D
     with torch.no_grad():
         model.h[1].mlp.c_proj.weight.add_(direction)
-    moved = {(m.block, m.role): m for m in movements_of(model, start)}
-    one = moved[1, "down"]
+    moved = movements_of(model, start)
+    numbers, one = moved[Place("down", 1)]
     before = start.h[1].mlp.c_proj.weight.detach().double()
-    assert one.distance == pytest.approx(float(direction.norm() / before.norm()))
+    assert numbers["distance"] == pytest.approx(float(direction.norm() / before.norm()))
     assert float(one.values_R[1]) < 1e-6 * float(one.values_R[0])  # one direction
-    assert moved[0, "down"].distance == 0
-    assert moved[0, "down"].cosine == pytest.approx(1)
+    assert moved[Place("down", 0)][0]["distance"] == 0
+    assert moved[Place("down", 0)][0]["cosine"] == pytest.approx(1)
 
 
 def test_gains_find_the_dimensions_that_stand_out() -> None:
     model = model_of("llama", hidden=48)
-    assert gains_finding(norms_of(model)).claims[0].agrees is None  # all are 1: nothing was learnt
+    assert gains(weights_lab(model)).claims[0].agrees is None  # all are 1: nothing was learnt
     torch.manual_seed(0)
     with torch.no_grad():
         for block in model.layers:
             for norm in (block.input_layernorm, block.post_attention_layernorm):
                 norm.weight.copy_(0.45 + 0.02 * torch.randn(48))
                 norm.weight[[3, 40]] = 0.001
-    finding = gains_finding(norms_of(model))
+    finding = gains(weights_lab(model))
     assert [claim.agrees for claim in finding.claims] == [True, True, True]
     assert (finding.arrays["norm1/silenced"] == 2).all()
     assert {3, 40} <= set(top_dimensions(model.layers[0].input_layernorm.weight).tolist())
@@ -244,38 +251,45 @@ def test_gains_find_the_dimensions_that_stand_out() -> None:
 def test_folded_sizes_are_those_of_the_effective_matrix(family: str) -> None:
     model = trained(model_of(family))
     gains = input_gains(model)
-    weights = {(m.block, m.role): m.weight.double() for m in block_matrices(model)}
-    for size in sizes_of(model):
-        weight = weights[size.block, size.role]
-        assert size.rms == pytest.approx(float(weight.square().mean().sqrt()))
-        assert size.spectral == pytest.approx(float(torch.linalg.matrix_norm(weight, 2)), rel=1e-6)
-        gain = gains.get((size.block, size.role))
+    weights = {Place(m.role, m.block): m.weight.double() for m in block_matrices(model)}
+    finding = sizes(weights_lab(model))
+    assert set(sizes_of(model, dict.fromkeys(weights, 0.0))) == set(weights)
+    for place, weight in weights.items():
+        size = {name: one.at(place.kind).value for name, one in finding.series.items()}
+        size = {n: v[place.block] for n, v in size.items() if len(v) == DEPTH}
+        assert size["rms"] == pytest.approx(float(weight.square().mean().sqrt()))
+        norm = float(torch.linalg.matrix_norm(weight, 2))
+        assert size["spectral_norm"] == pytest.approx(norm, rel=1e-6)
+        gain = gains.get(place)
         folded = weight if gain is None else weight @ torch.diag(gain)
-        assert size.folded == pytest.approx(float(folded.square().mean().sqrt()))
-    assert (0, "o") not in gains
+        assert size["folded_rms"] == pytest.approx(float(folded.square().mean().sqrt()))
+    assert Place("o", 0) not in gains
     if family == "bert":  # attention reads the norm at the end of the block before
-        assert (0, "q") not in gains
+        assert Place("q", 0) not in gains
         torch.testing.assert_close(
-            gains[1, "q"], model.encoder.layer[0].output.LayerNorm.weight.detach().double()
+            gains[Place("q", 1)], model.encoder.layer[0].output.LayerNorm.weight.detach().double()
         )
     if family == "llama":
         torch.testing.assert_close(
-            gains[0, "q"], model.layers[0].input_layernorm.weight.detach().double()
+            gains[Place("q", 0)], model.layers[0].input_layernorm.weight.detach().double()
         )
 
 
 def test_a_trend_is_told_from_chance() -> None:
     rng = np.random.default_rng(0)
     rising = trend(np.exp(0.1 * np.arange(12)))
-    assert (rising.spearman, rising.log_slope) == (pytest.approx(1), pytest.approx(0.1))
-    assert rising.p < 0.001
-    assert trend(np.array([1.0, 2.0, 3.0])).p == pytest.approx(2 / 6)  # all six orders
+    assert (rising["depth_spearman"], rising["depth_log_slope"]) == (
+        pytest.approx(1),
+        pytest.approx(0.1),
+    )
+    assert rising["depth_p"] < 0.001
+    assert trend(np.array([1.0, 2.0, 3.0]))["depth_p"] == pytest.approx(2 / 6)  # all six orders
     values = rng.random(20)
     reference = stats.spearmanr(np.arange(20), values)
     found = trend(values)
-    assert found.spearman == pytest.approx(reference.statistic)
-    assert found.p == pytest.approx(reference.pvalue, abs=0.05)
-    assert np.isnan(trend(np.ones(9)).spearman)
+    assert found["depth_spearman"] == pytest.approx(reference.statistic)
+    assert found["depth_p"] == pytest.approx(reference.pvalue, abs=0.05)
+    assert np.isnan(trend(np.ones(9))["depth_spearman"])
 
 
 def test_a_trend_is_never_impossible_by_chance() -> None:
@@ -283,18 +297,20 @@ def test_a_trend_is_never_impossible_by_chance() -> None:
     for depth in (12, 30):
         for values in (np.arange(1.0, depth + 1), np.random.default_rng(0).random(depth) + 0.1):
             found = trend(values)
-            assert 1 / 2001 <= found.p <= 1
-            assert (found.p * 2001) == pytest.approx(round(found.p * 2001), abs=1e-6)
-    assert trend(np.arange(1.0, 13)).p == pytest.approx(1 / 2001)
-    assert trend(np.arange(1.0, 7)).p == pytest.approx(2 / 720)
+            assert 1 / 2001 <= found["depth_p"] <= 1
+            assert (found["depth_p"] * 2001) == pytest.approx(
+                round(found["depth_p"] * 2001), abs=1e-6
+            )
+    assert trend(np.arange(1.0, 13))["depth_p"] == pytest.approx(1 / 2001)
+    assert trend(np.arange(1.0, 7))["depth_p"] == pytest.approx(2 / 720)
 
 
 def test_a_trend_of_equal_sizes_has_their_mean_rank() -> None:
     values = np.array([1.0, 1.0, 2.0, 2.0, 2.0, 3.0, 3.0, 1.0])
     wanted = stats.spearmanr(np.arange(8), values)
-    assert trend(values).spearman == pytest.approx(wanted.statistic)
+    assert trend(values)["depth_spearman"] == pytest.approx(wanted.statistic)
     # In whichever order the equal ones stand, as those of two roles with one beginning do.
-    assert trend(np.array([1.0, 1, 1, 2, 2, 2])).spearman == pytest.approx(
+    assert trend(np.array([1.0, 1, 1, 2, 2, 2]))["depth_spearman"] == pytest.approx(
         stats.spearmanr(range(6), [0, 0, 0, 1, 1, 1]).statistic
     )
 

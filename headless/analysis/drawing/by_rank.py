@@ -83,15 +83,18 @@ def _panel(
     middle = list(spectra)[len(spectra) // 2]
     for place, one in spectra.items():
         color = series_color(0) if place.block is None else colors[place.block]
-        _line(panel, one.at, one.values, color=color, lw=1.0)
+        draw_ranks(panel, one.values, one.at, color=color, lw=1.0)
         if place == middle:
             for values, style in ((one.null, DASHED), (one.start, "dotted")):
                 if values is not None:
-                    _line(panel, one.at, values, color=INK, ls=style, lw=1.1, zorder=3)
+                    draw_ranks(panel, values, one.at, color=INK, ls=style, lw=1.1, zorder=3)
     log_axes(panel, ranks.log)
 
 
-def _line(panel: Any, at: np.ndarray | None, values_R: np.ndarray, **style: Any) -> None:
+def draw_ranks(
+    panel: Any, values_R: np.ndarray, at: np.ndarray | None = None, **style: Any
+) -> None:
+    """One line: some of the values by rank, or all of them `at` places."""
     values = np.asarray(values_R, dtype=float)
     if at is None and len(values):
         values = values[values > SMALLEST * values.max()]

@@ -1,13 +1,140 @@
-"""The matrices of a model's weights, decomposed once for all analyses of them."""
+"""The matrices of a model's weights, decomposed once for all analyses of them, and their nulls."""
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from headless.analysis.record import Place, Spectrum
 from headless.analysis.session import Session
-from headless.analysis.weights_measure import Spectrum, spectra_of
+from headless.analysis.states.families import Matrix, block_matrices
+from headless.errors import HeadlessError
+from headless.geometry import singular_spectrum
+
+SEED = 0x5EED
 
 
-def block_spectra(lab: Session, *, nulls: bool) -> list[Spectrum]:
+@dataclass(frozen=True)
+class Decomposition:
+    """The singular values [R] of a matrix beside those of its nulls, descending, in float64."""
+
+    place: Place
+    shape: tuple[int, int]  # [out, in]; of a table [rows, width]
+    std: float  # of the entries about their mean
+    values_R: Tensor
+    shuffled_R: Tensor | None = None  # of the same entries in random order
+    start_R: Tensor | None = None  # before training
+    start_std: float | None = None  # of the entries then: measured, or the config's
+    centred_R: Tensor | None = None  # without the mean row
+
+    @property
+    def spectrum(self) -> Spectrum:
+        """To draw."""
+        nulls = (self.shuffled_R, self.start_R)
+        return Spectrum(
+            self.values_R.numpy(), *(None if one is None else one.numpy() for one in nulls)
+        )
+
+
+def decompose(
+    place: Place,
+    weight: Tensor,
+    start: Tensor | None = None,
+    *,
+    nulls: bool,
+    center: bool = False,
+    start_std: float | None = None,
+) -> Decomposition:
+    """One matrix as it is, and where asked for shuffled, before training and without its mean row.
+
+    About 0.7 seconds a block of 576 dimensions on one core with nulls, some seconds for a table of
+    50,000 rows.
+    """
+    return Decomposition(
+        place,
+        (weight.shape[0], weight.shape[1]),
+        spread(weight),
+        singular_spectrum(weight).cpu(),
+        singular_spectrum(shuffled(weight)).cpu() if nulls else None,
+        None if start is None else singular_spectrum(start).cpu(),
+        start_std if start is None else spread(start),
+        singular_spectrum(weight, center=True).cpu() if center else None,
+    )
+
+
+def block_spectra(lab: Session, *, nulls: bool) -> list[Decomposition]:
     """Of every matrix of every block; with nulls also shuffled, and as it began where known."""
     subject = lab.subject
     initial = subject.initial if nulls else None
     return lab.once(
         f"block spectra {nulls}", lambda: spectra_of(subject.weights, initial, nulls=nulls)
     )
+
+
+def spectra_of(
+    backbone: nn.Module, initial: nn.Module | None = None, *, nulls: bool = True
+) -> list[Decomposition]:
+    """Of every matrix of every block; `initial` is the same backbone before training."""
+    return [
+        decompose(
+            Place(matrix.role, matrix.block),
+            matrix.weight,
+            None if start is None else start.weight,
+            nulls=nulls,
+            start_std=start_std(backbone, matrix.role),
+        )
+        for matrix, start in pairs(backbone, initial)
+    ]
+
+
+def pairs(backbone: nn.Module, initial: nn.Module | None) -> list[tuple[Matrix, Matrix | None]]:
+    """The matrices of the blocks, each with the same one before training.
+
+    Raises:
+        HeadlessError: another family, or `initial` has other matrices.
+    """
+    matrices = block_matrices(backbone)
+    if initial is None:
+        return [(matrix, None) for matrix in matrices]
+    starts = block_matrices(initial)
+    kinds = [[(m.block, m.role, m.weight.shape) for m in one] for one in (starts, matrices)]
+    if kinds[0] != kinds[1]:
+        raise HeadlessError(
+            "the backbone before training has other matrices than the one after it: give the "
+            "first checkpoint of the same run"
+        )
+    return list(zip(matrices, starts, strict=True))
+
+
+def shuffled(weight: Tensor, seed: int = SEED) -> Tensor:
+    """The same entries in random order: what is left has to do with their values alone."""
+    draw = torch.Generator(device=weight.device).manual_seed(seed)
+    order = torch.randperm(weight.numel(), generator=draw, device=weight.device)
+    return weight.detach().flatten()[order].view(weight.shape)
+
+
+def spread(weight: Tensor) -> float:
+    """The standard deviation of a matrix's entries about their mean, in float64."""
+    return float(weight.detach().double().std(correction=0))
+
+
+def start_std(backbone: nn.Module, role: str) -> float | None:
+    """The standard deviation with which the config begins a matrix; None where it has none.
+
+    GPT-2 divides that of what writes into the residual stream by √(2 · blocks).
+    """
+    config: Any = backbone.config
+    std = getattr(config, "initializer_range", None)
+    if not std:
+        return None
+    if config.model_type == "gpt2" and role in ("o", "down"):
+        return float(std) / math.sqrt(2 * config.num_hidden_layers)
+    return float(std)
+
+
+def middle_block(places: Sequence[Place]) -> int:
+    """The block that stands for all where a figure has room for one."""
+    return (1 + max(place.block or 0 for place in places)) // 2

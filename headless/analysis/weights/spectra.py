@@ -4,12 +4,11 @@ import numpy as np
 
 from headless.analysis.claims import Claim, Number, share
 from headless.analysis.drawing import Panel, Ranks, by_depth, by_rank
-from headless.analysis.record import Finding, Measure, Place, Spectrum, mean, series_of
+from headless.analysis.record import Finding, Measure, mean, series_of
 from headless.analysis.registry import analysis
 from headless.analysis.session import Session
 from headless.analysis.sources import CONJECTURE
-from headless.analysis.weights.matrices import block_spectra
-from headless.analysis.weights_measure import Spectrum as Matrix
+from headless.analysis.weights.matrices import Decomposition, block_spectra
 from headless.geometry import rank_law, ranks_of, tail_law
 
 MEASURES = (
@@ -102,12 +101,10 @@ CLAIMS = (
 )
 def spectra(lab: Session, *, nulls: bool) -> Finding:
     """Spectra, rank exponents, tail exponents and effective ranks of every matrix of the blocks."""
-    matrices = {Place(m.role, m.block): m for m in block_spectra(lab, nulls=nulls)}
+    matrices = {m.place: m for m in block_spectra(lab, nulls=nulls)}
     finding = Finding(
-        series_of(
-            {place: numbers(m, nulls) for place, m in matrices.items()}, MEASURES, per_kind=True
-        ),
-        {"spectrum/{place}": {place: _payload(m) for place, m in matrices.items()}},
+        series_of({place: numbers(m) for place, m in matrices.items()}, MEASURES, per_kind=True),
+        {"spectrum/{place}": {place: m.spectrum for place, m in matrices.items()}},
     )
     answer = (
         f"Rank exponents are, on average over the blocks, {finding.by_kind('rank_exponent')}; the "
@@ -119,7 +116,7 @@ def spectra(lab: Session, *, nulls: bool) -> Finding:
     return finding.answered(f"{answer}.")
 
 
-def numbers(matrix: Matrix, nulls: bool) -> dict[str, float]:
+def numbers(matrix: Decomposition) -> dict[str, float]:
     """Every measure of one matrix; ranks as shares of its full rank."""
     full = len(matrix.values_R)
     law, tail = rank_law(matrix.values_R), tail_law(matrix.values_R.square())
@@ -139,17 +136,8 @@ def numbers(matrix: Matrix, nulls: bool) -> dict[str, float]:
         "first_share": ranks.first_share,
         "spectral_norm": float(matrix.values_R[0]),
     }
-    if nulls:
+    if matrix.shuffled_R is not None:
         found["rank_exponent_shuffled"] = rank_law(matrix.shuffled_R).exponent
         found["alpha_shuffled"] = tail_law(matrix.shuffled_R.square()).alpha
         found["effective_rank_shuffled"] = ranks_of(matrix.shuffled_R).effective / full
     return found
-
-
-def _payload(matrix: Matrix) -> Spectrum:
-    null, start = matrix.shuffled_R, matrix.start_R
-    return Spectrum(
-        matrix.values_R.numpy(),
-        null.numpy() if len(null) else None,
-        None if start is None else start.numpy(),
-    )

@@ -1,0 +1,181 @@
+"""Which singular values are structure: beside Marchenko and Pastur's law of noise."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from headless.analysis.claims import Claim, share
+from headless.analysis.drawing import Panel, by_depth
+from headless.analysis.drawing.grid import kind_color, label_edges, legend, panels_of, place_name
+from headless.analysis.record import Figure, Finding, Measure, Place, Sample, series_of
+from headless.analysis.registry import analysis
+from headless.analysis.session import Session
+from headless.analysis.sources import CONJECTURE
+from headless.analysis.weights.matrices import Decomposition, block_spectra, middle_block
+from headless.geometry import MarchenkoPastur, bulk_std, compare_with_noise, log_distance
+from headless.pages.figures import INK, MUTED, drawing_style
+
+BINS, CURVE = 48, 400
+MEASURES = (
+    Measure("above", null="above_shuffled"),
+    Measure("below", null="below_shuffled"),
+    Measure("distance", null="distance_shuffled"),
+    Measure("_above", null="_above_shuffled"),  # as shares of all
+    Measure("_below", null="_below_shuffled"),
+)
+
+
+def _draw(finding: Finding) -> Any:
+    samples = finding.payloads["_densities/{place}"]
+    with drawing_style():
+        figure, panels = panels_of(len(samples))
+        for panel, (place, one) in zip(panels, samples.items(), strict=True):
+            assert isinstance(one, Sample)
+            panel.stairs(one.density, one.edges, fill=True, color=kind_color(place.kind), alpha=0.5)
+            panel.stairs(one.null, one.edges, color=MUTED, lw=1.0)
+            x, law = np.asarray(finding.payloads["_law/{place}"][place])
+            panel.plot(x, law, color=INK, lw=1.1)
+            panel.set_title(place_name(place))
+            largest = finding.series["_largest"].at(place.kind).value[place.block or 0]
+            if largest > one.edges[-1]:
+                where: dict[str, Any] = {"transform": panel.transAxes, "ha": "right"}
+                panel.text(0.98, 0.9, f"largest {largest:.1f}", **where)
+        label_edges(panels, "singular value / upper edge", "density")
+        legend(figure, [("entries shuffled", MUTED, "solid"), ("Marchenko-Pastur", INK, "solid")])
+    return figure
+
+
+@analysis(
+    "weights",
+    name="weight_noise",
+    title="Weights beside noise",
+    about=(
+        "The singular values of a matrix of independent random entries lie between two edges that "
+        "only its shape and the entries' variance decide, and are spread between them by "
+        "Marchenko and Pastur's law. What lies above the upper edge (beyond the slack that Tracy "
+        "and Widom's law gives a matrix of this size) was put there by training; what lies below "
+        "the lower one are directions that training emptied. The variance is that of the entries, "
+        "which strong directions inflate; beside it stand the count with the variance that fits "
+        "the median singular value (`bulk`), and with that of the beginning of training (`start`: "
+        "measured where the first checkpoint was given, else from the config). The distance is "
+        "Kolmogorov and Smirnov's; the null is the same matrix with its entries shuffled, which "
+        "has the same variance."
+    ),
+    figures=(
+        Figure(
+            "weight-noise",
+            "Singular values of a middle block, as multiples of the upper edge: the matrix "
+            "(filled), its entries shuffled (outlined), Marchenko and Pastur's law (line).",
+            _draw,
+        ),
+        by_depth(
+            "weight-outside-noise",
+            "Singular values above and below the law's edges by block, as a share of all; dashed: "
+            "entries shuffled.",
+            *(
+                Panel(
+                    f"singular values {side} the edges of noise, share of all",
+                    (f"_{side}",),
+                    limits=(0, None),
+                )
+                for side in ("above", "below")
+            ),
+        ),
+    ),
+    claims=(
+        Claim(
+            CONJECTURE,
+            "The spectra are not those of random matrices.",
+            share(
+                "matrices of which more singular values lie outside the edges than with the "
+                "entries shuffled:",
+                lambda above, below, *null: above + below > null[0] + null[1],
+                "above",
+                "below",
+                "above_shuffled",
+                "below_shuffled",
+            )
+            >= 0.9,
+        ),
+        Claim(
+            "Staats et al. 2024 (arXiv 2410.17770)",
+            "Small singular values leave the law as well: they carry information.",
+            share(
+                "matrices that are not square (those have no lower edge) of which more lie below "
+                "it than with the entries shuffled:",
+                lambda below, null: below > null,
+                "_below_oblong",
+                "below_shuffled",
+            )
+            >= 0.5,
+        ),
+    ),
+)
+def noise(lab: Session, *, nulls: bool) -> Finding:
+    """How many singular values of each matrix lie outside the law of noise, and how far it is."""
+    spectra = block_spectra(lab, nulls=nulls)
+    with_start = all(one.start_std for one in spectra)
+    finding = Finding(
+        series_of({s.place: _numbers(s, with_start) for s in spectra}, MEASURES, per_kind=True),
+        _densities(spectra),
+    )
+    shuffled = finding.values("above_shuffled").mean()
+    far, null = (np.median(finding.values(f"distance{kind}")) for kind in ("", "_shuffled"))
+    return finding.answered(
+        "Above the edge of noise lie, on average over the blocks, "
+        f"{finding.by_kind('above', 1)} singular values (of {finding.by_kind('_size', 0)}); with "
+        f"the entries shuffled {shuffled:.2f}. The distance from the law is {far:.3f} in the "
+        f"median, shuffled {null:.3f}."
+    )
+
+
+def _law(s: Decomposition, std: float | None = None) -> MarchenkoPastur:
+    # A matrix of equal entries has no variance: a tiny one keeps every edge above 0.
+    return MarchenkoPastur.of(s.shape, max(s.std if std is None else std, 1e-30))
+
+
+def _numbers(s: Decomposition, with_start: bool) -> dict[str, float]:
+    assert s.shuffled_R is not None
+    own, null = (compare_with_noise(values_R, _law(s)) for values_R in (s.values_R, s.shuffled_R))
+    bulk, size = bulk_std(s.values_R, *s.shape), len(s.values_R)
+    found = {
+        "above": own.above,
+        "above_shuffled": null.above,
+        "below": own.below,
+        "below_shuffled": null.below,
+        "above_bulk": compare_with_noise(s.values_R, _law(s, bulk)).above,
+        "soft_rank": own.soft_rank,
+        "distance": own.distance,
+        "distance_shuffled": null.distance,
+        "log_distance": own.log_distance,
+        "log_distance_to_shuffled": log_distance(s.values_R, s.shuffled_R),
+        "bulk_variance": (bulk / s.std) ** 2,
+        "_above": own.above / size,
+        "_above_shuffled": null.above / size,
+        "_below": own.below / size,
+        "_below_shuffled": null.below / size,
+        "_below_oblong": own.below if s.shape[0] != s.shape[1] else float("nan"),
+        "_largest": float(s.values_R[0]) / _law(s).edges()[1],
+        "_size": size,
+    }
+    if with_start:
+        found["above_start"] = compare_with_noise(s.values_R, _law(s, s.start_std)).above
+    return found
+
+
+def _densities(spectra: list[Decomposition]) -> dict[str, dict[Place, Any]]:
+    """Of a middle block's matrices: histograms, and the law's curve."""
+    middle = middle_block([s.place for s in spectra])
+    densities, laws = {}, {}
+    for s in (s for s in spectra if s.place.block == middle and s.shuffled_R is not None):
+        law = _law(s)
+        edge = law.edges()[1]
+        values, null = (x.numpy() / edge for x in (s.values_R, s.shuffled_R))
+        right = float(max(1.25, min(3.0, values[0] * 1.02)))
+        own, edges = np.histogram(values.clip(0, right), BINS, (0, right), density=True)
+        random, _ = np.histogram(null, BINS, (0, right), density=True)
+        x = torch.linspace(0, right, CURVE, dtype=torch.float64)
+        densities[s.place] = Sample(edges, own, random)
+        laws[s.place] = np.stack([x.numpy(), (law.density(x * edge) * edge).numpy()])
+    return {"_densities/{place}": densities, "_law/{place}": laws}

@@ -1,0 +1,204 @@
+"""Embedding tables and LM heads: expectation against reality, with and without the mean."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from headless.analysis.claims import Claim, Criterion, values
+from headless.analysis.drawing.by_rank import draw_ranks
+from headless.analysis.drawing.grid import DASHED, label_edges, legend, log_axes, panels_of
+from headless.analysis.record import MODEL, Figure, Finding, Measure, Place, series_of
+from headless.analysis.registry import analysis
+from headless.analysis.session import Session
+from headless.analysis.sources import TALK
+from headless.analysis.weights.matrices import Decomposition, decompose
+from headless.errors import HeadlessError
+from headless.geometry import MarchenkoPastur, compare_with_noise, rank_law, ranks_of, tail_law
+from headless.pages.figures import MUTED, drawing_style, series_color
+
+POSITIONS = ("wpe", "position_embeddings")
+MEASURES = (
+    Measure("first_share", null="first_share_shuffled"),
+    Measure("_share", "σ₁²/Σσ² of what scores the tokens"),
+    Measure("_centred", "the same without the mean row"),
+    Measure("_shuffled", "the same of its shuffled entries"),
+)
+SHARE, CENTRED, SHUFFLED = (values(f"_{name}").only for name in ("share", "centred", "shuffled"))
+LINES: dict[str, tuple[str, Any, Any]] = {
+    "raw": ("as it is", series_color(0), "solid"),
+    "centred": ("without the mean row", series_color(1), "solid"),
+    "shuffled": ("entries shuffled", MUTED, DASHED),
+    "start": ("before training", MUTED, "dotted"),
+}
+
+
+def _draw(finding: Finding) -> Any:
+    places = list(finding.payloads["{place}/raw"])
+    lines = {key: finding.payloads.get(f"{{place}}/{key}", {}) for key in LINES}
+    with drawing_style():
+        figure, panels = panels_of(len(places), columns=3, height=2.7)
+        for panel, place in zip(panels, places, strict=True):
+            for key, (_, color, style) in LINES.items():
+                if place in lines[key]:
+                    draw_ranks(panel, lines[key][place], color=color, ls=style, lw=1.4)
+            log_axes(panel, "xy")
+            panel.set_title(str(place))
+        label_edges(panels, "rank", "singular value", columns=3)
+        legend(figure, [entry for key, entry in LINES.items() if lines[key]])
+    return figure
+
+
+@analysis(
+    "weights",
+    name="table_spectra",
+    title="Singular values of embeddings and LM head",
+    about=(
+        "The embedding table has one row a token, the LM head too; where both are one matrix it is "
+        "shown once. If rows pointed everywhere alike, the singular values would be nearly equal, "
+        "as those of the same entries shuffled are (expectation). One value far above the rest "
+        "(reality) is a direction that all rows share: a cone. Subtracting the mean row takes it "
+        "away, and what remains is compared with the same null. The share σ₁²/Σσ² is the strongest "
+        "direction's part of the squared norm; `missing` is how many nats the spectrum is away "
+        "from equal values."
+    ),
+    cheap=True,
+    figures=(
+        Figure(
+            "table-spectra",
+            "Singular values over their rank. Expectation (dashed): the same entries shuffled. "
+            "Reality: as it is, and without the mean row.",
+            _draw,
+        ),
+    ),
+    claims=(
+        Claim(
+            TALK,
+            "One direction dominates the LM head, which random values would not do.",
+            (SHARE >= 0.1) & (SHARE >= 10 * SHUFFLED),
+        ),
+        Claim(
+            TALK,
+            "The dominating direction is the mean: without it the head is no cone.",
+            (CENTRED <= (1 / 3) * SHARE).given(SHARE >= 0.1, "asked where σ₁²/Σσ² is at least 0.1"),
+        ),
+        Claim(
+            "Godey et al. 2024, Why do small language models underperform?",
+            "Late in training the head's spectrum degenerates in models narrower than 1,000.",
+            Criterion(
+                lambda finding: None,
+                lambda finding: (
+                    f"KL of σ/Σσ from uniform is {values('_missing').only.get(finding):.3f} nats "
+                    "here; the claim is about its course over checkpoints"
+                ),
+            ),
+        ),
+    ),
+)
+def tables(lab: Session, *, nulls: bool) -> Finding:
+    """Singular values of embeddings and head: raw, centred, shuffled and before training."""
+    subject = lab.subject
+    initial = subject.initial if nulls else None
+    spectra = tables_of(subject.weights, subject.head_VD, initial, nulls=nulls)
+    measured = {place: numbers(table) for place, table in spectra.items()}
+    head = Place("head" if Place("head") in spectra else "embedding")
+    own, asked = measured[head], 1.0 if subject.has_head else float("nan")
+    share, centred = own["first_share"], own["first_share_centred"]
+    null = own.get("first_share_shuffled", float("nan"))
+    measured[MODEL] = {
+        "_share": asked * share,
+        "_centred": asked * centred,
+        "_shuffled": asked * null,
+        "_missing": own["missing"],
+    }
+    lines = {
+        "raw": "values_R",
+        "centred": "centred_R",
+        "shuffled": "shuffled_R",
+        "start": "start_R",
+    }
+    payloads = {
+        f"{{place}}/{key}": {
+            place: values_R.numpy()
+            for place, table in spectra.items()
+            if (values_R := getattr(table, field)) is not None
+        }
+        for key, field in lines.items()
+    }
+    what = "LM head" if head.kind == "head" else "embedding table"
+    shuffled = f", {null:.1%} with entries shuffled" if nulls else ""
+    return Finding(series_of(measured, MEASURES), payloads).answered(
+        f"The strongest direction of the {what} holds {share:.1%} of its squared norm "
+        f"({centred:.1%} without the mean row{shuffled}); its effective rank is "
+        f"{own['effective_rank']:.0f} of {own['full_rank']:.0f}."
+    )
+
+
+def tables_of(
+    backbone: nn.Module,
+    head: Tensor | None = None,
+    initial: nn.Module | None = None,
+    *,
+    nulls: bool = True,
+) -> dict[Place, Decomposition]:
+    """Embeddings, the head [V, D] where it is another matrix, learned positions if there are some.
+
+    Raises:
+        HeadlessError: the head is of another width, or the first tables of another shape.
+    """
+    weights = _weights(backbone)
+    starts = _weights(initial) if initial is not None else {}
+    embedding = weights["embedding"]
+    if head is not None:
+        if head.ndim != 2 or head.shape[1] != embedding.shape[1]:
+            raise HeadlessError(
+                f"a head of shape {list(head.shape)} does not read hidden states of width "
+                f"{embedding.shape[1]}: give it as [vocabulary, width]"
+            )
+        if head.shape != embedding.shape or not torch.equal(head, embedding.to(head)):
+            weights = {"embedding": embedding, "head": head.detach()} | weights
+    for name, start in starts.items():
+        if name in weights and start.shape != weights[name].shape:
+            raise HeadlessError(
+                f"the {name} table before training is {list(start.shape)}, after it "
+                f"{list(weights[name].shape)}: give the first checkpoint of the same run"
+            )
+    return {
+        Place(name): decompose(Place(name), weight, starts.get(name), nulls=nulls, center=True)
+        for name, weight in weights.items()
+    }
+
+
+def _weights(backbone: nn.Module) -> dict[str, Tensor]:
+    own: Any = backbone
+    weights = {"embedding": own.get_input_embeddings().weight.detach()}
+    for name, module in backbone.named_modules():
+        if isinstance(module, nn.Embedding) and name.split(".")[-1] in POSITIONS:
+            weights["positions"] = module.weight.detach()
+    return weights
+
+
+def numbers(table: Decomposition) -> dict[str, float]:
+    """Every measure of one table; ranks as they are, for tables share their width."""
+    assert table.centred_R is not None
+    raw, centred = ranks_of(table.values_R), ranks_of(table.centred_R)
+    noise = compare_with_noise(table.values_R, MarchenkoPastur.of(table.shape, table.std))
+    found = {
+        "first_share": raw.first_share,
+        "first_share_centred": centred.first_share,
+        "effective_rank": raw.effective,
+        "effective_rank_centred": centred.effective,
+        "full_rank": raw.full,
+        "stable_rank": raw.stable,
+        "missing": raw.missing,
+        "spectral_norm": float(table.values_R[0]),
+        "second_singular_value": float(table.values_R[1]) if len(table.values_R) > 1 else 0.0,
+        "rank_exponent": rank_law(table.values_R).exponent,
+        "alpha": tail_law(table.values_R.square()).alpha,
+        "above_noise": noise.above,
+        "below_noise": noise.below,
+    }
+    for name, values_R in (("shuffled", table.shuffled_R), ("start", table.start_R)):
+        if values_R is not None:
+            found[f"first_share_{name}"] = ranks_of(values_R).first_share
+    return found
