@@ -43,7 +43,8 @@ def open_subject(
     Raises:
         HeadlessError: no such model, or data of another tokenizer.
     """
-    lm = headless.load(model, device=device, trust_remote_code=trust_remote_code)
+    place: Any = model
+    lm = headless.load(place, device=device, trust_remote_code=trust_remote_code)
     folded = unfold(lm.model)
     backbone: Any = lm.model.base_model
     trained = LONGEST

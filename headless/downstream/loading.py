@@ -15,6 +15,7 @@ from headless.downstream.export import UNIGRAM_FILE
 from headless.downstream.language_model import NO_HEAD, LanguageModel, Task
 from headless.downstream.tokenizers import complete_config, load_tokenizer_of, tokenizer_of_run
 from headless.errors import HeadlessError
+from headless.isolation import isolated
 from headless.models.backbone import is_causal
 from headless.models.pretrained import (
     NoHeadError,
@@ -35,6 +36,7 @@ TOKENIZER_FILES = (  # one of them is in any directory with a tokenizer
 )
 
 
+@isolated()
 def load(
     place: str | Path | LanguageModel,
     *,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headless.files import check_pieces, exclusive, holds_json, whole_file
+from headless.isolation import isolated
 from headless.pages.page import Page
 from headless.reports.evaluations import evaluations_of
 from headless.reports.fairness import unfair
@@ -104,6 +105,7 @@ class Comparison(Compared):
         return report
 
 
+@isolated()
 def compare(
     runs: Sequence[Path | str | os.PathLike[str]],
     *,
