@@ -9,10 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from headless.analysis.alignment import alignment_uniformity
 from headless.analysis.corpus.frequency import frequency
 from headless.analysis.corpus.spectrum import corpus
-from headless.analysis.covariance_spectra import covariance_spectra
 from headless.analysis.finding import Finding
 from headless.analysis.interventions.ablation import outlier_ablation
 from headless.analysis.interventions.gradients import gradients
@@ -20,21 +18,17 @@ from headless.analysis.interventions.permutation import permutation
 from headless.analysis.places.latents import attention_and_mlp, latents
 from headless.analysis.places.positions import positions, sequence
 from headless.analysis.places.repeated import repeated
-from headless.analysis.presets import (
-    cheap_alignment,
-    cheap_covariance,
-)
 from headless.analysis.registry import OWN
 from headless.analysis.registry import Analysis as Converted
 from headless.analysis.session import Preset, Session
+from headless.analysis.shape.alignment import alignment_uniformity
 from headless.analysis.shape.anisotropy import anisotropy
 from headless.analysis.shape.cone import cone
 from headless.analysis.shape.gaussianity import activations
 from headless.analysis.shape.neurons import head_outputs, hidden_activations
 from headless.analysis.shape.norms import norms
 from headless.analysis.shape.outliers import outliers
-from headless.analysis.states.families import block_matrices
-from headless.analysis.states.measure import sample_tokens
+from headless.analysis.shape.spread import covariance_spectra
 from headless.analysis.weights.circuits import circuits
 from headless.analysis.weights.gains import gains
 from headless.analysis.weights.movement import movement
@@ -60,6 +54,8 @@ CONVERTED: tuple[Converted, ...] = (
     frequency,
     cone,
     anisotropy,
+    alignment_uniformity,
+    covariance_spectra,
     activations,
     hidden_activations,
     head_outputs,
@@ -96,28 +92,6 @@ class Analysis:
     cheap: Run | None = None
 
 
-def _alignment(session: Session) -> list[Finding]:
-    statistics = session.statistics
-    last = next(reversed(statistics.values()))
-    head = "head" if "head" in session.tables else "embedding"
-    return [
-        alignment_uniformity(
-            statistics,
-            tokens_K=sample_tokens(last, session.batches()),
-            next_K=sample_tokens(last, session.batches(), offset=1)
-            if session.subject.has_head
-            else None,
-            tables=session.tables,
-            head=head,
-        )
-    ]
-
-
-def _covariance(session: Session) -> list[Finding]:
-    matrices = block_matrices(session.subject.backbone)
-    return [covariance_spectra(session.statistics, matrices=matrices)]
-
-
 ANALYSES = (
     Analysis(
         "weights",
@@ -128,11 +102,11 @@ ANALYSES = (
     Analysis("frequency", "embeddings against token frequency"),
     Analysis("cone", "angles and anisotropy"),
     Analysis("anisotropy", "mean cosine by layer, in its variants"),
-    Analysis("alignment", "alignment and uniformity", _alignment, cheap=cheap_alignment),
+    Analysis("alignment", "alignment and uniformity"),
     Analysis("histograms", "distributions of states, neurons and heads"),
     Analysis("outliers", "outlier dimensions"),
     Analysis("ablation", "the loss without the largest dimensions"),
-    Analysis("covariance", "spectra of activations", _covariance, cheap=cheap_covariance),
+    Analysis("covariance", "spectra of activations"),
     Analysis("norms", "norms by layer and position, and the first token"),
     Analysis(
         "latents",

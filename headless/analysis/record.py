@@ -309,7 +309,7 @@ class Finding:
         for series in self.series.values():
             if series.measure.name == measure:
                 return series.measure.label
-        return measure.replace("_", " ")
+        return measure.replace("_", " ").strip()
 
     def by_kind(self, measure: str, digits: int = 2) -> str:
         """A measure's mean at each kind of place as "q 0.86, k 0.51"."""

@@ -11,8 +11,8 @@ from planted import claim, draw_all, gather, gaussian, states_lab, stream
 from scipy import special
 from torch import Tensor
 
-from headless.analysis.alignment import alignment_uniformity
 from headless.analysis.record import Cloud, Place
+from headless.analysis.shape.alignment import alignment_uniformity, next_token
 from headless.analysis.shape.anisotropy import anisotropy as by_layer
 from headless.analysis.shape.anisotropy import variants
 from headless.analysis.shape.cone import cone
@@ -159,25 +159,31 @@ def test_alignment_of_classes() -> None:
 
 
 def test_alignment_along_the_stream(tmp_path: Path) -> None:
-    """States that are their token's row and noise; what follows is the same token."""
+    """States that are their token's row and noise; each text is one token again and again."""
     table = rows(20, 32)
-    tokens = torch.randint(0, 20, (30, 12))
+    tokens = torch.randint(0, 20, (30, 1)).expand(30, 12)
     x = 2 * table[tokens] + 0.3 * gaussian(30, 12, 32)
     statistics = stream([gaussian(30, 12, 32), x])
-    s = next(iter(statistics.values()))
-    here = tokens[s.sample_sequences_K, s.sample_positions_K]
-    finding = alignment_uniformity(
-        statistics, tokens_K=here, next_K=here, tables={"head": table}, head="head"
+    lab = states_lab(
+        statistics,
+        {"embedding": gaussian(1, 20, 32, 3)[0], "head": table},
+        batches=lambda: [tokens],
     )
+    finding = alignment_uniformity(lab)
     key = "alignment_uniformity/post"
     assert finding.scalars[f"{key}/00/same_token"] == pytest.approx(2, abs=0.05)
     assert finding.scalars[f"{key}/01/same_token"] < 0.2
+    assert finding.scalars[f"{key}/00/uniformity"] == pytest.approx(
+        finding.scalars["alignment_uniformity/isotropic"], abs=0.1
+    )
     assert finding.scalars["alignment_uniformity/next_token"] < 0.1
     assert finding.scalars["alignment_uniformity/next_token/random_pairs"] > 1.5
     assert claim(finding, "brings together")
+    assert not claim(finding, "spreads states evenly")  # twenty directions
     draw_all(finding, tmp_path)
-    without = alignment_uniformity(statistics, next_K=torch.full_like(here, -1))
-    assert claim(without, "brings together") is None
+    lab.subject.has_head = False
+    assert claim(alignment_uniformity(lab), "brings together") is None
+    assert next_token(x[0], torch.full((12,), -1), table) == {}
 
 
 def test_isotropy_scores() -> None:

@@ -26,7 +26,6 @@ LATE = {"__init__.py", "cli/main.py", "callbacks/laboratory.py"}
 LATE_FOR_NOW: set[str] = {
     "analysis/animation.py",
     "analysis/by_depth.py",
-    "analysis/covariance_spectra.py",
     "analysis/training.py",
 }
 

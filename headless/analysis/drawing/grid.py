@@ -81,6 +81,9 @@ def log_axes(panel: Any, axes: str) -> None:
     """
     for axis in axes.replace("s", ""):
         compact_ticks(getattr(panel, f"{axis}axis"), log=True)
+        low, high = getattr(panel, f"{axis}axis").get_data_interval()
+        if 0 < high < 1.001 * low:  # all alike but for rounding
+            panel.set(**{f"{axis}lim": (low / 1.1, high * 1.1)})
     if "s" in axes:
         low, high = panel.get_ylim()
         if max(-low, high) > 10:

@@ -1,0 +1,202 @@
+"""Over how many directions activations are spread: spectra of their covariances, by point."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from headless.analysis.claims import Claim, values
+from headless.analysis.drawing import Panel, Ranks, by_depth, by_rank
+from headless.analysis.record import Finding, Measure, Place, Spectrum, series_of
+from headless.analysis.registry import analysis
+from headless.analysis.session import Session
+from headless.analysis.sources import CONJECTURE, SMOLLM2
+from headless.analysis.states import moments
+from headless.analysis.states.accumulators import REST, Statistics
+from headless.analysis.states.capture import Point
+from headless.analysis.states.families import READS, block_matrices
+from headless.geometry.power_law import rank_law
+
+FIRST_RANK, LAST_SHARE = 10, 0.7  # the law is fitted to ranks 10 to 0.7·D
+OVERLAP = 16  # directions whose overlap with reading weights is asked for
+PARTS = ("post", "mid", "attn", "mlp")
+MEASURES = (
+    Measure("r_squared", "R² of the fit over blocks"),
+    Measure("_grown", "share of the eigenvalues that is smaller than in the next block"),
+    Measure("_states", "number of states over that of dimensions"),
+)
+OVERLAPS = (Measure("", "shared part of the subspaces", null="null"),)
+
+ATTN, MLP = values("exponent", "attn"), values("exponent", "mlp")
+CLAIMS = (
+    Claim(
+        CONJECTURE,
+        "the covariance of the residual stream has a power-law spectrum",
+        (values("r_squared", "post").median.formed(".3f") >= 0.98).given(
+            values("_states", "post").smallest > 2, "fewer than 2·D states: cannot be asked"
+        ),
+    ),
+    Claim(
+        CONJECTURE,
+        "the spectra increase with the layer",
+        values("_grown").mean.formed(".0%") >= 0.8,
+    ),
+    Claim(
+        SMOLLM2,
+        "what attention adds has a steeper spectrum than what MLPs add",
+        ATTN.reduced("attention's median", np.median) > MLP.reduced("the MLPs' median", np.median),
+        kind="own",
+        asked=lambda f: all(len(f.values("exponent", part)) for part in ("attn", "mlp")),
+    ),
+)
+
+
+@analysis(
+    "covariance",
+    name="covariance_spectra",
+    title="How are activations spread over directions?",
+    about=(
+        "The states at a point form a cloud; the eigenvalues of its covariance say how much it "
+        "extends along each of its own axes, from the widest on. A power law, a straight line on "
+        "two logarithmic axes, means that there is no scale at which the cloud ends. The null is "
+        "the same cloud with its dimensions made independent of each other: its eigenvalues are "
+        "the variances of the single dimensions. Because a few dimensions of large variance own "
+        "the first eigenvalues, the spectrum of the correlations (every dimension scaled to "
+        "variance 1) stands beside it; there the null is flat at 1. Positions 0 are left out."
+    ),
+    needs={"text"},
+    cheap=True,
+    figures=(
+        by_rank(
+            "covariance-spectra",
+            "Eigenvalues of the covariance by rank, one line a block from light (first) to dark "
+            "(last). Dashed: the middle block with its dimensions made independent (null).",
+            Ranks(
+                "{place}/eigenvalues",
+                y="eigenvalue",
+                at=("post", "attn", "mlp"),
+                null="dimensions made independent",
+            ),
+        ),
+        by_depth(
+            "covariance-exponents",
+            "Exponent of the eigenvalues' power law, and the participation ratio (how many "
+            "directions the cloud fills), of covariances and of correlations.",
+            *(
+                Panel(f"{words} of {which}", (name + end,), PARTS, log=log)
+                for which, end in (("covariances", ""), ("correlations", "/correlation"))
+                for name, words, log in (
+                    ("exponent", "exponent", ""),
+                    ("participation", "participation ratio", "y"),
+                )
+            ),
+        ),
+        by_depth(
+            "reading-overlap",
+            f"How much of the first {OVERLAP} directions that a weight amplifies most lies in "
+            "the first as many directions of the states that it reads. Dashed: directions "
+            "drawn uniformly (null).",
+            Panel("", ("",), y=OVERLAPS[0].words, limits=(0.0, None)),
+            wide=False,
+        ),
+    ),
+    claims=CLAIMS,
+)
+def covariance_spectra(lab: Session, *, nulls: bool) -> Finding:
+    """Eigenvalues, their power law and effective ranks at every point with a covariance."""
+    measured = {
+        Place.parse(point.name): s for point, s in lab.statistics.items() if s.outer_DD is not None
+    }
+    spectra_D = {p: torch.from_numpy(moments.eigenvalues(s).copy()) for p, s in measured.items()}
+    numbers = {place: spread_of(values_D) for place, values_D in spectra_D.items()}
+    null_D = {p: moments.variance(s).sort(descending=True).values for p, s in measured.items()}
+    payloads: dict[str, dict[Place, Any]] = {
+        "{place}/eigenvalues": {
+            p: Spectrum(x.numpy(), null=null_D[p].numpy()) for p, x in spectra_D.items()
+        }
+    }
+    posts = [place for place in measured if place.kind == "post"]
+    for place, following in zip(posts, posts[1:], strict=False):
+        grown_D = spectra_D[following] > spectra_D[place]
+        numbers[place]["_grown"] = float(grown_D.double().mean())
+    width = len(spectra_D[posts[0]])
+    for place in posts:
+        numbers[place]["_states"] = float(measured[place].count_G[REST]) / width
+    overlaps = {}
+    if nulls:
+        correlated_D = {place: correlation_eigenvalues(s) for place, s in measured.items()}
+        for place, values_D in correlated_D.items():
+            spread = spread_of(values_D)
+            for name in ("exponent", "participation"):
+                numbers[place][f"{name}/correlation"] = spread[name]
+        payloads["{place}/null"] = {place: x_D.numpy() for place, x_D in null_D.items()}
+        payloads["{place}/correlation"] = {p: x_D.numpy() for p, x_D in correlated_D.items()}
+        overlaps = _overlaps(lab)
+    finding = Finding(series_of(numbers, MEASURES) | series_of(overlaps, OVERLAPS), payloads)
+    exponent, r_squared, rank, first = (
+        finding.values(name, "post")
+        for name in ("exponent", "r_squared", "participation", "first_share")
+    )
+    return finding.answered(
+        f"After the blocks the eigenvalues fall as rank to the power −{exponent.min():.2f} to "
+        f"−{exponent.max():.2f} (R² at least {r_squared.min():.3f}). The states fill "
+        f"{rank.min():.1f} to {rank.max():.1f} of {width} directions (participation ratio), and "
+        f"the first direction holds {first.min():.0%} to {first.max():.0%} of the variance."
+    )
+
+
+def spread_of(values_D: Tensor) -> dict[str, float]:
+    """The numbers of a cloud from its covariance's eigenvalues, descending, none below 0.
+
+    The law is fitted from rank 10, or from the tenth part of a narrow model, on.
+    """
+    law = rank_law(values_D, min(FIRST_RANK / len(values_D), 0.1), LAST_SHARE)
+    probability_D = values_D / values_D.sum()
+    entropy = -float(torch.special.xlogy(probability_D, probability_D).sum())
+    return {
+        "exponent": law.exponent,
+        "r_squared": law.r_squared,
+        "participation": float(values_D.sum() ** 2 / values_D.square().sum()),
+        "entropy_rank": float(np.exp(entropy)),
+        "first_share": float(probability_D[0]),
+        "variance": float(values_D.sum()),
+    }
+
+
+def correlation_eigenvalues(s: Statistics) -> Tensor:
+    """Of the states with every dimension scaled to variance 1, descending; those that do not vary
+    are left out."""
+    covariance_DD = moments.covariance(s)
+    std_D = covariance_DD.diagonal().clamp(min=0).sqrt()
+    alive_D = std_D > 1e-12 * std_D.max()
+    scale_D = std_D[alive_D]
+    correlation_DD = covariance_DD[alive_D][:, alive_D] / torch.outer(scale_D, scale_D)
+    return torch.linalg.eigvalsh(correlation_DD).clamp(min=0).flip(0)
+
+
+def _overlaps(lab: Session) -> dict[Place, dict[str, float]]:
+    """Mean squared cosine between what a weight amplifies and what it reads, and by chance."""
+    overlaps = {}
+    axes: dict[Point, Tensor] = {}
+    for matrix in block_matrices(lab.subject.backbone):
+        norm: Any = "norm1" if matrix.role in ("q", "k", "v") else "norm2"
+        point = Point(norm, matrix.block)
+        if matrix.role not in READS or point not in lab.statistics:
+            continue
+        if point not in axes:
+            axes[point] = _axes(lab.statistics[point])
+        width = len(axes[point])
+        k = min(OVERLAP, max(1, width // 4), min(matrix.weight.shape))
+        weight = matrix.weight.double().cpu()
+        read_DK = torch.linalg.eigh(weight.T @ weight).eigenvectors[:, -k:]
+        shared = float((read_DK.T @ axes[point][:, -k:]).square().sum()) / k
+        overlaps[Place(f"overlap/{matrix.role}", matrix.block)] = {"": shared, "null": k / width}
+    return overlaps
+
+
+def _axes(s: Statistics) -> Tensor:
+    """Principal axes as columns, the largest last: of the covariance, or of the reservoir's."""
+    if s.outer_DD is not None:
+        return torch.linalg.eigh(moments.covariance(s)).eigenvectors
+    return torch.linalg.eigh(torch.cov(s.sample_KD.double().T)).eigenvectors
