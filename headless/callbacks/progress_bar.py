@@ -47,13 +47,13 @@ class StepProgressBar(ProgressBar):
             total: Any = sum(trainer.num_val_batches)
             self.display.report("validation", index[0] + 1, int(total), self.detail(trainer))
 
-    def _read_loss(self, trainer: Any) -> None:
+    def _read_loss(self, trainer: Trainer) -> None:
         """The loss of the last step that was logged: reading it waits for the device."""
         step, loss = trainer.global_step, trainer.callback_metrics.get("train/loss")
         if loss is not None and step % trainer.log_every_n_steps == 0 and step != self._read:
             self._read, self._loss = step, f"train/loss {float(loss):.3f}"
 
-    def detail(self, trainer: Any) -> str:
+    def detail(self, trainer: Trainer) -> str:
         """What stands to the right of the bar."""
         shown = trainer.progress_bar_metrics.items()
         values = [f"{name} {value:.3f}" for name, value in shown if isinstance(value, float)]

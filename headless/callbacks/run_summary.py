@@ -58,17 +58,16 @@ class RunSummary(Callback):
             run = RunDirectory(Path(trainer.default_root_dir))
             run.write_summary(self._summary(trainer, pl_module, finished))
 
-    def _summary(self, trainer: Any, pl_module: Any, finished: bool) -> dict[str, Any]:
+    def _summary(self, trainer: Trainer, pl_module: Any, finished: bool) -> dict[str, Any]:
         progress, seconds = progress_of(trainer), progress_of(trainer).seconds
         files = (logger for logger in trainer.loggers if isinstance(logger, MetricsFileLogger))
         logged = next((file.last for file in files), {})
-        memory = next((c for c in trainer.callbacks if isinstance(c, MemoryMonitor)), None)
-        config, data = pl_module.backbone.config, trainer.datamodule
+        memory = next((c for c in trainer.callbacks if isinstance(c, MemoryMonitor)), None)  # type: ignore[attr-defined]
+        config = pl_module.backbone.config
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
         of_the_data = ("seed", "dataset_sha256", "tokenizer_sha256", "inexact_share")
         return {
-            "name": self.name,
-            "group": self.group,
-            "tags": self.tags,
+            **{name: getattr(self, name) for name in ("name", "group", "tags")},
             "objective": pl_module.objective.describe(),
             "objective_class": type(pl_module.objective).__name__,
             "begins_from": pl_module.begins_from,

@@ -28,7 +28,7 @@ from headless.models.backbone import (
 )
 from headless.models.flops import backbone_flops_per_token, scoring_flops
 from headless.models.sharding import gathered, is_sharded, shard
-from headless.objectives import LMHead, Negatives, Objective, ObjectiveOutput, UniqueTargets
+from headless.objectives import LMHead, Objective, ObjectiveOutput, UniqueTargets
 from headless.training.checkpoint_io import CHECKPOINT_KEY, one_line_of_errors, read_own_checkpoint
 from headless.training.compat import datamodule_of
 from headless.training.devices import check_precision
@@ -136,6 +136,7 @@ class PretrainingModule(LightningModule):
         check_task(self.backbone, task)
         self.task = task
         self.objective = objective
+        self.negatives = objective.negatives  # whose targets the data module makes candidates
         hf_config: Any = self.backbone.config
         self.hidden_size: int = hf_config.hidden_size
         self.vocab_size = vocab_size
@@ -203,11 +204,6 @@ class PretrainingModule(LightningModule):
         """The backbone's input embedding table."""
         return embedding_table(self.backbone)
 
-    @property
-    def negatives(self) -> Negatives:
-        """Whose targets the data module puts into the table of unique targets."""
-        return self.objective.negatives
-
     def lm_head(self) -> LMHead:
         """The LM head that the objective implies, for today's weights."""
         return self.objective.lm_head(self.embedding_VD, self.unigram_counts)
@@ -217,17 +213,13 @@ class PretrainingModule(LightningModule):
         tokens, rows = batch["input_ids"].numel(), batch["targets"].numel()
         passes = 1 / 3 if self.freeze_backbone else 1.0  # forward alone
         candidates = self.objective.num_candidates(self.vocab_size, batch["num_unique"], rows)
-        return passes * tokens * self._flops_per_token + scoring_flops(
-            rows, candidates, self.hidden_size
-        )
+        scoring = scoring_flops(rows, candidates, self.hidden_size)
+        return passes * tokens * self._flops_per_token + scoring
 
     # -- steps --------------------------------------------------------------------------------
 
     def scored_states(self, input_ids_BT: Tensor, rows_N: Tensor | None) -> Tensor:
-        """Hidden states [N, D] that are scored: of all B·T positions, or of those that are named.
-
-        To score 15 % of the positions costs 15 % of the scores.
-        """
+        """Hidden states [N, D] that are scored: of all B·T positions, or of the named ones."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_backbone):
             hidden_ND = hidden_states(self.backbone, input_ids_BT).flatten(0, 1)
         return hidden_ND if rows_N is None else hidden_ND.index_select(0, rows_N)
@@ -248,9 +240,8 @@ class PretrainingModule(LightningModule):
         return self.lm_head().logits(hidden_states(self.backbone, input_ids_BT))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        output = self._score(
-            batch["input_ids"], batch["targets"], self._unique(batch), batch.get("rows")
-        )
+        unique = self._unique(batch)
+        output = self._score(batch["input_ids"], batch["targets"], unique, batch.get("rows"))
         self.batches_seen += 1
         values = {"loss": output.loss.detach(), **output.metrics}
         weight = self._step.add(values, batch["num_targets"], batch["targets"].numel())
@@ -287,9 +278,9 @@ class PretrainingModule(LightningModule):
     # -- optimisation -------------------------------------------------------------------------
 
     def configure_optimizers(self) -> Any:
-        total = float(self.trainer.estimated_stepping_batches)
         configs = self.optimizer_config, self.schedule_config
-        optimizer, schedule = build_optimizer(self, *configs, total)
+        steps = float(self.trainer.estimated_stepping_batches)
+        optimizer, schedule = build_optimizer(self, *configs, steps)
         self._settings = settings_of(optimizer)
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
@@ -357,7 +348,6 @@ class PretrainingModule(LightningModule):
         self._source = None
 
     def _begin_head(self) -> None:
-        """Give the objective's own head its first weights."""
         head = self._source.head if self._source is not None else None
         if self.init_head == "embedding":
             head = self.lm_head()._replace(weight_VD=self.embedding_VD)

@@ -35,16 +35,12 @@ class AdamWConfig:
 
     def __post_init__(self) -> None:
         for name in ("lr", "eps"):
-            if not 0.0 < getattr(self, name) < math.inf:
-                raise HeadlessError(
-                    f"optimizer.{name} must be positive and finite, got {getattr(self, name)}"
-                )
-        if not 0.0 <= self.weight_decay < math.inf:
-            raise HeadlessError(
-                f"optimizer.weight_decay must not be negative, got {self.weight_decay}"
-            )
-        if not all(0.0 <= beta < 1.0 for beta in self.betas):
-            raise HeadlessError(f"optimizer.betas must be in [0, 1), got {list(self.betas)}")
+            value = getattr(self, name)
+            _require(f"optimizer.{name}", 0.0 < value < math.inf, "be positive and finite", value)
+        value = self.weight_decay
+        _require("optimizer.weight_decay", 0.0 <= value < math.inf, "not be negative", value)
+        inside = all(0.0 <= beta < 1.0 for beta in self.betas)
+        _require("optimizer.betas", inside, "be in [0, 1)", list(self.betas))
 
 
 @dataclass(frozen=True)
@@ -66,19 +62,18 @@ class ScheduleConfig:
     decay_fraction: float = 0.2
 
     def __post_init__(self) -> None:
-        if self.name not in get_args(ScheduleName):
-            raise HeadlessError(
-                f"schedule.name must be one of {', '.join(get_args(ScheduleName))}, got {self.name}"
-            )
-        if self.warmup_steps < 0:
-            raise HeadlessError(
-                f"schedule.warmup_steps must not be negative, got {self.warmup_steps}"
-            )
+        known = get_args(ScheduleName)
+        _require("schedule.name", self.name in known, f"be one of {', '.join(known)}", self.name)
+        steps = self.warmup_steps
+        _require("schedule.warmup_steps", steps >= 0, "not be negative", steps)
         for option in ("floor", "decay_fraction"):
-            if not 0.0 <= getattr(self, option) <= 1.0:
-                raise HeadlessError(
-                    f"schedule.{option} must be in [0, 1], got {getattr(self, option)}"
-                )
+            value = getattr(self, option)
+            _require(f"schedule.{option}", 0.0 <= value <= 1.0, "be in [0, 1]", value)
+
+
+def _require(name: str, holds: bool, rule: str, value: Any) -> None:
+    if not holds:
+        raise HeadlessError(f"{name} must {rule}, got {value}")
 
 
 class ScheduleFactor:
