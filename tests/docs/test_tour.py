@@ -56,6 +56,8 @@ def test_the_models_next_words_are_those_of_the_text(executed: list[Any]) -> Non
 def test_results_show_themselves(executed: list[Any]) -> None:
     for verb in ("headless.evaluate", "headless.compare"):
         assert "<table" in shown_by(executed, verb)["text/html"]
+    assert "mean cosine is between" in shown_by(executed, "headless.analyze")["text/html"]
+    assert shown_by(executed, ".draw()")["image/png"]
 
 
 def test_the_export_says_the_same(executed: list[Any]) -> None:
