@@ -119,6 +119,15 @@ class Scorer:
             truncated += fits and any(cut for _, cut in usable)
         return self.grouped(groups), truncated
 
+    def sentence(self, text: str) -> list[Row] | None:
+        """The rows whose scores are a sentence's; None where it does not fit."""
+        if self.lm.task == "masked":
+            framed = self.lm.head == "own"  # a run of ours saw the stream of its data set
+            return masked_rows(self.tokenizer, text, self.max_length, framed=framed)
+        ids = encode_pair(self.tokenizer, "", f" {text}")
+        fitting = continuation_row(*ids, self.max_length)
+        return fitting and [fitting[0]]
+
     def need_some(self, scored: Sequence[Any], items: Sequence[Any]) -> int:
         """How many items were skipped; refuses to have scored none."""
         if not scored:
@@ -216,12 +225,15 @@ def pair_outcome(scorer: Scorer, pairs: Sequence[Item]) -> Outcome:
     (pseudo-log-likelihood, Salazar et al. 2020). A tie counts as wrong.
     """
     masked = scorer.lm.task == "masked"
+    if masked and scorer.tokenizer.mask_token_id is None:
+        raise HeadlessError(f"the tokenizer of {scorer.lm.place} has no mask token")
+    both = [[scorer.sentence(pair[name]) for name in ("good", "bad")] for pair in pairs]
+    groups = scorer.grouped([rows for two in both for rows in (two if all(two) else (None, None))])
+    totals = [group and math.fsum(score.log_likelihood for score in group) for group in groups]
     right = [
-        (pair["subset"], float(total[0] > total[1]))
-        for pair, total in zip(
-            pairs, (_masked_totals if masked else _causal_totals)(scorer, pairs), strict=True
-        )
-        if total is not None
+        (pair["subset"], float(good > bad))
+        for pair, good, bad in zip(pairs, totals[::2], totals[1::2], strict=True)
+        if good is not None and bad is not None
     ]
     skipped = scorer.need_some(right, pairs)
     subsets: dict[str, dict[str, float]] = {}
@@ -234,32 +246,6 @@ def pair_outcome(scorer: Scorer, pairs: Sequence[Item]) -> Outcome:
     metrics = {"accuracy": mean([value for _, value in right])}
     settings = {"score": "pseudo-log-likelihood" if masked else "log-likelihood"}
     return Outcome(metrics, len(right), skipped, 0, subsets, settings)
-
-
-def _causal_totals(scorer: Scorer, pairs: Sequence[Item]) -> list[list[float] | None]:
-    groups, _ = scorer.continuations(
-        [[("", f" {p[name]}") for name in ("good", "bad")] for p in pairs]
-    )
-    return [group and [score.log_likelihood for score in group] for group in groups]
-
-
-def _masked_totals(scorer: Scorer, pairs: Sequence[Item]) -> list[list[float] | None]:
-    if scorer.tokenizer.mask_token_id is None:
-        raise HeadlessError(f"the tokenizer of {scorer.lm.place} has no mask token")
-    framed = scorer.lm.head == "own"  # a run of ours saw the stream of its data set
-    both = [
-        [masked_rows(scorer.tokenizer, text, scorer.max_length, framed=framed) for text in texts]
-        for texts in ((pair["good"], pair["bad"]) for pair in pairs)
-    ]
-    fits = [good is not None and bad is not None for good, bad in both]
-    groups = scorer.grouped(
-        [rows if f else None for f, two in zip(fits, both, strict=True) for rows in two]
-    )
-    totals = [group and math.fsum(score.log_likelihood for score in group) for group in groups]
-    return [
-        [good, bad] if good is not None and bad is not None else None
-        for good, bad in zip(totals[::2], totals[1::2], strict=True)
-    ]
 
 
 CHOICE_LENGTHS: dict[str, Callable[[str], int]] = {
