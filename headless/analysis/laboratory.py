@@ -108,14 +108,8 @@ ANALYSES = (
     Analysis("ablation", "the loss without the largest dimensions"),
     Analysis("covariance", "spectra of activations"),
     Analysis("norms", "norms by layer and position, and the first token"),
-    Analysis(
-        "latents",
-        "principal components",
-    ),
-    Analysis(
-        "separation",
-        "attention against MLP",
-    ),
+    Analysis("latents", "principal components"),
+    Analysis("separation", "attention against MLP"),
     Analysis("positions", "helices, and position against context"),
     Analysis("repeated", "sequences of one token"),
     Analysis("gradients", "gradients of one example"),

@@ -3,8 +3,7 @@
 Shapes: B = 1 sequence, T positions, V vocabulary.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -194,6 +193,12 @@ def _backward(
     histograms: dict[Place, Sample] = {}
     sums: dict[Place, Tensor] = {}
     squares: dict[Place, float] = {}
+    known: dict[Tensor, Tensor | None] = {}
+
+    def gradient_of(parameter: Tensor) -> Tensor:
+        found = known[parameter]
+        return torch.zeros_like(parameter) if found is None else found
+
     for index, ids_BT in enumerate(examples):
         with torch.enable_grad():
             loss = loss_of(ids_BT.to(parameters[0].device))
@@ -201,14 +206,15 @@ def _backward(
             raise HeadlessError(f"the loss of example {index} is not finite: its gradient is not")
         # Not backward(): no .grad of the caller's is touched, the head's neither.
         made = torch.autograd.grad(loss, parameters, allow_unused=True)
-        with gradients_as_weights(parameters, made):
-            for matrix in block_matrices(inside):
-                place, gradient = Place(matrix.role, matrix.block), matrix.weight.float()
-                if index == 0:
-                    numbers[place], histograms[place] = entries(gradient, place)
-                squares[place] = squares.get(place, 0.0) + float(gradient.double().square().sum())
-                if len(examples) > 1:
-                    sums[place] = sums[place].add_(gradient) if place in sums else gradient
+        known.update(zip(parameters, made, strict=True))
+        for matrix in block_matrices(inside, gradient_of):
+            place, gradient = Place(matrix.role, matrix.block), matrix.weight.float()
+            if index == 0:
+                numbers[place], histograms[place] = entries(gradient, place)
+            squares[place] = squares.get(place, 0.0) + float(gradient.double().square().sum())
+            if len(examples) > 1:
+                sums[place] = sums[place].add_(gradient) if place in sums else gradient
+        known.clear()
         del made
     count = len(examples)
     for place, total in sums.items():
@@ -251,24 +257,6 @@ def entries(matrix: Tensor, place: Place) -> tuple[dict[str, float], Sample]:
 def _kurtosis(x: Tensor) -> float:
     x = x - x.mean()
     return float(x.pow(4).mean() / x.square().mean().square()) - 3
-
-
-@contextmanager
-def gradients_as_weights(
-    parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor | None]
-) -> Iterator[None]:
-    """Inside this, parameters hold their gradients (zeros for None): what reads weights reads them.
-
-    Weights come back whatever happens.
-    """
-    saved = [p.data for p in parameters]
-    try:
-        for p, gradient in zip(parameters, gradients, strict=True):
-            p.data = torch.zeros_like(p) if gradient is None else gradient
-        yield
-    finally:
-        for p, weight in zip(parameters, saved, strict=True):
-            p.data = weight
 
 
 def noise_scale(mean_square: float, square_mean: float, n: int) -> float:

@@ -100,8 +100,8 @@ def latents(lab: Session, *, nulls: bool) -> Finding:
             axes = principal_axes(ready_ND)
             z_NK = axes(ready_ND)
             numbers[Place(f"{name}/{how}")] = {
-                **_shares("share", axes.shares_K),
-                **_shares("null_share", shares_of_independent(ready_ND, seed=lab.seed)),
+                **share_numbers("share", axes.shares_K),
+                **share_numbers("null_share", shares_of_independent(ready_ND, seed=lab.seed)),
                 "depth_r2": explained(z_NK[after_N], block_N[after_N]),
                 "position_r2": explained(z_NK, position_N),
             }
@@ -140,7 +140,8 @@ def plane(axes: Projection, z_NK: Tensor, block_N: Tensor, kinds_N: np.ndarray) 
     return Cloud(z_NK[:, :2].numpy(), block_N.numpy(), names, kinds=tuple(kinds_N))
 
 
-def _shares(name: str, shares_K: Tensor) -> dict[str, float]:
+def share_numbers(name: str, shares_K: Tensor) -> dict[str, float]:
+    """Keys and numbers of components from 1 on."""
     return {f"{name}/{k}": share for k, share in enumerate(shares_K.tolist(), 1)}
 
 

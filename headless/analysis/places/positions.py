@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from headless.analysis.claims import Claim, Criterion, Number, values
 from headless.analysis.drawing import Panel, by_depth, cloud
 from headless.analysis.drawing.cloud import pairs_of
+from headless.analysis.places.latents import share_numbers
 from headless.analysis.record import Cloud, Figure, Finding, Measure, Place, series_of
 from headless.analysis.registry import analysis
 from headless.analysis.session import Session
@@ -167,7 +168,7 @@ def path_finding(path_TD: Tensor, learned: bool, floor: float, seed: int) -> Fin
         "step_degrees": float(torch.rad2deg(step_T).mean()),
         "noise_floor": floor,
         "null_share/1": float(shares_of_independent(path_TD, seed=seed)[0]),
-        **_shares("share", axes),
+        **share_numbers("share", axes.shares_K),
     }
     (walk_TD,) = random_walks(path_TD, 1, seed)
     payloads: dict[str, dict[Place, Any]] = {
@@ -188,10 +189,6 @@ def path_finding(path_TD: Tensor, learned: bool, floor: float, seed: int) -> Fin
     if floor > 0.2:
         answer += f" {floor:.0%} of the variance is noise of few sequences."
     return Finding(series_of({Place(): numbers}, MEASURES), payloads).answered(answer)
-
-
-def _shares(name: str, axes: Projection) -> dict[str, float]:
-    return {f"{name}/{k}": share for k, share in enumerate(axes.shares_K.tolist(), 1)}
 
 
 FLOOR = values("noise_floor").only
@@ -271,8 +268,8 @@ def sequence(lab: Session, *, nulls: bool) -> Finding:
         "noise_floor": floor,
         "noise_floor/raw": raw_floor,
         "sequences": float(next(iter(posts.values())).sequences),
-        **_shares("share", axes),
-        **_shares("raw/share", raw_axes),
+        **share_numbers("share", axes.shares_K),
+        **share_numbers("raw/share", raw_axes.shares_K),
         "tail": _tail(unit_TD, floor * spread),
         "tail/with_noise": _tail(unit_TD, 0.0),
         "six_shares": float(principal_axes(unit_TD[1:]).shares_K.sum()),

@@ -125,24 +125,28 @@ class Matrix:
 READS, WRITES = ("q", "k", "v", "gate", "up"), ("o", "down")
 
 
-def block_matrices(backbone: nn.Module) -> list[Matrix]:
+def block_matrices(
+    backbone: nn.Module, read: Callable[[Tensor], Tensor] = Tensor.detach
+) -> list[Matrix]:
     """Every matrix of every block: q, k, v, o, gate (where there is one), up, down.
 
     Fused query-key-value matrices are taken apart: GPT-2's are thirds, GPT-NeoX's are interleaved
-    by head.
+    by head. `read` gives what is looked at of a parameter, e.g. its gradient.
     """
-    heads: Any = backbone.config.num_attention_heads  # type: ignore[union-attr]
-    interleaved = backbone.config.model_type == "gpt_neox"  # type: ignore[union-attr]
+    config: Any = backbone.config
+    heads = config.num_attention_heads if config.model_type == "gpt_neox" else 1
     return [
         Matrix(i, part_role, part)
         for i, block in enumerate(blocks(backbone))
         for role, name in family_of(backbone).matrices.items()
-        for part_role, part in _parts(role, block.get_submodule(name), heads if interleaved else 1)
+        for part_role, part in _parts(role, block.get_submodule(name), heads, read)
     ]
 
 
-def _parts(role: str, linear: Any, heads: int) -> Iterator[tuple[str, Tensor]]:
-    weight = linear.weight.detach()
+def _parts(
+    role: str, linear: Any, heads: int, read: Callable[[Tensor], Tensor]
+) -> Iterator[tuple[str, Tensor]]:
+    weight = read(linear.weight)
     if hasattr(linear, "nx"):  # GPT-2's `Conv1D` keeps it the other way up
         weight = weight.T
     if role != "qkv":
