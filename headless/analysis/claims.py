@@ -11,6 +11,7 @@ so that what is said and what is tested cannot differ.
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -141,7 +142,7 @@ class Values:
     label: Callable[[Finding], str]
     whole: bool = True
 
-    def reduced(self, words: str, reduce: Callable[[np.ndarray], float]) -> Number:
+    def reduced(self, words: str, reduce: Callable[[np.ndarray], Any]) -> Number:
         """By a function that is never called with none."""
 
         def number(finding: Finding) -> float | None:

@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from headless.analysis.by_depth import stream_of
 from headless.analysis.claims import Claim, values
 from headless.analysis.drawing import Panel, by_depth
 from headless.analysis.record import STREAM, Finding, Measure, Place, series_of
@@ -63,22 +62,22 @@ CLAIMS = (
 )
 def alignment_uniformity(lab: Session, *, nulls: bool) -> Finding:
     """Alignment and uniformity along the stream, and of the tables."""
-    stream = stream_of(lab.statistics)
-    last = next(reversed(lab.statistics.values()))
+    stream = {Place.parse(p.name): s for p, s in lab.statistics.items() if p.component in STREAM}
+    last_place, last = list(stream.items())[-1]
     tokens_K = sample_tokens(last, lab.batches())
     numbers = {}
-    for point, s in stream:
+    for place, s in stream.items():
         x_KD = s.sample_KD.double()
-        numbers[Place.parse(point.name)] = {
+        numbers[place] = {
             "random_pairs": 2.0 - 2.0 * float(mean_cosine(x_KD)),
             "mean_cosine": moments.mean_cosine(s),
             "same_token": class_alignment(x_KD, tokens_K)[0],
         }
     if nulls:
         isotropic = isotropic_uniformity(last.sample_KD.shape[1])
-        for point, s in stream:
+        for place, s in stream.items():
             spread = uniformity(s.sample_KD.double()[:ROWS])
-            numbers[Place.parse(point.name)] |= {"uniformity": spread, "_isotropic": isotropic}
+            numbers[place] |= {"uniformity": spread, "_isotropic": isotropic}
         for name, table in lab.tables.items():
             table_VD = table.cpu().double()
             some_N = torch.linspace(0, len(table_VD) - 1, min(ROWS, len(table_VD))).long()
@@ -91,12 +90,9 @@ def alignment_uniformity(lab: Session, *, nulls: bool) -> Finding:
     if lab.subject.has_head:
         next_K = sample_tokens(last, lab.batches(), offset=1)
         head_VD = lab.tables.get("head", lab.tables["embedding"])
-        following = next_token(stream[-1][1].sample_KD, next_K, head_VD)
-    after = {Place("next_token"): following}
-    finding = Finding(series_of(after, NEXT) | series_of(numbers, MEASURES))
-    point = stream[-1][0].name
-    own = numbers[Place.parse(point)]
-    answer = f"At {point}"
+        following = next_token(last.sample_KD, next_K, head_VD)
+    after = series_of({Place("next_token"): following}, NEXT)
+    own, answer = numbers[last_place], f"At {last_place}"
     if nulls:
         answer += f" uniformity is {own['uniformity']:.2f} (isotropic: {isotropic:.2f}), and"
     answer += (
@@ -108,7 +104,7 @@ def alignment_uniformity(lab: Session, *, nulls: bool) -> Finding:
             f" A state is {following['']:.2f} from the head's row of what follows and "
             f"{following['random_pairs']:.2f} from the rows of other tokens in the text."
         )
-    return finding.answered(answer)
+    return Finding(after | series_of(numbers, MEASURES)).answered(answer)
 
 
 def next_token(state_KD: Tensor, next_K: Tensor, head_VD: Tensor) -> dict[str, float]:

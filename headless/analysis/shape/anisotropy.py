@@ -4,7 +4,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headless.analysis.by_depth import stream_of
 from headless.analysis.claims import Claim, values
 from headless.analysis.drawing import Panel, Ranks, by_depth, by_rank
 from headless.analysis.record import STREAM, Finding, Measure, Place, Spectrum, series_of
@@ -112,7 +111,6 @@ CLAIMS = (
 )
 def anisotropy(lab: Session, *, nulls: bool) -> Finding:
     """The mean cosine and its variants at every point, and of tables such as the embeddings."""
-    stream_of(lab.statistics)
     points = {Place.parse(point.name): s for point, s in lab.statistics.items()}
     numbers = {place: variants(s, lab.seed, nulls) for place, s in points.items()}
     numbers |= {Place(name): table_variants(table_VD) for name, table_VD in lab.tables.items()}

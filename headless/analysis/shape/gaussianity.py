@@ -37,9 +37,11 @@ MEASURES = (
 PARTS = ("post", "mid", "attn", "mlp", "norm1", "norm2")
 
 SINGLES = values("kurtosis/median_dimension", "post")
-EARLY, LATE = (
-    SINGLES.reduced(f"{half} half's median size of the", lambda x, f=first: _size(x, f))
-    for half, first in (("first", True), ("second", False))
+EARLY = SINGLES.reduced(
+    "first half's median size of the", lambda x: np.median(np.abs(x[: max(len(x) // 2, 1)]))
+)
+LATE = SINGLES.reduced(
+    "second half's median size of the", lambda x: np.median(np.abs(x[len(x) // 2 :]))
 )
 CLAIMS = (
     Claim(
@@ -67,11 +69,6 @@ CLAIMS = (
         kind="own",
     ),
 )
-
-
-def _size(x: np.ndarray, first: bool) -> float:
-    half = len(x) // 2
-    return float(np.median(np.abs(x[: max(half, 1)] if first else x[half:])))
 
 
 def _draw_quantiles(finding: Finding) -> Any:

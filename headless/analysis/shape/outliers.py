@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headless.analysis.claims import Claim, Number, values
+from headless.analysis.claims import Claim, values
 from headless.analysis.drawing import Panel, by_depth, heatmap
 from headless.analysis.drawing.grid import WIDE, place_name
 from headless.analysis.drawing.map import draw_maps
@@ -42,6 +42,8 @@ MEASURES = (
     Measure("jaccard_next", "overlap with the next block", null="_chance"),
     Measure("jaccard_middle", "overlap with the middle block"),
     Measure("int8_dims", "dimensions at the norms' outputs"),
+    Measure("_massive_bound", "10 or 2% of all:"),
+    Measure("_int8_bound", "7 and 2% of all:"),
     Measure("massive_dims", "dimensions with massive activations"),
     Measure("cosine_share_top2", "share of the mean cosine that two dimensions carry"),
     Measure("leading_sign_constancy", "share of tokens where the largest dimension has one sign"),
@@ -54,11 +56,8 @@ MEASURES = (
 )
 
 
-def _share_of_width(words: str, bound: Any) -> Number:
-    return Number(words, lambda f: bound(f.payloads["rms"][Place()].shape[1]), ".0f")
-
-
-MASSIVE_DIMS, INT8 = values("massive_dims", "post"), values("int8_dims").only.formed(".0f")
+IN_MOST = values("massive_dims", "post").largest.formed(".0f")
+INT8 = values("int8_dims").only.formed(".0f")
 CLAIMS = (
     Claim(
         CONJECTURE,
@@ -73,16 +72,12 @@ CLAIMS = (
     Claim(
         "Sun et al. 2024",
         "massive activations: above 100 and 1000 times the median, in very few dimensions",
-        (MASSIVE_DIMS.largest.formed(".0f") >= 1)
-        & (
-            MASSIVE_DIMS.largest.formed(".0f")
-            <= _share_of_width("10 or 2% of all:", lambda width: max(10, 0.02 * width))
-        ),
+        (IN_MOST >= 1) & (IN_MOST <= values("_massive_bound").only.formed(".0f")),
     ),
     Claim(
         "Dettmers et al. 2022",
         "outlier features of at least 6 in 25% of the layers and 6% of the positions",
-        (INT8 >= 1) & (INT8 <= _share_of_width("7 and 2% of all:", lambda width: 0.02 * width + 7)),
+        (INT8 >= 1) & (INT8 <= values("_int8_bound").only.formed(".0f")),
     ),
     Claim(
         f"{CONJECTURE} (its animation)",
@@ -93,8 +88,8 @@ CLAIMS = (
 
 
 def _draw_example(finding: Finding) -> Any:
-    places = list(finding.payloads["_examples"].items())
-    shown = [places[i] for i in sorted({0, len(places) // 2, len(places) - 1})]
+    examples: Any = list(finding.payloads["_examples"].items())
+    shown = [examples[i] for i in sorted({0, len(examples) // 2, len(examples) - 1})]
     with drawing_style():
         figure = new_figure(WIDE, 3.8)
         for index, (place, example_ED) in enumerate(shown):
@@ -201,9 +196,9 @@ def outliers(lab: Session, *, nulls: bool) -> Finding:
                 either = leading[index] | leading[other]
                 numbers[place][f"jaccard_{name}"] = len(both) / len(either)
         numbers[place]["_chance"] = chance / (2 * top - chance)
-    int8_D = int8_dims(lab.statistics)
-    if int8_D is not None:
-        numbers[Place()] = {"int8_dims": float(int8_D.sum())}
+    numbers[Place()] = {"_massive_bound": max(10, 0.02 * width), "_int8_bound": 7 + 0.02 * width}
+    if (int8_D := int8_dims(lab.statistics)) is not None:
+        numbers[Place()]["int8_dims"] = float(int8_D.sum())
     often = np.bincount([d for dims in leading for d in dims], minlength=width)
     persistent = np.flatnonzero(often >= len(posts) / 2)
     finding = Finding(
