@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 from docstring_parser import parse
-from jsonargparse import set_parsing_settings
 
 import headless
 from headless.errors import HeadlessError
@@ -33,7 +32,6 @@ def parser_of(
         positional: a parameter that is given without its name, as often as one likes.
         config: whether a file can hold the options.
     """
-    set_parsing_settings(add_print_completion_argument=True)
     help_text = parse(inspect.getdoc(sources[0]) or "")
     parser = CommandParser(
         prog=f"headless {command}", description=help_text.short_description, allow_abbrev=False

@@ -10,7 +10,14 @@ from difflib import get_close_matches
 from typing import Any, NoReturn, get_args, get_origin
 
 import yaml
-from jsonargparse import ArgumentParser, Namespace, get_loader, set_dumper, set_loader
+from jsonargparse import (
+    ArgumentParser,
+    Namespace,
+    get_loader,
+    set_dumper,
+    set_loader,
+    set_parsing_settings,
+)
 
 from headless.errors import HeadlessError, UnforeseenError
 from headless.structured import check_yaml
@@ -75,6 +82,7 @@ class CommandParser(ArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         restrict_imports()
+        set_parsing_settings(add_print_completion_argument=True)
         super().__init__(*args, **{"parser_mode": MODE, **kwargs})
 
     def known_keys(self) -> list[str]:
