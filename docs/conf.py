@@ -33,6 +33,7 @@ def _escape(app, what, name, obj, options, lines):
     """Docstrings are plain text but for `names`: |x| is an absolute value and no substitution."""
     special = re.compile(r"(`[^`]*`)|([\\|])")
     lines[:] = [special.sub(lambda m: m[1] or "\\" + m[2], line) for line in lines]
+    lines[:] = [re.sub(r"(?<=\w`)(?=s\b)", r"\\ ", line) for line in lines]  # `Cloud`s
 
 
 def _equation(display):
