@@ -22,9 +22,9 @@ from bench_loop import make_config, make_data
 from benchmarking import write
 
 from headless.analysis.laboratory import ANALYSES, analyze
-from headless.analysis.monitor import LaboratoryMonitor
 from headless.analysis.session import Preset, Session
 from headless.analysis.subject import open_subject
+from headless.callbacks.laboratory import LaboratoryMonitor
 from headless.callbacks.progress import progress_of
 from headless.training.assembly import arguments_of, build
 from headless.training.pretrain import fit

@@ -1,6 +1,7 @@
 """The verb: the inside of a language model."""
 
 import html
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from headless.analysis.twin import ask_twin
 from headless.errors import HeadlessError
 from headless.isolation import isolated
 from headless.progress import Display, Report
+from headless.runs.run import Run
 
 
 @dataclass
@@ -82,7 +84,7 @@ class Inside:
 
 @isolated()
 def analyze(
-    model: "str | Path | OpenModel",
+    model: "str | Path | Run | OpenModel",
     output: Path | None = None,
     data: Path | None = None,
     analyses: str | list[str] | None = None,
@@ -138,14 +140,14 @@ def analyze(
     text = (data, tokens, length, split, device, trust_remote_code)
     subject = open_subject(model, *text)
     check_blocks(subject.backbone, blocks)
-    place = str(getattr(model, "place", model))
+    place = os.fspath(getattr(model, "place", model))
     with Display(progress) as display:
 
         def report(what: str, done: int, total: int) -> None:
             display.report("states" if what == "states" else "laboratory", done, total, what)
 
         def session_on(one: Any) -> Session:
-            return Session(one, seed, report, preset, umap=umap, blocks=blocks)
+            return Session(one, seed, report, preset, spread=False, umap=umap, blocks=blocks)
 
         untrained = before_training(place, subject) if steps == "all" or random_twin else None
         session = session_on(subject)

@@ -20,9 +20,10 @@ T = TypeVar("T")
 Preset = Literal["cheap", "full"]
 STREAM = ("embed", "post", "norm_f")  # the components that the cheap preset looks at
 SPECTRA = ("embed", "attn", "mlp", "post", "norm_f")  # those whose covariances are kept
+NO_HEAD = "the model has none: no logits and no loss"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Subject:
     """What is looked at.
 
@@ -55,7 +56,7 @@ class Subject:
     beginning: str = ""
     shown: nn.Module | None = None
     has_head: bool = True
-    why_no_head: str = "the model has none: no logits and no loss"
+    why_no_head: str = NO_HEAD
 
     @property
     def backbone(self) -> nn.Module:

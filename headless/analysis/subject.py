@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import torch
 
 import headless
-from headless.analysis.session import Subject
+from headless.analysis.session import NO_HEAD, Subject
 from headless.analysis.text import LONGEST, length_for, take_text
 from headless.analysis.twin import first_subject
 from headless.data.stream import open_dataset
@@ -15,10 +15,16 @@ from headless.data.tokenizer import load_tokenizer, same_ids
 from headless.errors import HeadlessError
 from headless.models.backbone import embedding_table
 from headless.runs.directory import RunDirectory, open_run
+from headless.runs.run import Run
 from headless.training.first_weights import first_weights
 from headless.training.hugging_face import unfold
 from headless.training.loading import find_checkpoint, is_run, run_of
 from headless.training.module import PretrainingModule
+
+FOLDED = (
+    "the export folded it into other weights, and only the states are as they were trained: "
+    "analyze the run for its head and its loss"
+)
 
 
 class OpenModel(Protocol):
@@ -30,7 +36,7 @@ class OpenModel(Protocol):
 
 
 def open_subject(
-    model: "str | Path | OpenModel",
+    model: "str | Path | Run | OpenModel",
     data: Path | None,
     tokens: int,
     length: int | None,
@@ -44,6 +50,8 @@ def open_subject(
         HeadlessError: no such model, or data of another tokenizer.
     """
     place: Any = model
+    if not hasattr(model, "place"):  # a path, or a run
+        place = os.fspath(place)
     lm = headless.load(place, device=device, trust_remote_code=trust_remote_code)
     folded = unfold(lm.model)
     backbone: Any = lm.model.base_model
@@ -57,22 +65,21 @@ def open_subject(
     positions = getattr(lm.model.config, "max_position_embeddings", None) or trained
     if length is not None and length > positions:
         raise HeadlessError(f"--length {length} is more than the model's {positions} positions")
+    initial, beginning = None, ""
+    if run is not None and run.config.is_file():
+        module = PretrainingModule.from_checkpoint(find_checkpoint(lm.place))
+        initial, beginning = first_weights(run, module)
     subject = Subject(
         lm.name,
         backbone if folded else lm.model,
         counts_V=lm.unigram_count_V,
+        initial=initial,
         mask_token=getattr(lm.tokenizer, "mask_token_id", None) if lm.task == "masked" else None,
         bos=getattr(lm.tokenizer, "eos_token_id", None),
+        beginning=beginning,
         has_head=lm.has_head and not folded,
+        why_no_head=FOLDED if folded else NO_HEAD,
     )
-    if folded:
-        subject.why_no_head = (
-            "the export folded it into other weights, and only the states are as they were "
-            "trained: analyze the run for its head and its loss"
-        )
-    if run is not None and run.config.is_file():
-        module = PretrainingModule.from_checkpoint(find_checkpoint(lm.place))
-        subject.initial, subject.beginning = first_weights(run, module)
     if data is None:
         return subject
     dataset = open_dataset(data)
@@ -89,8 +96,7 @@ def open_subject(
             "model's own (headless prepare --tokenizer …)"
         )
     length = length or length_for(lm.model, trained)
-    take_text(subject, dataset, data, tokens=tokens, length=length, split=split)
-    return subject
+    return take_text(subject, dataset, data, tokens=tokens, length=length, split=split)
 
 
 def before_training(place: str, subject: Subject) -> Subject | None:

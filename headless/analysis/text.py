@@ -1,6 +1,7 @@
 """The text on which a model is looked at, and what a page says about both."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,11 @@ def take_text(
     tokens: int,
     length: int,
     split: str = "validation",
-) -> None:
-    """Give a subject a text: sequences that lie evenly over a split, and the training tokens.
+) -> Subject:
+    """A subject with a text: sequences that lie evenly over a split, and the training tokens.
 
     Args:
-        subject: is changed.
+        subject: without one.
         dataset: of `headless.data.stream.open_dataset`.
         place: where it lies.
         tokens: at most so many, in whole sequences.
@@ -50,11 +51,13 @@ def take_text(
     # Evenly over the text, so that a short look sees all of it.
     starts = np.linspace(0, len(stream) - length, number).astype(int)
     rows = np.stack([stream[begin : begin + length] for begin in starts])
-    subject.sequences_NT = torch.from_numpy(rows.astype(np.int64))
-    subject.tokens = np.asarray(dataset.split("train").tokens)
-    subject.data = Path(place)
-    if subject.counts_V is None:
-        subject.counts_V = dataset.unigram_counts
+    return replace(
+        subject,
+        sequences_NT=torch.from_numpy(rows.astype(np.int64)),
+        tokens=np.asarray(dataset.split("train").tokens),
+        data=Path(place),
+        counts_V=dataset.unigram_counts if subject.counts_V is None else subject.counts_V,
+    )
 
 
 def about(place: str | Path, subject: Subject, left_out: Mapping[str, str]) -> list[Any]:

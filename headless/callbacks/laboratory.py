@@ -1,5 +1,310 @@
-"""The laboratory while a run is trained."""
+"""The laboratory while a model is trained: the cheap preset as curves, all of it at the end."""
 
-from headless.analysis.monitor import LaboratoryMonitor
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import isfinite
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal
 
-__all__ = ["LaboratoryMonitor"]
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import AutoModel
+
+from headless.callbacks.evaluating import evaluating, require_finite
+from headless.callbacks.progress import log_point, progress_of
+from headless.errors import HeadlessError
+from headless.models.backbone import num_parameters
+from headless.models.sharding import is_sharded
+from headless.runs.directory import RunDirectory
+
+FIRST_WEIGHTS = 1 << 30  # values of a backbone of which a copy is kept: 4 GiB
+
+
+class LaboratoryMonitor(Callback):
+    """Looks inside the model before, while and after it is trained, outside training time.
+
+    What it logs are the scalars of `headless analyze --preset cheap` on a fixed text, each under
+    `analysis/` and its name there; where a name ends below in a list, each of them. POINT is a
+    place in the residual stream: `embed`, `post/00`, ... after each block, `norm_f` after the
+    final norm. ROLE is a matrix of a block: `q`, `k`, `v`, `o`, `gate`, `up`, `down`, as a mean
+    over the blocks. TABLE is `embedding`, `head` (where it is another matrix) or `positions`.
+
+    | key | meaning |
+    | --- | --- |
+    | `analysis/table_spectra/TABLE/MEASURE` | strongest direction's share (as it is, centred), effective, stable and full rank, exponents, norm, values outside noise |
+    | `analysis/weight_spectra/ROLE/MEASURE` | rank exponent, its R² and knee, tail exponent alpha, ranks, strongest direction |
+    | `analysis/weight_values/ROLE/MEASURE` | moments of the entries: excess kurtosis, tail ratio, skew, std, ... |
+    | `analysis/weight_norms/ROLE/MEASURE` | size of the entries, norms, with the norm's gain folded in |
+    | `analysis/weight_movement/ROLE/MEASURE` | distance and cosine, from and with the weights before training |
+    | `analysis/norm_gains/PLACE/MEASURE` | gains and biases of the norms (PLACE `norm1`, `norm2`, `final`): mean, spread, kurtosis, silenced dimensions, overlap |
+    | `analysis/anisotropy/POINT` | mean cosine of all pairs, without position 0 |
+    | `analysis/anisotropy/POINT/VARIANT` | with position 0, within texts, centred, without the largest dimensions, first singular value's share, ... |
+    | `analysis/anisotropy/TABLE` | of a table's rows |
+    | `analysis/anisotropy/TABLE/VARIANT` | the same centred, and the first share |
+    | `analysis/alignment_uniformity/POINT/MEASURE` | squared distance of states of one token, and of random pairs |
+    | `analysis/alignment_uniformity/next_token` | of a state and the head's row of what follows |
+    | `analysis/alignment_uniformity/next_token/random_pairs` | the same in random pairs |
+    | `analysis/activations/POINT/kurtosis/MEASURE` | excess kurtosis pooled, of the median and of the largest dimension |
+    | `analysis/outliers/POINT/MEASURE` | outlier dimensions: how many, how large, over blocks and tokens |
+    | `analysis/covariance_spectra/POINT/MEASURE` | participation ratio, entropy rank, exponent, first share, variance |
+    | `analysis/norms/POINT/MEASURE` | mean norm of position 0 (first), of all others (rest), and their ratio |
+    | `analysis/norms/MEASURE` | position 0 in the middle blocks, over the others and their largest; growth a block |
+
+    What is not defined (a kurtosis of equal gains) is left out. `metrics.jsonl` has all of it; to
+    W&B go the headlines (`wandb_logger.HEADLINES`), histograms (`analysis/histograms/...`), and at
+    the end, where all analyses are asked for, every picture (`analysis/figures/...`).
+
+    Args:
+        enabled: follow the cheap preset over training.
+        every_n_validations: validations between two looks; also before the first step and at the
+            end.
+        num_sequences: of validation text, of the training's length (512 tokens at the most),
+            evenly over the split.
+        at_end: "full" makes the whole analysis of the trained model, as `headless analyze --model
+            RUN` does, into RUN/analysis; that takes minutes.
+        tokens: of validation text for that.
+        seed: of its null models.
+    """  # noqa: E501 - a table's row is one line
+
+    def __init__(
+        self,
+        enabled: bool = True,
+        every_n_validations: int = 1,
+        num_sequences: int = 8,
+        at_end: Literal["nothing", "full"] = "nothing",
+        tokens: int = 65_536,
+        seed: int = 0,
+    ) -> None:
+        if every_n_validations < 1:
+            raise ValueError(f"every_n_validations must be at least 1, got {every_n_validations}")
+        if num_sequences < 2:
+            raise ValueError(f"num_sequences must be at least 2, got {num_sequences}")
+        if tokens < 1:
+            raise ValueError(f"tokens must be at least 1, got {tokens}")
+        if not 0 <= seed < 2**32:
+            raise ValueError(f"seed must be from 0 to 4294967295, got {seed}")
+        self.enabled = enabled
+        self.every_n_validations = every_n_validations
+        self.num_sequences = num_sequences
+        self.at_end = at_end
+        self.tokens = tokens
+        self.seed = seed
+        self._subject: Any = None
+        self._validations = 0
+        self._reported = -1
+        self._said: set[str] = set()
+
+    # -- when ---------------------------------------------------------------------------------
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the text and the weights before training, and look at the untrained model."""
+        self._reported, self._subject = -1, None
+        if not self.enabled:
+            return
+        with progress_of(trainer).paused():
+            self._subject = self._begin(trainer, pl_module)
+        if trainer.global_step == 0:
+            self._report(trainer, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The model that was just validated, every so many validations."""
+        if trainer.state.fn != "fit" or trainer.sanity_checking or self._subject is None:
+            return
+        self._validations += 1
+        if self._validations % self.every_n_validations == 0:
+            self._report(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The trained model, unless it was looked at."""
+        if self._subject is not None and self._reported != trainer.global_step:
+            self._report(trainer, pl_module)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The whole analysis, of the checkpoint that the run has just written."""
+        if self.at_end == "full" and trainer.is_global_zero:
+            run = RunDirectory(Path(trainer.default_root_dir))
+            try:
+                self._whole(trainer, pl_module, run)
+            except (HeadlessError, torch.OutOfMemoryError) as error:
+                reason = " ".join(str(error).split())
+                self._say(
+                    f"no analysis was written: {reason}; headless analyze --model {run.path} "
+                    "makes one"
+                )
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many validations there were."""
+        return {"validations": self._validations}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self._validations = state_dict["validations"]
+
+    # -- what ---------------------------------------------------------------------------------
+
+    def _begin(self, trainer: Trainer, pl_module: Any) -> Any:
+        """The run with a text; without one where there is too little."""
+        from headless.analysis.session import Subject
+        from headless.analysis.text import length_for, take_text
+
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        subject = Subject(
+            Path(trainer.default_root_dir).name,
+            model=None,
+            counts_V=pl_module.unigram_counts,
+            initial=_first_weights(trainer, pl_module.backbone),
+            mask_token=data.mask_token_id if pl_module.task == "masked" else None,
+            bos=data.eos_token_id,
+        )
+        length = length_for(pl_module.backbone, pl_module.sequence_length)
+        tokens = self.num_sequences * length
+        try:
+            return take_text(subject, data.dataset, data.path, tokens=tokens, length=length)
+        except HeadlessError as error:
+            self._say(f"the weights alone are looked at: {error}")
+            return subject
+
+    def _report(self, trainer: Trainer, pl_module: Any) -> None:
+        """Look and log, outside training time."""
+        self._reported = trainer.global_step
+        with progress_of(trainer).paused():
+            require_finite(pl_module)
+            try:
+                findings = self._look(trainer, pl_module)
+            except HeadlessError as error:  # on every process, or on the first one alone
+                self._say(f"nothing was looked at: {error}")
+                return
+            if trainer.is_global_zero:
+                log_point(trainer, _scalars(findings))
+                _send(trainer, {}, findings)
+
+    def _look(self, trainer: Trainer, pl_module: Any) -> list[Any]:
+        """The cheap findings of today's weights, on the first process."""
+        from headless.analysis.laboratory import analyze, select
+        from headless.analysis.session import Session
+
+        backbone, sharded = pl_module.backbone, is_sharded(pl_module)
+        whole = _whole_weights(backbone, trainer.is_global_zero) if sharded else {}
+        shown = _copy(backbone, whole) if whole else None
+        # In float32, as `headless analyze` does, unless the attention needs less.
+        flash = "flash" in str(getattr(backbone.config, "_attn_implementation", ""))
+        context = trainer.precision_plugin.forward_context() if flash else torch.no_grad()
+        with evaluating(pl_module), context:
+            head = pl_module.objective.lm_head(pl_module.embedding_VD, pl_module.unigram_counts)
+            weight_VD = head.weight_VD.detach()
+            model = _InTraining(backbone, weight_VD if shown is None else weight_VD.cpu())
+            subject = replace(self._subject, model=model, shown=shown)
+            session = Session(subject, self.seed, preset="cheap", spread=not sharded)
+            if subject.sequences_NT is not None:
+                _ = session.statistics  # every process takes part where the model runs
+            if not trainer.is_global_zero:
+                return []
+            findings, left_out = analyze(session, select(preset="cheap"))
+        for name, reason in left_out.items():
+            if subject.sequences_NT is not None:
+                self._say(f"{name} is left out: {reason}")
+        return findings
+
+    def _whole(self, trainer: Trainer, pl_module: Any, run: RunDirectory) -> None:
+        from headless.analysis.analyze import analyze
+        from headless.analysis.report import FIGURES
+
+        if not run.last_checkpoint.is_file():
+            raise HeadlessError("the run wrote no checkpoint that one process can read")
+        self._say(f"looking inside the trained model, into {run.analysis} …")
+        inside = analyze(
+            run.path,
+            run.analysis,
+            tokens=self.tokens,
+            seed=self.seed,
+            device=str(pl_module.device),
+            overwrite=True,
+        )
+        log_point(trainer, _scalars(inside.findings))
+        _send(trainer, _files(inside.findings, run.analysis / FIGURES), inside.findings)
+
+    def _say(self, words: str) -> None:
+        """A line on the terminal, once."""
+        if words not in self._said:
+            self._said.add(words)
+            print(f"headless: {words}", file=sys.stderr)  # noqa: T201 - the user is to see it
+
+
+class _InTraining:
+    """What the cheap analyses look at: a backbone, and the rows that score its states."""
+
+    def __init__(self, backbone: nn.Module, head_VD: Tensor) -> None:
+        self.base_model = backbone
+        self._head = SimpleNamespace(weight=head_VD)
+
+    def get_output_embeddings(self) -> Any:
+        """As Hugging Face's models do."""
+        return self._head
+
+
+def _first_weights(trainer: Trainer, backbone: Any) -> nn.Module | None:
+    """The backbone before the first step, on the CPU of the first process, where it is known."""
+    if num_parameters(backbone) > FIRST_WEIGHTS:
+        return None
+    weights: dict[str, Tensor] = {}
+    if trainer.global_step == 0:
+        weights = _whole_weights(backbone, trainer.is_global_zero)
+    elif trainer.is_global_zero:
+        file = RunDirectory(Path(trainer.default_root_dir)).first_weights
+        kept = load_file(file) if file.is_file() else {}
+        of_backbone = {k: v for k, v in kept.items() if k.startswith("backbone.")}
+        weights = {name.removeprefix("backbone."): value for name, value in of_backbone.items()}
+    return _copy(backbone, weights) if weights else None
+
+
+def _whole_weights(backbone: nn.Module, wanted: bool) -> dict[str, Tensor]:
+    """On the CPU of processes that want them; shards are gathered: every process must call."""
+    weights: dict[str, Tensor] = {}
+    for name, value in backbone.state_dict().items():
+        value = value.full_tensor() if hasattr(value, "full_tensor") else value
+        if wanted:
+            weights[name] = value.detach().to("cpu", copy=True)
+    return weights
+
+
+def _copy(backbone: Any, weights: Mapping[str, Tensor]) -> nn.Module:
+    """A backbone with these weights, to look at."""
+    with torch.device("meta"):
+        copy = AutoModel.from_config(backbone.config)
+    copy.load_state_dict(weights, strict=False, assign=True)
+    return copy.eval()
+
+
+def _scalars(findings: Sequence[Any]) -> dict[str, float]:
+    return {
+        f"analysis/{name}": float(value)
+        for finding in findings
+        for name, value in finding.scalars.items()
+        if isfinite(value)
+    }
+
+
+def _files(findings: Sequence[Any], directory: Path) -> dict[str, Path]:
+    paths = [
+        directory / f"{picture.name}.{suffix}"
+        for finding in findings
+        for suffix, pictures in (("png", finding.pictures), ("gif", finding.animations))
+        for picture in pictures
+    ]
+    return {f"analysis/figures/{path.stem}": path for path in paths if path.is_file()}
+
+
+def _send(trainer: Trainer, pictures: Mapping[str, Path], findings: Sequence[Any]) -> None:
+    """Pictures and histograms, to the loggers that take them."""
+    from headless.analysis.histogram_points import histogram_points
+
+    takers = [logger for logger in trainer.loggers if hasattr(logger, "log_analysis")]
+    if takers:
+        points = histogram_points(findings)
+        histograms = {f"analysis/histograms/{name}": pair for name, pair in points.items()}
+        for logger in takers:
+            logger.log_analysis(pictures, histograms)

@@ -27,6 +27,24 @@ BEST = {
     "val/bits_per_byte": "min",
     "val/accuracy": "max",
 }
+# Of the hundreds of numbers of the laboratory; metrics.jsonl has the others.
+HEADLINES = {
+    f"analysis/{name}"
+    for name in (
+        *("table_spectra/embedding/first_share", "table_spectra/embedding/effective_rank"),
+        *("table_spectra/head/first_share", "table_spectra/head/effective_rank"),
+        *("anisotropy/embedding", "anisotropy/norm_f", "covariance_spectra/norm_f/entropy_rank"),
+        *("alignment_uniformity/next_token", "activations/norm_f/kurtosis/median_dimension"),
+        *("norms/first_over_rest", "norms/growth"),
+        *("weight_movement/q/distance", "weight_movement/down/distance"),
+    )
+}
+PICTURES = ("analysis/figures/", "analysis/histograms/")
+
+
+def is_shown(key: str) -> bool:
+    """Whether W&B gets what a point has under this key."""
+    return not key.startswith("analysis/") or key in HEADLINES or key.startswith(PICTURES)
 
 
 class SentPoints:
@@ -166,7 +184,7 @@ class TokenWandbLogger(Logger):
         self._send(self._metrics_file.point(metrics, step))
 
     def _send(self, point: dict[str, Any]) -> None:
-        run = self.experiment
+        run, point = self.experiment, {k: v for k, v in point.items() if is_shown(k)}
         assert self._sent is not None
         if TOKENS not in point:  # outside of training: W&B itself has to order it
             run.log(point)
