@@ -140,7 +140,7 @@ def analyze(
     text = (data, tokens, length, split, device, trust_remote_code)
     subject = open_subject(model, *text)
     check_blocks(subject.backbone, blocks)
-    place = os.fspath(getattr(model, "place", model))
+    place: str = os.fspath(getattr(model, "place", model))
     with Display(progress) as display:
 
         def report(what: str, done: int, total: int) -> None:
