@@ -10,6 +10,7 @@ import os
 import sys
 import tempfile
 import traceback
+from inspect import signature
 from pathlib import Path
 
 import headless
@@ -28,7 +29,6 @@ COMMANDS = {
     "neighbors": "nearest tokens and nearest contexts (faiss)",
     "analyze": "the inside of any model, as a page",
 }
-HEAD_OPTIONS = ("task", "model", "start", "probe", "steps", "lr", "data", "name")
 FULL_DISK = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 # How libraries say that there is no memory; torch is not imported to ask for its own error's type.
 NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")
@@ -101,8 +101,10 @@ def dispatch(arguments: list[str]) -> int:
         name = "finetune_head"
     if name in ("pretrain", "validate", "finetune_head"):  # torch and Lightning take seconds
         from headless.training.options import check_options
+        from headless.training.signatures import stub
 
-        check_options(rest, also=HEAD_OPTIONS if name == "finetune_head" else ())
+        own = signature(stub("headless.training.tune_head", "tuning_config")).parameters
+        check_options(rest, also=["task", *own] if name == "finetune_head" else ())
     importlib.import_module(f"headless.cli.{name}").main(rest)
     return 0
 
