@@ -47,7 +47,13 @@ def cloud(
         wide: needs the page's whole width.
         film: see `Figure`.
     """
-    look = {"columns": columns, "log": log, "equal": equal, "joined": joined, "together": together}
+    look: dict[str, Any] = {
+        "columns": columns,
+        "log": log,
+        "equal": equal,
+        "joined": joined,
+        "together": together,
+    }
     return Figure(name, caption, partial(_draw, of=of, color=color, **look), (of,), wide, film)
 
 

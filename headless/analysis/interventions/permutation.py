@@ -160,12 +160,12 @@ def reordered(model: nn.Module, order: Sequence[int]) -> Iterator[None]:
     own = blocks(inside)
     holder = next(m for m in inside.modules() if isinstance(m, nn.ModuleList) and list(m) == own)
     try:
-        for place, block in enumerate(order):
-            holder[place] = own[block]
+        for place, index in enumerate(order):
+            holder[place] = own[index]
         yield
     finally:
-        for place, block in enumerate(own):
-            holder[place] = block
+        for place, module in enumerate(own):
+            holder[place] = module
 
 
 def _states(model: nn.Module, ids_BT: Tensor) -> tuple[Tensor, np.ndarray]:

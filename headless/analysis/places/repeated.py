@@ -132,9 +132,9 @@ def sequences_of(tokens: Sequence[int], length: int, lab: Session) -> Tensor:
     """A sequence for each token, then one of random tokens [S, T]; each begins with any BOS."""
     if length < SHORTEST:
         raise HeadlessError(f"sequences of {length} tokens: {SHORTEST} or more are needed")
-    vocab: Any = lab.subject.backbone.config.vocab_size
+    config: Any = lab.subject.backbone.config
     generator = torch.Generator().manual_seed(lab.seed)
-    random_T = torch.randint(vocab, (length,), generator=generator)
+    random_T = torch.randint(config.vocab_size, (length,), generator=generator)
     ids_ST = torch.stack([*(torch.full((length,), t) for t in tokens), random_T])
     if lab.subject.bos is not None:
         ids_ST[:, 0] = lab.subject.bos
