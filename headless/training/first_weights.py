@@ -5,6 +5,7 @@ import copy
 from safetensors.torch import load_file
 from torch import nn
 
+from headless.models.backbone import build_backbone, unfilled_weights
 from headless.runs.directory import RunDirectory
 from headless.training.module import PretrainingModule
 
@@ -14,23 +15,30 @@ def first_weights(run: RunDirectory, module: PretrainingModule) -> tuple[nn.Modu
 
     Args:
         run: where the weights are kept.
-        module: of one of its checkpoints; it stays as it is.
+        module: of one of its checkpoints, or in training: its sizes.
     """
-    made = _with_first_weights(run, module)
-    if made is None:
+    if not run.first_weights.is_file():
         return None, f"not known: the run has no {run.first_weights.name}"
-    return made.backbone, "kept by the run before its first step"
+    eos = module.hparams["eos_token_id"]
+    with unfilled_weights():
+        backbone = build_backbone(
+            module.backbone_config, module.vocab_size, bos_token_id=eos, eos_token_id=eos
+        )
+    inside = "backbone."
+    weights = {k: v for k, v in load_file(run.first_weights).items() if k.startswith(inside)}
+    backbone.load_state_dict({k.removeprefix(inside): v for k, v in weights.items()}, assign=True)
+    return backbone.eval(), "kept by the run before its first step"
 
 
 def first_module(run: RunDirectory, module: PretrainingModule) -> PretrainingModule | None:
-    """A run's whole module before its first step; None where that began as another model's."""
-    if (run.read_config().get("model") or {}).get("init_from") is not None:
-        return None
-    return _with_first_weights(run, module)
+    """A run's whole module before its first step; None where that began as another model's.
 
-
-def _with_first_weights(run: RunDirectory, module: PretrainingModule) -> PretrainingModule | None:
-    if not run.first_weights.is_file():
+    Args:
+        run: where the weights are kept.
+        module: of one of its checkpoints; it stays as it is.
+    """
+    began_as_another = (run.read_config().get("model") or {}).get("init_from") is not None
+    if began_as_another or not run.first_weights.is_file():
         return None
     made = copy.deepcopy(module)
     made.load_state_dict(load_file(run.first_weights), assign=True)
