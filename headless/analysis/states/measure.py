@@ -53,8 +53,7 @@ def measure(
 
     Args:
         model: a backbone or a model with a head. It is put into evaluation mode for the pass.
-        batches: token ids [B, T], whole sequences without padding. The first batch has the
-            longest sequences. Sequences are numbered as they come, from 0.
+        batches: token ids [B, T], whole sequences without padding, the longest in the first.
         points: which ones; None: all of `points_of`. Those of `inner_points_of` have no reservoir,
             and covariances and sums by position only where they are named: they are wide.
         covariance: at which points to accumulate x xᵀ: D² numbers each.
@@ -62,20 +61,13 @@ def measure(
         histogram: count values, too: most of the time of a pass over a small model.
         sparse: points that are looked at in every fourth batch only, from the first one on.
         reservoir: states kept at each point.
-        token_budget: at most so many tokens, in whole sequences, but at least one; the batch that
-            exceeds it loses sequences.
+        token_budget: at most so many tokens, in whole sequences, but at least one.
         memory: the most bytes that the statistics may take.
-        spread: deal the batches to the processes of a group; otherwise this one runs all of them,
-            whatever the others do.
+        spread: deal the batches to the processes of a group; else this one runs all of them.
         progress: called after each batch with the tokens seen and the budget.
 
     Returns:
         The statistics by point, in the order of the computation (inner points last), on the CPU.
-
-    Raises:
-        HeadlessError: no batch, a sequence longer than the first batch's or than the model takes,
-            an id outside the vocabulary, statistics larger than `memory`, states that are not
-            finite, or an unknown family or point.
     """
     backbone, wanted = backbone_of(model), points_of(model)
     if points is not None:
@@ -86,15 +78,7 @@ def measure(
     metrics: dict[Point, StateStatistics] = {}
     index, numbers = 0, torch.zeros(0, dtype=torch.long)
 
-    def empty(point: Point, length: int) -> StateStatistics:
-        return StateStatistics(
-            width_of(model, point),
-            length,
-            covariance=_holds(covariance, point),
-            by_position=_holds(by_position, point),
-            histogram=histogram,
-            reservoir=0 if point.component in INNER else reservoir,
-        )
+    choice = (covariance, by_position, histogram, reservoir)
 
     def observe(point: Point, state_BTD: Tensor) -> None:
         if point not in sparse or index % EVERY == 0:
@@ -106,9 +90,11 @@ def measure(
             for index, batch_BT in enumerate(_checked(backbone, batches, token_budget)):
                 if not index:
                     with torch.device("meta"):
-                        _check_memory([empty(p, batch_BT.shape[1]) for p in wanted], memory)
+                        _check_memory(
+                            [_empty(model, p, batch_BT.shape[1], *choice) for p in wanted], memory
+                        )
                     for point in wanted:
-                        metrics[point] = empty(point, batch_BT.shape[1]).to(device)
+                        metrics[point] = _empty(model, point, batch_BT.shape[1], *choice).to(device)
                         metrics[point].distributed_available_fn = lambda: spread
                 numbers = torch.arange(sequences, sequences + len(batch_BT))
                 sequences += len(batch_BT)
@@ -122,6 +108,25 @@ def measure(
     if not metrics:
         raise HeadlessError("no sequences to measure: give more text or a shorter length")
     return {point: _finite(point, metrics.pop(point)) for point in wanted}
+
+
+def _empty(
+    model: nn.Module,
+    point: Point,
+    length: int,
+    covariance: bool | Collection[Point],
+    by_position: bool | Collection[Point],
+    histogram: bool,
+    reservoir: int,
+) -> StateStatistics:
+    return StateStatistics(
+        width_of(model, point),
+        length,
+        covariance=_holds(covariance, point),
+        by_position=_holds(by_position, point),
+        histogram=histogram,
+        reservoir=0 if point.component in INNER else reservoir,
+    )
 
 
 def _holds(choice: bool | Collection[Point], point: Point) -> bool:
