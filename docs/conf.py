@@ -14,6 +14,8 @@ root_doc = "index"
 
 html_theme = "furo"
 html_title = "Headless"
+html_static_path = ["static"]
+html_css_files = ["wide.css"]
 html_copy_source = False
 html_show_copyright = False
 
