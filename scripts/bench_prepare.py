@@ -26,7 +26,7 @@ from benchmarking import write
 
 from headless.data.documents import Documents
 from headless.data.encode import batch_documents, write_streams
-from headless.data.split import choose_validation, scan
+from headless.data.prepare import choose_validation, scan
 from headless.data.tokenizer import END_OF_TEXT, train_tokenizer, use_threads
 
 DEMO = Path("data/demo-text")

@@ -1,13 +1,14 @@
 """Text to a prepared dataset: scan, split, tokenizer, token streams, manifest.
 
 Two passes over the text. The first weighs every document, so that the split can be chosen by
-bytes; the second tokenises. Nothing looks finished before it is: all is made in a directory
-beside the output, which is renamed at the end.
+bytes; the second tokenises. All is made in a directory beside the output, renamed at the end.
 """
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ import numpy as np
 
 from headless.data.documents import Documents
 from headless.data.encode import write_streams
-from headless.data.split import Scan, choose_validation, scan
 from headless.data.stream import FORMAT, MANIFEST, TOKENIZER, Manifest, TokenDataset, token_dtype
 from headless.data.text_files import describe
 from headless.data.tokenizer import (
@@ -32,8 +32,63 @@ from headless.isolation import isolated
 from headless.progress import Display, Report
 from headless.sums import sha256_of
 
+OUTPUT: dict[str, Any] = {  # how `new_directory` knows what may be replaced
+    "option": "--output",
+    "is_ours": lambda path: (path / MANIFEST).is_file(),
+    "kind": "prepared dataset",
+    "old": "remove",
+}
 
-def _make_tokenizer(
+
+@dataclass(frozen=True)
+class Scan:
+    """Size in bytes of every document, and a hash of its text."""
+
+    sizes: np.ndarray  # int64 [documents]
+    hashes: np.ndarray  # uint64 [documents]
+
+
+def scan(documents: Documents, seed: int, report: Report) -> Scan:
+    """The first pass over the text: there must be two documents."""
+    if not -(2**63) <= seed < 2**63:
+        raise HeadlessError(f"seed must fit into 64 bits, got {seed}")
+    key = seed.to_bytes(8, "little", signed=True)
+    sizes, hashes, done = [], [], 0
+    for text in documents:
+        raw = text.encode("utf-8")
+        sizes.append(len(raw))
+        digest = hashlib.blake2b(raw, digest_size=8, key=key).digest()
+        hashes.append(int.from_bytes(digest, "little"))
+        done += len(raw)
+        report("reading", done, 0)
+    if len(sizes) < 2:
+        amount = "no text" if not sizes else "one document"
+        raise HeadlessError(
+            f"{', '.join(documents.inputs)}: {amount}, but a train and a validation split need two "
+            "documents: give more files, or split a text with --document_separator"
+        )
+    return Scan(np.array(sizes, dtype=np.int64), np.array(hashes, dtype=np.uint64))
+
+
+def choose_validation(scanned: Scan, fraction: float) -> np.ndarray:
+    """Which documents are held out, bool [documents]: at least one, and not all.
+
+    In the order of their hashes, documents are taken until they hold `fraction` of all bytes. The
+    order is a function of seed and text alone, so files may come in any order, and copies of a
+    text fall on the same side.
+    """
+    order = np.lexsort((np.arange(len(scanned.hashes)), scanned.hashes))
+    reached = np.searchsorted(np.cumsum(scanned.sizes[order]), fraction * scanned.sizes.sum())
+    last = scanned.hashes[order[min(int(reached), len(order) - 1)]]
+    held_out = scanned.hashes <= last
+    if held_out.all():
+        held_out = scanned.hashes < scanned.hashes.max()  # training needs a document too
+    if not held_out.any():
+        raise HeadlessError("all documents hold the same text: there is nothing to hold out")
+    return held_out
+
+
+def _train(
     documents: Documents,
     scanned: Scan,
     held_out: np.ndarray,
@@ -87,12 +142,10 @@ def prepare(
         output: the directory to make.
         vocab_size: of the byte-level BPE tokenizer that is trained on the training documents.
         tokenizer: an existing fast tokenizer instead: directory, tokenizer.json or hub name.
-        mask_token: for masked language models, e.g. "[MASK]": the tokenizer gets this token (an
-            existing one that has a mask token keeps its own).
+        mask_token: for masked language models, e.g. "[MASK]"; added where the tokenizer has none.
         text_field: the field or column that holds the text (jsonl, json, parquet, datasets).
-        document_separator: splits a txt or md file into documents (\\n is a line's end of any
-            system, so that '\\n\\n' is a blank line, with or without blanks on it); otherwise a
-            file is a document.
+        document_separator: splits a txt or md file, otherwise one document: \\n is any line end,
+            '\\n\\n' a blank line, with or without blanks on it.
         split: which split of a datasets name.
         validation_fraction: share of the bytes that is held out, by whole documents.
         seed: decides which documents.
@@ -101,27 +154,14 @@ def prepare(
         overwrite: replace an existing output once the new one is complete.
         progress: show it, or a function that gets (phase, bytes done, bytes in all or 0).
     """
-    output = Path(output)
-    if not 0.0 < validation_fraction < 1.0:
-        raise HeadlessError(f"validation_fraction must be in (0, 1), got {validation_fraction}")
-    if num_workers is not None and num_workers < 1:
-        raise HeadlessError(f"num_workers must be at least 1, got {num_workers}")
+    _check(validation_fraction, num_workers)
     inputs = [str(i) for i in ([input] if isinstance(input, str | Path) else input)]
-    if document_separator is not None:
-        for written, meant in {"\\n": "\n", "\\t": "\t"}.items():
-            document_separator = document_separator.replace(written, meant)
-    documents = Documents(inputs, text_field, document_separator, split)
+    documents = Documents(inputs, text_field, _unescape(document_separator), split)
     use_threads(num_workers or os.cpu_count() or 1)
+    output = Path(output)
     with (
         Display(progress, "MB") as display,
-        new_directory(
-            output,
-            option="--output",
-            overwrite=overwrite,
-            is_ours=lambda path: (path / MANIFEST).is_file(),
-            kind="prepared dataset",
-            old="remove",
-        ) as partial,
+        new_directory(output, overwrite=overwrite, **OUTPUT) as partial,
     ):
         if left_out := documents.left_out():
             display.say(describe(left_out))
@@ -129,43 +169,60 @@ def prepare(
         scanned = scan(documents, seed, display.report)
         held_out = choose_validation(scanned, validation_fraction)
         if fast is None:
-            to_train = vocab_size - bool(mask_token)
-            fast = _make_tokenizer(
-                documents, scanned, held_out, to_train, tokenizer_bytes, display.report
-            )
+            size = vocab_size - bool(mask_token)
+            fast = _train(documents, scanned, held_out, size, tokenizer_bytes, display.report)
         if mask_token:
             add_mask_token(fast, mask_token)
-        fast.save_pretrained(partial / TOKENIZER)
-        eos_token_id, size = end_of_document(fast), max(fast.get_vocab().values()) + 1
-        assert eos_token_id is not None
-        backend = fast.backend_tokenizer
-        streams = write_streams(
-            documents, held_out, scanned.sizes, backend, eos_token_id, size, partial, display.report
-        )
-        manifest = Manifest(
-            format=FORMAT,
-            vocab_size=size,
-            eos_token_id=eos_token_id,
-            dtype=token_dtype(size).str,
-            tokenizer_sha256=sha256_of(partial / TOKENIZER / "tokenizer.json"),
-            seed=seed,
-            validation_fraction=validation_fraction,
-            splits=streams.splits,
-            sources=inputs,
-            files=_describe_files(partial),
-            inexact_share=streams.inexact_share,
-            left_out=dict(sorted(Counter(reason for _, reason in left_out).items())),
-        )
+        values = _write(partial, documents, scanned.sizes, held_out, fast, display.report)
+        reasons = Counter(reason for _, reason in left_out)
+        choices = {"seed": seed, "validation_fraction": validation_fraction}
+        manifest = Manifest(**values, **choices, left_out=dict(sorted(reasons.items())))
         manifest.write(partial)
     return TokenDataset(output, manifest)
 
 
-def _describe_files(directory: Path) -> dict[str, dict[str, Any]]:
-    files = sorted(path for path in directory.rglob("*") if path.is_file())
-    return {
+def _check(validation_fraction: float, num_workers: int | None) -> None:
+    if not 0.0 < validation_fraction < 1.0:
+        raise HeadlessError(f"validation_fraction must be in (0, 1), got {validation_fraction}")
+    if num_workers is not None and num_workers < 1:
+        raise HeadlessError(f"num_workers must be at least 1, got {num_workers}")
+
+
+def _unescape(separator: str | None) -> str | None:
+    return separator and separator.replace("\\n", "\n").replace("\\t", "\t")
+
+
+def _write(
+    directory: Path,
+    documents: Documents,
+    sizes: np.ndarray,
+    held_out: np.ndarray,
+    tokenizer: Any,
+    report: Report,
+) -> dict[str, Any]:
+    """Tokenizer and token streams; what the manifest says of them."""
+    tokenizer.save_pretrained(directory / TOKENIZER)
+    eos_token_id, vocab_size = end_of_document(tokenizer), max(tokenizer.get_vocab().values()) + 1
+    assert eos_token_id is not None
+    backend = tokenizer.backend_tokenizer
+    streams = write_streams(
+        documents, held_out, sizes, backend, eos_token_id, vocab_size, directory, report
+    )
+    files = {
         path.relative_to(directory).as_posix(): {
             "sha256": sha256_of(path),
             "bytes": path.stat().st_size,
         }
-        for path in files
+        for path in sorted(path for path in directory.rglob("*") if path.is_file())
+    }
+    return {
+        "format": FORMAT,
+        "vocab_size": vocab_size,
+        "eos_token_id": eos_token_id,
+        "dtype": token_dtype(vocab_size).str,
+        "tokenizer_sha256": files[f"{TOKENIZER}/tokenizer.json"]["sha256"],
+        "splits": streams.splits,
+        "sources": documents.inputs,
+        "files": files,
+        "inexact_share": streams.inexact_share,
     }

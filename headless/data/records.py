@@ -15,14 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from headless.data.text_files import (
-    PARQUET,
-    PLAIN,
-    decode,
-    find_files,
-    kind_of,
-    open_text,
-)
+from headless.data.text_files import PARQUET, PLAIN, decode, find_files, kind_of, open_text
 from headless.errors import HeadlessError
 
 TABLES = (".csv", ".tsv")

@@ -94,9 +94,7 @@ def log_density(name: str, z: Tensor, nu: Tensor | float = math.inf) -> Tensor:
 def fit_distributions(x: Tensor) -> dict[str, Fit]:
     """Gaussian, logistic, Laplace and Student-t by name, each by maximum likelihood.
 
-    Args:
-        x: any shape; for very large ones a sample of some 10,000 values will do. Where the values
-            do not vary, all is NaN.
+    Of any shape; a sample of some 10,000 values will do. NaN where the values do not vary.
     """
     x = x.detach().double().flatten()
     centre, spread = x.mean(), x.std(correction=0)

@@ -29,11 +29,12 @@ RATIO = 1.5  # of the two variances of a circle, at most
 SAME = 0.2  # difference of two frequencies that count as one, in turns; a walk's are 0.5 apart
 ROTATION = 0.75
 LINEAR = 0.9  # phase R² of the circle, |ρ| of the axis
+LONGEST_WALK = 256  # positions of a random walk; longer ones look the same
 
 
 @dataclass(frozen=True)
 class Helix:
-    """What is found in a path."""
+    """A path's axis, and the two of its components that come closest to a circle."""
 
     axis_share: float  #: of the path's variance that lies on the straight line through it
     axis_rho: float  #: |Spearman correlation| of the coordinate along that line with position
@@ -50,7 +51,7 @@ class Helix:
     score: float  #: rotation / ratio: 1 for a perfect circle
 
     @property
-    def circle(self) -> bool:
+    def has_circle(self) -> bool:
         """Two components form a circle, and go round it more than once."""
         return (
             self.pair_share >= SHARE
@@ -62,9 +63,9 @@ class Helix:
         )
 
     @property
-    def found(self) -> bool:
-        """A circle, and an axis along which the path goes steadily: a helix."""
-        return self.circle and self.axis_rho >= LINEAR
+    def is_helix(self) -> bool:
+        """A circle, and an axis along which the path goes steadily."""
+        return self.has_circle and self.axis_rho >= LINEAR
 
 
 def helix(path_TD: Tensor) -> Helix:
@@ -117,20 +118,17 @@ def helix(path_TD: Tensor) -> Helix:
     )
 
 
-def random_walks(steps_TD: Tensor, walks: int, seed: int = 0, longest: int = 256) -> list[Tensor]:
+def random_walks(path_TD: Tensor, walks: int, seed: int = 0) -> list[Tensor]:
     """Random walks to compare a path with: the null model of `helix`.
 
     Gaussian steps in as many dimensions as the path's own steps effectively have (participation
     ratio, at least 3), since walks in few dimensions are less regular.
-
-    Args:
-        longest: walks have this many positions at most; longer ones look the same.
     """
-    difference_TD = steps_TD.double().diff(dim=0)
+    difference_TD = path_TD.double().diff(dim=0)
     squares = torch.linalg.svdvals(difference_TD).square()
-    width = max(3, min(round(float(participation(squares))), longest))
+    width = max(3, min(round(float(participation(squares))), LONGEST_WALK))
     generator = torch.Generator().manual_seed(seed)
-    shape = (walks, min(len(steps_TD), longest), width)
+    shape = (walks, min(len(path_TD), LONGEST_WALK), width)
     return list(torch.randn(shape, generator=generator, dtype=torch.float64).cumsum(dim=1))
 
 

@@ -96,13 +96,8 @@ def effective_rank_of_noise(rows: int, columns: int) -> float:
 
 
 def bulk_std(values_R: Tensor, rows: int, columns: int) -> float:
-    """The entries' standard deviation that gives the median singular value (Gavish and Donoho).
-
-    A few large singular values raise the entries' variance and with it both edges; they leave the
-    median as it is.
-
-    Args:
-        values_R: all min(N, M) singular values.
+    """The entries' standard deviation that gives the median of all min(N, M) singular values
+    (Gavish and Donoho): a few large ones raise the entries' variance, but leave the median.
     """
     values_G, below_G = MarchenkoPastur.of((rows, columns), 1.0)._table()
     return float(values_R.double().cpu().quantile(0.5) / np.interp(0.5, below_G, values_G))
@@ -145,11 +140,8 @@ def compare_with_noise(values_R: Tensor, law: MarchenkoPastur) -> NoiseCompariso
 
 
 def log_distance(first_R: Tensor, second_R: Tensor) -> float:
-    """Wasserstein-1 between two spectra's log λ = 2 log σ, in nats.
-
-    Args:
-        first_R: singular values, descending.
-        second_R: as many. Of both, what is below `NOISE` of the largest counts as that.
+    """Wasserstein-1 between two spectra's log λ = 2 log σ, in nats: singular values, descending, as
+    many in both. What is below `NOISE` of the largest counts as that.
     """
     logs = []
     for values_R in (first_R, second_R):

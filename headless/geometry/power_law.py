@@ -35,12 +35,10 @@ class RankLaw:
 
 
 def rank_law(values_R: Tensor, low: float = _FIT[0], high: float = _FIT[1]) -> RankLaw:
-    """Least squares of log σ_k on log k, for ranks k from `low` to `high` of the spectrum.
+    """Least squares of log σ_k on log k, over the ranks between the shares `low` and `high`.
 
     Args:
         values_R: singular values (or eigenvalues), descending, none below 0.
-        low: where the fit begins, as a share of the ranks.
-        high: where it ends; the knee measures the fall-off after it.
     """
     values_R = values_R.double()
     ranks = int((values_R > NOISE * values_R[:1]).sum())
@@ -101,10 +99,7 @@ def tail_law(values_N: Tensor) -> TailLaw:
 
     Every value that leaves a tail of `MIN_TAIL` or more is tried as x_min (of more than 500 such,
     every so many-th); each gives the exponent of maximum likelihood, and the one whose law is
-    nearest to its tail is taken.
-
-    Args:
-        values_N: e.g. eigenvalues, in any order; what is not above 0 is left out.
+    nearest to its tail is taken. Values come in any order; what is not above 0 is left out.
     """
     values_N = values_N.double().cpu()
     log_N = values_N[values_N > 0].log().sort().values

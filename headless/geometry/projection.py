@@ -4,13 +4,12 @@ Shapes: N vectors of width D, K axes.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-Center = Literal["fit", "both", "none"]
 PLANE, SPACE = 2, 6  # axes of the picture, and of the space in which kinds are told apart
 
 
@@ -25,7 +24,7 @@ def unit(x_ND: Tensor) -> Tensor:
 class Projection:
     """Axes that were fitted to some vectors and can be used for others."""
 
-    mean_D: Tensor  #: what is subtracted before projecting: zeros where the origin stays visible
+    mean_D: Tensor  #: what is subtracted before projecting
     axes_KD: Tensor  #: orthonormal; each one's largest entry is positive
     shares_K: Tensor  #: each axis' share of the fitted variance
 
@@ -34,19 +33,14 @@ class Projection:
         return (x_ND.double() - self.mean_D) @ self.axes_KD.T
 
 
-def principal_axes(x_ND: Tensor, k: int = SPACE, center: Center = "both") -> Projection:
-    """Principal axes of a set of vectors, in float64.
+def principal_axes(x_ND: Tensor, k: int = SPACE) -> Projection:
+    """The first k principal axes of at least one vector, in float64.
 
-    Args:
-        x_ND: any floating type, at least one row.
-        k: how many; fewer come back where there are fewer rows or dimensions.
-        center: "both": of the covariance, and coordinates are relative to the mean. "fit": of the
-            covariance, but coordinates keep the origin, so that a cone looks like one (Ning and
-            Rangaraju 2025). "none": of the second moments about the origin.
+    Fewer come back where there are fewer rows or dimensions.
     """
     x_ND = x_ND.double()
     mean_D = x_ND.mean(dim=0)
-    centred_ND = x_ND if center == "none" else x_ND - mean_D
+    centred_ND = x_ND - mean_D
     rows, width = centred_ND.shape
     k = min(k, rows, width)
     if rows >= width:
@@ -61,10 +55,10 @@ def principal_axes(x_ND: Tensor, k: int = SPACE, center: Center = "both") -> Pro
     axes_KD = axes_KD * torch.sign(axes_KD.gather(1, largest_K))
     squares = squares.clamp(min=0).flip(0)
     shares_K = squares[:k] / squares.sum().clamp(min=torch.finfo(torch.float64).tiny)
-    return Projection(mean_D if center == "both" else torch.zeros_like(mean_D), axes_KD, shares_K)
+    return Projection(mean_D, axes_KD, shares_K)
 
 
-def shares_of_independent(x_ND: Tensor, k: int = SPACE, seed: int = 0) -> Tensor:
+def shares_of_independent(x_ND: Tensor, seed: int = 0) -> Tensor:
     """Variance shares [K] after each dimension's values were shuffled by themselves.
 
     The null model of `principal_axes` (Horn's parallel analysis): the same variances without any
@@ -72,7 +66,7 @@ def shares_of_independent(x_ND: Tensor, k: int = SPACE, seed: int = 0) -> Tensor
     """
     generator = torch.Generator().manual_seed(seed)
     order_ND = torch.rand(x_ND.shape, generator=generator).argsort(dim=0).to(x_ND.device)
-    return principal_axes(x_ND.gather(0, order_ND), k).shares_K
+    return principal_axes(x_ND.gather(0, order_ND)).shares_K
 
 
 def explained(x_NK: Tensor, value_N: Tensor) -> float:
@@ -120,9 +114,8 @@ def separation(
 
     Args:
         kind_N: 0 or 1.
-        group_N: what to hold out, e.g. the block that a vector is from; two or more, each with
-            both kinds.
-        shuffles: of each null model.
+        group_N: e.g. the block that a vector is from; two or more, each with both kinds.
+        shuffles: draws of each null model.
     """
     from sklearn.metrics import silhouette_score
 
@@ -130,10 +123,9 @@ def separation(
     names = np.unique(groups)
     if len(names) < 2 or any(len(np.unique(kinds[groups == g])) < 2 for g in names):
         raise ValueError("separation needs two groups or more, each with both kinds")
-    axes = principal_axes(x_ND, SPACE)
-    coordinates = axes(x_ND).cpu().numpy()
-    coordinates /= np.maximum(coordinates.std(axis=0), 1e-12)  # one strength for all axes
-    scaled = axes(x_ND).cpu().numpy()
+    axes = principal_axes(x_ND)
+    projected = axes(x_ND).cpu().numpy()
+    coordinates = projected / np.maximum(projected.std(axis=0), 1e-12)  # one strength for all axes
     even = np.isin(groups, names[::2])
     draw = np.random.default_rng(seed)
 
@@ -142,8 +134,7 @@ def separation(
         return (first + _accuracy(coordinates, labels, ~even, even)) / 2
 
     def plane(labels: np.ndarray) -> float:
-        everything = np.ones(len(labels), dtype=bool)
-        return _accuracy(coordinates[:, :PLANE], labels, everything, everything)
+        return _accuracy(coordinates[:, :PLANE], labels, slice(None), slice(None))
 
     def shuffled() -> np.ndarray:
         labels = kinds.copy()
@@ -161,12 +152,12 @@ def separation(
     first_D, second_D = (x_ND.double()[kind_N == k].mean(dim=0) for k in (0, 1))
     cosine = torch.nn.functional.cosine_similarity(first_D, second_D, dim=0).clamp(-1, 1)
     nulls = [shuffled() for _ in range(shuffles)]
+    sample = min(2000, len(kinds))
+    silhouette = silhouette_score(projected, kinds, sample_size=sample, random_state=seed)
     return Separation(
         plane=plane(kinds),
         held_out=held_out(kinds),
-        silhouette=float(
-            silhouette_score(scaled, kinds, sample_size=min(2000, len(kinds)), random_state=seed)
-        ),
+        silhouette=float(silhouette),
         angle=float(torch.rad2deg(cosine.arccos())),
         null_plane=np.array([plane(labels) for labels in nulls]),
         null_held_out=np.array([held_out(labels) for labels in nulls]),
@@ -175,7 +166,7 @@ def separation(
     )
 
 
-def _accuracy(x: np.ndarray, labels: np.ndarray, train: np.ndarray, test: np.ndarray) -> float:
+def _accuracy(x: np.ndarray, labels: np.ndarray, train: Any, test: Any) -> float:
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import balanced_accuracy_score
 

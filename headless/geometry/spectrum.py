@@ -16,18 +16,12 @@ NOISE = 1e-7
 
 
 def singular_spectrum(x_ND: Tensor, center: bool = False) -> Tensor:
-    """The singular values of a matrix, descending, float64 [min(N, D)].
+    """The singular values of a matrix, descending, float64 [min(N, D)]; `center` subtracts the mean
+    row first. NaN everywhere where a value is not finite.
 
     They are the roots of the eigenvalues of the smaller of XᵀX and XXᵀ in float64: for tall
     matrices several times faster than a singular value decomposition, and exact to about 1e-8 of
     the largest one.
-
-    Args:
-        x_ND: any floating type.
-        center: subtract the mean row first.
-
-    Returns:
-        NaN everywhere for a matrix with values that are not finite.
     """
     x_ND = x_ND.double()
     if center:

@@ -18,8 +18,13 @@ from headless.analysis.shape.anisotropy import variants
 from headless.analysis.shape.cone import cone
 from headless.geometry import anisotropy, participation_ratio
 from headless.geometry.cone import angles_to, cone_axes, isotropic_angle_density
-from headless.geometry.isotropy import isoscore, partition_isotropy
-from headless.geometry.uniformity import class_alignment, isotropic_uniformity, uniformity
+from headless.geometry.isotropy import (
+    class_alignment,
+    isoscore,
+    isotropic_uniformity,
+    partition_isotropy,
+    uniformity,
+)
 
 
 def rows(count: int = 300, width: int = 24, seed: int = 0) -> Tensor:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headless.data.documents import Documents
-from headless.data.split import Scan, choose_validation, scan
+from headless.data.prepare import Scan, choose_validation, scan
 from headless.errors import HeadlessError
 
 documents = st.lists(st.tuples(st.integers(0, 30), st.integers(1, 1000)), min_size=2, max_size=80)

@@ -24,20 +24,20 @@ def a_helix(turns: float, noise: float = 0.05, axis: float = 3.0, ratio: float =
 @pytest.mark.parametrize("axis", [1.0, 5.0])
 def test_a_helix_is_found(turns: float, axis: float) -> None:
     found = helix(a_helix(turns, axis=axis))
-    assert found.circle
+    assert found.has_circle
     assert found.turns == pytest.approx(turns, abs=0.1)
     assert found.frequencies == pytest.approx((turns, turns), abs=0.2)
     assert found.score > 0.7
     if axis > 1:
-        assert found.found
+        assert found.is_helix
         assert found.axis_rho > 0.9
 
 
 def test_half_a_helix_is_none() -> None:
-    assert not helix(a_helix(0.5)).circle
-    assert not helix(a_helix(5.0, ratio=6.0)).circle  # an ellipse
-    assert not helix(a_helix(5.0, axis=0.0)).found  # a circle goes nowhere
-    assert helix(a_helix(5.0, axis=0.0)).circle
+    assert not helix(a_helix(0.5)).has_circle
+    assert not helix(a_helix(5.0, ratio=6.0)).has_circle  # an ellipse
+    assert not helix(a_helix(5.0, axis=0.0)).is_helix  # a circle goes nowhere
+    assert helix(a_helix(5.0, axis=0.0)).has_circle
 
 
 def test_random_walks_are_none() -> None:
@@ -47,13 +47,13 @@ def test_random_walks_are_none() -> None:
         generator = torch.Generator().manual_seed(width)
         for _ in range(12):
             walk = torch.randn(128, width, generator=generator).cumsum(dim=0)
-            passed += helix(walk).found
+            passed += helix(walk).is_helix
     assert passed <= 1
 
 
 def test_noise_is_none() -> None:
     found = helix(torch.randn(T, 64))
-    assert not found.found
+    assert not found.is_helix
     assert found.score < 0.1
 
 
@@ -66,11 +66,11 @@ def test_a_helix_is_above_its_walks() -> None:
 
 
 def test_paths_without_length() -> None:
-    assert not helix(torch.ones(20, 5)).found
+    assert not helix(torch.ones(20, 5)).is_helix
     line = torch.arange(20.0)[:, None] * torch.ones(5)
     found = helix(line)
     assert found.axis_share == pytest.approx(1)
-    assert not found.found
+    assert not found.is_helix
     with pytest.raises(ValueError, match="at least 8"):
         helix(torch.randn(5, 5))
 

@@ -33,11 +33,7 @@ def test_axes_are_those_of_scikit_learn(rows: int, width: int, seed: int) -> Non
 
 def test_centring() -> None:
     x = torch.randn(50, 6).double() + torch.tensor([10.0, 0, 0, 0, 0, 0])
-    both, fit, none = (principal_axes(x, 2, how) for how in ("both", "fit", "none"))
-    assert both(x).mean(dim=0).abs().max() < 1e-9
-    assert torch.equal(both.axes_KD, fit.axes_KD)
-    torch.testing.assert_close(fit(x) - both(x), (both.mean_D @ both.axes_KD.T).expand(50, 2))
-    assert float(none.axes_KD[0, 0].abs()) > 0.99  # the mean is the strongest direction
+    assert principal_axes(x, 2)(x).mean(dim=0).abs().max() < 1e-9
     assert principal_axes(x[:1], 3).axes_KD.shape == (1, 6)
 
 

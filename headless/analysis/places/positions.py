@@ -148,14 +148,14 @@ def path_finding(path_TD: Tensor, learned: bool, floor: float, seed: int) -> Fin
     order_T = torch.randperm(len(path_TD), generator=torch.Generator().manual_seed(seed))
     step_T = (unit_TD[1:] * unit_TD[:-1]).sum(dim=1).clamp(-1, 1).arccos()
     centred_TD = unit(path_TD - path_TD.mean(dim=0))  # a common mean would hide the path
-    is_helix = best.found and best.score > scores.max()
+    is_helix = best.is_helix and best.score > scores.max()
     numbers = {
         "helix": float(is_helix),
         "helix_score": best.score,
         "helix_score/walks_mean": float(scores.mean()),
         "helix_score/walks_largest": float(scores.max()),
         "helix_score/shuffled": helix(path_TD[order_T]).score,
-        "walks_that_pass": float(np.mean([walk.found for walk in walks])),
+        "walks_that_pass": float(np.mean([walk.is_helix for walk in walks])),
         "circle_ratio": best.ratio,
         "circle_rotation": best.rotation,
         "circle_share": best.pair_share,

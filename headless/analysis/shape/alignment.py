@@ -11,8 +11,8 @@ from headless.analysis.session import Session
 from headless.analysis.states import moments
 from headless.analysis.states.measure import sample_tokens
 from headless.geometry import anisotropy as mean_cosine
+from headless.geometry.isotropy import class_alignment, isotropic_uniformity, uniformity
 from headless.geometry.projection import unit
-from headless.geometry.uniformity import class_alignment, isotropic_uniformity, uniformity
 
 ROWS = 5000  # vectors for uniformity, which compares all pairs
 MEASURES = (
