@@ -62,6 +62,7 @@ def _draw_histograms(finding: Finding) -> Any:
             note = f"kurtosis {kurtosis:.2f}\nν {min(nu, 999):.0f}"
             panel.text(0.03, 0.97, note, transform=panel.transAxes, va="top", color=MUTED)
             panel.set(yscale="log", ylim=(1e-6, 2), title=place_name(place))
+            panel.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
         label_edges(panels, "standard deviations", "density")
         legend(figure, [("Gaussian", INK, "solid"), ("Student-t, fitted", INK, DASHED)])
     return figure
