@@ -7,13 +7,16 @@ PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,python3)
 export PYTHONPATH := $(CURDIR)
 export TOKENIZERS_PARALLELISM := true
 
-.PHONY: help setup setup-dev demo test check docs format bench bench-gpu ablation clean-demo
+.PHONY: help setup setup-dev demo demo-full test check docs format bench bench-gpu ablation clean-demo
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 demo: setup ## prepare Shakespeare and Milton, train both objectives, open the comparison
-	@sh scripts/demo.sh $(DEMO)
+	@$(BIN)/python scripts/demo.py --runs $(DEMO)
+
+demo-full: setup ## the same with twice the steps, a fine-tuned head and all of the laboratory
+	@$(BIN)/python scripts/demo.py --runs $(DEMO)-full --full
 
 test: setup-dev ## run the tests
 	$(BIN)/python -m pytest -q -n auto --dist loadfile

@@ -183,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--pairs", type=int, default=2000)
     options = parser.parse_args(arguments)
     documents: list[Any] = read_items(Task("text", options.data)).items
-    texts = [document.text for document in documents]
+    texts = [document["text"] for document in documents]
     files = {
         "last_words.jsonl": last_words(texts, options.items, random.Random(options.seed)),
         "minimal_pairs.jsonl": minimal_pairs(texts, options.items, random.Random(options.seed)),
