@@ -110,7 +110,7 @@ def evaluate(runs: Path, objective: str) -> None:
     ]
     say(f"evaluating {objective}")
     with Display(True) as display:
-        for head in (None, "tied") if objective == "headless" else (None,):
+        for head in ("auto", "tied") if objective == "headless" else ("auto",):
             model = headless.load(runs / objective, head=head)
             headless.evaluate(model, tasks, batch_size=32, progress=display.report)
 

@@ -65,6 +65,8 @@ def load(
         HeadlessError: nothing usable is there, or it has no such head.
     """
     if isinstance(place, LanguageModel):
+        if needs_head and not place.has_head:
+            raise HeadlessError(f"{place.place} was opened without an LM head: load it with one")
         return place
     if is_run(place):
         opened = _open_run(place, head)

@@ -30,12 +30,15 @@ def test_it_is_the_run(runs: dict[str, Path]) -> None:
     assert torch.equal(logits_BTV, lm.logits(ids_BT))
 
 
-def test_the_backbone_alone_makes_no_logits(runs: dict[str, Path]) -> None:
+def test_the_backbone_alone_makes_no_logits(runs: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("the king")
     lm: Any = headless.load(runs["llama"], head=None)
     assert not lm.has_head
     assert lm.hidden_states(torch.tensor([[1, 2]]))[-1].shape == (1, 2, 32)
     with pytest.raises(HeadlessError, match="has no LM head"):
         lm.logits(torch.tensor([[1, 2]]))
+    with pytest.raises(HeadlessError, match="opened without an LM head"):
+        headless.evaluate(lm, f"text:{tmp_path}")
 
 
 def test_the_verbs_are_on_it(runs: dict[str, Path], tmp_path: Path) -> None:
