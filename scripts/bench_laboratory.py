@@ -21,7 +21,7 @@ from typing import Any
 from bench_loop import make_config, make_data
 from benchmarking import write
 
-from headless.analysis.laboratory import ANALYSES, analyze
+from headless.analysis.laboratory import analyze, select
 from headless.analysis.session import Preset, Session
 from headless.analysis.subject import open_subject
 from headless.callbacks.laboratory import LaboratoryMonitor
@@ -66,11 +66,10 @@ def each_analysis(run: Path, preset: Preset, tokens: int) -> dict[str, float]:
     begin = time.perf_counter()
     _ = session.statistics
     seconds = {"states": time.perf_counter() - begin}
-    for analysis in ANALYSES:
-        if preset == "full" or analysis.cheap is not None:
-            begin = time.perf_counter()
-            analyze(session, [analysis])
-            seconds[analysis.name] = time.perf_counter() - begin
+    for name in select(preset=preset):
+        begin = time.perf_counter()
+        analyze(session, [name])
+        seconds[name] = time.perf_counter() - begin
     return seconds | {"all": sum(seconds.values())}
 
 

@@ -15,7 +15,7 @@ from headless.analysis.session import Session, check_blocks
 from headless.analysis.subject import OpenModel, before_training, kept_checkpoints, open_subject
 from headless.analysis.tally import in_words, tally
 from headless.analysis.text import about
-from headless.analysis.training import followed, over_training
+from headless.analysis.training import over_training
 from headless.analysis.twin import ask_twin
 from headless.errors import HeadlessError
 from headless.isolation import isolated
@@ -140,7 +140,8 @@ def analyze(
     text = (data, tokens, length, split, device, trust_remote_code)
     subject = open_subject(model, *text)
     check_blocks(subject.backbone, blocks)
-    place: str = os.fspath(getattr(model, "place", model))
+    opened: Any = model
+    place: str = os.fspath(getattr(opened, "place", opened))
     with Display(progress) as display:
 
         def report(what: str, done: int, total: int) -> None:
@@ -154,10 +155,10 @@ def analyze(
         earlier, last = kept_checkpoints(place) if steps == "all" else ({}, 0)
         by_step = {}
         if untrained is not None and steps == "all":
-            by_step[0] = followed(run_analyses(session_on(untrained), chosen)[0])
+            by_step[0] = run_analyses(session_on(untrained), chosen)[0]
         for step, checkpoint in earlier.items():
             kept = session_on(open_subject(str(checkpoint), *text))
-            by_step[step] = followed(run_analyses(kept, chosen)[0])
+            by_step[step] = run_analyses(kept, chosen)[0]
         findings, left_out = run_analyses(session, chosen)
         twin = ""
         if random_twin:
@@ -165,7 +166,7 @@ def analyze(
         if steps == "all":
             findings = [over_training(by_step | {last: findings}), *findings]
         if not findings:
-            reasons = (left_out[a.name] for a in chosen if a.name in left_out)
+            reasons = (left_out[name] for name in chosen if name in left_out)
             reason = next(reasons, "nothing was asked for")
             raise HeadlessError(f"nothing could be analysed: {reason}")
         inside = Inside(subject.name, findings, left_out, about(place, subject, left_out), twin)

@@ -1,19 +1,18 @@
 """The histograms of findings, as a logger wants them: counts between even edges."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import numpy as np
 
-from headless.analysis.finding import Finding
+from headless.analysis.record import Finding, Sample
 
-BINS, REACH = 128, 8.0  # of a histogram of activations, and how many standard deviations it shows
-ANGLE_BINS = 90  # of 2 degrees
+BINS, REACH = 128, 8.0  # of a histogram of other edges, and how many standard deviations it shows
 
 Pair = tuple[np.ndarray, np.ndarray]
 
 
 def histogram_points(findings: Iterable[Finding]) -> dict[str, Pair]:
-    """Counts [K] and edges [K + 1] of every distribution that findings hold, by a key.
+    """Counts [K] and even edges [K + 1] of every sample that knows how many values it is of.
 
     | key | values |
     | --- | --- |
@@ -21,30 +20,22 @@ def histogram_points(findings: Iterable[Finding]) -> dict[str, Pair]:
     | `activations/post/00` | entries of the states at a point |
     | `cone/embedding` | angles to the mean direction, in degrees |
     """
-    found: dict[str, Pair] = {}
-    for finding in findings:
-        for name, pair in _of(finding):
-            found[f"{finding.name}/{name}"] = pair
-    return found
+    return {
+        f"{finding.name}/{place}": _pair(sample)
+        for finding in findings
+        for key, samples in finding.payloads.items()
+        if not key.startswith("_")
+        for place, sample in samples.items()
+        if isinstance(sample, Sample) and sample.count
+    }
 
 
-def _of(finding: Finding) -> Iterator[tuple[str, Pair]]:
-    edges = finding.arrays.get("edges")
-    for name, array in finding.arrays.items():
-        if name.endswith("/histogram") and edges is not None:
-            yield name.removesuffix("/histogram"), _even(array, edges)
-        elif name.startswith("density/"):
-            place = name.removeprefix("density/")
-            edges_K = edges if edges is not None else np.linspace(-8, 8, len(array) + 1)
-            count = float(finding.arrays[f"{place.partition('/')[0]}/count"][0])
-            widths = np.diff(edges_K)
-            yield place, (np.rint(array * widths * count).astype(np.int64), edges_K)
-        elif name.endswith("/angles"):
-            finite = array[np.isfinite(array)]
-            yield (
-                name.removesuffix("/angles"),
-                np.histogram(finite, ANGLE_BINS, (0.0, 180.0)),
-            )
+def _pair(sample: Sample) -> Pair:
+    widths = np.diff(sample.edges)
+    if np.allclose(widths, widths[0]):
+        counts = sample.density * widths * sample.count
+        return np.rint(counts).astype(np.int64), sample.edges
+    return _even(sample.density, sample.edges)
 
 
 def _even(counts: np.ndarray, edges: np.ndarray) -> Pair:

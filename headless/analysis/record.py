@@ -124,7 +124,10 @@ class Spectrum:
 
 @dataclass(frozen=True)
 class Sample:
-    """A distribution: counts or density [K] between edges [K + 1], and its null's."""
+    """A distribution: density [K] between even edges [K + 1], counts between others; its null.
+
+    `count` is of how many values; 0: not known.
+    """
 
     edges: np.ndarray
     density: np.ndarray
@@ -210,6 +213,7 @@ class Figure:
         of: measures or payloads without which there is nothing to draw.
         wide: needs the page's whole width.
         film: of the same figure over checkpoints: the film's name, and what it shows.
+        seen: in the film: a checkpoint's finding in the directions of the last one's.
     """
 
     name: str
@@ -218,6 +222,7 @@ class Figure:
     of: tuple[str, ...] = ()
     wide: bool = True
     film: tuple[str, str] | None = None
+    seen: Callable[["Finding", "Finding"], "Finding"] = lambda finding, last: finding
 
 
 @dataclass(frozen=True)

@@ -53,8 +53,8 @@ class Analysis:
         Raises:
             HeadlessError: the session lacks what the analysis needs.
         """
-        for need in sorted(self.needs):
-            if reason := LACKS[need](lab):
+        for need, lacks in LACKS.items():
+            if need in self.needs and (reason := lacks(lab)):
                 raise HeadlessError(reason)
         measured = self.measure(lab, nulls=nulls)
         if measured is None:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 import headless
-from headless.analysis.finding import Animation, Finding, Picture
+from headless.analysis.record import Animation, Finding, Picture
 from headless.analysis.tables import add_claims, add_scalars, anchor_of, claim_table
 from headless.analysis.tally import tally
 from headless.files import check_pieces, exclusive, finite, holds_json, write_text

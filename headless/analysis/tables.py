@@ -3,8 +3,9 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
-from headless.analysis.finding import Claim, Finding
+from headless.analysis.record import Answer, Finding
 from headless.analysis.tally import Tally, in_words, tally
 from headless.pages.numbers import MISSING, compact
 from headless.pages.page import Cell, Column, Page
@@ -45,7 +46,7 @@ def add_claims(page: Page, findings: Sequence[Finding], twin: str = "") -> None:
         "Each criterion is stated beside its answer; the sections below have the numbers and the "
         "pictures."
     )
-    groups: dict[str, list[tuple[Finding, Claim]]] = {name: [] for name, _ in SOURCES}
+    groups: dict[str, list[tuple[Finding, Answer]]] = {name: [] for name, _ in SOURCES}
     for finding, claim in claims:
         groups[source_of(claim)].append((finding, claim))
     columns = [Column("reported finding", "", "left"), *_verdict_columns(twin)]
@@ -78,7 +79,7 @@ def _verdict_columns(twin: str) -> list[Column]:
     return [*here, Column("criterion", "", "left")]
 
 
-def _verdicts(claim: Claim, twin: str) -> list[Cell]:
+def _verdicts(claim: Answer, twin: str) -> list[Cell]:
     """Of the model, of the twin where there is one, and the criterion of both."""
     here = Cell(VERDICTS[claim.agrees], strong=claim.agrees is False)
     if not twin:
@@ -88,7 +89,7 @@ def _verdicts(claim: Claim, twin: str) -> list[Cell]:
     return [here, Cell(there or MISSING), Cell(claim.criterion, theirs)]
 
 
-def _detail(claim: Claim, *, named: bool) -> str:
+def _detail(claim: Answer, *, named: bool) -> str:
     """Who says so, and why it is not counted."""
     apart = ""
     if claim.kind == "own":
@@ -101,7 +102,7 @@ def _detail(claim: Claim, *, named: bool) -> str:
     return "; ".join(part for part in (source, apart) if part)
 
 
-def source_of(claim: Claim) -> str:
+def source_of(claim: Answer) -> str:
     """The group of `SOURCES` that a claim belongs to."""
     said = claim.source.lower()
     return next(name for name, marks in SOURCES if any(mark in said for mark in marks))
@@ -112,7 +113,7 @@ def sentence(text: str) -> str:
     return text[:1].upper() + text[1:].removesuffix(".")
 
 
-def claim_table(claims: Sequence[Claim], twin: str) -> tuple[list[Column], list[list[Cell | str]]]:
+def claim_table(claims: Sequence[Answer], twin: str) -> tuple[list[Column], list[list[Cell | str]]]:
     """A section's table: columns and rows."""
     columns = [Column("finding", "source", "left"), *_verdict_columns(twin)]
     return columns, [
@@ -150,26 +151,33 @@ def add_scalars(page: Page, scalars: Mapping[str, float]) -> None:
 
 
 def by_block(
-    scalars: Mapping[str, float],
-) -> tuple[dict[str, float], dict[str, dict[str, float]], list[str]]:
-    """Numbers that are alone, numbers of blocks by a name with `*` in the block's place, blocks.
-
-    A block is a part of the name of two digits or more: `norms/post/03/rest` is
-    `norms/post/*/rest`.
-    """
-    single: dict[str, float] = {}
-    rows: dict[str, dict[str, float]] = {}
+    scalars: Mapping[str, Any],
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]], list[str]]:
+    """Numbers that are alone, numbers of blocks by `block_of` of their names, and all blocks."""
+    single: dict[str, Any] = {}
+    rows: dict[str, dict[str, Any]] = {}
     for name, value in scalars.items():
-        parts = name.split("/")
-        places = [i for i, part in enumerate(parts) if re.fullmatch(r"\d{2,}", part)]
-        if len(places) != 1:
+        row, block = block_of(name)
+        if block:
+            rows.setdefault(row, {})[block] = value
+        else:
             single[name] = value
-            continue
-        block = parts[places[0]]
-        parts[places[0]] = "*"
-        rows.setdefault("/".join(parts), {})[block] = value
-    blocks = sorted({block for found in rows.values() for block in found}, key=int)
+    blocks = sorted({block for row in rows.values() for block in row}, key=int)
     return single, rows, blocks
+
+
+def block_of(name: str, digits: int = 2) -> tuple[str, str]:
+    """A number's name with `*` in its block's place, and the block, "" where it has none.
+
+    The block is the one part of the name that is a number of `digits` or more, as `Place` spells
+    it: `norms/post/03/rest` is `norms/post/*/rest` of `03`.
+    """
+    parts = name.split("/")
+    blocks = [part for part in parts if part.isdigit() and len(part) >= digits]
+    if len(blocks) != 1:
+        return name, ""
+    parts[parts.index(blocks[0])] = "*"
+    return "/".join(parts), blocks[0]
 
 
 def _text(value: float | None) -> str:

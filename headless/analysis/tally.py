@@ -8,12 +8,12 @@ how far the twins are from each other is its null.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from headless.analysis.finding import Claim, Finding
+from headless.analysis.record import Answer, Finding
 
 
 @dataclass(frozen=True)
 class Tally:
-    """Claims of the literature about models, counted; those of `Claim.counts` alone.
+    """Claims of the literature about models, counted; those of `Answer.counts` alone.
 
     Args:
         claims: all of them.
@@ -74,7 +74,7 @@ def beside_twins(findings: Sequence[Finding], twins: Sequence[Sequence[Finding]]
         for found in twins
     ]
 
-    def asked(finding: Finding, claim: Claim) -> Claim:
+    def asked(finding: Finding, claim: Answer) -> Answer:
         key = (finding.name, claim.source, claim.text)
         answers = [] if claim.of_text else [found.get(key) for found in theirs]
         known = [answer for answer in answers if answer is not None]

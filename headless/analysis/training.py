@@ -1,17 +1,28 @@
 """The same analyses at several checkpoints of a run: how each number came about (A24)."""
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from headless.analysis import record
-from headless.analysis.animation import films, overlay
-from headless.analysis.finding import Finding, Picture
+from headless.analysis.drawing import Ranks, by_rank
+from headless.analysis.drawing.film import films, frame_steps
+from headless.analysis.drawing.grid import depth_colors, panels_of
+from headless.analysis.record import (
+    MODEL,
+    STREAM,
+    Figure,
+    Finding,
+    Payload,
+    Place,
+    Sample,
+    Spectrum,
+    series_of,
+)
+from headless.analysis.tables import block_of
 from headless.errors import HeadlessError
-from headless.pages.figures import step_axis
+from headless.pages.figures import drawing_style, series_color, step_axis
 
 COLUMNS, MOST = 4, 24  # panels of a picture: a row of the page, and how many
 
@@ -22,26 +33,30 @@ ABOUT = (
     "one that never changes is not drawn. "
     "Moving pictures have a frame a checkpoint; their axes are the same in all of them."
 )
+Steps = Mapping[int, Sequence[Finding]]
+Courses = Mapping[str, list[float]]
+OVERLAY = "Every checkpoint, light (first) to dark (last): "
+OVERLAYS = {
+    "_spectra": by_rank(
+        "over-training-spectra",
+        f"{OVERLAY}singular values of embeddings and head.",
+        Ranks("_spectra", bar="checkpoint"),
+    ),
+    "_cosines": by_rank(
+        "over-training-cosine",
+        f"{OVERLAY}mean cosine along the residual stream.",
+        Ranks("_cosines", x="block (−1: input)", y="mean cosine", log="", bar="checkpoint"),
+        wide=False,
+    ),
+    "_angles": by_rank(
+        "over-training-angles",
+        f"{OVERLAY}angles to each checkpoint's own mean direction.",
+        Ranks("_angles", x="degrees to the mean", y="density", log="", bar="checkpoint"),
+    ),
+}
 
 
-def followed(findings: Sequence[Finding]) -> list[Finding]:
-    """Findings without what `over_training` does not look at: the states behind most pictures.
-
-    Many checkpoints fit into memory so.
-    """
-    return [
-        finding
-        if isinstance(finding, record.Finding)
-        else replace(
-            finding,
-            pictures=(),
-            animations=(),
-        )
-        for finding in findings
-    ]
-
-
-def over_training(by_step: Mapping[int, Sequence[Finding]]) -> Finding:
+def over_training(by_step: Steps) -> Finding:
     """Curves of every scalar that is known at two checkpoints or more, and moving pictures.
 
     Args:
@@ -56,109 +71,110 @@ def over_training(by_step: Mapping[int, Sequence[Finding]]) -> Finding:
             "a course over training needs two checkpoints or more: train with --checkpoint.keep "
             "true to keep them"
         )
-    values: dict[str, dict[str, list[float]]] = {}
+    scalars = [{k: v for one in by_step[step] for k, v in one.scalars.items()} for step in steps]
+    known: dict[str, dict[str, list[float]]] = {}
     for finding in by_step[steps[-1]]:
-        found: dict[str, list[float]] = {}
-        for name in finding.scalars:
-            course = [_scalar(by_step[step], finding.name, name) for step in steps]
-            if np.isfinite(course).sum() >= 2:
-                found[name] = course
-        if found:
-            values[finding.name] = found
-    titles = {finding.name: finding.title for finding in by_step[steps[-1]]}
-    arrays = {"steps": np.array(steps)} | {
-        name: np.array(course) for found in values.values() for name, course in found.items()
+        courses = {key: [at.get(key, np.nan) for at in scalars] for key in finding.scalars}
+        known[finding.name] = {k: c for k, c in courses.items() if np.isfinite(c).sum() >= 2}
+    every = {key: course for courses in known.values() for key, course in courses.items()}
+    changes = {Place(key): {"change": course[-1] - course[0]} for key, course in every.items()}
+    payloads: dict[str, dict[Place, Payload]] = {
+        "steps": {MODEL: np.array(steps)},
+        "{place}": {Place(key): np.array(course) for key, course in every.items()},
+        **{name: over for name, over in _overlays(by_step).items() if over},
     }
-    count = sum(map(len, values.values()))
-    together = overlay(by_step)
+    curves = [_curves(one, steps, known[one.name]) for one in by_step[steps[-1]] if known[one.name]]
     return Finding(
+        series_of({p: n for p, n in changes.items() if np.isfinite(n["change"])}),
+        payloads,
+        f"{len(every)} numbers at {len(steps)} checkpoints, from step {steps[0]:,} to "
+        f"{steps[-1]:,}. {_largest_moves(every)}",
         name="over_training",
         title="Over training",
         about=ABOUT,
-        answer=f"{count} numbers at {len(steps)} checkpoints, from step {steps[0]:,} to "
-        f"{steps[-1]:,}. {_largest_moves(steps, values)}",
-        scalars={
-            f"over_training/{name}/change": course[-1] - course[0]
-            for found in values.values()
-            for name, course in found.items()
-            if np.isfinite(course[-1] - course[0])
-        },
-        arrays=arrays,
-        pictures=(
-            *([together] if together else []),
-            *(_curves(name, titles[name], steps, found) for name, found in values.items()),
-        ),
+        figures=(*OVERLAYS.values(), *curves),
         animations=tuple(films(by_step)),
     )
 
 
-def _scalar(findings: Sequence[Finding], finding: str, name: str) -> float:
-    for one in findings:
-        if one.name == finding:
-            return float(one.scalars.get(name, np.nan))
-    return float("nan")
+def _overlays(by_step: Steps) -> dict[str, dict[Place, Payload]]:
+    """What all checkpoints have, in one panel a place."""
+    shown = [{one.name: one for one in by_step[step]} for step in frame_steps(list(by_step))]
+
+    def lines(finding: str, key: str, line: Callable[[Any], Spectrum]) -> dict[Place, Payload]:
+        found = [one[finding].payloads.get(key, {}) if finding in one else {} for one in shown]
+        return {
+            Place(str(place), k): line(own[place])
+            for place in found[-1]
+            for k, own in enumerate(found)
+            if place in own
+        }
+
+    found = [one["anisotropy"].values("", *STREAM) for one in shown if "anisotropy" in one]
+    return {
+        "_spectra": lines("table_spectra", "{place}/raw", Spectrum),
+        "_cosines": {
+            Place("mean cosine by layer", k): Spectrum(y, at=np.arange(len(y)) - 1)
+            for k, y in enumerate(found)
+            if len(y)
+        },
+        "_angles": lines("cone", "{place}/angle_density", _line),
+    }
 
 
-def _largest_moves(steps: Sequence[int], values: Mapping[str, Mapping[str, list[float]]]) -> str:
+def _line(sample: Sample) -> Spectrum:
+    return Spectrum(sample.density, at=(sample.edges[:-1] + sample.edges[1:]) / 2)
+
+
+def _largest_moves(courses: Courses) -> str:
     """The numbers that moved most, relative to their own size over training."""
     moves = {
         name: abs(course[-1] - course[0]) / (np.nanmean(np.abs(course)) or 1.0)
-        for found in values.values()
-        for name, course in found.items()
+        for name, course in courses.items()
         if np.isfinite([course[0], course[-1]]).all()
     }
     best = sorted(moves, key=lambda name: -moves[name])[:3]
     return "Those that moved most for their size: " + ", ".join(best) + "." if best else ""
 
 
-def _curves(
-    name: str, title: str, steps: Sequence[int], found: Mapping[str, list[float]]
-) -> Picture:
-    panels = together(found)
-    moving = {n: courses for n, courses in panels.items() if any(len(set(c)) > 1 for c in courses)}
+def _curves(finding: Finding, steps: Sequence[int], courses: Courses) -> Figure:
+    panels = together(courses)
+    moving = {n: lines for n, lines in panels.items() if any(len(set(c)) > 1 for c in lines)}
     panels = moving or panels
-    shown = dict(list(panels.items())[:MOST])
     more = f" (the first {MOST} of {len(panels)} panels)" if len(panels) > MOST else ""
-    return Picture(
-        f"over-training-{name.replace('_', '-')}",
-        f"{title}, over optimizer steps{more}.",
-        lambda: _draw(steps, shown),
+    return Figure(
+        f"over-training-{finding.name.replace('_', '-')}",
+        f"{finding.title}, over optimizer steps{more}.",
+        partial(_draw, steps, dict(list(panels.items())[:MOST])),
     )
 
 
-def together(found: Mapping[str, list[float]]) -> dict[str, list[list[float]]]:
+def together(courses: Courses) -> dict[str, list[list[float]]]:
     """Courses that differ in one number of their names, the block, by the name with `*` there."""
     panels: dict[str, list[list[float]]] = {}
-    for name, course in found.items():
-        panels.setdefault(re.sub(r"(?<=/)\d+(?=/|$)", "*", name, count=1), []).append(course)
-    return dict(sorted(panels.items(), key=lambda item: _place(item[0])))
+    for name, course in courses.items():
+        row, block = block_of(name)
+        row = row if block else block_of(name, digits=1)[0]  # also ranks, which have one digit
+        panels.setdefault(row, []).append(course)
+    return dict(sorted(panels.items(), key=lambda item: _order(item[0])))
 
 
-def _place(name: str) -> tuple[bool, bool]:
+def _order(name: str) -> tuple[bool, bool]:
     """The stream after the blocks first, null models last."""
     return any(null in name for null in ("shuffled", "null")), "/post/" not in name
 
 
-def _draw(steps: Sequence[int], panels: Mapping[str, list[list[float]]]) -> Any:
-    from headless.analysis.by_depth import depth_colors
-    from headless.pages.figures import drawing_style, new_figure, series_color
-
-    names = list(panels)
-    rows = -(-len(names) // COLUMNS)
+def _draw(steps: Sequence[int], panels: Mapping[str, list[list[float]]], _: Finding) -> Any:
     with drawing_style():
-        figure = new_figure(11.2, 0.4 + 1.75 * rows)
-        grid = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
-        for index, (panel, name) in enumerate(zip(grid, names, strict=False)):
-            courses = panels[name]
+        figure, axes = panels_of(len(panels), COLUMNS, height=1.75)
+        for index, (panel, (name, courses)) in enumerate(zip(axes, panels.items(), strict=True)):
             colors = depth_colors(len(courses)) if len(courses) > 1 else [series_color(0)]
             x = step_axis(panel, steps)
             for course, color in zip(courses, colors, strict=True):
                 panel.plot(x, course, color=color, marker="o", markersize=2.5, lw=1.2)
             panel.set_title(_short(name), fontsize="small")
-            if index + COLUMNS >= len(names):
+            if index + COLUMNS >= len(panels):
                 panel.set_xlabel("optimizer steps")
-        for panel in grid[len(names) :]:
-            panel.set_axis_off()
     return figure
 
 

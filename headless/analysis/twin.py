@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from headless.analysis.finding import Finding
-from headless.analysis.laboratory import Analysis, analyze
+from headless.analysis.laboratory import analyze
+from headless.analysis.record import Finding
 from headless.analysis.session import Session, Subject
 from headless.analysis.tally import beside_twins
 from headless.runs.directory import RunDirectory
@@ -27,7 +27,7 @@ SEED = 0x7717  # beside the session's: the model itself may be drawn from that
 def ask_twin(
     findings: Sequence[Finding],
     session: Session,
-    analyses: Sequence[Analysis],
+    analyses: Sequence[str],
     first: Subject | None = None,
 ) -> tuple[list[Finding], str]:
     """Ask every claim of random weights, too: of two models, whose difference is chance.

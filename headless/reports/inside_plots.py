@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from headless.analysis import tables
 from headless.pages.figures import INK, MUTED, compact_ticks, drawing_style, new_figure
 from headless.reports.groups import Group, runs_of
 from headless.reports.plots import DASHES, WIDE, Curve, Read, curves_of, draw, legend
@@ -26,12 +27,11 @@ class Panel:
 
 def by_block(run: Run, place: str, measure: str = "") -> np.ndarray | None:
     """Numbers of the blocks [L], NaN where one is not finite: of "norms/post" the "rest"."""
-    values = {}
-    for name, value in (run.findings.get(place.split("/")[0], {}).get("scalars") or {}).items():
-        block, _, rest = name.removeprefix(f"{place}/").partition("/")
-        if name.startswith(f"{place}/") and block.isdigit() and rest == measure:
-            values[int(block)] = float(value) if is_number(value) else np.nan
-    return np.array([values[block] for block in sorted(values)]) if values else None
+    scalars = run.findings.get(place.split("/")[0], {}).get("scalars") or {}
+    _, rows, blocks = tables.by_block(scalars)
+    row = rows.get(f"{place}/*/{measure}".removesuffix("/"), {})
+    values = [row[block] for block in blocks if block in row]
+    return np.array([float(v) if is_number(v) else np.nan for v in values]) if values else None
 
 
 def array_of(run: Run, finding: str, name: str) -> np.ndarray | None:

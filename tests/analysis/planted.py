@@ -6,10 +6,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from headless.analysis.finding import Finding
+from headless.analysis.record import Finding, Measure, Place, Series
 from headless.analysis.session import Session, Subject
 from headless.analysis.states.accumulators import StateStatistics, Statistics
 from headless.analysis.states.capture import Point, capture
@@ -59,6 +60,16 @@ def states_lab(
     )
     known = {"tables": tables or {}, "seed": 0, "claims_only": False, "umap": False}
     return SimpleNamespace(statistics=statistics, subject=subject, **known | more)
+
+
+def plain(
+    name: str, scalars: dict[str, float], arrays: dict[str, Any] | None = None, **more: Any
+) -> Finding:
+    """A finding of numbers and arrays by their keys."""
+    places = tuple(Place(key.removeprefix(f"{name}/")) for key in scalars)
+    series = {"": Series(Measure(""), places, np.array(list(scalars.values()), dtype=float))}
+    payloads = {key: {Place(): array} for key, array in (arrays or {}).items()}
+    return Finding(series, payloads, name=name, **more)
 
 
 def draw_all(finding: Finding, directory: Path) -> None:

@@ -7,38 +7,43 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from planted import gather, gaussian, states_lab
+from planted import gather, gaussian, states_lab, weights_lab
 from test_latents import statistics
 
-from headless.analysis import record
-from headless.analysis.animation import films, frame_steps, overlay
-from headless.analysis.finding import Finding
+from headless.analysis.drawing.film import films, frame_steps
 from headless.analysis.places.latents import latents
-from headless.analysis.record import Figure
+from headless.analysis.record import Figure, Finding
 from headless.analysis.shape.anisotropy import anisotropy
 from headless.analysis.shape.cone import cone
 from headless.analysis.shape.outliers import FRAMES, outliers
 from headless.analysis.states.capture import Point
-from headless.analysis.training import followed, over_training, together
+from headless.analysis.training import over_training, together
+from headless.analysis.weights.tables import tables
 
 STEPS = (0, 10, 100)
+
+
+class _Table(torch.nn.Module):
+    """A model of which an embedding table is all that is looked at."""
+
+    def __init__(self, table: torch.Tensor) -> None:
+        super().__init__()
+        self.table = torch.nn.Embedding.from_pretrained(table)
+
+    def get_input_embeddings(self) -> torch.nn.Module:
+        return self.table
 
 
 def checkpoint(step: int) -> list[Finding]:
     """A model whose embeddings and stream point ever more one way."""
     shift = torch.eye(16)[3] * np.log10(1 + step)
     table = torch.randn(300, 16, generator=torch.Generator().manual_seed(1)) + shift
-    spectrum = torch.linalg.svdvals(table).numpy()
-    spectra = Finding(
-        "table_spectra", "Spectra", "", "", {"table_spectra/embedding/x": 1.0 + step},
-        {"embedding/raw": spectrum, "embedding/centred": spectrum / 2},
-    )  # fmt: skip
     stream = {
         Point(c, i): gather(gaussian(6, 9, 16, seed=i) + i * shift)
         for c, i in (("embed", -1), ("post", 0), ("post", 1), ("norm_f", 2))
     }
     return [
-        spectra,
+        tables(weights_lab(_Table(table))),
         cone(states_lab(stream, {"embedding": table, "head": table + 1}, last_states=table)),
         anisotropy(states_lab(stream)),
         latents(states_lab(statistics(depth=np.log10(1 + step)))),
@@ -50,6 +55,10 @@ def by_step() -> dict[int, list[Finding]]:
     return {step: checkpoint(step) for step in STEPS}
 
 
+def named(by_step: dict[int, list[Finding]]) -> dict[str, Any]:
+    return {film.name: film for film in films(by_step)}
+
+
 def limits(figure: Any) -> list[Any]:
     return [(panel.get_xlim(), panel.get_ylim()) for panel in figure.axes]
 
@@ -57,9 +66,9 @@ def limits(figure: Any) -> list[Any]:
 def test_every_film_has_a_frame_a_checkpoint_and_one_set_of_axes(
     by_step: dict[int, list[Finding]],
 ) -> None:
-    made = films(by_step)
+    made = list(films(by_step))
     assert [film.name.removeprefix("film-") for film in made] == [
-        "cone", "spectra", "latents", "anisotropy",
+        "spectra", "cone-angles", "cone", "anisotropy", "latents", "latents-stream",
     ]  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -76,13 +85,14 @@ def test_every_film_has_a_frame_a_checkpoint_and_one_set_of_axes(
 def test_the_cone_is_seen_along_the_last_checkpoint_s_directions(
     by_step: dict[int, list[Finding]],
 ) -> None:
-    film = films(by_step)[0]
+    film = named(by_step)["film-cone"]
     last = by_step[100][1].arrays
     for k, step in enumerate(STEPS):
         panel = film.draw(k).axes[0]
-        drawn = panel.collections[0].get_offsets()
+        drawn = np.asarray(panel.collections[0].get_offsets())
         expected = by_step[step][1].arrays["embedding/vectors"] @ last["embedding/axes"][:2].T
-        np.testing.assert_allclose(drawn, expected)
+        # Dots are drawn in one random order.
+        np.testing.assert_allclose(sorted(drawn.tolist()), sorted(expected.tolist()), rtol=1e-6)
     means = [film.draw(k).axes[0].collections[0].get_offsets()[:, 0].mean() for k in range(3)]
     assert abs(means[0]) < 0.3  # no cone before training
     assert means == sorted(means)
@@ -90,7 +100,7 @@ def test_the_cone_is_seen_along_the_last_checkpoint_s_directions(
 
 
 def test_latents_keep_the_last_checkpoint_s_components(by_step: dict[int, list[Finding]]) -> None:
-    film = films(by_step)[2]
+    film = named(by_step)["film-latents-stream"]
     told = []
     for k in range(3):
         panel = film.draw(k).axes[1]
@@ -103,26 +113,21 @@ def test_latents_keep_the_last_checkpoint_s_components(by_step: dict[int, list[F
 
 def test_what_is_missing_somewhere_has_no_film(by_step: dict[int, list[Finding]]) -> None:
     some = {0: by_step[0][2:], 10: by_step[10][2:3], 100: by_step[100]}
-    assert [film.name for film in films(some)] == [
-        "film-latents",  # two checkpoints have it
-        "film-anisotropy",
-    ]
-    assert films(some)[0].frames == ("step 0", "step 100")
+    made = named(some)
+    assert list(made) == ["film-anisotropy", "film-latents", "film-latents-stream"]
+    assert made["film-latents"].frames == ("step 0", "step 100")  # two checkpoints have it
     bare = {
-        step: [
-            replace(f, arrays={}) if isinstance(f, Finding) else replace(f, series={}, payloads={})
-            for f in found
-        ]
-        for step, found in by_step.items()
+        step: [replace(f, series={}, payloads={}) for f in findings if f.name != "table_spectra"]
+        for step, findings in by_step.items()
     }
-    assert films(bare) == []
-    assert overlay(bare) is None
+    assert not list(films(bare))
+    assert not over_training(bare).pictures
 
 
 def test_a_figure_over_checkpoints_has_common_limits() -> None:
     from headless.pages.figures import drawing_style, new_figure
 
-    def draw(finding: record.Finding) -> Any:
+    def draw(finding: Finding) -> Any:
         step = int(finding.answer)
         with drawing_style():
             figure = new_figure(3, 2)
@@ -130,8 +135,8 @@ def test_a_figure_over_checkpoints_has_common_limits() -> None:
         return figure
 
     figures = (Figure("a", "Lines.", draw, film=("film-a", "A")), Figure("b", "Lines.", draw))
-    found = {step: [record.Finding({}, answer=str(step), figures=figures)] for step in STEPS}
-    (film,) = films({step: followed(one) for step, one in found.items()})
+    found = {step: [Finding({}, answer=str(step), figures=figures)] for step in STEPS}
+    (film,) = films(found)
     assert film.name == "film-a"
     drawn = [film.draw(k) for k in range(3)]
     assert limits(drawn[0]) == limits(drawn[2])
@@ -150,9 +155,15 @@ def test_few_of_many_checkpoints_are_shown() -> None:
 
 
 def test_over_training_draws_everything(by_step: dict[int, list[Finding]]) -> None:
-    course = over_training({step: followed(found) for step, found in by_step.items()})
-    assert course.pictures[0].name == "over-training-overlay"
-    assert len(course.animations) == 4
+    course = over_training(by_step)
+    names = [picture.name.removeprefix("over-training-") for picture in course.pictures]
+    assert names[:3] == ["spectra", "cosine", "angles"]
+    assert len(course.animations) == 6
+    assert course.scalars["over_training/anisotropy/post/01/change"] == pytest.approx(
+        by_step[100][2].scalars["anisotropy/post/01"] - by_step[0][2].scalars["anisotropy/post/01"]
+    )
+    np.testing.assert_array_equal(course.arrays["steps"], STEPS)
+    assert len(course.arrays["anisotropy/post/01"]) == len(STEPS)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for picture in course.pictures:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from headless.analysis.laboratory import NAMES, analyze, select
+from headless.analysis.laboratory import ANALYSES, analyze, select
 from headless.analysis.session import Session
 from headless.callbacks.laboratory import LaboratoryMonitor
 from headless.callbacks.wandb_files import records
@@ -125,7 +125,7 @@ def test_every_cheap_scalar_is_a_full_one(family: str) -> None:
     initial = kind.from_config(config).eval().base_model
     subject = Subject("x", model, torch.randint(0, 101, (12, 32)), initial=initial)
     found = {}
-    names = [analysis.name for analysis in select(preset="cheap")]
+    names = select(preset="cheap")
     for preset in ("cheap", "full"):
         findings, left_out = analyze(Session(subject, preset=preset), select(names, preset))
         assert not left_out
@@ -140,8 +140,8 @@ def test_every_cheap_scalar_is_a_full_one(family: str) -> None:
 def test_presets_are_chosen_by_name() -> None:
     from headless.errors import HeadlessError
 
-    assert [a.name for a in select()] == list(NAMES)
-    assert set(a.name for a in select(preset="cheap")) < set(NAMES)
+    assert select() == list(dict.fromkeys(one.option for one in ANALYSES))
+    assert set(select(preset="cheap")) < set(select())
     with pytest.raises(HeadlessError, match="--preset full"):
         select(["cone"], "cheap")
 
@@ -324,16 +324,16 @@ def test_it_needs_no_heavy_library() -> None:
 
 
 def test_histograms_keep_every_value() -> None:
-    from headless.analysis.finding import Finding
     from headless.analysis.histogram_points import histogram_points
+    from headless.analysis.record import Finding, Place, Sample
     from headless.analysis.states.accumulators import histogram_edges
 
     x = np.random.default_rng(0).normal(3.0, 2.0, 50_000)
     counts, _ = np.histogram(x, histogram_edges())
-    finding = Finding(
-        "activations", "", "", "", {}, {"edges": histogram_edges(), "post/00/histogram": counts}
-    )
-    (pair,) = histogram_points([finding]).values()
+    sample = Sample(histogram_edges(), counts, count=int(counts.sum()))
+    finding = Finding({}, {"{place}/histogram": {Place("post", 0): sample}}, name="activations")
+    ((key, pair),) = histogram_points([finding]).items()
+    assert key == "activations/post/00"
     assert pair[0].sum() == 50_000
     middles = (pair[1][1:] + pair[1][:-1]) / 2
     assert np.average(middles, weights=pair[0]) == pytest.approx(3.0, abs=0.05)

@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from planted import plain
 
-from headless.analysis.finding import Animation, Claim, Finding, Picture
+from headless.analysis.record import Animation, Figure, Finding
+from headless.analysis.record import Answer as Claim
 from headless.analysis.report import as_json, check_output, numbers_text, write_report
 from headless.analysis.tables import SOURCES, by_block, source_of
 from headless.errors import HeadlessError
 
 
-def draw() -> Any:
+def draw(*_: Any) -> Any:
     from headless.pages.figures import drawing_style, new_figure
 
     with drawing_style():
@@ -25,14 +27,14 @@ def draw() -> Any:
 
 
 def finding(name: str, agrees: bool | None = True) -> Finding:
-    return Finding(
-        name=name,
+    return plain(
+        name,
         title=f"The {name}",
         about="What it is, with `code` & <angle brackets>.",
         answer="It is 0.5 here.",
         scalars={f"{name}/a": 0.5, f"{name}/b": float("nan")},
         arrays={"x": np.arange(3), "y": np.array([1.0, np.inf]), "big": np.zeros(10_000)},
-        pictures=(Picture(f"{name}-line", "A line.", draw),),
+        figures=(Figure(f"{name}-line", "A line.", draw),),
         claims=(Claim("Somebody 2020", "It grows.", agrees, "slope 2, at least 1"),),
     )
 
@@ -144,14 +146,14 @@ def test_numbers_of_blocks_stand_in_one_row() -> None:
 
 def test_a_page_of_a_deep_model_stays_short(tmp_path: Path) -> None:
     scalars = {f"x/post/{b:02d}/{n}": float(b) for b in range(80) for n in range(100)}
-    text = write_report("demo", [replace(finding("x"), scalars=scalars)], tmp_path).read_text()
+    text = write_report("demo", [plain("x", scalars)], tmp_path).read_text()
     assert len(text) < 200_000
     assert "<code>x/<wbr>post/" in text
     assert "has the others" in text
 
 
 def test_arrays_take_a_line_each_and_few_digits() -> None:
-    long = replace(finding("x"), arrays={"y": np.array([1 / 3, np.nan]), "n": np.array(["a"])})
+    long = plain("x", {}, {"y": np.array([1 / 3, np.nan]), "n": np.array(["a"])})
     text = numbers_text(as_json("t", [long]))
     assert "[0.3333333, null]" in text
     assert json.loads(text)["findings"][0]["arrays"] == {"y": [0.3333333, None], "n": ["a"]}
@@ -203,11 +205,11 @@ def test_a_picture_is_laid_out_once_for_all_its_files(
         lambda self, figure: (done.append(figure), layout(self, figure))[1],
     )
 
-    def draw() -> Any:
+    def draw(*_: Any) -> Any:
         figure = new_figure()
         figure.subplots(1, 2)
         return figure
 
-    finding = Finding("a", "A", "", "", {}, pictures=(Picture("a", "A.", draw),))
+    finding = Finding({}, name="a", title="A", figures=(Figure("a", "A.", draw),))
     write_report("x", [finding], tmp_path, formats=("svg", "png", "pdf"))
     assert len(done) == 1

@@ -11,9 +11,10 @@ import torch
 from planted import text_lab
 from transformers import AutoModelForCausalLM, GPT2Config
 
-from headless.analysis.finding import Claim, Finding
 from headless.analysis.interventions.gradients import gradients
 from headless.analysis.laboratory import analyze, select
+from headless.analysis.record import Answer as Claim
+from headless.analysis.record import Finding
 from headless.analysis.report import write_report
 from headless.analysis.session import Session, Subject
 from headless.analysis.tally import beside_twins, in_words, tally
@@ -75,7 +76,7 @@ def test_what_a_model_has_beyond_random_weights_counts() -> None:
 
 
 def claims(*given: Claim) -> list[Finding]:
-    return [Finding("a", "A", "", "", {}, claims=given)]
+    return [Finding({}, name="a", title="A", claims=given)]
 
 
 def of(agrees: bool | None, twins: tuple[bool | None, ...] = (), **words: Any) -> Claim:

@@ -10,9 +10,8 @@ import torch
 from planted import weights_lab
 from scipy import stats
 
-from headless.analysis.finding import Finding
-from headless.analysis.laboratory import findings_of, select
-from headless.analysis.record import Place
+from headless.analysis.laboratory import findings_of
+from headless.analysis.record import Finding, Place
 from headless.analysis.states.families import block_matrices
 from headless.analysis.weights.circuits import circuits_of
 from headless.analysis.weights.gains import gains, top_dimensions
@@ -59,8 +58,7 @@ def trained(model: Any, seed: int = 5) -> Any:
 
 def weight_findings(model: Any, **known: Any) -> list[Finding]:
     """All of the option "weights"."""
-    (option,) = select(["weights"])
-    return findings_of(option, weights_lab(model, **known))
+    return findings_of("weights", weights_lab(model, **known))
 
 
 def named(findings: list[Finding]) -> dict[str, Finding]:

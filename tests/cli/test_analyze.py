@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from headless.analysis.laboratory import NAMES
+from headless.analysis.laboratory import select
 from headless.cli.main import main
 from headless.training.assembly import build
 from headless.training.pretrain import fit
@@ -63,7 +63,7 @@ def test_bad_input(
 
     prepare([str(text_files)], tmp_path / "other", vocab_size=300, validation_fraction=0.1)
     for arguments, message in (
-        (["--analyses", "cones"], f"there are {', '.join(NAMES)}"),
+        (["--analyses", "cones"], f"there are {', '.join(select())}"),
         (["--data", str(tmp_path / "other")], "another tokenizer"),
         (["--length", "400"], "positions"),
         (["--tokens", "10"], "holds no two sequences"),

@@ -1,6 +1,6 @@
 """Points in the plane or in space: a panel a place, coloured by a number, or by kind and depth."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -31,6 +31,7 @@ def cloud(
     together: bool = False,
     wide: bool = True,
     film: tuple[str, str] | None = None,
+    seen: Callable[[Finding, Finding], Finding] = Figure.seen,
 ) -> Figure:
     """A figure of the payload `of`, whose entries are `Cloud`s.
 
@@ -46,6 +47,7 @@ def cloud(
         together: one panel for all, each in a colour of its own.
         wide: needs the page's whole width.
         film: see `Figure`.
+        seen: likewise.
     """
     look: dict[str, Any] = {
         "columns": columns,
@@ -54,7 +56,9 @@ def cloud(
         "joined": joined,
         "together": together,
     }
-    return Figure(name, caption, partial(_draw, of=of, color=color, **look), (of,), wide, film)
+    return Figure(
+        name, caption, partial(_draw, of=of, color=color, **look), (of,), wide, film, seen
+    )
 
 
 def pairs_of(

@@ -6,6 +6,8 @@ Shapes: N states, K axes.
 import importlib.util
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from torch import Tensor
 from headless.analysis.claims import Claim, values
 from headless.analysis.drawing import cloud
 from headless.analysis.drawing.cloud import pairs_of
-from headless.analysis.record import Cloud, Finding, Place, series_of
+from headless.analysis.record import Cloud, Finding, Payload, Place, series_of
 from headless.analysis.registry import analysis
 from headless.analysis.session import Session
 from headless.analysis.sources import PAPER
@@ -43,6 +45,23 @@ UMAP = (
     "Some of the same states by UMAP with cosine distance: neighbours stay neighbours, distances "
     "mean little."
 )
+MOVES = "The same states in the plane of the last checkpoint's components, raw and as unit vectors"
+
+
+def _along(name: str, finding: Finding, last: Finding) -> Finding:
+    """The states of a set in the plane of another checkpoint's components."""
+    own, theirs = (torch.from_numpy(f.arrays[f"{name}_states"]) for f in (finding, last))
+    points = [Place.parse(point) for point in finding.arrays[f"{name}_names"].tolist()]
+    depth = 1 + max(point.block or 0 for point in points)
+    ends = {"embed": -1, "norm_f": depth}
+    block_P = torch.tensor([ends.get(p.kind, 0) if p.block is None else p.block for p in points])
+    index_N = finding.arrays[f"{name}_states_point"]
+    kinds_N = np.array([point.kind for point in points])[index_N]
+    clouds: dict[Place, Payload] = {}
+    for how in ("raw", "unit"):
+        axes = principal_axes(prepared(theirs, how), 2)
+        clouds[Place(how)] = plane(axes, axes(prepared(own, how)), block_P[index_N], kinds_N)
+    return replace(finding, payloads={**finding.payloads, f"{name}_{{place}}": clouds})
 
 
 @analysis(
@@ -60,14 +79,26 @@ UMAP = (
     ),
     needs={"text"},
     figures=(
-        cloud("latents-components", f"Outputs by component: {SPLIT}", "components_{place}"),
+        cloud(
+            "latents-components",
+            f"Outputs by component: {SPLIT}",
+            "components_{place}",
+            film=("film-latents", MOVES),
+            seen=partial(_along, "components"),
+        ),
         cloud(
             "latents-components-more",
             "The first six components in pairs, unit vectors.",
             "_more",
         ),
         cloud("latents-components-umap", UMAP, "components_umap", wide=False),
-        cloud("latents-stream", f"The residual stream by depth: {SPLIT}", "stream_{place}"),
+        cloud(
+            "latents-stream",
+            f"The residual stream by depth: {SPLIT}",
+            "stream_{place}",
+            film=("film-latents-stream", MOVES),
+            seen=partial(_along, "stream"),
+        ),
         cloud(
             "latents-positions",
             "The stream after all blocks, unit vectors, coloured by position.",

@@ -1,5 +1,6 @@
 """The cone itself: vectors seen along their mean direction."""
 
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from headless.analysis.claims import Claim, values
 from headless.analysis.drawing import cloud, density
 from headless.analysis.drawing.grid import kind_name
-from headless.analysis.record import Cloud, Finding, Measure, Place, Sample, series_of
+from headless.analysis.record import Cloud, Finding, Measure, Payload, Place, Sample, series_of
 from headless.analysis.registry import analysis
 from headless.analysis.session import Session
 from headless.analysis.sources import TALK
@@ -49,6 +50,17 @@ def _claims(name: str) -> tuple[Claim, Claim]:
     )
 
 
+def _along(finding: Finding, last: Finding) -> Finding:
+    """Its vectors in the directions of another checkpoint's cone."""
+    axes = last.payloads["{place}/axes"]
+    names = ("along the last checkpoint's mean direction", "widest direction across it")
+    clouds: dict[Place, Payload] = {
+        place: Cloud(vectors @ axes[place][:2].T, axes=names)  # type: ignore[index]
+        for place, vectors in finding.payloads["{place}/vectors"].items()
+    }
+    return replace(finding, payloads={**finding.payloads, "_plane": clouds})
+
+
 @analysis(
     "cone",
     title="The cone",
@@ -70,6 +82,7 @@ def _claims(name: str) -> tuple[Claim, Claim]:
             "{place}/angle_density",
             x="degrees to the mean direction",
             null="isotropic",
+            film=("film-cone-angles", "Angles to each checkpoint's own mean direction"),
         ),
         cloud(
             "cone-plane",
@@ -79,6 +92,8 @@ def _claims(name: str) -> tuple[Claim, Claim]:
             "_plane",
             color="log10 count",
             equal=True,
+            film=("film-cone", "The same vectors in the last checkpoint's directions"),
+            seen=_along,
         ),
         cloud(
             "cone-space",
@@ -117,7 +132,9 @@ def cone(lab: Session, *, nulls: bool) -> Finding:
     shown = {place: x_ND[drawn[place]] for place, x_ND in sets.items()}
     payloads: dict[str, dict[Place, Any]] = {
         "{place}/angles": {place: x_N.numpy() for place, x_N in angles_N.items()},
-        "{place}/angle_density": {p: Sample(EDGES, x, null) for p, x in histograms.items()},
+        "{place}/angle_density": {
+            p: Sample(EDGES, x, null, len(angles_N[p])) for p, x in histograms.items()
+        },
         "{place}/isotropic_density": dict.fromkeys(sets, null),
         "{place}/vectors": {place: _evenly(x_ND).float().numpy() for place, x_ND in sets.items()},
         "{place}/axes": {place: x_AD.numpy() for place, x_AD in axes_AD.items()},

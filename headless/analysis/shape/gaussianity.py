@@ -153,7 +153,7 @@ def activations(lab: Session, *, nulls: bool) -> Finding:
         views = views_of(s, lab.seed)
         kind, more = _of_views(views, lab.seed)
         numbers[place] |= more
-        own = {"{place}/histogram": s.histogram.numpy()} | {
+        own: dict[str, Any] = {"{place}/histogram": histogram_of(s)} | {
             f"{{place}}/{name}": np.quantile(x.numpy(), QUANTILES) for name, x in views.items()
         }
         for key, array in own.items():
@@ -183,6 +183,12 @@ def _answered(finding: Finding, kinds: list[str]) -> Finding:
             f"after {kinds.count(common)} of {len(kinds)} blocks."
         )
     return finding.answered(answer)
+
+
+def histogram_of(s: Statistics) -> Sample:
+    """Of all entries at a point."""
+    counts = s.histogram.numpy()
+    return Sample(histogram_edges(), counts, count=int(counts.sum()))
 
 
 def _kurtosis(s: Statistics) -> dict[str, float]:

@@ -14,6 +14,7 @@ from headless.analysis.drawing import Panel, Ranks, by_depth, by_rank, density, 
 from headless.analysis.record import Finding, Map, Measure, Place, Sample, Spectrum, series_of
 from headless.analysis.registry import analysis
 from headless.analysis.session import Session
+from headless.analysis.shape.gaussianity import histogram_of
 from headless.analysis.states import moments
 from headless.analysis.states.accumulators import REST, Statistics, histogram_edges
 from headless.analysis.states.families import activation_of
@@ -109,7 +110,7 @@ def hidden_activations(lab: Session, *, nulls: bool) -> Finding:
         {
             "_densities": densities,
             "edges": {Place(): histogram_edges()},
-            "{place}/histogram": {Place("", b): s.histogram.numpy() for b, s in blocks.items()},
+            "{place}/histogram": {Place("", b): histogram_of(s) for b, s in blocks.items()},
             "{place}/mean_square_by_rank": spectra,
             "most_active": {Place(): np.array([order[:MOST] for order in orders])},
         },

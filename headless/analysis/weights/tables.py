@@ -69,6 +69,7 @@ def _draw(finding: Finding) -> Any:
             "Singular values over their rank. Expectation (dashed): the same entries shuffled. "
             "Reality: as it is, and without the mean row.",
             _draw,
+            film=("film-spectra", "Singular values of embeddings and head"),
         ),
     ),
     claims=(
