@@ -36,8 +36,8 @@ class Comparison(Compared):
     report: Path | None = None  # the page, once it is saved
 
     def frame(self) -> "pandas.DataFrame":
-        """A row a recipe and a column a headline number, mean over runs; beside each that several
-        runs have its `± key`, half the 95 % interval."""
+        """A row a recipe, a column a headline number: the mean over runs; `± key` is half its 95 %
+        interval."""
         import pandas
 
         table = headline(self.groups)
@@ -69,7 +69,7 @@ class Comparison(Compared):
             "left_out": self.left_out,
             "differing_settings": differing_settings(self.groups),
             "observing_settings": observing_differences(self.groups),
-            "groups": [_group(group, self.baseline or group) for group in self.groups],
+            "groups": [_group_as_json(group, self.baseline or group) for group in self.groups],
             "fine_tuned": tuned_as_json(self.tuned),
             "classifiers": [task.as_json() for task in classifiers_of(self.finetunings)],
         }
@@ -77,26 +77,24 @@ class Comparison(Compared):
     def save(
         self, directory: Path | str, *, overwrite: bool = False, refresh_seconds: int = 0
     ) -> Path:
-        """Write `report.html` and `compare.json`, and touch nothing else in the directory, which
-        is made where it is missing; the page's path.
+        """Write `report.html` and `compare.json` into a directory, and touch nothing else there.
 
         Args:
-            directory: of both.
-            overwrite: replace a report that is there already.
+            overwrite: replace a report, but nothing that another command made.
             refresh_seconds: after which a browser loads the page again, while runs still train.
 
-        Raises:
-            HeadlessError: a report that may not be replaced, or something else, is in the way.
+        Returns:
+            The page's path.
         """
         directory = Path(directory)
-        _check(directory, overwrite)
+        _refuse_to_replace(directory, overwrite)
         page = build_page(self, directory)
         page.refresh_seconds = refresh_seconds
         text = page.render()
         numbers = json.dumps(self.as_json(), indent=2, ensure_ascii=False, allow_nan=False)
         report = directory / REPORT
         with exclusive(directory / NUMBERS, patience=WAIT_SECONDS):
-            _check(directory, overwrite)
+            _refuse_to_replace(directory, overwrite)
             # Both are on the disk before either is in its place.
             with whole_file(report) as html, whole_file(directory / NUMBERS) as file:
                 html.write(text.encode())
@@ -116,20 +114,18 @@ def compare(
     """Compare runs, finished or not, and write a page and its numbers.
 
     Args:
-        runs: run directories, directories of `headless finetune`, or folders of these, several.
-            Runs that differ in nothing but seed, name, place and in what only observes are one
-            recipe.
+        runs: directories of runs or of `headless finetune`, or folders of these. Runs that differ
+            in nothing but seed, name, place and what only observes are one recipe.
         output: where report.html and compare.json go.
         baseline: what the others are measured against: a run's name, or a recipe's as the table
             shows it; the first cross-entropy one by default.
-        overwrite: replace a report that is there already.
+        overwrite: replace a report.
 
     Raises:
-        HeadlessError: no runs, not a run directory, a damaged file, an unknown baseline, or a
-            report in the way.
+        HeadlessError: nothing to compare, a damaged file, an unknown baseline, a report in the way.
     """
     if output is not None:
-        _check(Path(output), overwrite)
+        _refuse_to_replace(Path(output), overwrite)
     places = find_places([Path(path) for path in runs])
     groups, tuned = split(read_groups(places.runs))
     comparison = Comparison(
@@ -145,7 +141,7 @@ def compare(
     return comparison
 
 
-def _check(directory: Path, overwrite: bool) -> None:
+def _refuse_to_replace(directory: Path, overwrite: bool) -> None:
     check_pieces(
         directory,
         (NUMBERS, REPORT),
@@ -154,17 +150,15 @@ def _check(directory: Path, overwrite: bool) -> None:
     )
 
 
-def _group(group: Group, baseline: Group) -> dict[str, Any]:
+def _group_as_json(group: Group, baseline: Group) -> dict[str, Any]:
     run = group.first
     places = sorted(f"geometry/{m}/{layer}" for m in MEASURES for layer in run.layers)
     keys = [*(q.key for q in QUANTITIES), "flops", "wall_seconds"]
     keys += [*(f"geometry/{measure}/embedding" for measure in MEASURES), *places]
-    numbers = {key: group.as_json(key) for key in keys}
-    gaps = {q.key: gap(q.key, group, baseline) for q in QUANTITIES}
     relative: dict[str, Any] = {
-        key: {"difference": change.mean, "half_width": change.half_width}
-        for key, change in gaps.items()
-        if change
+        q.key: {"difference": change.mean, "half_width": change.half_width}
+        for q in QUANTITIES
+        if (change := gap(q.key, group, baseline))
     } | {
         f"share_of_{axis}_to_reach_baseline_nll": {"value": share_to_reach(group, baseline, axis)}
         for axis in ("tokens", "seconds")
@@ -177,10 +171,8 @@ def _group(group: Group, baseline: Group) -> dict[str, Any]:
         "memory_kind": run.memory_kind,
         "memory_of": run.memory_scope,
         "inexact_share": group.inexact_share,
-        "runs": [
-            {"name": one.name, "seed": one.seed, "finished": one.finished} for one in group.runs
-        ],
-        "metrics": {key: number for key, number in numbers.items() if number},
+        "runs": [{"name": r.name, "seed": r.seed, "finished": r.finished} for r in group.runs],
+        "metrics": {key: number for key in keys if (number := group.as_json(key))},
         "relative_to_baseline": relative,
         "evaluations": evaluations_of(group),
     }

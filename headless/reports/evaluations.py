@@ -95,10 +95,12 @@ class Task:
                 return fair and quantity.key == "bits_per_byte" and not lossy
             return fair
 
-        own = (Quantity(name, name, digits=4) for name in self.first.metrics)
-        known = QUANTITIES.get(self.kind) or [ACCURACY if q.key == "accuracy" else q for q in own]
+        quantities = QUANTITIES.get(self.kind) or [
+            ACCURACY if name == "accuracy" else Quantity(name, name, digits=4)
+            for name in self.first.metrics
+        ]
         columns = [
-            replace(q, name=q.name + "*" * (lossy and q.key == "bits_per_byte")) for q in known
+            replace(q, name=q.name + "*" * (lossy and q.key == "bits_per_byte")) for q in quantities
         ]
         if len(self.first.subsets) <= MAX_SUBSETS:
             subsets = ((f"subset/{name}", name) for name in self.first.subsets)
@@ -114,16 +116,13 @@ class Task:
     def _describe(self, row: Result, place: int) -> str:
         """Head, runs, and what is not the same in all rows: a step before the last, settings."""
         pairs = zip(row.group.runs, row.results, strict=True)
-        known = {one.step: run.value("step") for run, one in pairs if one and one.step is not None}
-        settings = {
-            name: [sorted({str(r.settings.get(name)) for r in one.known}) for one in self.rows]
-            for name in SETTINGS
-        }
+        steps = {one.step: run.value("step") for run, one in pairs if one and one.step is not None}
         parts = [f"{row.head} head", f"{len(row.known)} run{'s' * (len(row.known) > 1)}"]
-        parts += [f"step {step:,}" for step, last in sorted(known.items()) if step != last]
-        for name, values in settings.items():
-            if len({value for of_row in values for value in of_row}) > 1:
-                parts += [f"{name} {value}" for value in values[place]]
+        parts += [f"step {step:,}" for step, last in sorted(steps.items()) if step != last]
+        for name in SETTINGS:
+            values = [{str(one.settings.get(name)) for one in other.known} for other in self.rows]
+            if len(set.union(*values)) > 1:
+                parts += [f"{name} {value}" for value in sorted(values[place])]
         return ", ".join(parts)
 
 
@@ -140,7 +139,7 @@ def _value(result: Evaluation | None, metric: str, *, error: bool = False) -> fl
 
 
 def task_tables(groups: Sequence[Group]) -> list[Task]:
-    """The tasks in the order in which they were first found; rows in the order of the groups."""
+    """The tasks in the order of their first results; rows in the order of the groups."""
     tasks: dict[tuple[str, str], Task] = {}
     rows: dict[tuple[Any, ...], Result] = {}
     for group in groups:
@@ -180,8 +179,8 @@ def evaluations_of(group: Group) -> list[dict[str, Any]]:
             first = row.known[0]
             names = [*first.metrics, *(f"subset/{name}" for name in first.subsets)]
             numbers = {name: row.as_json(name) for name in names}
-            known = {k: n | {"errors": row.errors(k)} for k, n in numbers.items() if n}
             entry: dict[str, Any] = {"kind": task.kind, "source": first.source}
             entry |= {"data_sha256": task.data_sha256, "head": row.head, "items": first.items}
-            entries.append(entry | {"metrics": known})
+            entry["metrics"] = {k: n | {"errors": row.errors(k)} for k, n in numbers.items() if n}
+            entries.append(entry)
     return entries

@@ -40,19 +40,21 @@ def unfair(groups: Sequence[Group]) -> list[str]:
     return [
         *_states(runs),
         *_budgets(runs),
-        *_said("tokenizers", not same_tokenizer(groups), across=across),
-        *_said("data", not same_data(groups), names=_names(run.data for run in runs)),
-        *_said("beginnings", began, names=_names(r.begins_from or "random weights" for r in runs)),
+        *_sentence("tokenizers", not same_tokenizer(groups), across=across),
+        *_sentence("data", not same_data(groups), names=_names(run.data for run in runs)),
+        *_sentence(
+            "beginnings", began, names=_names(r.begins_from or "random weights" for r in runs)
+        ),
         *_settings(runs, (OBJECTIVE, *(BEGINNINGS if tuned else ()))),
-        *_said("hardware", not same_hardware(groups)),
-        *_said("clock", not same_clock(groups)),
-        *_said("memory", len(scopes) > 1),
-        *_said("code", differ(groups, _environment("commit", "headless"))),
+        *_sentence("hardware", not same_hardware(groups)),
+        *_sentence("clock", not same_clock(groups)),
+        *_sentence("memory", len(scopes) > 1),
+        *_sentence("code", differ(groups, _environment("commit", "headless"))),
         *_seeds(groups),
     ]
 
 
-def _said(name: str, holds: Any, **values: str) -> list[str]:
+def _sentence(name: str, holds: Any, **values: str) -> list[str]:
     return [SENTENCES[name].format(**values)] if holds else []
 
 
@@ -64,13 +66,13 @@ def _states(runs: Sequence[Run]) -> list[str]:
     """What is special about single runs: not finished, moved aside, changed on their way."""
     unfinished = [run.name for run in runs if not run.finished]
     aside = [run.name for run in runs if is_moved_aside(run.directory.path)]
-    kept = [(run.name, run.directory.earlier_configs()) for run in runs]
-    changed = [f"{name} ({', '.join(p.name for p in paths)})" for name, paths in kept if paths]
+    earlier = [(run.name, run.directory.earlier_configs()) for run in runs]
+    changed = [f"{name} ({', '.join(p.name for p in paths)})" for name, paths in earlier if paths]
     are = "is" if len(unfinished) == 1 else "are"
     return [
-        *_said("unfinished", unfinished, names=", ".join(unfinished), are=are),
-        *_said("aside", aside, names=", ".join(aside)),
-        *_said("changed", changed, names="; ".join(changed)),
+        *_sentence("unfinished", unfinished, names=", ".join(unfinished), are=are),
+        *_sentence("aside", aside, names=", ".join(aside)),
+        *_sentence("changed", changed, names="; ".join(changed)),
     ]
 
 
@@ -123,16 +125,16 @@ def _budgets(runs: Sequence[Run]) -> list[str]:
     tokens = [t for run in runs if (t := run.value("tokens"))] or [0.0]
     least, most = min(tokens), max(tokens)
     different = most - least > TOKEN_TOLERANCE * most
-    return _said("budgets", different, least=compact(least), most=compact(most))
+    return _sentence("budgets", different, least=compact(least), most=compact(most))
 
 
 def _seeds(groups: Sequence[Group]) -> list[str]:
     sentences = []
     for group in groups:
         repeated = len({run.seed for run in group.runs}) < len(group.runs)
-        sentences += _said("repeated_seeds", repeated, label=group.label)
+        sentences += _sentence("repeated_seeds", repeated, label=group.label)
     different = len({frozenset(run.seed for run in group.runs) for group in groups}) > 1
-    return sentences + _said("seeds", different)
+    return sentences + _sentence("seeds", different)
 
 
 def remarks(groups: Sequence[Group]) -> list[str]:
@@ -153,7 +155,7 @@ def _settings(runs: Sequence[Run], compared: tuple[str, ...]) -> list[str]:
             names = (words for name, words in MEANINGS.items() if is_among(key, (name,)))
             values = _listed(dict.fromkeys(texts))
             by_meaning.setdefault(next(names, "settings"), []).append(f"`{key}`: {values}")
-    return _said("steps", len(steps) > 1, steps=_listed(steps), factors=factors) + [
+    return _sentence("steps", len(steps) > 1, steps=_listed(steps), factors=factors) + [
         f"The runs have different {meaning} ({'; '.join(keys)})."
         for meaning, keys in by_meaning.items()
     ]

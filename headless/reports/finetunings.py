@@ -102,8 +102,8 @@ class Task:
             quantities.append(percent(metric, name) if metric in SHARES else score)
         name = "mean label" if "rmse" in self.baseline else "commonest class"
         scores = [(q, self.baseline.get(q.key)) for q in quantities]
-        known = [q.text(score if is_number(score) else None) for q, score in scores]
-        others: list[list[Cell | str]] = [[Cell(name, "no model"), *known]] if self.baseline else []
+        texts = [q.text(score if is_number(score) else None) for q, score in scores]
+        others: list[list[Cell | str]] = [[Cell(name, "no model"), *texts]] if self.baseline else []
         examples = f", {self.examples:,} examples" if is_number(self.examples) else ""
         title = f"{self.name}: {SPLITS.get(self.split, self.split)} scores{examples}"
         heading = Column("fine-tuned model", "how, seeds", "left")
@@ -118,8 +118,8 @@ class Task:
 
     def notes(self) -> list[str]:
         """What a reader of the table must know."""
-        said = [(one, one.results.get("notes")) for row in self.rows for one in row.finetunings]
-        notes = [f"{one.model}: {words}" for one, several in said for words in several or []]
+        finetunings = [one for row in self.rows for one in row.finetunings]
+        notes = [f"{f.model}: {note}" for f in finetunings for note in f.results.get("notes") or []]
         if any(len(set(row.seeds)) == 1 for row in self.rows):
             notes.append(TEXTS["single_seed_scores"])
         for row in self.rows:
@@ -155,11 +155,7 @@ def _scores(row: Model, metric: str) -> dict[str, Any]:
 
 
 def read_finetuning(path: Path) -> Finetuning:
-    """Read a directory of `headless finetune`.
-
-    Raises:
-        HeadlessError: a damaged file.
-    """
+    """Read a directory of `headless finetune`."""
     place, config = path / RESULTS, RunDirectory(path).config
     results = check_entries(place, read_json(place, dict), KINDS, NEEDS)
     record = {"seed": WHOLE, "scores": (dict,)}
@@ -173,8 +169,7 @@ def read_finetuning(path: Path) -> Finetuning:
 
 
 def task_tables(finetunings: Sequence[Finetuning]) -> list[Task]:
-    """One table a task and text, one row a model and way of training; in the order in which they
-    come."""
+    """One table a task and text, one row a model and way of training, in the order given."""
     tables: dict[str, dict[str, Model]] = {}
     for one in finetunings:
         data = [one.results.get(k) for k in ("task", "reported_split", "splits", "metrics")]

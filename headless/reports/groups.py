@@ -129,7 +129,7 @@ def _subject(run: Run) -> str:
 
 
 def _label(groups: list[Group]) -> None:
-    """Name groups by their objective; where two share it, add the settings in which they differ."""
+    """Name groups by their objective; where several share it, add what they differ in."""
     names = [_subject(group.first) for group in groups]
     for group, name in zip(groups, names, strict=True):
         group.label = name

@@ -66,11 +66,15 @@ def headline(groups: Sequence[Group]) -> Table:
     def note(quantity: Quantity, group: Group) -> str:
         """What is not the same for all groups."""
         number = group.number(quantity.key)
-        common, own = (memory_of(some, quantity.key) for some in (groups, [group]))
+        memory = ""
+        if quantity.key in MEMORY:
+            common = memory_of(groups, quantity.key)
+            words = memory_of([group], quantity.key)
+            memory = ", ".join(w for w in words if w and w not in common)
         parts = [
             f"of {group.first.width}" if quantity.key == RANK and len(widths) > 1 else "",
             f"({number.n} runs)" if number and number.n < len(group.runs) else "",
-            ", ".join(w for w in own if w and w not in common) if quantity.key in MEMORY else "",
+            memory,
         ]
         return " ".join(filter(None, parts))
 
@@ -104,17 +108,14 @@ def memory_of(groups: Sequence[Group], key: str = MEMORY[0]) -> tuple[str, str]:
 
 def noise_ranks(groups: Sequence[Group]) -> list[tuple[int, float]]:
     """How many states the last layer's effective rank is of, and the rank of as many Gaussian
-    vectors: what a sample of that size can show at most. As the runs measured them."""
-    logged_pairs = [(run.value(STATES), run.value(NOISE)) for run in runs_of(groups)]
-    return sorted({(int(count), round(rank, 1)) for count, rank in logged_pairs if count and rank})
+    vectors: what a sample of that size can show at most."""
+    measured = [(run.value(STATES), run.value(NOISE)) for run in runs_of(groups)]
+    return sorted({(int(count), round(rank, 1)) for count, rank in measured if count and rank})
 
 
 def baseline_of(groups: Sequence[Group], name: str | None = None) -> Group:
-    """What the others are measured against: the group with a label, or with a run of that name or
-    path; by default the first cross-entropy group, else the first one.
-
-    Raises:
-        HeadlessError: nothing is called that, or several groups are.
+    """What the others are measured against: the one group with that label, or with a run of that
+    name or path; by default the first cross-entropy group, else the first one.
     """
     if name is None:
         vanilla = [group for group in groups if group.first.objective_class == "CrossEntropy"]
@@ -129,21 +130,18 @@ def baseline_of(groups: Sequence[Group], name: str | None = None) -> Group:
     if named:
         labels = ", ".join(repr(group.label) for group in named)
         raise HeadlessError(f"--baseline {name} is in several recipes: name one of them, {labels}")
-    known = [word for g in groups for word in (repr(g.label), *(run.name for run in g.runs))]
+    names = [word for g in groups for word in (repr(g.label), *(run.name for run in g.runs))]
     raise HeadlessError(
         f"--baseline: no recipe or run that is compared is called {name!r}; "
-        f"there are {', '.join(known) or 'none'}"
+        f"there are {', '.join(names) or 'none'}"
     )
 
 
 def relative(
     groups: Sequence[Group], baseline: Group | None = None
 ) -> tuple[list[Column], list[list[Cell | str]]]:
-    """Each group against the baseline: ratios of costs, differences of scores.
-
-    The last columns say after which share of the baseline's budget a group's mean validation nll
-    had come down to the baseline's last value.
-    """
+    """Each group against the baseline: ratios of costs, differences of scores, and `share_to_reach`
+    its nll."""
     baseline = baseline or baseline_of(groups)
     ratios = [key for key in RATIOS if baseline.number(key)]
     deltas = [q for q in QUANTITIES if q.key in DELTAS and baseline.number(q.key)]

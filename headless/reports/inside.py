@@ -28,7 +28,7 @@ Claim = tuple[str, str, str]  # of which finding, whose, what
 
 
 def add_inside(page: Page, groups: Sequence[Group], output: Path) -> None:
-    """The section, where a group was analysed: a table, three figures, claims; numbers folded."""
+    """The section, where a group was analysed: a table, three figures, claims, all numbers."""
     analysed = [group for group in groups if any(run.findings for run in group.runs)]
     if not analysed:
         return
@@ -66,14 +66,14 @@ def _other_texts(groups: Sequence[Group]) -> list[str]:
     ]
 
 
-def scalar_of(run: Run, name: str) -> float | None:
+def scalar(run: Run, name: str) -> float | None:
     """A number by its name, whichever finding holds it."""
     values = ((one.get("scalars") or {}).get(name) for one in run.findings.values())
     return next((float(value) for value in values if is_number(value)), None)
 
 
 def _mean(group: Group, name: str) -> str:
-    number = estimate(scalar_of(run, name) for run in group.runs)
+    number = estimate(scalar(run, name) for run in group.runs)
     if number is None:
         return MISSING
     spread = "" if number.half_width is None else f" ± {compact(number.half_width, 2)}"
@@ -84,16 +84,16 @@ def _link(run: Run, output: Path) -> str:
     """To a run's own page, as seen from the report's directory."""
     words = f"{run.name}/analysis/analysis.html"
     try:
-        way = Path(os.path.relpath(run.directory.analysis / "analysis.html", output)).as_posix()
+        link = Path(os.path.relpath(run.directory.analysis / "analysis.html", output)).as_posix()
     except ValueError:  # on another drive
         return f"`{words}`"
-    way = way if way.startswith("../") else f"./{way}"
-    return f"`{words}`" if re.search(r"[()\s`]", way) else f"[{words}]({way})"
+    link = link if link.startswith("../") else f"./{link}"
+    return f"`{words}`" if re.search(r"[()\s`]", link) else f"[{words}]({link})"
 
 
 def verdicts(group: Group) -> dict[Claim, list[tuple[bool, str]]]:
-    """What each run of a group says to each claim of the literature on models that could be asked
-    of it, with the criterion."""
+    """Of each claim of the literature on models that a run of the group was tested for: whether
+    each run agrees, and the criterion."""
     answers: dict[Claim, list[tuple[bool, str]]] = {}
     for run in group.runs:
         for name, finding in run.findings.items():
@@ -107,12 +107,11 @@ def verdicts(group: Group) -> dict[Claim, list[tuple[bool, str]]]:
 
 
 def disputed(groups: Sequence[Group]) -> list[Claim]:
-    """Claims that two groups or more could be asked and do not answer alike."""
-    answers = [verdicts(group) for group in groups]
+    """Claims that were tested in several groups, with different shares of runs that agree."""
     shares: dict[Claim, set[float]] = {}
-    for of_group in answers:
-        for claim, given in of_group.items():
-            share = sum(agrees for agrees, _ in given) / len(given)
+    for group in groups:
+        for claim, answers in verdicts(group).items():
+            share = sum(agrees for agrees, _ in answers) / len(answers)
             shares.setdefault(claim, set()).add(round(share, 6))
     return [claim for claim, different in shares.items() if len(different) > 1]
 
@@ -125,7 +124,7 @@ def _claims(page: Page, groups: Sequence[Group]) -> None:
     rows = [
         [
             Cell(tables.sentence(claim[2]), claim[1]),
-            *(_verdict(of_group.get(claim, [])) for of_group in answers),
+            *(_verdict(group_answers.get(claim, [])) for group_answers in answers),
         ]
         for claim in claims[:MAX_CLAIMS]
     ]

@@ -57,8 +57,7 @@ def last_spectrum(run: Run) -> np.ndarray | None:
 
 
 def angle_density(run: Run, name: str) -> np.ndarray | None:
-    """Density of a set's angles to its mean direction, per degree, in bins of equal width over
-    0 to 180 degrees."""
+    """Density per degree of a set's angles to its mean direction, in equal bins over 0 to 180."""
     density, angles = (
         array_of(run, "cone", f"{name}/{key}") for key in ("angle_density", "angles")
     )
@@ -185,14 +184,11 @@ def _row(
         for axes, panel in zip(
             figure.subplots(1, len(drawn), squeeze=False)[0], drawn, strict=True
         ):
-            of_panel = [
-                curve
-                for group in groups
-                for curve in (curves_of(group.runs, panel.null)[:1] if panel.null else [])
-            ]
-            for curve in _distinct(of_panel):
-                axes.plot(*curve, color=MUTED, lw=0.9, ls=DASHES)
-            nulls += of_panel
+            if panel.null is not None:
+                first = [c for g in groups for c in curves_of(g.runs, panel.null)[:1]]
+                for curve in _distinct(first):
+                    axes.plot(*curve, color=MUTED, lw=0.9, ls=DASHES)
+                nulls += first
             draw(axes, groups, panel.read, marked=32)
             axes.set(title=panel.title, xlabel=x)
             if panel.log:

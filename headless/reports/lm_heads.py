@@ -44,7 +44,7 @@ def before(group: Group) -> list[float | None]:
     return [float(c[1][0]) if c is not None and c[0][0] == 0 else None for c in curves]
 
 
-def _own_heads(group: Group, tuned: Sequence[Group]) -> dict[int | None, float]:
+def _free_levels(group: Group, tuned: Sequence[Group]) -> dict[int | None, float]:
     """The nll of the model's own head, untrained, by the seed of the run that began with it."""
     return {
         run.seed: nll
@@ -57,7 +57,7 @@ def _own_heads(group: Group, tuned: Sequence[Group]) -> dict[int | None, float]:
 
 def free_level(group: Group, tuned: Sequence[Group]) -> Estimate | None:
     """The nll of the model's own head, untrained, from the runs that began with it."""
-    return estimate(_own_heads(group, tuned).values())
+    return estimate(_free_levels(group, tuned).values())
 
 
 def steps_to_free_head(group: Group, tuned: Sequence[Group]) -> list[float | None]:
@@ -66,7 +66,7 @@ def steps_to_free_head(group: Group, tuned: Sequence[Group]) -> list[float | Non
     The level is that of the run with the same seed that began with the model's own head, or the
     mean over all of these; None where there is none, or it was never reached.
     """
-    levels, mean = _own_heads(group, tuned), free_level(group, tuned)
+    levels, mean = _free_levels(group, tuned), free_level(group, tuned)
     if mean is None or group.first.init_head == "source":
         return [None] * len(group.runs)
     curves = [(CURVE(run), levels.get(run.seed, mean.mean)) for run in group.runs]

@@ -20,7 +20,7 @@ class Places:
 
     runs: list[Path] = field(default_factory=list)
     finetunings: list[Path] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)  # in words, of what was found in a folder
+    left_out: list[str] = field(default_factory=list)  # sentences on what folders hold besides
 
 
 def find_places(named: Sequence[Path]) -> Places:
@@ -66,8 +66,7 @@ def _is_one(path: Path) -> bool:
 
 
 def _has_results(path: Path) -> bool:
-    """Whether `headless finetune` wrote the results there, or they are damaged: others use the
-    name."""
+    """Whether they are `headless finetune`'s, or damaged: other programs use the name."""
     try:
         results = json.loads((path / RESULTS).read_bytes())
     except OSError:

@@ -45,7 +45,7 @@ class Compared:
     tuned: list[Group] = field(default_factory=list)  # from a trained model, where others are not
     finetunings: list[Finetuning] = field(default_factory=list)
     baseline: Group | None = None  # what the other groups are measured against
-    left_out: list[str] = field(default_factory=list)  # in words, of what was found in a folder
+    left_out: list[str] = field(default_factory=list)  # sentences on what folders hold besides
 
 
 def tables_of(compared: Compared) -> list[Table]:

@@ -35,9 +35,9 @@ class Quantity:
         return f"± {self.text(number.half_width)}"
 
 
-def percent(key: str, name: str, unit: str = "%", group: str = "", digits: int = 1) -> Quantity:
+def percent(key: str, name: str, unit: str = "%", group: str = "") -> Quantity:
     """A share as a column: higher is better."""
-    return Quantity(key, name, unit, group, digits, "higher", 100.0)
+    return Quantity(key, name, unit, group, 1, "higher", 100.0)
 
 
 class Row:
@@ -135,5 +135,5 @@ class Table:
             if error is None:
                 return None
             ranked.append((sign * number.mean, error**2, place))
-        (first, own, place), (second, other, _), *_ = sorted(ranked)
-        return place if second - first > 2 * (own + other) ** 0.5 else None
+        (first, variance, place), (second, other_variance, _), *_ = sorted(ranked)
+        return place if second - first > 2 * (variance + other_variance) ** 0.5 else None

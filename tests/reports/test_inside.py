@@ -13,7 +13,7 @@ from synthetic_runs import write_run
 from headless.pages.page import Page
 from headless.reports import inside_plots
 from headless.reports.groups import Group, read_groups
-from headless.reports.inside import add_inside, disputed, scalar_of
+from headless.reports.inside import add_inside, disputed, scalar
 from headless.reports.inside_plots import angle_density, array_of, by_block, last_spectrum
 
 
@@ -175,8 +175,8 @@ def test_reading(tmp_path: Path) -> None:
     np.testing.assert_allclose(along, [0.3, 0.4, 0.5, 0.6])
     assert by_block(run, "anisotropy/mid") is None
     assert by_block(other.first, "anisotropy/post") is None
-    assert scalar_of(run, "anisotropy/norm_f") is None
-    assert scalar_of(run, "cone/hidden/angle") == 60.0
+    assert scalar(run, "anisotropy/norm_f") is None
+    assert scalar(run, "cone/hidden/angle") == 60.0
     assert array_of(run, "table_spectra", "names") is None
     assert np.isnan(np.asarray(array_of(run, "norms", "by_position"))[1])
     spectrum = np.asarray(last_spectrum(run))
