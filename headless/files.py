@@ -181,10 +181,9 @@ def new_directory(
 
     Args:
         option: that named it, for complaints: "--output".
-        overwrite: replace what is at `path`.
-        is_ours: whether what is at `path` may be replaced: what this command made, or nothing.
+        is_ours: whether this command made what is at `path`, so that `overwrite` may replace it.
         kind: of directory, for complaints: "prepared dataset".
-        old: what happens to what is replaced: moved aside, or removed when the new one is complete.
+        old: what is replaced is moved aside, or removed when the new one is complete.
     """
     path = place_of(path)
     if os.path.ismount(path):
@@ -244,23 +243,22 @@ def check_pieces(
     """Whether a command may put its pieces into a directory that may hold other things, too.
 
     The last piece is put there last: without it an earlier command was cut short, and what it left
-    is replaced unasked.
+    is replaced without `overwrite`.
 
     Args:
-        directory: that --output named.
-        is_ours: whether those in the directory are of this command.
+        is_ours: whether this command made the pieces that the directory has.
     """
     if directory.exists() and not directory.is_dir():
         raise HeadlessError(f"{directory} is a file: give another --output")
-    there = [name for name in pieces if os.path.lexists(directory / name)]
-    if not there:
+    existing = [name for name in pieces if os.path.lexists(directory / name)]
+    if not existing:
         return
     if not is_ours(directory):
         raise HeadlessError(
-            f"{directory} has a {there[0]} that this command did not make, so it stays: give "
+            f"{directory} has a {existing[0]} that this command did not make, so it stays: give "
             "another --output"
         )
-    if pieces[-1] in there and not overwrite:
+    if pieces[-1] in existing and not overwrite:
         raise HeadlessError(
             f"{directory} has {pieces[-1]} already: replace it with --overwrite true, or give "
             "another --output"

@@ -14,10 +14,6 @@ LINE_SECONDS = 10.0
 REDRAW_SECONDS = 0.1
 
 
-def no_report(phase: str, done: int, total: int) -> None:
-    """For who does not look."""
-
-
 class Display:
     """Progress and messages on standard error, or nowhere.
 
@@ -43,7 +39,7 @@ class Display:
         )
         self.tasks: dict[str, TaskID] = {}
         self.phase = ""
-        self.told: set[tuple[str, bool]] = set()  # of which phases a log has the begin and the end
+        self.logged: set[tuple[str, bool]] = set()  # phases, begun or done, that have their line
         self.drawn = self.printed = 0.0
 
     def __enter__(self) -> "Display":
@@ -65,13 +61,9 @@ class Display:
         return self.shown and now - (self.drawn if self.live else self.printed) >= every
 
     def report(self, phase: str, done: int, total: int, detail: str = "") -> None:
-        """Say how far a phase is.
+        """Say how far a phase is, with a `detail` beside the bar; another phase begins another bar.
 
-        Args:
-            phase: in a word or two; another one begins another bar.
-            done: units, or bytes.
-            total: 0 where it is not known.
-            detail: what stands beside the bar.
+        `done` and `total` (0 where it is not known) are units, or bytes.
         """
         if self.listener is not None:
             self.listener(phase, done, total)
@@ -81,8 +73,8 @@ class Display:
                 self._draw(phase, done, total, detail)
                 return
             point = (phase, done == total)
-            if point not in self.told or self.drawn - self.printed >= LINE_SECONDS:
-                self.told.add(point)
+            if point not in self.logged or self.drawn - self.printed >= LINE_SECONDS:
+                self.logged.add(point)
                 self.printed = self.drawn
                 words = f"{phase}: {self._amount(done, total)} {detail}".rstrip()
                 print(words, file=sys.stderr, flush=True)  # noqa: T201

@@ -1,4 +1,4 @@
-"""JSON and YAML files as they are read: of the type that was asked for, or refused in a line."""
+"""JSON and YAML files as they are read: of the expected type, or refused in a line."""
 
 import json
 import sys
@@ -87,8 +87,6 @@ def check_yaml(text: str) -> None:
 
 @dataclass
 class _Node:
-    """A YAML collection that is being read."""
-
     is_mapping: bool = False
     anchor: str | None = None
     size: int = 0
@@ -101,9 +99,9 @@ class _Node:
         self.key_is_next = not self.key_is_next
         if not is_key or word is None:
             return False
-        known = word in self.keys
+        is_repeated = word in self.keys
         self.keys.add(word)
-        return known
+        return is_repeated
 
 
 def is_number(value: Any) -> TypeGuard[float]:
@@ -125,16 +123,11 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 def check_entries(
     path: Path, values: Any, kinds: Kinds, needs: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """`values` of a file, if they are a mapping whose entries are as expected.
+    """`values` as they were read from a file, which must be a mapping with entries of these kinds.
 
     Args:
-        path: for the complaint.
-        values: as they were read.
-        kinds: of entries; a dotted key is one below another.
+        kinds: a dotted key is of an entry below another.
         needs: entries that may not be missing or null.
-
-    Raises:
-        HeadlessError: they are not.
     """
     if not isinstance(values, dict):
         raise damaged(path, f"it holds {_word(values)}, not names with values")

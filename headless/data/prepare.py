@@ -174,9 +174,9 @@ def prepare(
         if mask_token:
             add_mask_token(fast, mask_token)
         values = _write(partial, documents, scanned.sizes, held_out, fast, display.report)
+        values |= {"seed": seed, "validation_fraction": validation_fraction}
         reasons = Counter(reason for _, reason in left_out)
-        choices = {"seed": seed, "validation_fraction": validation_fraction}
-        manifest = Manifest(**values, **choices, left_out=dict(sorted(reasons.items())))
+        manifest = Manifest(**values, left_out=dict(sorted(reasons.items())))
         manifest.write(partial)
     return TokenDataset(output, manifest)
 

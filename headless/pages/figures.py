@@ -58,10 +58,8 @@ def new_figure(width: float = 7.3, height: float = 3.2) -> Any:
 
 
 def compact_ticks(axis: Any, *, log: bool = False) -> None:
-    """Ticks of one axis (`axes.xaxis`) as 5k, 2M, 3.2G; with `log` that axis is logarithmic.
-
-    Matplotlib's own logarithmic labels are mathematics, which stays unset in text.
-    """
+    """Ticks of one axis (`axes.xaxis`) as 5k, 2M, 3.2G; with `log` it becomes logarithmic, without
+    matplotlib's own labels, whose mathematics stays unset in text."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     if log:
@@ -76,10 +74,8 @@ def compact_ticks(axis: Any, *, log: bool = False) -> None:
 
 
 def step_axis(panel: Any, steps: Sequence[int]) -> np.ndarray:
-    """Make a panel's x axis logarithmic in steps with step 0 at the left edge; where each one lies.
-
-    Call it before the panel is drawn into: its ticks are fixed here.
-    """
+    """Make an empty panel's x axis logarithmic in steps, with step 0 at the left edge; where each
+    step lies."""
     at = np.asarray(steps, dtype=float)
     positive = np.unique(at[at > 0])
     if not len(positive):
@@ -119,8 +115,8 @@ def svg_file(figure: Any) -> str:
 
 
 def _rasterize(figure: Any) -> None:
-    """What would be hundreds of kilobytes of paths; lines, axes and text stay, and so does what
-    stands in three dimensions, which matplotlib does not rasterize by itself."""
+    """What would be hundreds of kilobytes of paths, but for what stands in three dimensions, which
+    matplotlib does not rasterize by itself."""
     from matplotlib.collections import PathCollection, QuadMesh
 
     for axes in figure.axes:

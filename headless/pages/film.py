@@ -57,25 +57,17 @@ class Film:
         for frame in self.frames:
             buffer = io.BytesIO()
             frame.save(buffer, "PNG", optimize=True)
-            addresses.append(
-                f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-            )
+            encoded = base64.b64encode(buffer.getvalue()).decode()
+            addresses.append(f"data:image/png;base64,{encoded}")
         return addresses
 
 
-def make_film(
-    figures: Iterable[Any], labels: Iterable[str], *, seconds: float = 0.6, dpi: int = DPI
-) -> Film:
-    """Draw matplotlib figures of one size into a film, a label each.
-
-    They are drawn one at a time: each may be forgotten when the next one is asked for.
-
-    Raises:
-        ValueError: no figure, figures of different sizes, or not as many labels.
-    """
+def make_film(figures: Iterable[Any], labels: Iterable[str], *, seconds: float = 0.6) -> Film:
+    """Draw matplotlib figures of one size into a film, a label each; one at a time, so that a
+    generator may forget each before it makes the next."""
     from PIL import Image
 
-    drawn = [_pixels(figure, dpi) for figure in figures]
+    drawn = [_pixels(figure) for figure in figures]
     names = tuple(labels)
     if not drawn or len(drawn) != len(names):
         raise ValueError(f"{len(drawn)} frames for {len(names)} labels")
@@ -92,19 +84,20 @@ def _with_palette(image: Any) -> Any:
     """Few colours; that of the corner, the paper, stays exactly what it is."""
     from PIL import Image
 
-    few = image.quantize(COLOURS, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
-    paper, palette = 3 * few.getpixel((0, 0)), few.getpalette()
+    method, dither = Image.Quantize.FASTOCTREE, Image.Dither.NONE
+    quantized = image.quantize(COLOURS, method=method, dither=dither)
+    paper, palette = 3 * quantized.getpixel((0, 0)), quantized.getpalette()
     palette[paper : paper + 3] = image.getpixel((0, 0))
-    few.putpalette(palette)
-    return few
+    quantized.putpalette(palette)
+    return quantized
 
 
-def _pixels(figure: Any, dpi: int) -> Any:
+def _pixels(figure: Any) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
     with drawing_style():
-        figure.set_dpi(dpi)
+        figure.set_dpi(DPI)
         figure.set_facecolor(SURFACE)
         canvas = FigureCanvasAgg(figure)
         canvas.draw()

@@ -54,13 +54,7 @@ class TextCard:
 
 
 class Page:
-    """Collects blocks; `render` makes the HTML.
-
-    Args:
-        title: of the page and of the browser's window.
-        subtitle: a line below it.
-        contents: whether a list of the second-level headings opens the page.
-    """
+    """Collects blocks; `render` makes the HTML. With `contents` a list of the headings opens it."""
 
     def __init__(self, title: str, subtitle: str = "", *, contents: bool = False) -> None:
         self.title = title
@@ -112,11 +106,7 @@ class Page:
         *,
         wide: bool = False,
     ) -> None:
-        """A table; a captioned one is numbered, a `wide` one may be wider than the text.
-
-        Raises:
-            ValueError: a row with another number of cells than there are columns.
-        """
+        """A table; a captioned one is numbered, a `wide` one may be wider than the text."""
         cells = [[c if isinstance(c, Cell) else Cell(c) for c in row] for row in rows]
         for row in cells:
             if len(row) != len(columns):
@@ -143,10 +133,8 @@ class Page:
         self._add("figure", drawing=drawing, **self._captioned(caption), wide=wide)
 
     def film(self, film: Film, caption: str = "", *, wide: bool = False) -> None:
-        """A moving picture with its frames below it: any of them stops it, without a script.
-
-        Who asks for less motion, and who prints, sees the last frame.
-        """
+        """A moving picture with its frames below it, each of which stops it, without a script; on
+        paper, and for readers who want less motion, its last frame."""
         self._films += 1
         self._frames = max(self._frames, len(film.labels))
         self._add(

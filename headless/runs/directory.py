@@ -47,11 +47,7 @@ class RunDirectory:
         return any(file.is_file() for file in files)
 
     def check_place(self, *, resume: bool = False, overwrite: bool = False) -> None:
-        """Whether a run may begin, or go on, here.
-
-        Raises:
-            HeadlessError: something is here that was not to be used, or is no run.
-        """
+        """Refuse a place that holds what was not to be used, or no run."""
         path = self.path
         if path.exists() and not path.is_dir():
             raise HeadlessError(f"{path} is a file: give another --run.name or --run.root")
@@ -75,10 +71,8 @@ class RunDirectory:
         write_text(self.config, text)
 
     def keep_config(self, step: int) -> None:
-        """Keep the config with which the run came to a step, before another is written.
-
-        Of several starts from one step, the first found the one that was used.
-        """
+        """Keep the config with which the run came to a step, before another is written: of several
+        starts from one step, what the first one finds was used."""
         kept = self.path / f"config.until-step-{step}.yaml"
         if self.config.is_file() and not kept.exists():
             write_text(kept, self.config.read_text(encoding="utf-8"))
@@ -101,11 +95,7 @@ class RunDirectory:
 
 
 def check_name(name: str) -> str:
-    """A run's name, which is one part of a path below the directory of all runs.
-
-    Raises:
-        HeadlessError: it would be another place, a hidden one, or an option to every command.
-    """
+    """Refuse a name of a run that would be another place, a hidden one, or an option."""
     if not name or name[0] in ".-" or not name.isprintable() or {"/", "\\"} & set(name):
         raise HeadlessError(
             f"run.name must be a plain name of a directory below run.root, got {name!r}: no / or "
@@ -115,11 +105,7 @@ def check_name(name: str) -> str:
 
 
 def open_run(path: Path | str) -> RunDirectory:
-    """An existing run.
-
-    Raises:
-        HeadlessError: not a run directory.
-    """
+    """An existing run."""
     run = RunDirectory(Path(path))
     if not run.config.is_file():
         raise HeadlessError(

@@ -64,11 +64,7 @@ def lines_of(evaluations: Iterable[Evaluation]) -> str:
 
 
 def read_evaluations(path: Path) -> list[Evaluation]:
-    """All results of a file, oldest first; none where there is no file.
-
-    Raises:
-        HeadlessError: a damaged line, or one of another version.
-    """
+    """All results of a file, oldest first; none where there is no file."""
     results = []
     for point in read_metrics(path):
         if point.get("format") != FORMAT:
@@ -77,8 +73,8 @@ def read_evaluations(path: Path) -> list[Evaluation]:
                 f"{FORMAT}: move the file aside and evaluate again"
             )
         entries = check_entries(path, point, _KINDS, _NEEDS).items()
-        known = {k: v for k, v in entries if k in _KINDS and v is not None}
-        results.append(Evaluation(**{"step": None, **known}))
+        values = {k: v for k, v in entries if k in _KINDS and v is not None}
+        results.append(Evaluation(**{"step": None, **values}))
     return results
 
 

@@ -63,11 +63,7 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All points of a file, without a half-written last line; none where there is no file.
-
-    Raises:
-        HeadlessError: a line that is whole but no JSON object: the file was damaged.
-    """
+    """All points of a file, without a half-written last line; none where there is no file."""
     if not path.is_file():
         return []
     points = []
@@ -85,13 +81,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def truncate_metrics(path: Path, tokens: int) -> list[dict[str, Any]]:
-    """Drop the points after `tokens` training tokens, which a resumed run will log again.
-
-    Returns:
-        What was dropped.
-    """
+    """Drop and return the points after `tokens` training tokens: a resumed run logs them again."""
     points = read_metrics(path)
     if path.is_file():
-        kept = [point for point in points if point.get(TOKENS, -1) <= tokens]
-        write_text(path, json_lines(kept))
+        write_text(path, json_lines(p for p in points if p.get(TOKENS, -1) <= tokens))
     return [point for point in points if point.get(TOKENS, -1) > tokens]

@@ -45,12 +45,11 @@ AXES = ("tokens", "seconds", "flops")
 
 
 class Run:
-    """What the files of a run directory say; each is read once, when it is first asked for.
+    """What the files of a run directory say; each is read once, when it is first used.
 
-    Its name is its directory's, whatever it was called when it was made.
-
-    A run that is still going, or was stopped, has no summary or an old one: what its metrics say
-    counts then. Any file that is damaged raises a HeadlessError that names it.
+    Its name is its directory's, whatever it was when the run was made. A run that still goes on, or
+    was stopped, has no summary or an old one: what its metrics say counts then. A damaged file
+    raises a HeadlessError that names it.
     """
 
     def __init__(self, place: Path | str | RunDirectory) -> None:
@@ -153,8 +152,8 @@ class Run:
 
     @property
     def width(self) -> int | None:
-        of_config = self.flat_config.get("model.backbone.hidden_size")
-        return self.summary.get("hidden_size") or of_config or None
+        configured = self.flat_config.get("model.backbone.hidden_size")
+        return self.summary.get("hidden_size") or configured or None
 
     @property
     def data(self) -> str:
@@ -224,10 +223,8 @@ class Run:
             speed = self.value("tokens_per_second")  # of the steps that were timed
             return 1000 * tokens / steps / speed if tokens and steps and speed else None
         if key in (*AXES, "step"):
-            ends = (
-                self.last.get(f"progress/{key}"),
-                self.summary.get({"step": "steps"}.get(key, key)),
-            )
+            total = self.summary.get("steps" if key == "step" else key)
+            ends = (self.last.get(f"progress/{key}"), total)
             return max((float(v) for v in ends if is_number(v)), default=None)
         if is_number(self.summary.get(key)):
             return self.summary[key]
@@ -241,10 +238,7 @@ class Run:
 
     def curve(self, key: str, axis: str) -> tuple[list[float], list[float]]:
         """The points of a metric over "tokens", "seconds", "flops" or "step", in their order."""
-        pairs = [
-            (float(point[f"progress/{axis}"]), float(point[key]))
-            for point in self.points
-            if is_number(point.get(key)) and is_number(point.get(f"progress/{axis}"))
-        ]
+        logged = [(point.get(f"progress/{axis}"), point.get(key)) for point in self.points]
+        pairs = [(float(x), float(y)) for x, y in logged if is_number(x) and is_number(y)]
         pairs.sort(key=lambda pair: pair[0])
         return [x for x, _ in pairs], [y for _, y in pairs]

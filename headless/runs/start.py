@@ -23,48 +23,44 @@ def begin_run(
     step: int = 0,
     made_a_step: Callable[[], bool] = lambda: False,
 ) -> Iterator[None]:
-    """Make the directory, or use the one that is there, for the block in which the run trains.
+    """Make the directory, or with `resume` use the one that exists, for the block that trains.
 
     A new one is made beside and renamed. What `overwrite` replaces is moved aside to
     `<name>.old-<n>`, never deleted. Where the block ends with an error before the first step, all
     is put back.
 
     Args:
-        run: its directory.
         describe: writes what the run is.
-        resume: use what is there.
-        overwrite: replace what is there.
         step: of the checkpoint that it goes on from; without one it logs all points again.
-        made_a_step: asked beside the directory: some strategies train in other processes.
+        made_a_step: besides the directory's word: some strategies train in other processes.
     """
     run.check_place(resume=resume, overwrite=overwrite)
     if resume and run.is_run:
         undo = _use(run, describe, keep_points=step > 0)
     else:
         undo = _make(run, describe)
-    begun = _written(run)
+    before = _write_times(run)
     try:
         yield
     except BaseException:
-        if not made_a_step() and not _has_trained(run, step, begun):
+        if not made_a_step() and not _has_trained(run, step, before):
             undo()
         raise
 
 
-def _written(run: RunDirectory) -> list[tuple[int, int] | None]:
-    """What shows that its checkpoint or its points were written anew."""
-    states = (
-        path.stat() if path.is_file() else None for path in (run.last_checkpoint, run.metrics)
-    )
-    return [one and (one.st_ino, one.st_mtime_ns) for one in states]
+def _write_times(run: RunDirectory) -> list[tuple[int, int] | None]:
+    """Inode and time of the last checkpoint and of the metrics: others after each write."""
+    files = (run.last_checkpoint, run.metrics)
+    stats = (file.stat() if file.is_file() else None for file in files)
+    return [stat and (stat.st_ino, stat.st_mtime_ns) for stat in stats]
 
 
-def _has_trained(run: RunDirectory, step: int, begun: list[tuple[int, int] | None]) -> bool:
+def _has_trained(run: RunDirectory, step: int, before: list[tuple[int, int] | None]) -> bool:
     """Whether there is a new checkpoint, or a new point of a later step."""
-    checkpoint, points = _written(run)
-    if checkpoint != begun[0]:
+    checkpoint, points = _write_times(run)
+    if checkpoint != before[0]:
         return True
-    return points != begun[1] and any(
+    return points != before[1] and any(
         point.get("progress/step", 0) > step for point in read_metrics(run.metrics)
     )
 
@@ -72,7 +68,7 @@ def _has_trained(run: RunDirectory, step: int, begun: list[tuple[int, int] | Non
 def _use(run: RunDirectory, describe: Describe, *, keep_points: bool) -> Callable[[], None]:
     files = (run.config, run.environment, run.metrics, run.samples)
     before = {file: file.read_bytes() if file.is_file() else None for file in files}
-    there = set(run.path.iterdir())
+    entries = set(run.path.iterdir())
 
     def undo() -> None:
         for file, data in before.items():
@@ -81,7 +77,7 @@ def _use(run: RunDirectory, describe: Describe, *, keep_points: bool) -> Callabl
             elif not file.is_file() or file.read_bytes() != data:
                 write_bytes(file, data)
         others = {run.evaluations, run.analysis}  # what other commands may have made meanwhile
-        for new in set(run.path.iterdir()) - there - others:
+        for new in set(run.path.iterdir()) - entries - others:
             if new.name.startswith("."):  # their locks
                 continue
             shutil.rmtree(new, ignore_errors=True) if new.is_dir() else new.unlink()
