@@ -1,8 +1,7 @@
-"""Post-hoc calibration of a head on held-out text: a scale of the scores and one of the bias.
+"""Post-hoc calibration of a head on held-out text: logits = scale · scores + bias_scale · bias.
 
-logits = scale · scores + bias_scale · bias: two numbers for the whole model, at the minimum of a
-convex function (log-sum-exps of affine functions, averaged). Temperature scaling (Guo et al. 2017,
-§4.2) is the case without a bias. With both at 1 it is the calibrated head as it is.
+The loss is convex in the two numbers (a mean of log-sum-exps of affine functions). Without a bias
+it is temperature scaling (Guo et al. 2017, §4.2).
 
 Shapes: N rows, D hidden size, V vocabulary.
 """
@@ -29,12 +28,12 @@ MAX_STEPS = 30  # two unknowns need few
 class Calibration:
     """Two numbers and what they do, in nats a token."""
 
-    scale: float  #: multiplies the scores: an inverse temperature
-    bias_scale: float  #: multiplies the bias
-    nll_before: float = float("nan")  #: on the text that was kept apart, with both at 1
+    scale: float  #: an inverse temperature
+    bias_scale: float
+    nll_before: float = float("nan")  #: on the `report_tokens`, with both at 1
     nll_after: float = float("nan")  #: on the same text
-    fit_tokens: int = 0  #: how many tokens they were fitted to
-    report_tokens: int = 0  #: how many tokens were kept apart
+    fit_tokens: int = 0  #: that they were fitted to
+    report_tokens: int = 0
 
     def apply(self, head: LMHead) -> LMHead:
         """The head with both numbers in it."""
@@ -85,18 +84,14 @@ def calibrate(head: LMHead, data: list[tuple[Tensor, Tensor]]) -> Calibration:
         float(best[1]),
         nll_before=_nll(head, report, start),
         nll_after=_nll(head, report, best),
-        fit_tokens=_count(fit),
-        report_tokens=_count(report),
+        fit_tokens=sum(len(targets) for _, targets in fit),
+        report_tokens=sum(len(targets) for _, targets in report),
     )
 
 
-def _count(data: list[tuple[Tensor, Tensor]]) -> int:
-    return sum(len(targets) for _, targets in data)
-
-
 def _nll(head: LMHead, data: list[tuple[Tensor, Tensor]], numbers: Tensor) -> float:
-    """Mean negative log-likelihood; its gradient is added to that of the two numbers."""
-    total = 0.0
+    """Mean negative log-likelihood; its gradient is added to that of `numbers`."""
+    total, count = 0.0, sum(len(targets) for _, targets in data)
     for hidden_ND, targets_N in data:
         pieces = zip(hidden_ND.split(CHUNK_ROWS), targets_N.split(CHUNK_ROWS), strict=True)
         for hidden_CD, targets_C in pieces:
@@ -106,7 +101,7 @@ def _nll(head: LMHead, data: list[tuple[Tensor, Tensor]], numbers: Tensor) -> fl
             logits_CV = scores_CV * scale
             if head.bias_V is not None:
                 logits_CV = logits_CV + head.bias_V.detach() * bias_scale
-            nll = F.cross_entropy(logits_CV, targets_C, reduction="sum").double() / _count(data)
+            nll = F.cross_entropy(logits_CV, targets_C, reduction="sum").double() / count
             if nll.requires_grad:
                 nll.backward()
             total += nll.item()

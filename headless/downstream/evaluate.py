@@ -1,6 +1,5 @@
 """The verb: perplexity and zero-shot tasks, with standard errors."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,8 +8,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from headless.downstream.evaluation.harness import check_harness, evaluate_harness
-from headless.downstream.evaluation.kinds import Options, check_kinds, evaluate_items
-from headless.downstream.evaluation.tasks import Items, Task, left_out, parse_tasks, read_items
+from headless.downstream.evaluation.kinds import check_kinds, evaluate_items
+from headless.downstream.evaluation.tasks import (
+    Items,
+    Task,
+    describe_unread,
+    parse_tasks,
+    read_items,
+)
 from headless.downstream.export import DESCRIPTION
 from headless.downstream.language_model import LanguageModel
 from headless.downstream.loading import load
@@ -29,19 +34,19 @@ if TYPE_CHECKING:
 class Evaluations:
     """What `evaluate` returns."""
 
-    model: str  #: what was evaluated, as it was named
-    head: str  #: under which LM head
-    results: list[Evaluation]  #: one a task, in their order
-    files: list[Path]  #: where they were written
+    model: str  #: as it was named
+    head: str  #: see `LanguageModel`
+    results: list[Evaluation]  #: in the order of the tasks
+    files: list[Path]  #: that they were written to
 
     def frame(self) -> "pandas.DataFrame":
         """A row for each metric of each task: task, metric, value, its standard error, items."""
         import pandas
 
         rows = [
-            (one.task, name, value, one.errors.get(name), one.items)
-            for one in self.results
-            for name, value in one.metrics.items()
+            (result.task, name, value, result.errors.get(name), result.items)
+            for result in self.results
+            for name, value in result.metrics.items()
         ]
         return pandas.DataFrame(rows, columns=["task", "metric", "value", "error", "items"])
 
@@ -63,73 +68,71 @@ def evaluate(
 
     Args:
         model: as of `load`, or one that is open.
-        tasks: KIND:SOURCE, several with commas between or as a list: see `EvaluateOptions`.
+        tasks: KIND:SOURCE, several with commas between or as a list.
         progress: show it, or a function that gets (task, rows that are scored, rows in all).
         **options: see `EvaluateOptions`.
     """
     display = Display(progress)
     place = model.place if isinstance(model, LanguageModel) else str(model)
-    wanted = EvaluateOptions(place, tasks, **options)
-    parsed = parse_tasks(wanted.tasks)
-    items: dict[Task, Items] = {}
-    for task in parsed:  # all that can be wrong with the words, before a model is opened
-        if task.kind == "harness":
-            check_harness(task)
-            continue
-        items[task] = read_items(
-            task, limit=wanted.limit, split=wanted.split, text_field=wanted.text_field
-        )
-        if line := left_out(task, wanted.text_field):
-            display.say(line)
+    settings = EvaluateOptions(place, tasks, **options)
+    tasks_items = _read_tasks(settings, display)  # what is wrong shows before a model is opened
     lm = load(
         model,
-        head=wanted.head,
-        device=wanted.device,
-        dtype=getattr(torch, wanted.dtype),
-        trust_remote_code=wanted.trust_remote_code,
+        head=settings.head,
+        device=settings.device,
+        dtype=getattr(torch, settings.dtype),
+        trust_remote_code=settings.trust_remote_code,
         needs_head=True,
     )
-    check_kinds(lm, parsed)
+    check_kinds(lm, list(tasks_items))
     file = results_file(lm.directory)
     if file is not None:
         read_evaluations(file)  # a damaged file shows before the work
-    scoring = Options(wanted.batch_size, wanted.max_length, wanted.stride)
+    scoring: Any = {"batch_size": settings.batch_size, "max_length": settings.max_length}
     results: list[Evaluation] = []
     with display:
-        for task in parsed:
-            if task.kind == "harness":
-                scored = evaluate_harness(lm, task, scoring, limit=wanted.limit)
+        for task, items in tasks_items.items():
+            if items is None:
+                scored = evaluate_harness(lm, task, **scoring, limit=settings.limit)
             else:
-                report = partial(display.report, str(task))
-                scored = [evaluate_items(lm, items[task], scoring, progress=report)]
+                report, stride = partial(display.report, str(task)), settings.stride
+                scored = [evaluate_items(lm, items, **scoring, stride=stride, progress=report)]
             results += scored
-            for evaluation in scored:  # each task at once: a later one may fail
-                if file is not None and not _append(evaluation, file, wanted.output, display.say):
-                    file = None
-    write_output(wanted.output, lines_of(results))
-    files = [Path(path) for path in (file, wanted.output) if path]
+            try:  # after each task: a later one may fail
+                for evaluation in scored:
+                    if file is not None:
+                        append_evaluation(file, evaluation)
+            except (HeadlessError, PermissionError) as error:
+                reason = f"{file} cannot be written" if isinstance(error, OSError) else str(error)
+                if settings.output is None:
+                    raise HeadlessError(f"{reason}; --output FILE writes elsewhere") from error
+                display.say(f"{reason}; the results go to {settings.output} alone")
+                file = None
+    write_output(settings.output, lines_of(results))
+    files = [Path(path) for path in (file, settings.output) if path]
     return Evaluations(lm.place, lm.head, results, files)
 
 
+def _read_tasks(settings: EvaluateOptions, display: Display) -> dict[Task, Items | None]:
+    """The items of each task; None for the harness's."""
+    tasks: dict[Task, Items | None] = {}
+    for task in parse_tasks(settings.tasks):
+        if task.kind == "harness":
+            check_harness(task)
+            tasks[task] = None
+            continue
+        tasks[task] = read_items(
+            task, limit=settings.limit, split=settings.split, text_field=settings.text_field
+        )
+        if line := describe_unread(task, settings.text_field):
+            display.say(line)
+    return tasks
+
+
 def results_file(directory: Path | None) -> Path | None:
-    """Where the results of a model belong: a run of ours, or an export of one; else nowhere."""
+    """evaluations.jsonl of a run or of an export of one; None for what is neither."""
     if directory is None:
         return None
-    ours = RunDirectory(directory)
-    is_ours = ours.config.is_file() or (directory / DESCRIPTION).is_file()
-    return ours.evaluations if is_ours else None
-
-
-def _append(
-    evaluation: Evaluation, file: Path, output: Path | None, say: Callable[[str], None]
-) -> bool:
-    """Add it to the results of its model; False where they go to `output` alone."""
-    try:
-        append_evaluation(file, evaluation)
-    except (HeadlessError, PermissionError) as error:
-        reason = f"{file} cannot be written" if isinstance(error, OSError) else str(error)
-        if output is None:
-            raise HeadlessError(f"{reason}; --output FILE writes elsewhere") from error
-        say(f"{reason}; the results go to {output} alone")
-        return False
-    return True
+    run = RunDirectory(directory)
+    is_headless = run.config.is_file() or (directory / DESCRIPTION).is_file()
+    return run.evaluations if is_headless else None

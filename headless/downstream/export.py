@@ -4,7 +4,7 @@ config.json model.safetensors       the weights, with the head in them
 tokenizer.json tokenizer_config.json
 generation_config.json              where generation stops
 modeling_headless.py                only where the family's class cannot hold the head
-headless.json                       what this is, for our own commands
+headless.json                       what this is, for headless commands
 unigram_counts.safetensors          how often each token occurs in the training text
 README.md                           the model card
 SHA256SUMS                          of all files but the model card
@@ -16,14 +16,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from huggingface_hub import ModelCardData
+from jinja2 import Template
 from transformers import GenerationConfig
 
 import headless
 from headless.data.datamodule import TokenDataModule
 from headless.data.tokenizer import loads_plainly
 from headless.downstream.calibration import Calibration, calibrate, collect
-from headless.downstream.model_card import model_card
-from headless.downstream.tokenizers import complete_config, tokenizer_of_run
+from headless.downstream.tokenizers import complete_config, load_run_tokenizer
 from headless.errors import HeadlessError
 from headless.files import new_directory, refuse_to_lose
 from headless.isolation import isolated
@@ -102,7 +103,7 @@ def export(
         model: Any = converted.model.to(torch_dtype)
         error = largest_error(module.backbone, lm_head, model)
         converted = Converted(model, converted.form, error)
-    tokenizer = tokenizer_of_run(run, module.tokenizer_sha256)
+    tokenizer = load_run_tokenizer(run, module.tokenizer_sha256)
     tokenizer.model_max_length = module.sequence_length
     if module.task == "causal":  # what is generated follows the last token of a row
         tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = "left"
@@ -135,7 +136,6 @@ def _facts(
     dtype: torch.dtype,
     calibration: Calibration | None,
 ) -> dict[str, Any]:
-    """What a reader of the model must know, as plain values."""
     summary, step = run.read_summary(), module.checkpoint_step
     finished = summary.get("steps") == step
     config: Any = converted.model.config
@@ -160,9 +160,9 @@ def _facts(
     }
     if converted.form == "folded" and module.task == "masked":
         facts["keep"] = transform_names(converted.model)
-    if finished:  # a summary describes the end of the run and no other step
+    if finished:  # the summary describes the end of the run
         facts["tokens"] = summary.get("tokens")
-        if kind in ("calibrated", "trained"):  # nor any other head
+        if kind in ("calibrated", "trained"):  # with the head that was validated
             last = summary.get("last", {})
             facts["metrics"] = {k: v for k, v in last.items() if k.startswith("val/")}
     if calibration is not None:
@@ -197,12 +197,22 @@ def _write(
     save_file({"unigram_counts": module.unigram_counts.cpu()}, directory / UNIGRAM_FILE)
     text = json.dumps(facts, indent=2, sort_keys=True) + "\n"
     (directory / DESCRIPTION).write_text(text, encoding="utf-8")
-    (directory / "README.md").write_text(model_card(facts), encoding="utf-8")
+    (directory / "README.md").write_text(_model_card(facts), encoding="utf-8")
     write_sums(directory)
 
 
+def _model_card(facts: dict[str, Any]) -> str:
+    front = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="text-generation" if facts["task"] == "causal" else "fill-mask",
+        tags=["headless", facts["objective"].split(" ")[0]],
+    )
+    text = Path(__file__).with_name("model_card.jinja").read_text(encoding="utf-8")
+    return Template(text).render(facts=facts, front=front.to_yaml())
+
+
 def _code(model_class: type) -> str:
-    """Our modelling file with the family's class bound, so that it stands alone."""
+    """`modeling_headless.py` with the family's class, so that it needs no installed headless."""
     text = Path(str(modeling_headless.__file__)).read_text(encoding="utf-8")
     family = model_class.__mro__[1]
     maker = "causal_class" if model_class.__name__.endswith("CausalLM") else "masked_class"

@@ -11,7 +11,7 @@ import yaml
 from headless.downstream.classification.data import read_task
 from headless.downstream.classification.model import save_classifier
 from headless.downstream.classification.run import Finetuning, SeedResult
-from headless.downstream.classification.tasks import task_of
+from headless.downstream.classification.tasks import make_task
 from headless.downstream.loading import load
 from headless.downstream.options import FinetuneOptions, Recipe, Source
 from headless.files import finite, json_lines, new_directory, write_json, write_text
@@ -38,43 +38,43 @@ def finetune(
     Args:
         model: as of `load`.
         task: a named task, a file, a saved dataset or a `datasets` name: see `FinetuneOptions`.
-        output: the directory to make; it is there when all is done.
-        progress: show it, or a function that gets (what is trained, steps done, steps in all).
+        output: the directory to make, which appears when all is done.
+        progress: show it, or a function that gets (phase, steps done, steps in all).
         **options: see `FinetuneOptions`, `Source` (the data) and `Recipe` (the training).
 
     Returns:
-        What results.json holds: scores by split, metric and seed, their means, what was read.
+        What results.json holds: scores by split, metric and seed, their means, facts on the data.
     """
 
-    def part(kind: Any) -> Any:
-        names = {f.name for f in fields(kind)}
-        return kind(**{name: value for name, value in options.items() if name in names})
-
     options = {"model": str(model), "task": task, "output": Path(output), **options}
-    wanted, source, recipe = part(FinetuneOptions), part(Source), part(Recipe)
-    if unknown := options.keys() - {f.name for o in (wanted, source, recipe) for f in fields(o)}:
-        raise TypeError(f"finetune has no option {min(unknown)!r}")
+    parts: list[Any] = []
+    for kind in (FinetuneOptions, Source, Recipe):
+        names = options.keys() & {f.name for f in fields(kind)}
+        parts.append(kind(**{name: options.pop(name) for name in names}))
+    if options:
+        raise TypeError(f"finetune has no option {min(options)!r}")
+    settings, source, recipe = parts
     quiet_lightning()
     with (
         Display(progress) as display,
         new_directory(
-            wanted.output,
+            settings.output,
             option="--output",
-            overwrite=wanted.overwrite,
+            overwrite=settings.overwrite,
             is_ours=lambda path: (path / RESULTS).is_file(),
             kind="fine-tuning",
         ) as directory,
     ):
-        named, place = task_of(wanted.task, source)
-        text = read_task(named, replace(source, data=place))
-        encoder = load(model, head=None, trust_remote_code=wanted.trust_remote_code)
-        finetuning = Finetuning(encoder, named, text, recipe)
+        text_task, place = make_task(settings.task, source)
+        text = read_task(text_task, replace(source, data=place))
+        encoder = load(model, head=None, trust_remote_code=settings.trust_remote_code)
+        finetuning = Finetuning(encoder, text_task, text, recipe)
         if recipe.lr is None:
             display.say(f"learning rate: {finetuning.recipe.lr:g} (--lr takes another)")
-        settings = vars(wanted) | vars(source) | vars(finetuning.recipe)
-        plain = {k: str(v) if isinstance(v, Path) else v for k, v in settings.items()}
+        values = vars(settings) | vars(source) | vars(finetuning.recipe)
+        plain = {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
         write_text(directory / "config.yaml", yaml.safe_dump(plain, sort_keys=False))
-        results = [_run_seed(finetuning, seed, directory, display) for seed in wanted.seeds]
+        results = [_run_seed(finetuning, seed, directory, display) for seed in settings.seeds]
         best = max(results, key=lambda result: _quality(finetuning, result))
         save_classifier(best.trained, directory / "model")
         summary = _summary(finetuning, recipe.mode, results) | {"model_seed": best.seed}
@@ -98,7 +98,7 @@ def _run_seed(finetuning: Finetuning, seed: int, output: Path, display: Display)
 
 
 def _quality(finetuning: Finetuning, result: SeedResult) -> float:
-    """How good a seed is on validation: the higher the better."""
+    """The first metric on validation: the higher the better."""
     main = finetuning.metrics[0]
     value = result.scores["validation"][main] * (-1 if main == "rmse" else 1)
     return -math.inf if math.isnan(value) else value
@@ -107,23 +107,22 @@ def _quality(finetuning: Finetuning, result: SeedResult) -> float:
 def _predictions(finetuning: Finetuning, result: SeedResult) -> list[dict[str, Any]]:
     """One object an example of the reported split."""
     examples, classes = finetuning.text.splits[finetuning.text.reported], finetuning.text.classes
-    lines = []
+    records = []
     for i, outputs in enumerate(result.outputs):
-        line = {"text": examples.texts[i], "label": examples.labels[i]}
+        record = {"text": examples.texts[i], "label": examples.labels[i]}
         if examples.pairs is not None:
-            line["pair"] = examples.pairs[i]
+            record["pair"] = examples.pairs[i]
         if classes:
             shares = outputs.softmax(0).tolist()
-            line["prediction"] = classes[int(outputs.argmax())]
-            line["probabilities"] = dict(zip(classes, shares, strict=True))
+            record["prediction"] = classes[int(outputs.argmax())]
+            record["probabilities"] = dict(zip(classes, shares, strict=True))
         else:
-            line["prediction"] = float(outputs[0])
-        lines.append(line)
-    return lines
+            record["prediction"] = float(outputs[0])
+        records.append(record)
+    return records
 
 
 def _summary(finetuning: Finetuning, mode: str, results: list[SeedResult]) -> dict[str, Any]:
-    """What results.json holds."""
     means: dict[str, Any] = {
         split: {
             metric: _estimate(result.scores[split][metric] for result in results)
@@ -132,7 +131,7 @@ def _summary(finetuning: Finetuning, mode: str, results: list[SeedResult]) -> di
         for split in results[0].scores
     }
     facts = finetuning.facts()
-    facts["notes"] += above_the_baseline(facts, means)
+    facts["notes"] += baseline_notes(facts, means)
     seeds = [
         {"seed": r.seed, "best_epoch": r.best_epoch, "scores": finite(r.scores)} for r in results
     ]
@@ -151,20 +150,20 @@ def _estimate(values: Iterable[float]) -> dict[str, Any] | None:
     """The mean over seeds with Student's 95 % interval; None where no value is finite."""
     from scipy.stats import sem, t
 
-    known = [value for value in values if math.isfinite(value)]
-    if not known:
+    finite_values = [value for value in values if math.isfinite(value)]
+    n = len(finite_values)
+    if not n:
         return None
-    half = float(t.ppf(0.975, len(known) - 1) * sem(known)) if len(known) > 1 else None
-    return {"mean": math.fsum(known) / len(known), "interval_95": half, "n": len(known)}
+    half = float(t.ppf(0.975, n - 1) * sem(finite_values)) if n > 1 else None
+    return {"mean": math.fsum(finite_values) / n, "interval_95": half, "n": n}
 
 
-def above_the_baseline(facts: dict[str, Any], summary: dict[str, Any]) -> list[str]:
-    """A note where the reported score may be had without reading the texts; else nothing.
+def baseline_notes(facts: dict[str, Any], summary: dict[str, Any]) -> list[str]:
+    """A note where the reported score is not above that of a model that reads no text.
 
-    The interval is the seeds' or, where it is wider, that of as many guesses as there are examples
-    that are right as often as the baseline: no narrower where all of a few are right. Where the
-    classes are uneven, a classifier that tells them apart may yet guess the largest one too seldom:
-    Matthews' correlation, which is 0 for one that does not, then speaks for it.
+    The interval is the seeds' or, if wider, the binomial one of the baseline on as many examples.
+    Where classes are uneven, a useful classifier may guess the largest one too seldom; Matthews'
+    correlation, which is 0 for a useless one, then decides.
     """
     split, (metric, chance) = facts["reported_split"], next(iter(facts["baseline"].items()))
     scores, n = summary[split], facts["splits"][split]["examples"]
@@ -172,16 +171,16 @@ def above_the_baseline(facts: dict[str, Any], summary: dict[str, Any]) -> list[s
     spread = scores[metric]["interval_95"] or 0.0
     if metric == "rmse":
         learnt = value + spread < chance
-        what = "the mean of the training labels"
+        guess = "the mean of the training labels"
     else:
         deviation = 1.96 / math.sqrt(n)
         spread = max(spread, deviation * math.sqrt(chance * (1 - chance)))
         learnt = value - spread > chance or scores["matthews"]["mean"] > deviation
-        what = "the most frequent class of the training text"
+        guess = "the most frequent class of the training text"
     if learnt:
         return []
     return [
         f"{split} {metric} {value:.4f} ± {spread:.4f} is not better than the baseline's "
-        f"{chance:.4f} ({what}): the model may have learnt nothing; try another rate than --lr "
+        f"{chance:.4f} ({guess}): the model may have learnt nothing; try another rate than --lr "
         f"{facts['lr']:g}, or more than --epochs {facts['epochs']}"
     ]

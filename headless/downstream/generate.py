@@ -7,12 +7,13 @@ from typing import Any, Literal
 
 from transformers import TextStreamer
 
-from headless.downstream.language_model import LanguageModel, Sampling
+from headless.downstream.language_model import LanguageModel
 from headless.downstream.loading import load
 from headless.downstream.options import Head, check_output_file, write_output
 from headless.downstream.retrieval.decoder import index_as_head
 from headless.files import json_lines
 from headless.isolation import isolated
+from headless.models.sampling import check_sampling
 
 
 @isolated()
@@ -41,8 +42,7 @@ def generate(
     Args:
         model: what continues them.
         prompt: a text, or several as ["a", "b"]; the empty one begins a document. The name of a
-            special token in it is text, as in the training text, but in a masked model's prompt
-            the token.
+            special token is text, but in a masked model's prompt the token.
         max_new_tokens: at most so many; fewer where the model has no more positions.
         temperature: 0 takes the likeliest token.
         top_k: draw among the k likeliest tokens only.
@@ -63,36 +63,33 @@ def generate(
         mask the likeliest tokens with their probabilities.
     """
     check_output_file(output, overwrite)
-    sampling = Sampling(max_new_tokens, temperature, top_k, top_p, seed)
+    check_sampling(max_new_tokens, temperature, top_k, top_p, seed)
     lm = load(model, head=head, device=device, trust_remote_code=trust_remote_code, needs_head=True)
-    searched = decoder == "faiss" and lm.task == "causal"
+    options: Any = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+    causal = lm.task == "causal"
+    if stream and causal:
+        skip = {"skip_prompt": True, "skip_special_tokens": True}
+        options["streamer"] = TextStreamer(lm.tokenizer, **skip)
+    searched = decoder == "faiss" and causal
     records: list[dict[str, Any]] = []
     with index_as_head(lm, index, top_k or 64) if searched else nullcontext():
         for text in [prompt] if isinstance(prompt, str) else prompt:
-            if stream and records:
-                sys.stdout.write("\n")
-            records.append({"model": lm.name, "head": lm.head, "prompt": text})
-            if lm.task == "masked":
-                records[-1]["masks"] = _fill(lm, text, stream)
+            shown = ["\n"] if records else []
+            record: dict[str, Any] = {"model": lm.name, "head": lm.head, "prompt": text}
+            if not causal:
+                record["masks"] = lm.fill_masks(text)
+                shown += ["\n  ".join([text, *map(_line, record["masks"])]), "\n"]
             else:
-                records[-1]["text"] = _continue(lm, text, sampling, stream)
+                shown.append(text)
+            if stream:
+                sys.stdout.writelines(shown)
+                sys.stdout.flush()
+            if causal:
+                record["text"] = lm.generate(text, max_new_tokens, **options)
+            records.append(record)
     write_output(output, json_lines(records))
     return records
 
 
-def _continue(lm: LanguageModel, prompt: str, sampling: Sampling, stream: bool) -> str:
-    streamer: Any = None
-    if stream:
-        streamer = TextStreamer(lm.tokenizer, skip_prompt=True, skip_special_tokens=True)
-        sys.stdout.write(prompt)
-        sys.stdout.flush()
-    return lm.generate(prompt, sampling, streamer=streamer)
-
-
-def _fill(lm: LanguageModel, prompt: str, stream: bool) -> list[list[tuple[str, float]]]:
-    masks = lm.fill_masks(prompt)
-    if stream:
-        guesses = [", ".join(f"{token!r} {share:.2f}" for token, share in mask) for mask in masks]
-        sys.stdout.write("\n  ".join([prompt, *guesses]) + "\n")
-        sys.stdout.flush()
-    return masks
+def _line(guesses: list[tuple[str, float]]) -> str:
+    return ", ".join(f"{token!r} {share:.2f}" for token, share in guesses)

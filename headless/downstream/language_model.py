@@ -4,7 +4,7 @@ Shapes: B texts, T tokens, D hidden size, V vocabulary.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,54 +27,25 @@ Table = Literal["input", "output"]
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """How tokens are chosen."""
-
-    max_new_tokens: int = 100  #: at most so many; fewer where the model has no more positions
-    temperature: float = 0.8  #: 0 takes the likeliest token
-    top_k: int | None = 50  #: draw among the k likeliest tokens only
-    #: draw among the likeliest tokens that hold this share of the probability
-    top_p: float | None = None
-    seed: int = 0  #: of the random numbers; every prompt begins with the same ones
-
-    def __post_init__(self) -> None:
-        check_sampling(self.max_new_tokens, self.temperature, self.top_k, self.top_p, self.seed)
-
-    def as_options(self) -> dict[str, Any]:
-        """For Transformers' `generate`."""
-        if self.temperature == 0:
-            return {"do_sample": False, "temperature": None, "top_k": None, "top_p": None}
-        return {
-            "do_sample": True,
-            "temperature": self.temperature,
-            "top_k": self.top_k or 0,
-            "top_p": self.top_p or 1.0,
-        }
-
-
-@dataclass(frozen=True)
 class LanguageModel:
     """A model that `load` opened."""
 
-    #: a Hugging Face `...ForCausalLM` or `...ForMaskedLM` in evaluation mode: its logits are those
-    #: of the head that `head` names; `get_output_embeddings()` is that head's matrix and bias.
-    #: Without a head the backbone alone.
+    #: a Hugging Face `...ForCausalLM` or `...ForMaskedLM` in evaluation mode, with the head that
+    #: `head` names as `get_output_embeddings()`; without a head the backbone alone
     model: PreTrainedModel
     #: with a padding token; its eos token stands between the documents of the training text. None
     #: where a model without a head has none.
     tokenizer: Any
-    task: Task  #: "causal" or "masked"
-    name: str  #: a few words for tables
-    head: str  #: "calibrated", "tied", "trained", "own": a Hugging Face model's, or `NO_HEAD`
+    task: Task
+    name: str  #: for tables
+    head: str  #: "calibrated", "tied", "trained", "own" (of a Hugging Face model), or `NO_HEAD`
     place: str  #: what the user named
-    directory: Path | None  #: the run's or the model's directory; None for a name on the hub
-    #: how often each token occurs in the training text, where it is known
-    unigram_count_V: Tensor | None = None
+    directory: Path | None  #: the run's or the model's; None for a name on the hub
+    unigram_count_V: Tensor | None = None  #: of the training text, where it is known
     step: int | None = None  #: optimizer steps of a run's checkpoint; None for what is no run
 
     @property
     def has_head(self) -> bool:
-        """Whether it makes logits."""
         return self.head != NO_HEAD
 
     @torch.no_grad()
@@ -104,8 +75,7 @@ class LanguageModel:
     def encode_prompt(self, prompt: str, max_new_tokens: int) -> tuple[Tensor, int]:
         """Token ids [1, T] of a prompt, and how many tokens can follow.
 
-        An empty prompt begins a document. What a prompt holds is text, as in the training text:
-        the name of a special token too.
+        An empty prompt begins a document. The name of a special token is text.
         """
         ids = self.tokenizer.encode(prompt, add_special_tokens=False)
         ids = ids or [self.tokenizer.eos_token_id]
@@ -116,30 +86,33 @@ class LanguageModel:
     def generate(
         self,
         prompt: str = "",
-        sampling: Sampling | None = None,
+        max_new_tokens: int = 100,
         *,
+        temperature: float = 0.8,
+        top_k: int | None = 50,
+        top_p: float | None = None,
+        seed: int = 0,
         streamer: Any = None,
-        **changes: Any,
     ) -> str:
-        """The continuation of a prompt by a causal model.
+        """The continuation of a prompt by a causal model; the options are those of the verb.
 
-        Args:
-            prompt: what stands before.
-            sampling: the same seed gives the same text on the same device.
-            streamer: gets the tokens as they come, as in Transformers.
-            **changes: fields of `sampling`: `generate("It was", temperature=0)`.
+        The same seed gives the same text on the same device. `streamer` is one of Transformers'.
         """
-        sampling = replace(sampling or Sampling(), **changes)
-        ids_1T, new = self.encode_prompt(prompt, sampling.max_new_tokens)
+        check_sampling(max_new_tokens, temperature, top_k, top_p, seed)
+        drawn = temperature > 0
+        ids_1T, new = self.encode_prompt(prompt, max_new_tokens)
         model: Any = self.model
         with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
-            torch.manual_seed(sampling.seed)
+            torch.manual_seed(seed)
             tokens_1T = model.generate(
                 input_ids=ids_1T,
                 attention_mask=torch.ones_like(ids_1T),
                 max_new_tokens=new,
                 streamer=streamer,
-                **sampling.as_options(),
+                do_sample=drawn,
+                temperature=temperature if drawn else None,
+                top_k=(top_k or 0) if drawn else None,
+                top_p=(top_p or 1.0) if drawn else None,
             )
         return self.tokenizer.decode(tokens_1T[0, ids_1T.shape[1] :], skip_special_tokens=True)
 
@@ -161,15 +134,14 @@ class LanguageModel:
         """Write a run as a Hugging Face directory: see `headless.export`."""
         if self.step is None:
             raise HeadlessError(f"{self.place} is no run: it is a Hugging Face model already")
-        head: Any = self.head
-        return export(self.place, output, **{"head": head} | options)
+        return export(self.place, output, **{"head": self.head} | options)
 
     def count(self, token: int) -> int | None:
-        """How often a token occurs in the training text, where that is known."""
+        """Occurrences of a token in the training text, where they are known."""
         return None if self.unigram_count_V is None else int(self.unigram_count_V[token])
 
     def token_id(self, token: str | int) -> int:
-        """The id of a text that is one token, or of a special token by its name, or itself."""
+        """The id of a text that is one token, or of a special token; an id is given back."""
         if isinstance(token, int):
             size = self.model.config.vocab_size
             if not 0 <= token < size:
@@ -207,18 +179,14 @@ class LanguageModel:
         metric: Metric = "cosine",
         search: Search | None = None,
     ) -> list[list[dict[str, Any]]]:
-        """The nearest rows of a table to each query, without the query's own tokens.
+        """The nearest rows of a table to each query, other than the query's tokens.
 
         Each with `token_id`, `text`, `score` and, where it is known, its `count` in the training
-        text.
+        text. "l2" is the squared distance; the search is exact by default.
 
         Args:
             *queries: a token's text or id; or a sum of tokens with a sign, for an analogy [(a, 1),
                 (b, -1), (c, 1)], of which each row is taken at length 1 (Mikolov et al. 2013).
-            k: how many neighbours.
-            table: "input" embeddings or the "output" head's matrix.
-            metric: cosine, inner product or squared distance.
-            search: how; None: exact.
         """
         if k < 1:
             raise HeadlessError(f"k must be at least 1, got {k}")
@@ -228,22 +196,18 @@ class LanguageModel:
         vectors = []
         for tokens in sums:
             ids, signs = zip(*tokens, strict=True)
-            chosen = rows_VD[list(ids)] if len(ids) == 1 else unit(rows_VD[list(ids)])
-            vectors.append(np.asarray(signs, dtype=np.float32) @ chosen)
+            terms = rows_VD[list(ids)] if len(ids) == 1 else unit(rows_VD[list(ids)])
+            vectors.append(np.asarray(signs, dtype=np.float32) @ terms)
         scores_Qk, ids_Qk = index.search(np.stack(vectors), k + max(map(len, sums)))
-        near = []
+        neighbors = []
         for tokens, scores, ids in zip(sums, scores_Qk.tolist(), ids_Qk.tolist(), strict=True):
-            own = {token for token, _ in tokens} | {-1}
-            near.append(
+            excluded = {token for token, _ in tokens} | {-1}
+            pairs = [(i, s) for i, s in zip(ids, scores, strict=True) if i not in excluded][:k]
+            decode, count = self.tokenizer.decode, self.count
+            neighbors.append(
                 [
-                    {
-                        "token_id": i,
-                        "text": self.tokenizer.decode([i]),
-                        "score": score,
-                        "count": self.count(i),
-                    }
-                    for i, score in zip(ids, scores, strict=True)
-                    if i not in own
-                ][:k]
+                    {"token_id": i, "text": decode([i]), "score": score, "count": count(i)}
+                    for i, score in pairs
+                ]
             )
-        return near
+        return neighbors

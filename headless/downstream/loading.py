@@ -13,7 +13,7 @@ from transformers.models.auto.modeling_auto import (
 
 from headless.downstream.export import UNIGRAM_FILE
 from headless.downstream.language_model import NO_HEAD, LanguageModel, Task
-from headless.downstream.tokenizers import complete_config, load_tokenizer_of, tokenizer_of_run
+from headless.downstream.tokenizers import complete_config, load_model_tokenizer, load_run_tokenizer
 from headless.errors import HeadlessError
 from headless.isolation import isolated
 from headless.models.backbone import is_causal
@@ -30,7 +30,7 @@ from headless.training.language_model import HeadName, language_model
 from headless.training.loading import find_checkpoint, is_run, run_of
 from headless.training.module import PretrainingModule
 
-TOKENIZER_FILES = (  # one of them is in any directory with a tokenizer
+TOKENIZER_FILES = (  # a directory with a tokenizer has one of them
     *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt"),
     *("spiece.model", "sentencepiece.bpe.model"),
 )
@@ -50,15 +50,15 @@ def load(
 
     Args:
         place: a run directory (its last checkpoint), a checkpoint, a Hugging Face directory or a
-            hub name; a model that is open is given back.
-        head: of a run: see `choose_head`; "auto" is the head under which it is a proper language
-            model. A Hugging Face model has its own only; a decoder without one may be given its
-            input embeddings: "tied". None: the backbone alone.
-        device: where it goes; "auto": a GPU where there is one.
+            hub name; an open model is given back.
+        head: of a run: "calibrated", "trained", "tied"; "auto" is that which makes it a proper
+            language model. A Hugging Face model has its own; one without may be "tied" to its input
+            embeddings. None: the backbone alone.
+        device: "auto" is a GPU where there is one.
         dtype: of the weights.
         trust_remote_code: run the Python file that comes with a Hugging Face directory.
-        needs_head: refuse a Hugging Face model without an LM head, which is opened for its weights
-            and states otherwise (and without a tokenizer, where `save_pretrained` left none).
+        needs_head: refuse a Hugging Face model without an LM head, which is otherwise opened for
+            its weights and states, and without a tokenizer if there is none.
 
     Raises:
         NoHeadError: a model without an LM head where one is needed.
@@ -79,10 +79,10 @@ def load(
             if head != "auto" or needs_head:
                 raise
             opened = _open_backbone(str(place), trust_remote_code, tokenizer_optional=True)
-    chosen = choose_device(device)
+    target = choose_device(device)
     model: Any = opened.model
     try:
-        model.to(device=chosen, dtype=dtype)
+        model.to(device=target, dtype=dtype)
     except (RuntimeError, AssertionError) as error:
         raise HeadlessError(f"the device {device!r} cannot be used: {error}") from error
     return opened
@@ -92,7 +92,7 @@ def _open_run(place: str | Path, head: HeadName | None) -> LanguageModel:
     checkpoint = find_checkpoint(place)
     run = run_of(checkpoint)
     module = PretrainingModule.from_checkpoint(checkpoint)
-    tokenizer = tokenizer_of_run(run, module.tokenizer_sha256)
+    tokenizer = load_run_tokenizer(run, module.tokenizer_sha256)
     if head is None:
         name, model = NO_HEAD, module.backbone.eval()
     else:
@@ -115,13 +115,12 @@ def _open_backbone(
     place: str, trust_remote_code: bool, *, tokenizer_optional: bool = False
 ) -> LanguageModel:
     """A Hugging Face model without its LM head, if it has one."""
-    inside = transformer_of(place)
-    model = as_backbone(load_pretrained(inside, trust_remote_code=trust_remote_code)).eval()
-    directory = Path(inside)
-    has_none = directory.is_dir() and not any((directory / n).is_file() for n in TOKENIZER_FILES)
-    tokenizer = None
-    if not (tokenizer_optional and has_none):
-        tokenizer = load_tokenizer_of(inside, trust_remote_code=trust_remote_code)
+    transformer = transformer_of(place)
+    model = as_backbone(load_pretrained(transformer, trust_remote_code=trust_remote_code)).eval()
+    directory, tokenizer = Path(transformer), None
+    lacks_one = directory.is_dir() and not any((directory / n).is_file() for n in TOKENIZER_FILES)
+    if not (tokenizer_optional and lacks_one):
+        tokenizer = load_model_tokenizer(transformer, trust_remote_code=trust_remote_code)
     task: Task = "causal" if is_causal(model) else "masked"
     return _hugging_face(place, model, tokenizer, task, NO_HEAD)
 
@@ -129,8 +128,8 @@ def _open_backbone(
 def _open_hugging_face(
     place: str, head: HeadName, dtype: torch.dtype, trust_remote_code: bool
 ) -> LanguageModel:
-    inside = transformer_of(place)
-    config = load_config(inside, trust_remote_code=trust_remote_code)
+    transformer = transformer_of(place)
+    config = load_config(transformer, trust_remote_code=trust_remote_code)
     if head != "auto" and not (head == "tied" and is_bare(config)):
         raise HeadlessError(
             f"{place} is a Hugging Face model with one head: leave out --head, or name a run"
@@ -139,13 +138,13 @@ def _open_hugging_face(
     if not masked and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise NoHeadError(place, str(config.model_type))
     model = load_pretrained(
-        inside,
+        transformer,
         AutoModelForMaskedLM if masked else AutoModelForCausalLM,
         dtype=dtype,
         trust_remote_code=trust_remote_code,
         tied=head == "tied",
     )
-    tokenizer = load_tokenizer_of(inside, trust_remote_code=trust_remote_code)
+    tokenizer = load_model_tokenizer(transformer, trust_remote_code=trust_remote_code)
     task: Task = "masked" if masked else "causal"
     return _hugging_face(place, model, tokenizer, task, "own" if head == "auto" else head)
 

@@ -1,6 +1,4 @@
-"""The options of evaluate, finetune and neighbors, each once: what the verbs take and the command
-line reads. Nothing heavy is imported here, so that a wrong option is answered at once.
-"""
+"""Options of verbs and of their commands. Nothing heavy is imported: wrong ones fail at once."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,17 +11,19 @@ Head = Literal["auto", "calibrated", "tied", "trained"]
 
 
 def check_output_file(output: str | Path | None, overwrite: bool) -> None:
-    """Refuse to write results where something is that stays."""
-    if output is not None and Path(output).is_dir():
+    """Refuse an output that is a directory, or a file that is not to be replaced."""
+    if output is None:
+        return
+    if Path(output).is_dir():
         raise HeadlessError(f"{output} is a directory: --output names a file")
-    if output is not None and Path(output).exists() and not overwrite:
+    if Path(output).exists() and not overwrite:
         raise HeadlessError(
             f"{output} exists: replace it with --overwrite true, or give another --output"
         )
 
 
 def write_output(output: str | Path | None, text: str) -> None:
-    """Write results where they are wanted."""
+    """Write results to a file, if there is to be one."""
     if output is not None:
         Path(output).parent.mkdir(parents=True, exist_ok=True)
         write_text(Path(output), text)
@@ -36,7 +36,7 @@ class EvaluateOptions:
     The results of a run go to its evaluations.jsonl, from where `headless compare` takes them.
 
     Args:
-        model: a run directory, a checkpoint in one, a Hugging Face directory or a hub name.
+        model: a run, a checkpoint, a Hugging Face directory or a hub name.
         tasks: KIND:SOURCE, several with commas between or as [a, b]. Kinds: text (a text, a
             directory, a prepared dataset), lambada, blimp, choice (.jsonl or .parquet records, or a
             datasets name), harness (a task of lm-evaluation-harness by its name or YAML file).
@@ -44,8 +44,7 @@ class EvaluateOptions:
         batch_size: rows at a time.
         limit: only so many items of each task.
         max_length: tokens that the model reads at a time; as many as it can by default.
-        stride: tokens that a window of a text adds to the one before; max_length by default, so
-            that windows do not overlap.
+        stride: tokens that a window of a text adds to the one before; all of them by default.
         split: of a datasets name or a prepared dataset.
         text_field: the field of a text's records.
         device: auto, cpu, cuda, cuda:1, ...
@@ -82,30 +81,28 @@ class NeighborOptions:
     """Nearest tokens of a token; what a context makes likely; nearest contexts in a store.
 
     Args:
-        model: a run directory, a checkpoint in one, a Hugging Face directory or a hub name.
-        token: nearest tokens of this one, with its blank: --token " king"; several as
-            '[" king", " sea"]'.
+        model: a run, a checkpoint, a Hugging Face directory or a hub name.
+        token: nearest tokens of this one, with its blank: " king"; several as [" king", " sea"].
         token_id: the same by id.
         analogy: '[a, b, c]': nearest tokens of a - b + c.
-        context: the tokens that are likeliest after this text, and with --store the stored
-            contexts that are nearest to it; several as ["a", "b"].
+        context: the likeliest tokens after this text, and with --store the nearest stored
+            contexts; several as ["a", "b"].
         store: a directory of hidden states.
         build_store: make the store from this prepared dataset.
-        evaluate: whether neighbours from the store help to predict this prepared dataset.
+        evaluate: whether the store's neighbours help to predict this prepared dataset.
         k: how many neighbours are shown.
         table: of tokens: input embeddings or the output head's rows.
         metric: of tokens: cosine, inner product or l2 (squared distance).
         min_count: rarer tokens are left out of what is specific to a context.
         knn_neighbors: how many stored contexts vote on the next token.
-        knn_weight: their share λ in the mixture with the model; chosen on half of the text by
-            --evaluate, 0.25 for a context.
-        knn_temperature: of softmax(-distance²), in units of the store's spread; chosen by
-            --evaluate, 0.05 for a context.
+        knn_weight: their share λ in the mixture; by default 0.25, with --evaluate chosen on half
+            of the text.
+        knn_temperature: of softmax(-distance²), in units of the store's spread; by default 0.05,
+            with --evaluate chosen.
         split: of the dataset; train for --build_store, validation for --evaluate.
         max_tokens: the store holds only the first so many.
         limit: evaluate only the first so many tokens.
-        context_length: tokens that the model reads at a time for the store; what it can, at most
-            1,024.
+        context_length: tokens of a window for the store; what the model can, at most 1,024.
         index: exact, or approximate (auto: by the number of rows; tokens: exact).
         nprobe: clusters that a search of ivf or ivfpq looks into.
         ef: candidates that a search of hnsw keeps.
@@ -113,7 +110,7 @@ class NeighborOptions:
         head: of a run; auto is the one under which it is a proper language model.
         device: of the model: auto (a GPU where there is one), cpu, cuda, ...
         trust_remote_code: run the Python file that comes with a Hugging Face directory.
-        output: also write what is found to this JSON file.
+        output: also write the results to this JSON file.
         overwrite: replace that file; move an existing store aside.
     """
 
@@ -149,17 +146,17 @@ class NeighborOptions:
     def __post_init__(self) -> None:
         if self.token is not None and self.token_id is not None:
             raise HeadlessError("--token and --token_id name the same thing: give one of them")
-        wanted = {
+        modes = {
             "--token": self.token if self.token_id is None else self.token_id,
-            **{
-                f"--{n}": getattr(self, n)
-                for n in ("analogy", "context", "build_store", "evaluate")
-            },
+            "--analogy": self.analogy,
+            "--context": self.context,
+            "--build_store": self.build_store,
+            "--evaluate": self.evaluate,
         }
-        given = [name for name, value in wanted.items() if value is not None]
+        given = [name for name, value in modes.items() if value is not None]
         if len(given) != 1:
             got = " and ".join(given) or "none of them"
-            raise HeadlessError(f"give one of {', '.join(wanted)}; got {got}")
+            raise HeadlessError(f"give one of {', '.join(modes)}; got {got}")
         if given[0] in ("--build_store", "--evaluate") and self.store is None:
             raise HeadlessError("name the store's directory with --store")
         if given[0] in ("--token", "--analogy") and self.store is not None:
@@ -181,16 +178,16 @@ class Source:
         text_pair_column: the second text of a pair.
         label_column: the class, or the number; "label" by default.
         group_column: examples with the same value there go to the same split.
-        unlabelled: what stands in the label column where an example has no label, besides nothing;
-            by default -1 where it can be no class and no number of the task; "none": no value.
+        unlabelled: the label, besides an empty one, of examples that have none; by default -1 where
+            it can be no class and no number of the task; "none": no value.
         regression: labels are numbers to be predicted.
         metrics: accuracy, f1 (of the second class), macro_f1, matthews; spearman, pearson, rmse.
-            The first one chooses the epoch; every other one that fits is scored, too.
+            The first one chooses the epoch; all that fit are scored.
         validation: a file with the validation split.
         test: a file with the test split.
         validation_fraction: cut from the training text where there is no validation split.
         test_fraction: cut, too, where there is neither a validation nor a test split.
-        split_seed: decides what goes where: the same for every seed and model.
+        split_seed: of these cuts.
     """
 
     data: str | None = None
@@ -222,13 +219,13 @@ class Recipe:
         mode: train every weight ("full") or a linear layer on the frozen backbone ("probe").
         epochs: the best one on the validation split is kept.
         batch_size: examples.
-        lr: peak learning rate of AdamW; by default one that fits the size of the model, from 1e-5
-            for the largest to 1e-3 for the smallest (BERT-base: 2e-5), and 1e-2 for a probe.
+        lr: peak learning rate of AdamW; by default by the model's size, from 1e-5 for the largest
+            to 1e-3 for the smallest (BERT-base: 2e-5), and 1e-2 for a probe.
         weight_decay: of matrices and embeddings.
         warmup: share of the steps in which the rate rises.
         schedule: of the rate after that.
-        balanced: give every class the same weight: by its frequency in the training text
-            ("train") or in the batch ("batch": the paper).
+        balanced: give every class the same weight, by its frequency in the training text ("train")
+            or in the batch ("batch": the paper).
         max_length: the most tokens of an example; by default the model's positions.
         pooling: "auto": the last token of decoders, the mean over the tokens of encoders.
         dropout: before the linear layer.
@@ -271,10 +268,10 @@ class FinetuneOptions:
         task: a GLUE or SuperGLUE task, xnli ("xnli:fr" for a language), a csv, tsv, jsonl or
             parquet file, the directory of a saved dataset, a datasets name ("name:config"); or
             lm-head, which has options of its own: headless finetune --task lm-head --help.
-        output: the directory to make; it is there when all is done.
+        output: the directory to make, which appears when all is done.
         seeds: train once with each, e.g. [1,2,3].
         trust_remote_code: run the Python file that comes with a Hugging Face directory.
-        overwrite: make the output anew; a fine-tuning that is there is moved aside.
+        overwrite: move an existing fine-tuning aside.
     """
 
     model: str

@@ -9,26 +9,19 @@ from headless.runs.directory import RunDirectory
 from headless.sums import sha256_of
 
 
-def tokenizer_of_run(run: RunDirectory, trained_with: str | None) -> Any:
-    """The tokenizer in a run's directory, if it is the one that its checkpoint was trained with.
-
-    Args:
-        run: the directory.
-        trained_with: sha256 of its tokenizer.json; None: not known.
-    """
+def load_run_tokenizer(run: RunDirectory, sha256: str | None) -> Any:
+    """The tokenizer in a run's directory; refuses one of another tokenizer.json than `sha256`."""
     file = run.tokenizer / "tokenizer.json"
-    if file.is_file() and trained_with not in (None, sha256_of(file)):
+    if file.is_file() and sha256 not in (None, sha256_of(file)):
         raise HeadlessError(
             f"{file} is not the tokenizer that the checkpoint was trained with, or damaged: put "
             "back that of the prepared dataset (DATA/tokenizer)"
         )
-    return load_tokenizer_of(run.tokenizer)
+    return load_model_tokenizer(run.tokenizer)
 
 
-def load_tokenizer_of(place: str | Path, *, trust_remote_code: bool = False) -> Any:
-    """A model's tokenizer, padding at the right; where it has no padding token, with the one that
-    ends a document.
-    """
+def load_model_tokenizer(place: str | Path, *, trust_remote_code: bool = False) -> Any:
+    """A model's tokenizer, padding at the right, if need be with the end-of-document token."""
     tokenizer = open_tokenizer(str(place), trust_remote_code=trust_remote_code)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(end_of_document(tokenizer))

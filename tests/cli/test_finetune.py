@@ -12,7 +12,7 @@ import yaml
 
 from headless.cli.main import main
 from headless.cli.parsing import options_from
-from headless.downstream.classification.tasks import task_of
+from headless.downstream.classification.tasks import make_task
 from headless.downstream.options import FinetuneOptions, Recipe, Source
 
 ROOT = Path(__file__).parents[2]
@@ -279,7 +279,7 @@ def test_every_recipe_builds(path: Path) -> None:
         for part, own in zip((Source, Recipe), names[1:], strict=True)
     )
     assert recipe.lr == written["lr"]
-    task, _ = task_of(options["task"], source)
+    task, _ = make_task(options["task"], source)
     assert (task.dataset is None) == written["task"].endswith(".jsonl")
 
 

@@ -343,7 +343,7 @@ def test_a_full_disk_leaves_nothing_in_the_way(
         raise OSError(errno.ENOSPC, "No space left on device", "README.md")
 
     with monkeypatch.context() as patch:
-        patch.setattr("headless.downstream.export.model_card", fill)
+        patch.setattr("headless.downstream.export._model_card", fill)
         with pytest.raises(OSError, match="No space left"):
             export(runs["vanilla"], tmp_path / "model")
     assert list(tmp_path.iterdir()) == []

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from headless.cli.main import main
-from headless.downstream.language_model import Sampling
 from headless.downstream.loading import load
 from headless.errors import HeadlessError
 from headless.training.module import PretrainingModule
@@ -30,7 +29,7 @@ def test_greedy_is_the_likeliest_token_of_the_runs_own_head(
         for _ in range(12):  # the whole sequence again each time: no cache
             best = module(wanted)[:, -1].double().argmax(-1, keepdim=True)
             wanted = torch.cat([wanted, best], dim=1)
-    text = lm.generate("the king", Sampling(12, temperature=0))
+    text = lm.generate("the king", 12, temperature=0)
     assert text == lm.tokenizer.decode(wanted[0, len(ids) :], skip_special_tokens=True)
 
 
@@ -63,9 +62,9 @@ def test_every_one_of_several_prompts_is_continued(
 def test_the_seed_decides_and_prompts_do_not_disturb_each_other(runs: dict[str, Path]) -> None:
     lm = load(runs["headless"])
     before = torch.get_rng_state()
-    first, second = (lm.generate("the king", Sampling(20, seed=s)) for s in (1, 2))
+    first, second = (lm.generate("the king", 20, seed=s) for s in (1, 2))
     assert first != second
-    assert lm.generate("the king", Sampling(20, seed=1)) == first
+    assert lm.generate("the king", 20, seed=1) == first
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -80,10 +79,10 @@ def test_it_stops_where_the_positions_end(runs: dict[str, Path]) -> None:
     lm = load(runs["vanilla"])
     prompt = "the king loves a crown. " * 2
     room = 32 - len(lm.tokenizer.encode(prompt))
-    text = lm.generate(prompt, Sampling(500, temperature=0))
+    text = lm.generate(prompt, 500, temperature=0)
     assert 0 < len(lm.tokenizer.encode(text)) <= room + 2
     with pytest.raises(HeadlessError, match="the model 32 positions"):
-        lm.generate(prompt * 9, Sampling(5))
+        lm.generate(prompt * 9, 5)
 
 
 def test_an_empty_prompt_begins_a_document(

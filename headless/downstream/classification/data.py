@@ -1,9 +1,9 @@
-"""A task's examples with their labels, and its splits."""
+"""A task's labelled examples, in splits."""
 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,56 +19,53 @@ from headless.errors import HeadlessError
 
 VALIDATION_NAMES = ("validation", "valid", "val", "dev")
 
-Rows = tuple[list[dict[str, Any]], Sequence[str] | None]  # and the names of a class label's numbers
+Table = tuple[list[dict[str, Any]], Sequence[str] | None]  # rows; names of a class label's numbers
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Texts with their labels, as they were read."""
+    """Texts with their labels."""
 
-    texts: list[str]  #: the first, or only, text of each example
-    pairs: list[str] | None  #: the second ones; None for single sentences
+    texts: list[str]
+    pairs: list[str] | None  #: the second texts; None for single sentences
     labels: list[Any]  #: class names, or numbers
-    groups: list[str]  #: of which none may stand in two splits
+    groups: list[str]  #: none may be in two splits
 
     def __len__(self) -> int:
         return len(self.texts)
 
     @property
     def sha256(self) -> str:
-        """Of texts and labels: scores on another text are no scores on this one."""
+        """Of texts and labels."""
         plain = json.dumps([self.texts, self.pairs, self.labels])
         return hashlib.sha256(plain.encode()).hexdigest()
 
-    def take(self, indices: Iterable[int]) -> "Examples":
-        """Some of them."""
-        chosen = list(indices)
+    def take(self, indices: list[int]) -> "Examples":
+        """The examples at these places."""
         columns = (self.texts, self.pairs, self.labels, self.groups)
-        return Examples(*(column and [column[i] for i in chosen] for column in columns))  # type: ignore[arg-type]
+        return Examples(*(column and [column[i] for i in indices] for column in columns))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
 class LabelledText:
     """A task's examples."""
 
-    #: "train" and "validation"; "test" where there is one with labels; "also": a second split to
-    #: report
+    #: "train", "validation"; perhaps "test", and "also", a second split to report
     splits: dict[str, Examples]
-    classes: tuple[str, ...]  #: their names; empty for regression
+    classes: tuple[str, ...]  #: empty for regression
     notes: tuple[str, ...] = ()  #: what a reader of the scores should know
-    #: how many examples of a split have no label; they are in none of `splits`
+    #: how many further examples of a split have no label
     unlabelled: dict[str, int] = field(default_factory=dict)
 
     @property
     def reported(self) -> str:
-        """The split whose scores count."""
         return "test" if "test" in self.splits else "validation"
 
 
 def read_task(task: TextTask, source: Source) -> LabelledText:
     """Read the examples at `source.data` and cut what splits are missing."""
     data = str(source.data)
-    tables = _open_rows(task, data)
+    tables = _read_tables(task, data)
     for name, extra in (("validation", source.validation), ("test", source.test)):
         if extra is not None:
             tables[name] = (_read_rows(Path(extra)), None)
@@ -86,9 +83,9 @@ def read_task(task: TextTask, source: Source) -> LabelledText:
     unlabelled, notes = {}, []
     for name, (rows, _) in tables.items():
         examples = _examples(task, rows, labels[name], source.group_column, places[name])
-        if hidden := len(rows) - len(examples):
-            unlabelled[name] = hidden
-            notes.append(_about_hidden(name, hidden, len(rows)))
+        if without := len(rows) - len(examples):
+            unlabelled[name] = without
+            notes.append(_note_on_unlabelled(name, without, len(rows)))
         if len(examples):
             splits[name] = examples
     if "train" not in splits:
@@ -116,11 +113,10 @@ def read_task(task: TextTask, source: Source) -> LabelledText:
 def split(
     examples: Examples, validation: float, test: float, seed: int, *, stratify: bool
 ) -> dict[str, Examples]:
-    """Cut into "train", "validation" and "test": the same cut every time.
+    """Cut into "train", "validation" and "test"; groups stay whole.
 
-    Groups stay whole (so do equal texts: each is its own group otherwise). With `stratify` every
-    class (a group counts for its most frequent one) is cut in the same proportions; a class that is
-    too rare for all goes to training first.
+    With `stratify` every class (a group has its most frequent one) is cut in the same proportions;
+    a class that is too rare for all goes to training first.
     """
     members: dict[str, list[int]] = {}
     for index, group in enumerate(examples.groups):
@@ -146,8 +142,8 @@ def split(
     return {name: examples.take(sorted(indices)) for name, indices in cut.items()}
 
 
-def _open_rows(task: TextTask, data: str) -> dict[str, Rows]:
-    """The splits that are there, by our names: "train" and, in a data set, others."""
+def _read_tables(task: TextTask, data: str) -> dict[str, Table]:
+    """The rows of "train" and, in a data set, of "validation", "also" and "test"."""
     path = Path(data)
     if path.is_file():
         return {"train": (_read_rows(path), None)}
@@ -164,20 +160,20 @@ def _open_rows(task: TextTask, data: str) -> dict[str, Rows]:
     if not isinstance(loaded, dict):
         loaded = {"train": loaded}
     names = [task.validation] if task.validation else VALIDATION_NAMES
-    wanted = {
+    splits = {
         "train": "train",
         "validation": next((n for n in names if n in loaded), None),
         "also": task.also,
         "test": task.test,
     }
-    rows: dict[str, Rows] = {}
-    for ours, theirs in wanted.items():
-        if theirs is not None and theirs in loaded:
-            feature = loaded[theirs].features.get(task.label_column)
-            rows[ours] = (loaded[theirs].to_list(), getattr(feature, "names", None))
-    if "train" not in rows:
+    if "train" not in loaded:
         raise HeadlessError(f"{data} has no split train (it has {', '.join(loaded)})")
-    return rows
+    tables: dict[str, Table] = {}
+    for name, split_name in splits.items():
+        if split_name is not None and split_name in loaded:
+            feature = loaded[split_name].features.get(task.label_column)
+            tables[name] = (loaded[split_name].to_list(), getattr(feature, "names", None))
+    return tables
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:
@@ -189,18 +185,18 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _about_hidden(name: str, hidden: int, rows: int) -> str:
-    if hidden == rows:
+def _note_on_unlabelled(name: str, count: int, rows: int) -> str:
+    if count == rows:
         return f"none of the {rows:,} examples of {name} has a label: it has no score"
     use = "learnt" if name == "train" else "scored"
     return (
-        f"{hidden:,} of {rows:,} in {name} have no label and are left out: the other "
-        f"{rows - hidden:,} are {use}"
+        f"{count:,} of {rows:,} in {name} have no label and are left out: the other "
+        f"{rows - count:,} are {use}"
     )
 
 
 def _text_columns(task: TextTask) -> list[tuple[str, str]]:
-    """The columns that hold text, each with the option that names it."""
+    """Each column of text, and the option that names it."""
     columns = [(column, "text_column") for column in task.text_column.split("+")]
     return columns + ([(task.pair_column, "text_pair_column")] if task.pair_column else [])
 
@@ -254,16 +250,16 @@ def _sorted(names: set[str]) -> tuple[str, ...]:
 
 
 def _check_classes(classes: tuple[str, ...], splits: dict[str, Examples]) -> None:
-    seen = set(splits["train"].labels)
-    if len(seen) < 2:
+    learnt = set(splits["train"].labels)
+    if len(learnt) < 2:
         raise HeadlessError(
-            f"the training text has a single class, {next(iter(seen))!r}: nothing to learn"
+            f"the training text has a single class, {next(iter(learnt))!r}: nothing to learn"
         )
     for name, examples in splits.items():
-        unknown = set(examples.labels) - (seen & set(classes))
+        unknown = set(examples.labels) - (learnt & set(classes))
         if unknown:
             raise HeadlessError(
                 f"the label {min(unknown)!r} of {name} does not occur in the training text "
-                f"(it has {', '.join(c for c in classes if c in seen)}); numbers to predict need "
+                f"(it has {', '.join(c for c in classes if c in learnt)}); numbers to predict need "
                 "--regression true"
             )

@@ -1,7 +1,7 @@
-"""What the values of a label column mean: a class, a number, or that nobody may know.
+"""What the values of a label column mean: a class, a number, or that there is no label.
 
 GLUE writes −1 where the labels of a test split are secret, SNLI where the annotators did not agree;
-spreadsheets leave the cell empty. Such an example has no label: it is neither learnt nor scored.
+spreadsheets leave the cell empty. Such an example is neither learnt nor scored.
 """
 
 import math
@@ -12,58 +12,58 @@ from typing import Any
 from headless.errors import HeadlessError
 
 HIDDEN = -1
-NEVER = "none"  # as the value of `unlabelled`: every value that is there is a label
-SURE = 3  # classes 0, 1, 2, …: with so many, -1 is none; with fewer it may be "negative"
+NEVER = "none"  # as the value of `unlabelled`: every value is a label
+ENOUGH_CLASSES = 3  # classes 0, 1, 2, …: with so many, -1 is none; with fewer it may be "negative"
 
 
 @dataclass(frozen=True)
 class LabelColumn:
     """The labels of a split as they were read."""
 
-    values: list[Any]  #: one an example
+    values: list[Any]
     names: Sequence[str] | None  #: of the classes 0, 1, 2, …; None where the values are the names
-    place: str  #: of the split, for messages
+    place: str  #: for messages
 
 
 def read_labels(
     columns: dict[str, LabelColumn], *, regression: bool, unlabelled: str | None
 ) -> dict[str, list[Any]]:
-    """Class names or numbers of each split; None where an example has no label.
+    """Class names or numbers of each split ("train" is one); None where an example has no label.
 
-    Args:
-        columns: by split; "train" is one.
-        regression: the labels are numbers.
-        unlabelled: what stands for a label that nobody may know, besides nothing at all; "none":
-            no value; None: -1, wherever it can be neither a class nor a number of the task.
+    `unlabelled` is the value that, besides none, stands for no label; "none": no value; None: -1,
+    wherever it can be neither a class nor a number of the task.
     """
-    hiding = set() if unlabelled is not None else _hiding(columns, regression)
-    sign = HIDDEN if unlabelled is None else unlabelled
+    if unlabelled is None:
+        marker: str | int = HIDDEN
+        marked_splits = _splits_with_hidden(columns, regression)
+    else:
+        marker = unlabelled
+        marked_splits = set() if unlabelled == NEVER else set(columns)
     labels: dict[str, list[Any]] = {}
     for name, column in columns.items():
-        hides = name in hiding or unlabelled not in (None, NEVER)
         labels[name] = [
             None
-            if _is_absent(value) or (hides and _is(value, sign))
+            if _is_absent(value) or (name in marked_splits and _is(value, marker))
             else _label(value, column.names, regression, f"{column.place}, row {row}")
             for row, value in enumerate(column.values, start=1)
         ]
     return labels
 
 
-def _hiding(columns: dict[str, LabelColumn], regression: bool) -> set[str]:
+def _splits_with_hidden(columns: dict[str, LabelColumn], regression: bool) -> set[str]:
     """The splits in which -1 means that there is no label."""
     present = {
         name: [value for value in column.values if not _is_absent(value)]
         for name, column in columns.items()
     }
-    alone = {name for name, values in present.items() if all(_is(v, HIDDEN) for v in values)}
+    only_hidden = {n for n, values in present.items() if all(_is(v, HIDDEN) for v in values)}
     known = [value for value in present["train"] if not _is(value, HIDDEN)]
     occurs = len(known) < len(present["train"])
     if regression:
         below = any((_number(value) or 0) < 0 for value in known)
         if occurs and known and not below:
-            raise _unclear(columns["train"], "no other number below 0", "a number")
-        return alone if occurs or below else set(columns)
+            raise _ambiguous(columns["train"], "no other number below 0", "a number")
+        return only_hidden if occurs or below else set(columns)
     names = columns["train"].names
     if names is not None:
         return set() if str(HIDDEN) in names else set(columns)
@@ -73,14 +73,14 @@ def _hiding(columns: dict[str, LabelColumn], regression: bool) -> set[str]:
     if None in numbers:  # a number among words
         return set(columns)
     if numbers != set(range(len(numbers))):
-        return alone
-    if len(numbers) < SURE:
+        return only_hidden
+    if len(numbers) < ENOUGH_CLASSES:
         classes = ", ".join(f"{number:g}" for number in sorted(n for n in numbers if n is not None))
-        raise _unclear(columns["train"], classes, "a class")
+        raise _ambiguous(columns["train"], classes, "a class")
     return set(columns)
 
 
-def _unclear(column: LabelColumn, others: str, kind: str) -> HeadlessError:
+def _ambiguous(column: LabelColumn, others: str, kind: str) -> HeadlessError:
     return HeadlessError(
         f"{column.place} has the labels -1, {others}: if -1 says that there is no label, give "
         f"--unlabelled=-1; if it is {kind}, --unlabelled {NEVER}"
@@ -95,18 +95,18 @@ def _label(value: Any, names: Sequence[str] | None, regression: bool, place: str
                 f"{place}: {value!r} is no number: without --regression true it is a class"
             )
         return number
-    whole = int(number) if number is not None and number.is_integer() else None
+    integer = int(number) if number is not None and number.is_integer() else None
     if names is None:
-        return str(whole if isinstance(value, float) and whole is not None else value)
+        return str(integer if isinstance(value, float) and integer is not None else value)
     # A number is a place among the names, even where they are numbers themselves ("1", "2", …).
     if (isinstance(value, str) and value in names) or isinstance(value, bool):
         return str(value)
-    if whole is None or not 0 <= whole < len(names):
+    if integer is None or not 0 <= integer < len(names):
         raise HeadlessError(
             f"{place}: the label {value!r} is none of {', '.join(names)}, nor the place of one "
             f"(0 to {len(names) - 1})"
         )
-    return names[whole]
+    return names[integer]
 
 
 def _is_absent(value: Any) -> bool:
@@ -115,10 +115,10 @@ def _is_absent(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def _is(value: Any, sign: str | int) -> bool:
+def _is(value: Any, marker: str | int) -> bool:
     """Whether two values are the same number, or are written in the same way."""
     number = _number(value)
-    return str(value) == str(sign) if number is None else number == _number(sign)
+    return str(value) == str(marker) if number is None else number == _number(marker)
 
 
 def _number(value: Any) -> float | None:

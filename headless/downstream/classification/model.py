@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, DataCollatorWithPadding
 
 from headless.data.tokenizer import end_of_document
-from headless.downstream.tokenizers import load_tokenizer_of
+from headless.downstream.tokenizers import load_model_tokenizer
 from headless.errors import HeadlessError
 from headless.files import new_directory, write_text
 from headless.models.pretrained import as_backbone
@@ -32,21 +32,21 @@ NO_LIMIT = 10**9
 
 
 def with_template(tokenizer: Any) -> Any:
-    """A fast tokenizer that puts its special tokens around texts and pairs as the model saw them.
+    """A fast tokenizer that adds special tokens to texts and pairs as the model saw them.
 
-    One that has a template of its own (BERT's `[CLS] a [SEP] b [SEP]`) is given back. For others
-    the end-of-document token, which stood before every document of the training text, stands
-    before the first text and before the second one.
+    One that has a template (BERT's `[CLS] a [SEP] b [SEP]`) is given back. For others the
+    end-of-document token, which stood before every document of the training text, stands before
+    each text.
     """
     if tokenizer("a").input_ids != tokenizer("a", add_special_tokens=False).input_ids:
         return tokenizer
     end = end_of_document(tokenizer)
     name = tokenizer.convert_ids_to_tokens(end)
-    made = copy.deepcopy(tokenizer)
-    made.backend_tokenizer.post_processor = TemplateProcessing(
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
         single=[name, "$A"], pair=[name, "$A", name, "$B"], special_tokens=[(name, end)]
     )
-    return made
+    return tokenizer
 
 
 def encode(
@@ -57,12 +57,11 @@ def encode(
     *,
     segments: bool = False,
 ) -> tuple[list[dict[str, list[int]]], int]:
-    """One `{"input_ids": [...], ...}` an example, and how many were cut.
+    """One `{"input_ids": [...], ...}` of at most `max_length` tokens an example; how many were cut.
 
-    Of `max_length` tokens at most: longer pairs lose tokens at the end of the longer text. With
-    `segments` come `token_type_ids`, for a model that tells the texts of a pair apart by them.
+    Pairs lose tokens at the end of the longer text. With `segments` come `token_type_ids`.
     """
-    whole = tokenizer(texts, pairs, verbose=False).input_ids
+    uncut = tokenizer(texts, pairs, verbose=False).input_ids
     columns = tokenizer(
         texts,
         pairs,
@@ -71,11 +70,11 @@ def encode(
         return_token_type_ids=segments,
     )
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    return rows, sum(len(ids) > max_length for ids in whole)
+    return rows, sum(len(ids) > max_length for ids in uncut)
 
 
 def text_length(backbone: Any, tokenizer: Any, max_length: int | None) -> int:
-    """The most tokens of an example: what is wanted, or all that the model has positions for."""
+    """The most tokens of an example: `max_length`, or all that the model has positions for."""
     positions = getattr(backbone.config, "max_position_embeddings", None) or NO_LIMIT
     limit = min(int(positions), int(min(tokenizer.model_max_length, NO_LIMIT)))
     if max_length is None:
@@ -98,22 +97,16 @@ def pool(hidden_BTD: Tensor, attention_mask_BT: Tensor, pooling: Pooling) -> Ten
     return (hidden_BTD * mask_BT1).sum(1) / mask_BT1.sum(1)
 
 
-def tells_apart(backbone: Any) -> bool:
-    """Whether a model tells the texts of a pair apart by `token_type_ids`."""
+def takes_segments(backbone: Any) -> bool:
+    """Whether a model reads `token_type_ids`, which tell the texts of a pair apart."""
     return "token_type_ids" in inspect.signature(backbone.forward).parameters
 
 
 class TextClassifier(nn.Module):
     """Hidden states, pooled, through dropout and a linear layer.
 
-    Args:
-        backbone: `backbone(input_ids=, attention_mask=).last_hidden_state` is [B, T, D].
-        num_outputs: C.
-        pooling: which tokens speak for the text.
-        dropout: before the linear layer.
-        frozen: the backbone is not trained, and never drops out.
-        center: regression: the training labels' mean and deviation, in whose units the linear
-            layer speaks.
+    A frozen backbone is not trained, and never drops out. In regression the linear layer gives the
+    label less the first of `center` (the training labels' mean), over the second (their deviation).
     """
 
     def __init__(
@@ -127,9 +120,7 @@ class TextClassifier(nn.Module):
         center: tuple[float, float] = (0.0, 1.0),
     ) -> None:
         super().__init__()
-        self.backbone = backbone
-        self.pooling = pooling
-        self.frozen = frozen
+        self.backbone, self.pooling, self.frozen = backbone, pooling, frozen
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(backbone.config.hidden_size, num_outputs)
         nn.init.normal_(self.classifier.weight, std=0.02)
@@ -139,7 +130,6 @@ class TextClassifier(nn.Module):
             self.backbone.requires_grad_(False)
 
     def train(self, mode: bool = True) -> "TextClassifier":
-        """A frozen backbone stays in evaluation mode."""
         super().train(mode)
         if self.frozen:
             self.backbone.eval()
@@ -162,7 +152,7 @@ class TextClassifier(nn.Module):
 
 @dataclass(frozen=True)
 class Description:
-    """What a saved classifier is, besides its weights; see `TextClassifier` and `TextTask`."""
+    """What a saved classifier is, besides its weights."""
 
     classes: tuple[str, ...]
     pooling: Pooling
@@ -171,7 +161,7 @@ class Description:
 
 
 class TrainedClassifier:
-    """A fine-tuned classifier that answers: see `load_classifier`."""
+    """A fine-tuned classifier with its tokenizer."""
 
     def __init__(self, model: TextClassifier, tokenizer: Any, description: Description) -> None:
         self.model = model.eval()
@@ -180,13 +170,13 @@ class TrainedClassifier:
 
     @torch.no_grad()
     def logits(
-        self, texts: list[str], pairs: list[str] | None = None, batch_size: int = 32
+        self, texts: list[str], pairs: list[str] | None = None, *, batch_size: int = 32
     ) -> Tensor:
         """Logits [N, C], float32; for regression the numbers [N, 1], in the labels' own units."""
         length, device = self.description.max_length, self.model.classifier.weight.device
-        segments = tells_apart(self.model.backbone)
+        segments = takes_segments(self.model.backbone)
         encoded, _ = encode(self.tokenizer, texts, pairs, length, segments=segments)
-        collate = DataCollatorWithPadding(self.tokenizer)
+        collate: Any = DataCollatorWithPadding(self.tokenizer)
         parts = [encoded[i : i + batch_size] for i in range(0, len(encoded), batch_size)]
         logits_NC = torch.cat([self.model(collate(part).to(device)) for part in parts])
         if self.description.classes:
@@ -196,25 +186,25 @@ class TrainedClassifier:
 
     def predict(self, texts: list[str], pairs: list[str] | None = None) -> list[Any]:
         """The likeliest class's name, or the number, for each text or pair."""
-        logits_NC = self.logits(texts, pairs)
-        if not self.description.classes:
+        logits_NC, classes = self.logits(texts, pairs), self.description.classes
+        if not classes:
             return logits_NC[:, 0].tolist()
-        return [self.description.classes[i] for i in logits_NC.argmax(1).tolist()]
+        return [classes[i] for i in logits_NC.argmax(1).tolist()]
 
 
 def save_classifier(trained: TrainedClassifier, directory: Path) -> None:
     """Weights (safetensors), the backbone's config, the tokenizer, `classifier.json`, checksums."""
-    with new_directory(directory, option="directory") as beside:
-        trained.model.backbone.config.save_pretrained(beside)
-        trained.tokenizer.save_pretrained(beside)
+    with new_directory(directory, option="directory") as place:
+        trained.model.backbone.config.save_pretrained(place)
+        trained.tokenizer.save_pretrained(place)
         state = {k: v.detach().cpu().contiguous() for k, v in trained.model.state_dict().items()}
-        save_file(state, beside / WEIGHTS, metadata={"format": "pt"})
+        save_file(state, place / WEIGHTS, metadata={"format": "pt"})
         text = json.dumps(asdict(trained.description), indent=2, ensure_ascii=False)
-        write_text(beside / DESCRIPTION, text + "\n")
-        write_sums(beside)
+        write_text(place / DESCRIPTION, text + "\n")
+        write_sums(place)
 
 
-def load_classifier(directory: str | Path, *, device: str = "cpu") -> TrainedClassifier:
+def load_classifier(directory: str | Path) -> TrainedClassifier:
     """A classifier that `headless finetune` saved: its output directory, or `model` in it."""
     place = Path(directory)
     place = place / "model" if (place / "model" / DESCRIPTION).is_file() else place
@@ -230,4 +220,4 @@ def load_classifier(directory: str | Path, *, device: str = "cpu") -> TrainedCla
     except Exception as error:  # noqa: BLE001 - the libraries raise anything
         line = " ".join(str(error).split())[:200]
         raise HeadlessError(f"the classifier in {place} cannot be loaded: {line}") from error
-    return TrainedClassifier(model.to(device), load_tokenizer_of(place), description)
+    return TrainedClassifier(model, load_model_tokenizer(place), description)

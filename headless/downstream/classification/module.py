@@ -1,4 +1,4 @@
-"""A classifier in training, its loss and its scores.
+"""Training of a classifier: its rate, loss and scores.
 
 Shapes: N examples, B batch, C classes (1: regression).
 """
@@ -12,12 +12,7 @@ import torchmetrics.functional as tm
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics.functional.classification import (
-    binary_f1_score,
-    multiclass_accuracy,
-    multiclass_f1_score,
-    multiclass_matthews_corrcoef,
-)
+from torchmetrics.functional import classification as tmc
 
 from headless.downstream.classification.model import Batch, TextClassifier
 from headless.downstream.classification.tasks import suggestion
@@ -36,10 +31,8 @@ Report = Callable[[int, int, dict[str, float]], None]  # epoch (from 1), step, v
 
 
 def fitting_rate(backbone: Any, mode: str) -> float:
-    """A peak learning rate for a model of this size, with two digits.
-
-    A small model takes, and needs, a larger one: it falls as the number of weights outside the
-    embeddings grows, from the highest to the lowest. A frozen backbone's has no say.
+    """A peak learning rate, with two digits: it falls with the number of weights outside the
+    embeddings, from the highest to the lowest.
     """
     if mode == "probe":
         return PROBE_RATE
@@ -63,14 +56,9 @@ def classification_loss(
 ) -> Tensor:
     """Cross-entropy, every example or every class with the same weight.
 
-    Args:
-        logits_BC: as the model gives them: no softmax before.
-        labels_B: class numbers.
-        balanced: "none": the mean over examples. "batch": the mean over the classes of the batch
-            of each class's mean (the paper, E.2: frequencies estimated from the batch). "train":
-            examples weighted by `weight_C`, divided by their number, so that the expectation is
-            that of classes of equal frequency.
-        weight_C: see `class_weights`.
+    "none": the mean over examples. "batch": the mean over the classes of the batch of each class's
+    mean (the paper, E.2). "train": examples weighted by `class_weights`, divided by their number,
+    so that the expectation is that of classes of equal frequency.
     """
     if balanced == "none":
         return F.cross_entropy(logits_BC, labels_B)
@@ -83,39 +71,34 @@ def classification_loss(
 
 
 def class_weights(labels_N: Tensor, num_classes: int) -> Tensor:
-    """N / (C · count) [C], with which every class weighs the same; zero where none occurs."""
+    """N / (number of classes that occur · count) [C]; zero for a class that does not occur."""
     count_C = torch.bincount(labels_N, minlength=num_classes)
-    present = count_C > 0
-    weight_C = len(labels_N) / (present.sum() * count_C.clamp_min(1))
-    return torch.where(present, weight_C, 0.0)
+    occurs_C = count_C > 0
+    weight_C = len(labels_N) / (occurs_C.sum() * count_C.clamp_min(1))
+    return torch.where(occurs_C, weight_C, 0.0)
 
 
-def choose_metrics(wanted: Sequence[str], *, num_classes: int, regression: bool) -> tuple[str, ...]:
-    """What to score: what is wanted first, then everything else that suits the labels."""
+def choose_metrics(first: Sequence[str], *, num_classes: int, regression: bool) -> tuple[str, ...]:
+    """All metrics that suit the labels, the `first` ones before the others."""
     suitable = list(NUMBER_METRICS if regression else CLASS_METRICS)
     if num_classes != 2 and not regression:
         suitable.remove("f1")
-    for name in wanted:
+    for name in first:
         if name not in suitable:
             raise HeadlessError(
                 f"the metric {name!r} is none of this task's; " + suggestion(name, suitable, "they")
             )
-    return tuple(dict.fromkeys([*wanted, *suitable]))
+    return tuple(dict.fromkeys([*first, *suitable]))
 
 
 def score(
     outputs_NC: Tensor, labels_N: Tensor, metrics: Sequence[str], center: Any = (0.0, 1.0)
 ) -> dict[str, float]:
-    """Each metric over a whole split; NaN where it is not defined (a constant's correlation).
+    """Each metric of a split, from logits and class numbers, or from numbers [N, 1] and labels.
 
-    `f1` is that of the second class, as GLUE's; `macro_f1` the mean over classes that occur. Of
-    classes, a constant has a correlation of 0, as scikit-learn has it.
-
-    Args:
-        outputs_NC: logits, or numbers [N, 1].
-        labels_N: class numbers, or numbers.
-        metrics: names.
-        center: mean and deviation of the labels: a deviation of `rmse` is given in their units.
+    `f1` is that of the second class, as GLUE's; `macro_f1` the mean over classes that occur. The
+    correlation of a constant is NaN for numbers and 0 for classes, as scikit-learn has it. `center`
+    holds the mean and deviation of the labels, whose units `rmse` has.
     """
     if NUMBER_METRICS[0] in metrics:
         numbers_N, labels_N = outputs_NC[:, 0].double(), labels_N.double()
@@ -128,19 +111,19 @@ def score(
         return {name: float(values[name]) for name in metrics}
     guess_N, classes = outputs_NC.argmax(1), outputs_NC.shape[1]
     constant = any(len(x.unique()) == 1 for x in (guess_N, labels_N))
-    of_classes: dict[str, Callable[[], Any]] = {
-        "accuracy": lambda: multiclass_accuracy(guess_N, labels_N, classes, average="micro"),
-        "f1": lambda: binary_f1_score(guess_N, labels_N),
-        "macro_f1": lambda: multiclass_f1_score(guess_N, labels_N, classes, average="macro"),
+    functions: dict[str, Callable[[], Any]] = {
+        "accuracy": lambda: tmc.multiclass_accuracy(guess_N, labels_N, classes, average="micro"),
+        "f1": lambda: tmc.binary_f1_score(guess_N, labels_N),
+        "macro_f1": lambda: tmc.multiclass_f1_score(guess_N, labels_N, classes, average="macro"),
         "matthews": lambda: (
-            0.0 if constant else multiclass_matthews_corrcoef(guess_N, labels_N, classes)
+            0.0 if constant else tmc.multiclass_matthews_corrcoef(guess_N, labels_N, classes)
         ),
     }
-    return {name: float(of_classes[name]()) for name in metrics}
+    return {name: float(functions[name]()) for name in metrics}
 
 
 def baseline(labels_train: Tensor, labels_N: Tensor, num_classes: int) -> dict[str, float]:
-    """What needs no text: the training split's most frequent class, or its mean."""
+    """The score of always giving the training split's most frequent class, or its mean."""
     if not num_classes:
         error_N = labels_N.double() - labels_train.double().mean()
         return {"rmse": float(error_N.square().mean().sqrt())}
@@ -151,9 +134,8 @@ def baseline(labels_train: Tensor, labels_N: Tensor, num_classes: int) -> dict[s
 class ClassificationModule(LightningModule):
     """A classifier with its loss, its optimizer and its scores on the validation split.
 
-    The first of `metrics` chooses the epoch (all but rmse: the higher the better); `best` is the
-    number, the scores and the weights (on the CPU) of the best one, ties go to the earlier.
-    `labels_train` give the weights of the classes.
+    The first of `metrics` chooses the epoch; `best` is the number, the scores and the weights (on
+    the CPU) of the best one, the earlier of equal ones.
     """
 
     def __init__(
@@ -165,16 +147,13 @@ class ClassificationModule(LightningModule):
         report: Report = lambda epoch, step, values: None,
     ) -> None:
         super().__init__()
-        self.model = model
-        self.recipe = recipe
-        self.metrics = metrics
-        self.report = report
+        self.model, self.recipe, self.metrics, self.report = model, recipe, metrics, report
         self.best: tuple[int, dict[str, float], dict[str, Tensor]] | None = None
         outputs = model.classifier.out_features
         self.regression = outputs == 1
         weight_C = None if self.regression else class_weights(labels_train, outputs)
         self.register_buffer("weight_C", weight_C, persistent=False)
-        self._seen: list[tuple[Tensor, Tensor]] = []
+        self._outputs: list[tuple[Tensor, Tensor]] = []
         self._losses: list[Tensor] = []
 
     def loss(self, outputs_BC: Tensor, labels_B: Tensor) -> Tensor:
@@ -184,18 +163,17 @@ class ClassificationModule(LightningModule):
         return classification_loss(outputs_BC, labels_B, self.recipe.balanced, self.weight_C)  # type: ignore[arg-type]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of a batch."""
         loss = self.loss(self.model(batch), batch["labels"])
         self._losses.append(loss.detach())
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Outputs are kept: some metrics are no means over batches."""
-        self._seen.append((self.model(batch).detach(), batch["labels"]))
+        """Keep the outputs: some metrics are no means over batches."""
+        self._outputs.append((self.model(batch).detach(), batch["labels"]))
 
     def on_validation_epoch_end(self) -> None:
         """Score the split; keep the weights of the best epoch."""
-        outputs_NC, labels_N = (torch.cat(parts) for parts in zip(*self._seen, strict=True))
+        outputs_NC, labels_N = (torch.cat(parts) for parts in zip(*self._outputs, strict=True))
         scores = score(outputs_NC, labels_N, self.metrics, self.model.get_buffer("center").tolist())
         scores["loss"] = float(self.loss(outputs_NC, labels_N))
         epoch, main = self.current_epoch + 1, self.metrics[0]
@@ -207,7 +185,7 @@ class ClassificationModule(LightningModule):
             "optim/lr": self.trainer.optimizers[0].param_groups[0]["lr"],
             **{f"val/{name}": value for name, value in scores.items()},
         }
-        self._seen.clear()
+        self._outputs.clear()
         self._losses.clear()
         self.report(epoch, self.global_step, values)
 
@@ -221,11 +199,9 @@ class ClassificationModule(LightningModule):
         nn.utils.clip_grad_norm_(self.parameters(), self.recipe.gradient_clip)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Outputs [B, C]."""
         return self.model(batch)
 
     def configure_optimizers(self) -> Any:
-        """AdamW and its schedule, stepped at every update."""
         steps = int(self.trainer.estimated_stepping_batches)
         warmup = round(self.recipe.warmup * steps)
         optimizer, schedule = build_optimizer(
@@ -234,8 +210,7 @@ class ClassificationModule(LightningModule):
             ScheduleConfig(self.recipe.schedule, warmup, floor=0.0),
             steps,
         )
-        scheduler = {"scheduler": schedule, "interval": "step"}
-        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
 
 def _rank(metric: str, scores: dict[str, float]) -> tuple[float, float]:

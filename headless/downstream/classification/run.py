@@ -1,4 +1,4 @@
-"""One fine-tuning with several seeds: everything but where its results are written.
+"""One fine-tuning, with any seed.
 
 Shapes: N examples, C classes (1: regression).
 """
@@ -24,7 +24,7 @@ from headless.downstream.classification.model import (
     TextClassifier,
     TrainedClassifier,
     encode,
-    tells_apart,
+    takes_segments,
     text_length,
     with_template,
 )
@@ -46,21 +46,20 @@ from headless.training.devices import check_precision, choose_accelerator
 
 @dataclass(frozen=True)
 class SeedResult:
-    """What one seed gave."""
+    """What one seed gave, with the weights of the best epoch (the first is 1)."""
 
     seed: int  #: of the classifier's first weights, the dropout and the order of the examples
-    best_epoch: int  #: the first is 1
-    #: by split, then by metric: "validation", and "test" and "also" where they are
-    scores: dict[str, dict[str, float]]
+    best_epoch: int
+    scores: dict[str, dict[str, float]]  #: by split ("validation", "test", "also"), by metric
     outputs: Tensor  #: logits [N, C] of the reported split, or numbers [N, 1] in the labels' units
-    trained: TrainedClassifier  #: the classifier with the best epoch's weights
+    trained: TrainedClassifier
 
 
 class Finetuning:
-    """A model, a task's text and a recipe, ready to be trained with any seed.
+    """A model, a task's text and a recipe, ready to be trained.
 
-    The model, `encoder`, comes without its head and stays as it is. `recipe` has its learning rate
-    then; `truncated` is the share of the examples that were cut, by split.
+    `encoder` has no head, and is not changed. `recipe` has a learning rate after `__init__`;
+    `truncated` is the share of the examples that were cut, by split.
     """
 
     def __init__(
@@ -73,14 +72,14 @@ class Finetuning:
             task.metrics, num_classes=len(text.classes), regression=task.regression
         )
         self.max_length = text_length(encoder.model, encoder.tokenizer, recipe.max_length)
-        usual: Pooling = "last" if encoder.task == "causal" else "mean"
-        self.pooling: Pooling = usual if recipe.pooling == "auto" else recipe.pooling
+        default: Pooling = "last" if encoder.task == "causal" else "mean"
+        self.pooling: Pooling = default if recipe.pooling == "auto" else recipe.pooling
         self.tokenizer = with_template(encoder.tokenizer)
         self.center = _center(text.splits["train"]) if task.regression else (0.0, 1.0)
         self.labels = {name: self._labels(part) for name, part in text.splits.items()}
         self.examples: dict[str, list[Any]] = {}
         self.truncated: dict[str, float] = {}
-        segments = tells_apart(encoder.model)
+        segments = takes_segments(encoder.model)
         for name, part in text.splits.items():
             encoded, cut = encode(
                 self.tokenizer, part.texts, part.pairs, self.max_length, segments=segments
@@ -90,9 +89,7 @@ class Finetuning:
             self.examples[name] = [{**example, "labels": label} for example, label in pairs]
             self.truncated[name] = cut / len(part)
         self._is_pooled = False
-        self._trainer(
-            Path(), Display(False)
-        )  # refuses what it cannot run with before anything is written
+        self._trainer(Path(), Display(False))  # what it refuses shows before anything is written
 
     def _labels(self, examples: Examples) -> Tensor:
         if self.task.regression:
@@ -102,7 +99,7 @@ class Finetuning:
         return torch.tensor([number[label] for label in examples.labels])
 
     def model(self) -> TextClassifier:
-        """A fresh classifier, by torch's random numbers, on a copy of the backbone."""
+        """A classifier of random weights on the frozen backbone, or on a copy of it."""
         probe = self.recipe.mode == "probe"
         return TextClassifier(
             self.encoder.model if probe else copy.deepcopy(self.encoder.model),
@@ -114,7 +111,7 @@ class Finetuning:
         )
 
     def loader(self, name: str, seed: int | None = None) -> Any:
-        """Batches of a split: in its order, or of like lengths in another order in each epoch."""
+        """Batches of a split: in its order, or with a seed shuffled, of like lengths."""
         examples, size = self.examples[name], self.recipe.batch_size
         sampler = None
         if seed is not None:
@@ -126,7 +123,7 @@ class Finetuning:
         return DataLoader(examples, size, sampler=sampler, collate_fn=collate)  # type: ignore[arg-type]
 
     def run(self, seed: int, directory: Path, report: Report, display: Display) -> SeedResult:
-        """Train with one seed, choose the epoch on validation, then score the test split once.
+        """Train with one seed, choose the epoch on validation, then score the other splits once.
 
         `directory` is Lightning's root: nothing is written there.
         """
@@ -177,7 +174,7 @@ class Finetuning:
 
     @torch.no_grad()
     def _pool(self, model: TextClassifier, trainer: Trainer) -> None:
-        """A frozen backbone sees every text once: the examples become what it says of them."""
+        """Replace the examples by a frozen backbone's vectors of them."""
         if self._is_pooled:
             return
         device = trainer.strategy.root_device
@@ -199,10 +196,10 @@ class Finetuning:
         for name, part in self.text.splits.items():
             counts[name] = {"examples": len(part), "sha256": part.sha256}
             if self.text.classes:
-                seen = Counter(part.labels)
-                counts[name]["classes"] = {c: seen[c] for c in self.text.classes}
-        for name, hidden in self.text.unlabelled.items():
-            counts.setdefault(name, {"examples": 0})["unlabelled"] = hidden
+                frequencies = Counter(part.labels)
+                counts[name]["classes"] = {c: frequencies[c] for c in self.text.classes}
+        for name, count in self.text.unlabelled.items():
+            counts.setdefault(name, {"examples": 0})["unlabelled"] = count
         reported = self.text.reported
         chance = baseline(self.labels["train"], self.labels[reported], len(self.text.classes))
         if "rmse" in chance:

@@ -14,25 +14,22 @@ from headless.structured import read_yaml
 class TextTask:
     """A classification or regression task on sentences or pairs of sentences."""
 
-    name: str  #: for tables
-    #: the first text; several columns, joined by ": ", where they are separated by +
-    text_column: str = "text"
-    pair_column: str | None = None  #: the second text, if there is one
-    label_column: str = "label"  #: the class, or the number
-    #: their names in the order of the data's numbers; empty where the training split tells
-    classes: tuple[str, ...] = ()
-    #: what is scored; the first chooses the epoch. Empty: what suits the labels.
-    metrics: tuple[str, ...] = ()
-    regression: bool = False  #: the labels are numbers
+    name: str
+    text_column: str = "text"  #: "a+b": two columns, joined by ": "
+    pair_column: str | None = None
+    label_column: str = "label"
+    classes: tuple[str, ...] = ()  #: of the data's numbers; empty: those of the training split
+    metrics: tuple[str, ...] = ()  #: the first chooses the epoch; empty: what suits the labels
+    regression: bool = False
     dataset: str | None = None  #: a `datasets` name
-    config: str | None = None  #: of that dataset
-    validation: str | None = None  #: its split to choose by; None: the first of the usual names
-    also: str | None = None  #: another split that is scored with the reported one
-    test: str | None = "test"  #: its split to report; None: there is none with labels
+    config: str | None = None
+    validation: str | None = None  #: the split to choose by; None: the first of `VALIDATION_NAMES`
+    also: str | None = None  #: another split to report
+    test: str | None = "test"  #: the split to report; None: there is none with labels
 
 
 TABLE: dict[str, Any] = read_yaml(Path(__file__).with_name("tasks.yaml"))
-LEFT_OUT: dict[str, str] = TABLE.pop("left_out")
+EXCLUDED: dict[str, str] = TABLE.pop("left_out")
 TASKS = {
     name: TextTask(
         name,
@@ -49,18 +46,18 @@ TASKS = {
 def find_task(name: str) -> TextTask | None:
     """A task of the table by its name, "name:config" for another config; None: not in the table."""
     base, _, config = name.partition(":")
-    if base in LEFT_OUT:
+    if base in EXCLUDED:
         raise HeadlessError(
-            f"{base} does not fit a classifier of sentences or pairs ({LEFT_OUT[base]}); "
-            f"left out are {', '.join(LEFT_OUT)}; there are {', '.join(TASKS)}"
+            f"{base} does not fit a classifier of sentences or pairs ({EXCLUDED[base]}); "
+            f"left out are {', '.join(EXCLUDED)}; there are {', '.join(TASKS)}"
         )
     if base not in TASKS:
         return None
     return replace(TASKS[base], config=config) if config else TASKS[base]
 
 
-def task_of(name: str, source: Source) -> tuple[TextTask, str]:
-    """The named task, or one of the columns that are given, and where its data is."""
+def make_task(name: str, source: Source) -> tuple[TextTask, str]:
+    """The named task, or one of one's own, with the columns of `source`; and where its data is."""
     task = find_task(name) or TextTask(Path(name).stem, regression=source.regression)
     given = {
         "text_column": source.text_column,

@@ -1,7 +1,7 @@
-"""Tasks of EleutherAI's lm-evaluation-harness, on any model that we can open.
+"""Tasks of lm-evaluation-harness, which the extra `eval` installs, on any model that `load` opens.
 
-https://github.com/EleutherAI/lm-evaluation-harness, installed by the extra `eval`. It reads its
-data from the Hugging Face hub, or from the files that a local task description names.
+https://github.com/EleutherAI/lm-evaluation-harness. It reads its data from the Hugging Face hub, or
+from the files that a local task description names.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from headless.downstream.evaluation.encoding import longest_input
-from headless.downstream.evaluation.kinds import Options, check_kinds, facts
+from headless.downstream.evaluation.kinds import check_kinds, facts
 from headless.downstream.evaluation.tasks import Task, digest
 from headless.downstream.language_model import LanguageModel
 from headless.errors import HeadlessError
@@ -22,7 +22,7 @@ from headless.runs.evaluations import Evaluation
 
 BOOTSTRAPS = 1000  # resamples for the standard errors that have no closed form
 INSTALL = "pip install 'headless-lm[eval]'"
-# Their names of what our own tasks measure, too.
+# The harness's names of metrics that our tasks have, too.
 NAMES = {"acc": "accuracy", "acc_norm": "accuracy_norm", "acc_bytes": "accuracy_bytes"}
 
 
@@ -47,26 +47,27 @@ def check_harness(task: Task) -> None:
 
 
 def evaluate_harness(
-    lm: LanguageModel, task: Task, options: Options | None = None, *, limit: int | None = None
+    lm: LanguageModel,
+    task: Task,
+    *,
+    batch_size: int = 32,
+    max_length: int | None = None,
+    limit: int | None = None,
 ) -> list[Evaluation]:
-    """Run a task, or a group of tasks, of lm-evaluation-harness: a result for each task.
+    """Run a task, or a group of tasks, of lm-evaluation-harness on a causal model.
 
-    Args:
-        lm: a causal model.
-        task: its name there, or the path of a task's YAML file.
-        options: rows at a time and tokens of context; windows are the harness's own.
-        limit: only so many items of each task.
+    The windows of texts are the harness's own.
     """
     check_harness(task)
     check_kinds(lm, [task])
-    begin, options = time.perf_counter(), options or Options()
-    max_length = longest_input(lm.model, lm.tokenizer, options.max_length)
-    ran = _run(lm, task, options.batch_size, max_length, limit)
-    common = facts(lm, begin, lm_eval=ran["lm_eval"])  # the seconds are those of the whole group
-    results = []
-    for name, samples in ran["samples"].items():
-        metrics, errors = _numbers(ran["results"][name])
-        results.append(
+    begin = time.perf_counter()
+    max_length = longest_input(lm.model, lm.tokenizer, max_length)
+    report = _run(lm, task, batch_size, max_length, limit)
+    common = facts(lm, begin, lm_eval=report["lm_eval"])  # the seconds are those of the group
+    evaluations = []
+    for name, samples in report["samples"].items():
+        metrics, errors = _numbers(report["results"][name])
+        evaluations.append(
             Evaluation(
                 task=str(task),
                 kind="harness",
@@ -77,13 +78,13 @@ def evaluate_harness(
                 items=len({sample["doc_id"] for sample in samples}),
                 settings={
                     "max_length": max_length,
-                    "num_fewshot": ran["n-shot"].get(name),
-                    "task_version": ran["versions"].get(name),
+                    "num_fewshot": report["n-shot"].get(name),
+                    "task_version": report["versions"].get(name),
                 },
                 **common,
             )
         )
-    return results
+    return evaluations
 
 
 def _run(
@@ -101,7 +102,7 @@ def _run(
                 batch_size=batch_size,
                 max_length=max_length,
             )
-            ran: Any = lm_eval.simple_evaluate(
+            report: Any = lm_eval.simple_evaluate(
                 model,
                 tasks=[task.source],
                 limit=limit,
@@ -116,11 +117,11 @@ def _run(
             f"lm-evaluation-harness could not run {task.source!r} (is its data within reach?): "
             f"{reason}"
         ) from error
-    return ran | {"lm_eval": lm_eval.__version__}
+    return report | {"lm_eval": lm_eval.__version__}
 
 
 def _numbers(values: dict[str, Any]) -> tuple[dict[str, float], dict[str, float]]:
-    """Metrics and standard errors; theirs are called "acc,none" and "acc_stderr,none"."""
+    """Metrics and standard errors from "acc,none" and "acc_stderr,none"."""
     metrics: dict[str, float] = {}
     errors: dict[str, float] = {}
     for key, value in values.items():

@@ -70,34 +70,26 @@ def ratio(totals: Sequence[float], counts: Sequence[float]) -> Measured:
     return Measured(value, math.sqrt(n / (n - 1) * rest) / whole)
 
 
-@dataclass(frozen=True)
-class Options:
-    """How to score: rows at a time, tokens of context, tokens that a window adds (None: all)."""
-
-    batch_size: int = 32
-    max_length: int | None = None
-    stride: int | None = None
-
-
+@dataclass
 class Scorer:
-    """A model with its options: rows to scores, and what its texts are cut to."""
+    """A model, and how it scores: tokens that it reads, and that a window adds (None: as many)."""
 
-    def __init__(self, lm: LanguageModel, options: Options, progress: Progress) -> None:
-        self.lm = lm
-        self.tokenizer = lm.tokenizer
-        self.options = options
-        self.progress = progress
-        self.max_length = longest_input(lm.model, self.tokenizer, options.max_length)
+    lm: LanguageModel
+    batch_size: int
+    max_length: int
+    stride: int | None
+    progress: Progress
 
-    def scores(self, rows: Sequence[Row]) -> list[Score]:
-        """See `score_rows`."""
-        size = self.options.batch_size
-        return score_rows(self.lm.model, rows, batch_size=size, progress=self.progress)
+    def __post_init__(self) -> None:
+        self.tokenizer = self.lm.tokenizer
 
     def grouped(self, groups: Sequence[Sequence[Row] | None]) -> list[list[Score] | None]:
-        """Scores of the rows of each item, in one go; None for an item without rows."""
-        scores = iter(self.scores([row for rows in groups for row in rows or ()]))
-        return [None if rows is None else [next(scores) for _ in rows] for rows in groups]
+        """Scores of the rows of each item; None for an item without rows."""
+        rows = [row for group in groups for row in group or ()]
+        scores = iter(
+            score_rows(self.lm.model, rows, batch_size=self.batch_size, progress=self.progress)
+        )
+        return [group if group is None else [next(scores) for _ in group] for group in groups]
 
     def continuations(
         self, items: Sequence[Sequence[tuple[str, str]]]
@@ -120,16 +112,16 @@ class Scorer:
         return self.grouped(groups), truncated
 
     def sentence(self, text: str) -> list[Row] | None:
-        """The rows whose scores are a sentence's; None where it does not fit."""
+        """The rows whose scores make a sentence's; None where it does not fit."""
         if self.lm.task == "masked":
-            framed = self.lm.head == "own"  # a run of ours saw the stream of its data set
+            framed = self.lm.head == "own"  # our runs read streams
             return masked_rows(self.tokenizer, text, self.max_length, framed=framed)
         ids = encode_pair(self.tokenizer, "", f" {text}")
         fitting = continuation_row(*ids, self.max_length)
         return fitting and [fitting[0]]
 
-    def need_some(self, scored: Sequence[Any], items: Sequence[Any]) -> int:
-        """How many items were skipped; refuses to have scored none."""
+    def count_skipped(self, scored: Sequence[Any], items: Sequence[Any]) -> int:
+        """How many items were not scored; refuses where none was."""
         if not scored:
             raise HeadlessError(
                 f"none of the {len(items)} items fits into the {self.max_length} tokens that "
@@ -140,7 +132,7 @@ class Scorer:
 
 @dataclass
 class Outcome:
-    """What a kind of task gives; see `Evaluation` for the fields."""
+    """Fields of `Evaluation`."""
 
     metrics: dict[str, Measured]
     items: int
@@ -154,12 +146,12 @@ def text_outcome(scorer: Scorer, documents: Sequence[Item]) -> Outcome:
     """`nll` (nats a token), `perplexity`, `bits_per_byte`, `byte_` and `word_perplexity`.
 
     Each document is predicted by itself from the prefix token on, each token once, in windows; the
-    special tokens that some tokenizers add are no text and not predicted (the harness does). The
-    number of bytes is that of the UTF-8 text, words are what blanks separate. Standard errors take
-    documents as independent, or windows where there are few documents. The setting `inexact_share`
-    is the share of the bytes in documents that their tokens do not give back.
+    special tokens that some tokenizers add are not predicted (the harness does). Bytes are those of
+    the UTF-8 text, words what blanks separate. Standard errors take documents as independent, or
+    windows where there are few documents. The setting `inexact_share` is the share of the bytes in
+    documents that their tokens do not give back.
     """
-    stride = scorer.max_length if scorer.options.stride is None else scorer.options.stride
+    stride = scorer.max_length if scorer.stride is None else scorer.stride
     if not 1 <= stride <= scorer.max_length:
         raise HeadlessError(f"stride must be in 1 to max_length {scorer.max_length}, got {stride}")
     texts, prefix = [document["text"] for document in documents], prefix_token(scorer.tokenizer)
@@ -170,10 +162,11 @@ def text_outcome(scorer: Scorer, documents: Sequence[Item]) -> Outcome:
         if scorer.tokenizer.decode(ids, clean_up_tokenization_spaces=False) != text:
             inexact += len(text.encode("utf-8"))
         groups.append(list(rolling_rows(ids, prefix, scorer.max_length, stride)))
-    scorer.need_some([row for rows in groups for row in rows], texts)
+    scorer.count_skipped([row for rows in groups for row in rows], texts)
     units: list[list[tuple[float, int]]] = [  # nats and tokens of the windows of each document
-        [(-score.log_likelihood, len(row.targets)) for row, score in zip(*pair, strict=True)]
-        for pair in zip(groups, scorer.grouped(groups), strict=True)  # type: ignore[arg-type]
+        [(-score.log_likelihood, len(row.targets)) for row, score in zip(rows, scores, strict=True)]
+        for rows, scores in zip(groups, scorer.grouped(groups), strict=True)
+        if scores is not None
     ]
     unit = "windows" if len(texts) < FEW_DOCUMENTS else "documents"
     if unit == "windows":
@@ -203,13 +196,10 @@ def text_outcome(scorer: Scorer, documents: Sequence[Item]) -> Outcome:
 
 
 def last_word_outcome(scorer: Scorer, items: Sequence[Item]) -> Outcome:
-    """`accuracy` (every token of the word is the likeliest) and `perplexity` of the word.
-
-    Perplexity is exp of the mean over the items of the whole word's negative log-likelihood.
-    """
+    """`accuracy` (every token of the word is the likeliest) and `perplexity` (of whole words)."""
     groups, cut = scorer.continuations([[(i["context"], f" {i['word']}")] for i in items])
     scores = [group[0] for group in groups if group is not None]
-    skipped = scorer.need_some(scores, items)
+    skipped = scorer.count_skipped(scores, items)
     metrics = {
         "accuracy": mean([float(score.greedy) for score in scores]),
         "perplexity": mean([-score.log_likelihood for score in scores]).exponential(),
@@ -229,13 +219,16 @@ def pair_outcome(scorer: Scorer, pairs: Sequence[Item]) -> Outcome:
         raise HeadlessError(f"the tokenizer of {scorer.lm.place} has no mask token")
     both = [[scorer.sentence(pair[name]) for name in ("good", "bad")] for pair in pairs]
     groups = scorer.grouped([rows for two in both for rows in (two if all(two) else (None, None))])
-    totals = [group and math.fsum(score.log_likelihood for score in group) for group in groups]
+    totals = [
+        None if group is None else math.fsum(score.log_likelihood for score in group)
+        for group in groups
+    ]
     right = [
         (pair["subset"], float(good > bad))
         for pair, good, bad in zip(pairs, totals[::2], totals[1::2], strict=True)
         if good is not None and bad is not None
     ]
-    skipped = scorer.need_some(right, pairs)
+    skipped = scorer.count_skipped(right, pairs)
     subsets: dict[str, dict[str, float]] = {}
     sizes = Counter(subset for subset, _ in right)
     for subset in sorted(sizes) if len(sizes) > 1 else ():
@@ -265,7 +258,7 @@ def choice_outcome(scorer: Scorer, questions: Sequence[Item]) -> Outcome:
         [[(q["query"], f" {c}") for c in q["choices"]] for q in questions]
     )
     scored = [(q, group) for q, group in zip(questions, groups, strict=True) if group is not None]
-    skipped = scorer.need_some(scored, questions)
+    skipped = scorer.count_skipped(scored, questions)
     metrics = {}
     for name, length in CHOICE_LENGTHS.items():
         right = []
@@ -288,14 +281,17 @@ OUTCOMES: dict[str, Callable[[Scorer, Any], Outcome]] = {
 def evaluate_items(
     lm: LanguageModel,
     items: Items,
-    options: Options | None = None,
     *,
+    batch_size: int = 32,
+    max_length: int | None = None,
+    stride: int | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Evaluation:
-    """Score a model on the items of a task: see `read_items`."""
+    """Score a model on the items of a task; a text's windows add `stride` tokens each."""
     check_kinds(lm, [items.task])
     begin = time.perf_counter()
-    scorer = Scorer(lm, options or Options(), progress)
+    max_length = longest_input(lm.model, lm.tokenizer, max_length)
+    scorer = Scorer(lm, batch_size, max_length, stride, progress)
     outcome = OUTCOMES[items.task.kind](scorer, items.items)
     return Evaluation(
         task=str(items.task),
@@ -308,7 +304,7 @@ def evaluate_items(
         skipped=items.skipped + outcome.skipped,
         truncated=outcome.truncated,
         subsets=outcome.subsets,
-        settings={"max_length": scorer.max_length, **outcome.settings},
+        settings={"max_length": max_length, **outcome.settings},
         **facts(lm, begin),
     )
 
@@ -324,7 +320,7 @@ def check_kinds(lm: LanguageModel, tasks: Sequence[Task]) -> None:
 
 
 def facts(lm: LanguageModel, begin: float, **versions: str) -> dict[str, Any]:
-    """What every result says of the model, the time and the versions of what decides a score."""
+    """The fields of every `Evaluation` that say where it comes from."""
     return {
         "model": lm.name,
         "head": lm.head,

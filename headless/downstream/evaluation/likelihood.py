@@ -22,11 +22,7 @@ Progress = Callable[[int, int], None]  # rows done, rows in all
 
 
 class Row(NamedTuple):
-    """Tokens, and what the logits of some of them are to predict.
-
-    `input_ids` is what the model reads, `positions` are those whose logits are scored, `targets`
-    is a token for each of them.
-    """
+    """What the model reads, and the positions whose logits are scored on a target each."""
 
     input_ids: Sequence[int]
     positions: Sequence[int]
@@ -47,9 +43,9 @@ def score_rows(
     batch_size: int = 32,
     progress: Progress = lambda done, total: None,
 ) -> list[Score]:
-    """Score rows, in batches of similar length, padded on the right and masked there.
+    """Score rows, in batches of similar length.
 
-    Only the scored positions meet the vocabulary, in float32 and a limited number at a time.
+    Only the scored positions meet the vocabulary, in float32 and at most `LOGITS` logits at a time.
     Log-probabilities are summed in float64. Rows without positions score 0 and are greedy.
     """
     if batch_size < 1:
@@ -103,9 +99,7 @@ class _ChosenLogits(nn.Module):
 
 @contextmanager
 def _chosen_logits(model: PreTrainedModel) -> Iterator[_ChosenLogits]:
-    """For a while, a model gives logits of chosen positions; what it does with them afterwards
-    (caps, scales) it goes on to do.
-    """
+    """Inside, the model's logits, which it may cap or scale, are those of chosen positions."""
     layer: Any = model.get_output_embeddings()
     path = next(name for name, module in model.named_modules() if module is layer)
     parent, _, name = path.rpartition(".")
@@ -136,8 +130,8 @@ def _score_batch(
     targets_M = torch.tensor([t for row in batch for t in row.targets], device=device)
     output: Any = model(input_ids=ids_BT.to(device), attention_mask=mask_BT.to(device))
     logits_MV = output.logits[0]
-    own_M = logits_MV.gather(1, targets_M[:, None])[:, 0]
-    nats_M = (own_M - logits_MV.logsumexp(dim=-1)).double().cpu()
+    target_logit_M = logits_MV.gather(1, targets_M[:, None])[:, 0]
+    nats_M = (target_logit_M - logits_MV.logsumexp(dim=-1)).double().cpu()
     wrong_M = (logits_MV.argmax(dim=-1) != targets_M).long().cpu()
     if not nats_M.isfinite().all():
         raise HeadlessError(

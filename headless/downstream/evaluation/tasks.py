@@ -1,4 +1,4 @@
-"""What a task is made of: `kind:source` to texts, last words, minimal pairs or questions."""
+"""Tasks, `kind:source`, and their items: texts, last words, minimal pairs or questions."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ MASKED_KINDS = ("blimp",)  # what a masked model can do
 
 @dataclass(frozen=True)
 class Task:
-    """A kind and where its items are."""
+    """One of `KINDS`, and a file, a directory or a name."""
 
     kind: str
     source: str
@@ -42,11 +42,10 @@ Item = dict[str, Any]
 
 @dataclass(frozen=True)
 class Items:
-    """The items of a task; `skipped` are those that are none of their kind.
+    """The items of a task; `skipped` counts records that are none.
 
-    A text's: `text`. A last word's: `context` (the passage without it), `word`. A minimal pair's:
-    `good`, `bad` and the `subset` of the pairs. A question's: `query`, `choices` and the place of
-    the right one, `gold`.
+    text: `text`. lambada: `context`, `word`. blimp: `good`, `bad`, `subset`. choice: `query`,
+    `choices` and the place of the right one, `gold`.
     """
 
     task: Task
@@ -56,10 +55,10 @@ class Items:
 
 
 def parse_tasks(tasks: str | list[str]) -> list[Task]:
-    """Tasks as they are written: "kind:source", several with commas between or as a list."""
-    written = [tasks] if isinstance(tasks, str) else tasks
+    """Tasks from "kind:source", several with commas between or as a list."""
+    texts = [tasks] if isinstance(tasks, str) else tasks
     # A comma ends a task only where another kind follows: paths may hold commas.
-    parts = [part for text in written for part in re.split(r",\s*(?=[A-Za-z_]+:)", text)]
+    parts = [part for text in texts for part in re.split(r",\s*(?=[A-Za-z_]+:)", text)]
     parsed = [_parse(part.strip()) for part in parts if part.strip()]
     if not parsed:
         raise HeadlessError(f"name a task: --tasks KIND:SOURCE, kinds: {', '.join(KINDS)}")
@@ -80,17 +79,19 @@ def _parse(text: str) -> Task:
 def read_items(
     task: Task, *, limit: int | None = None, split: str | None = None, text_field: str = "text"
 ) -> Items:
-    """Read the items of a task of ours (not of the harness), at most `limit` of them.
+    """Read at most `limit` items of a task that is not the harness's.
 
     `split` is that of a data set by name, or of a prepared data set ("validation" by default);
     `text_field` the field of a text's records.
     """
-    if task.kind == "text":
-        items: Iterator[Item | None] = (
-            {"text": text} for text in _texts(task.source, split, text_field)
-        )
-    else:
+    items: Iterator[Item | None]
+    if task.kind != "text":
         items = map(READERS[task.kind], read_records(task.source, split))
+    elif (Path(task.source) / MANIFEST).is_file():
+        items = _prepared_texts(Path(task.source), split or "validation")
+    else:
+        documents = Documents([task.source], text_field, split=split or "test")
+        items = ({"text": text} for text in documents)
     read = list(islice(items, limit))
     usable = [item for item in read if item is not None]
     if not usable:
@@ -98,8 +99,8 @@ def read_items(
     return Items(task, usable, len(read) - len(usable), digest(usable))
 
 
-def left_out(task: Task, text_field: str = "text") -> str | None:
-    """What lies in a text task's directory and is not read, in a line."""
+def describe_unread(task: Task, text_field: str) -> str | None:
+    """A line on the files of a text task's directory that are not read."""
     if task.kind != "text" or (Path(task.source) / MANIFEST).is_file():
         return None
     entries = Documents([task.source], text_field).left_out()
@@ -107,26 +108,23 @@ def left_out(task: Task, text_field: str = "text") -> str | None:
 
 
 def digest(values: Any) -> str:
-    """sha256 of the items as they are scored: two results with the same one saw the same data."""
+    """sha256 of the items as they are scored."""
     text = json.dumps(values, sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _texts(source: str, split: str | None, text_field: str) -> Iterator[str]:
-    if (Path(source) / MANIFEST).is_file():
-        return _prepared_texts(Path(source), split or "validation")
-    return iter(Documents([source], text_field, split=split or "test"))
-
-
-def _prepared_texts(path: Path, split: str) -> Iterator[str]:
-    """The documents of a prepared data set as text again."""
+def _prepared_texts(path: Path, split: str) -> Iterator[Item]:
+    """The documents of a prepared data set, decoded."""
+    inexact = HeadlessError(
+        f"the tokenizer of {path} does not give its text back: name the text itself, text:FILE"
+    )
     dataset = open_dataset(path)
     if split not in dataset.manifest.splits:
         raise HeadlessError(
             f"{path} has no split {split!r}: --split {', '.join(dataset.manifest.splits)}"
         )
-    if dataset.manifest.inexact_share:  # seen here, too, where only some documents are read
-        raise _not_given_back(path)
+    if dataset.manifest.inexact_share:  # a limit may end the reading before the last check
+        raise inexact
     tokenizer = load_tokenizer(str(dataset.tokenizer_path))
     tokens = dataset.split(split)
     begins = [*dataset.documents(split).tolist(), len(tokens)]
@@ -135,15 +133,9 @@ def _prepared_texts(path: Path, split: str) -> Iterator[str]:
         ids = tokens[begin : end - 1].tolist()  # without the end of the document
         text = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
         size += len(text.encode("utf-8"))
-        yield text
+        yield {"text": text}
     if size != dataset.manifest.splits[split]["bytes"]:
-        raise _not_given_back(path)
-
-
-def _not_given_back(path: Path) -> HeadlessError:
-    return HeadlessError(
-        f"the tokenizer of {path} does not give its text back: name the text itself, text:FILE"
-    )
+        raise inexact
 
 
 def _last_word(record: Record) -> Item | None:

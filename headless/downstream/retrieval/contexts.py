@@ -41,8 +41,7 @@ class Mixture:
     neighbors: int = 256  #: how many stored contexts vote on the next token
     #: their share λ; None: the best of `WEIGHTS` on half of a text, 0.25 for a context.
     weight: float | None = None
-    #: of softmax(-distance²), in units of the store's spread; None: the best of `TEMPERATURES` on
-    #: half of a text, 0.05 for a context.
+    #: of softmax(-distance²), in units of the store's spread; None: likewise, 0.05 for a context
     temperature: float | None = None
 
     def __post_init__(self) -> None:
@@ -56,10 +55,9 @@ class Mixture:
 
 @dataclass(frozen=True)
 class KnnScores:
-    """Nats a token of a text, with and without neighbours.
+    """Nats a token on the windows with odd numbers, with and without neighbours.
 
-    λ and temperature were chosen on the windows with even numbers (where they were not given);
-    everything here is of those with odd numbers.
+    λ and temperature were chosen, where they were not given, on those with even numbers.
     """
 
     base_nats: float  #: the model alone
@@ -68,17 +66,17 @@ class KnnScores:
     gain_error: float  #: its standard error over windows
     weight: float  #: λ
     temperature: float  #: in units of the store's spread
-    neighbors: int  #: k
-    covered: float  #: share of the tokens that one of the k neighbours was followed by
-    tokens: int  #: that were scored
-    chosen_on_tokens: int  #: on which λ and temperature were chosen; 0: both were given
+    neighbors: int
+    covered: float  #: share of the tokens that followed one of their context's neighbours
+    tokens: int
+    chosen_on_tokens: int  #: 0: λ and temperature were given
 
 
 def neighbor_weights(distances_Qk: np.ndarray, tau: float) -> np.ndarray:
-    """softmax(-d²/τ) over the neighbours, float64 [Q, k]; 0 for one that was not found (+inf)."""
+    """softmax(-d²/τ) over the neighbours, float64 [Q, k]; 0 for one that is missing (+inf)."""
     distances_Qk = distances_Qk.astype(np.float64)
     nearest_Q1 = distances_Qk.min(axis=1, keepdims=True)
-    nearest_Q1[~np.isfinite(nearest_Q1)] = 0.0  # none was found
+    nearest_Q1[~np.isfinite(nearest_Q1)] = 0.0  # all are missing
     weights_Qk = np.exp((nearest_Q1 - distances_Qk) / tau)
     return weights_Qk / np.maximum(weights_Qk.sum(axis=1, keepdims=True), 1e-300)
 
@@ -109,25 +107,13 @@ def knn_lm_scores(
     store: HiddenStore,
     index: VectorIndex,
     data: Path | str,
-    mixture: Mixture | None = None,
+    mixture: Mixture,
     *,
     split: str = "validation",
     limit: int | None = None,
     progress: Progress = lambda done, total: None,
 ) -> KnnScores:
-    """Whether neighbours help a model on a text that the store does not hold.
-
-    Args:
-        lm: the store's model.
-        store: of another text.
-        index: of the store's keys.
-        data: a prepared dataset of the model's tokenizer.
-        mixture: None: λ and temperature are chosen.
-        split: of the dataset.
-        limit: only the first so many tokens.
-        progress: gets tokens that are scored and in all.
-    """
-    mixture = mixture or Mixture()
+    """Whether neighbours help the store's model on the first `limit` tokens of another dataset."""
     if limit is not None and limit < 1:
         raise HeadlessError(f"limit must be at least 1, got {limit}")
     dataset, stream = open_for(lm, data, split)
@@ -140,9 +126,9 @@ def knn_lm_scores(
     total = min(len(stream) - 1, limit or len(stream))
     windows = read_windows(lm, stream, total, length, scored=True)
     temperatures = TEMPERATURES if mixture.temperature is None else (mixture.temperature,)
-    parts, sizes = [], []
-    for part, group_sizes in _look_up(windows, store, index, mixture.neighbors, temperatures):
-        parts.append(part)
+    statistics, sizes = [], []
+    for group, group_sizes in _statistics(windows, store, index, mixture.neighbors, temperatures):
+        statistics.append(group)
         sizes += group_sizes
         progress(sum(sizes), total)
     if len(sizes) < 4:
@@ -150,25 +136,14 @@ def knn_lm_scores(
             f"{total} tokens are {len(sizes)} windows of {length}, too few to choose on one half "
             "and report on the other: evaluate on more text"
         )
-    most = min(mixture.neighbors, len(store.values_N))
-    return _summarize(np.concatenate(parts, 1), sizes, temperatures, mixture.weight, most)
-
-
-def _summarize(
-    numbers: np.ndarray,
-    sizes: Sequence[int],
-    temperatures: Sequence[float],
-    weight: float | None,
-    neighbors: int,
-) -> KnnScores:
-    """Choose on the windows with even numbers, report on the others; see `_look_up`."""
-    weights = WEIGHTS if weight is None else (weight,)
+    weights = WEIGHTS if mixture.weight is None else (mixture.weight,)
     window_Q = np.repeat(np.arange(len(sizes)), sizes)
-    choose, report = (numbers[:, window_Q % 2 == n] for n in (0, 1))
+    all_SQ = np.concatenate(statistics, axis=1)
+    choose, report = (all_SQ[:, window_Q % 2 == parity] for parity in (0, 1))
     _, weight, best = min(
-        (float(mixture_nats(choose[0], knn_Q, tried).mean()), tried, t)
+        (float(mixture_nats(choose[0], knn_Q, weight).mean()), weight, t)
         for t, knn_Q in enumerate(choose[2:])
-        for tried in weights
+        for weight in weights
     )
     knn_nats_Q = mixture_nats(report[0], report[2 + best], weight)
     gain_Q = -report[0] - knn_nats_Q
@@ -179,22 +154,23 @@ def _summarize(
         gain_error=_error_of_mean(gain_Q, window_Q[window_Q % 2 == 1]),
         weight=weight,
         temperature=temperatures[best],
-        neighbors=neighbors,
+        neighbors=min(mixture.neighbors, len(store.values_N)),
         covered=float(report[1].mean()),
         tokens=report.shape[1],
         chosen_on_tokens=0 if len(temperatures) * len(weights) == 1 else choose.shape[1],
     )
 
 
-def _look_up(
+def _statistics(
     windows: Iterator[Window],
     store: HiddenStore,
     index: VectorIndex,
     neighbors: int,
     temperatures: Sequence[float],
 ) -> Iterator[tuple[np.ndarray, list[int]]]:
-    """Of some windows at a time: log p_model, whether a neighbour knows the target, and p_kNN at
-    each temperature [2 + R, Q]; and the positions of each window.
+    """[2 + R, Q] for several windows at a time, and the number of positions in each window.
+
+    The rows: log p_model, whether a neighbour has the target, p_kNN at each temperature.
     """
     group: list[Window] = []
     for window in chain(windows, [None]):
@@ -210,10 +186,8 @@ def _look_up(
         covered_Q = (values_Qk == targets_Q[:, None]).any(axis=1)
         taus = [t * store.manifest.spread for t in temperatures]
         knn = [knn_probability(distances_Qk, values_Qk, targets_Q, tau) for tau in taus]
-        yield (
-            np.stack([base_Q.astype(np.float64), covered_Q, *knn]),
-            [len(w.targets_n) for w in group],
-        )
+        statistics = np.stack([base_Q.astype(np.float64), covered_Q, *knn])
+        yield statistics, [len(w.targets_n) for w in group]
         group = []
 
 
@@ -231,11 +205,9 @@ class ContextView:
     hidden_D: Tensor  #: its last hidden state, float32
     #: of the next token (at a mask: of the token there); None without an LM head
     log_probability_V: Tensor | None
-    likeliest: list[
-        dict[str, Any]
-    ]  #: token_id, text, log_probability, pmi and count, by probability
-    #: by pointwise mutual information with the context: what the context makes likelier than it is
-    #: anywhere; None where the unigram distribution is not known
+    #: token_id, text, log_probability, pmi and count of the tokens, by probability
+    likeliest: list[dict[str, Any]]
+    #: by pointwise mutual information with the context; None without a unigram distribution
     specific: list[dict[str, Any]] | None
 
 
@@ -247,8 +219,6 @@ def view_context(
     A masked model needs exactly one mask in the context; the empty context begins a document.
     Tokens rarer than `min_count` are not specific: their mutual information is mostly noise.
     """
-    if k < 1:
-        raise HeadlessError(f"k must be at least 1, got {k}")
     if lm.task == "causal":
         ids_1T, _ = lm.encode_prompt(context, 1)
         place = -1
@@ -296,14 +266,14 @@ def nearest_contexts(
     texts `before` and `after`, and the next `token`.
     """
     distances_1k, rows_1k = index.search(hidden_D[None].numpy(), k)
-    near = []
+    contexts = []
     for distance, row in zip(distances_1k[0].tolist(), rows_1k[0].tolist(), strict=True):
         if row >= 0:
             before, token, after = store.window(row, BEFORE, AFTER)
             texts = {"before": before, "token": [token], "after": after}
             words = {name: lm.tokenizer.decode(ids) for name, ids in texts.items()}
-            near.append({"position": row + 1, "distance": distance, **words})
-    return near
+            contexts.append({"position": row + 1, "distance": distance, **words})
+    return contexts
 
 
 def mixed_tokens(
@@ -312,18 +282,17 @@ def mixed_tokens(
     index: VectorIndex,
     view: ContextView,
     k: int,
-    mixture: Mixture | None = None,
+    mixture: Mixture,
 ) -> list[dict[str, Any]]:
     """The k likeliest next tokens: probabilities of the model, the neighbours and the mixture."""
-    mixture = mixture or Mixture()
     if view.log_probability_V is None:
         raise HeadlessError(f"{lm.name} has no LM head: there is nothing to mix neighbours with")
     weight = WEIGHT if mixture.weight is None else mixture.weight
     tau = (mixture.temperature or TEMPERATURE) * store.manifest.spread
     distances_1k, rows_1k = index.search(view.hidden_D[None].numpy(), mixture.neighbors)
-    there_k = rows_1k[0] >= 0
-    values_k = store.values_N[rows_1k[0][there_k]]
-    shares = knn_distribution(distances_1k[0][there_k], values_k, tau)
+    valid_k = rows_1k[0] >= 0
+    values_k = store.values_N[rows_1k[0][valid_k]]
+    shares = knn_distribution(distances_1k[0][valid_k], values_k, tau)
     model_V = view.log_probability_V.double().exp()
     mixture_V = model_V * (1.0 - weight)
     for token, share in shares.items():

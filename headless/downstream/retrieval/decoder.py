@@ -3,7 +3,7 @@
 A linear head's logit of token v is w_v·h + b_v = [w_v ; b_v]·[h ; 1]: the k likeliest tokens are
 the k rows of the table [W ; b] with the largest inner product.
 
-Shapes: B queries, D hidden size, V vocabulary, k tokens found.
+Shapes: B queries, D hidden size, V vocabulary, k likeliest tokens.
 """
 
 from collections.abc import Iterator
@@ -19,18 +19,12 @@ from headless.downstream.language_model import LanguageModel
 from headless.downstream.retrieval.indexes import Kind, Search, VectorIndex
 from headless.errors import HeadlessError
 
-PROBE_TOKENS = 8  # of the sequence on which a head is found to be linear
+PROBE_TOKENS = 8  # of the sequence on which a head is shown to be linear
 TOLERANCE, HALF_TOLERANCE = 1e-4, 3e-2  # relative to the largest logit; in bfloat16 and float16
 
 
 class FaissHead(nn.Module):
-    """The output table of a language model as an index: logits of the k likeliest tokens only.
-
-    Args:
-        linear: `nn.Linear(D, V)`; its matrix and bias are copied as float32.
-        search: of the index.
-        k: how many tokens a search returns.
-    """
+    """`nn.Linear(D, V)` as an index, in float32: logits of the k likeliest tokens only."""
 
     def __init__(self, linear: nn.Module, search: Search | Kind = "exact", k: int = 64) -> None:
         super().__init__()
@@ -48,11 +42,9 @@ class FaissHead(nn.Module):
         self.k = min(k, len(table))
 
     def search(self, hidden_BD: Tensor) -> tuple[Tensor, Tensor]:
-        """The likeliest tokens.
+        """Logits (float32, largest first) and ids (long) of the likeliest tokens, [B, k].
 
-        Returns:
-            scores_Bk: logits, float32, largest first; -inf where an approximate search found fewer.
-            ids_Bk: long; -1 there. Both on the device of `hidden_BD`.
+        -inf and -1 where an approximate search has fewer. Both are on the device of `hidden_BD`.
         """
         queries = hidden_BD.detach().float().cpu().numpy()
         if self.bias is not None:
@@ -62,7 +54,7 @@ class FaissHead(nn.Module):
         return torch.from_numpy(scores_Bk).to(device), torch.from_numpy(ids_Bk).to(device)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Logits [..., V] of hidden states [..., D]: -inf for all tokens but those found."""
+        """Logits [..., V] of hidden states [..., D]: -inf for all but the likeliest tokens."""
         scores_Bk, ids_Bk = self.search(hidden.flatten(0, -2))
         if bool((ids_Bk[:, 0] < 0).any()):
             raise HeadlessError(
@@ -97,13 +89,13 @@ def check_linear(lm: LanguageModel) -> None:
     ids_1T = (torch.arange(PROBE_TOKENS) * 7919 % model.config.vocab_size)[None]
     linear = model.get_output_embeddings()
     if isinstance(linear, nn.Linear):
-        hidden, wanted = lm.last_states(ids_1T)
-        assert wanted is not None
+        hidden, logits = lm.last_states(ids_1T)
+        assert logits is not None
         bias = None if linear.bias is None else linear.bias.to(hidden.dtype)
-        made = F.linear(hidden, linear.weight.to(hidden.dtype), bias).float()
+        products = F.linear(hidden, linear.weight.to(hidden.dtype), bias).float()
         half = hidden.dtype in (torch.bfloat16, torch.float16)
-        limit = (HALF_TOLERANCE if half else TOLERANCE) * wanted.float().abs().max()
-        if bool((made - wanted.float()).abs().max() <= limit):
+        limit = (HALF_TOLERANCE if half else TOLERANCE) * logits.float().abs().max()
+        if bool((products - logits.float()).abs().max() <= limit):
             return
     raise HeadlessError(
         f"the head of {lm.name} is more than a matrix and a bias, which is all that an index can "

@@ -1,23 +1,22 @@
 """Nearest rows of a matrix with faiss: exact or approximate, on the CPU or a GPU.
 
-faiss finds candidates; whatever it had to approximate or to rewrite, the scores that come back are
-computed from the rows themselves.
+faiss proposes candidates; scores are computed from the rows themselves.
 
-Inner products are no distance, and the approximate indexes need one. For them a row x becomes
+Approximate indexes need a distance, which an inner product is not. For them a row x becomes
 [x ; sqrt(M² - |x|²)] with M the largest norm and a query [q ; 0]: the squared distance is then
 |q|² + M² - 2 q·x, so that the nearest row has the largest inner product (Bachrach et al. 2014,
-Neyshabur & Srebro 2015). A few long rows would make M large and the new coordinate all that
-distances see, and they are the rows that win most often (a language model's frequent tokens). So
-the mean row is subtracted first, which moves all of a query's products by the same number, and the
-longest rows are kept apart and always scored.
+Neyshabur & Srebro 2015). A few long rows, which are those that win most often (a language model's
+frequent tokens), would make the new coordinate all that distances see. So the mean row is
+subtracted first, which moves all of a query's products by the same number, and the longest rows
+are not indexed but always scored.
 
-Shapes: N rows, Q queries, D coordinates, C candidates, k neighbours.
+Shapes: N rows, n of them in faiss, L long ones; Q queries, D coordinates, C candidates, k results.
 """
 
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -38,7 +37,7 @@ SAMPLE_PER_LIST, ITERATIONS = 64, 10  # of k-means, whose time grows with both
 EF_CONSTRUCTION = 80  # of the graph
 EF = 128  # candidates of a search of the graph, where none are given
 PIECE = 4  # coordinates that one code of a product quantizer stands for
-APART = 32  # one row in so many is kept apart under inner products
+LONG_EVERY = 32  # one row in so many counts as long under inner products
 WIDER = 8  # times k candidates from compressed rows, for the exact scores to choose from
 ADD_ROWS = 65_536  # at a time
 SCORED_VALUES = 2**25  # of candidate rows in memory at a time
@@ -50,13 +49,10 @@ GPU_MOST = 2048  # neighbours, and clusters of a search
 class Search:
     """How rows are searched."""
 
-    #: "exact" (all rows), "ivf" (rows of the nearest clusters), "hnsw" (a graph), "ivfpq" (clusters
-    #: of compressed rows)
+    #: "ivf": the rows of the nearest clusters; "hnsw": a graph; "ivfpq": clusters, compressed rows
     kind: Kind = "exact"
-    #: clusters that a search looks into ("ivf", "ivfpq"): more finds more and takes longer; None:
-    #: by their number
-    nprobe: int | None = None
-    ef: int | None = None  #: candidates that a search of the graph keeps ("hnsw"), likewise
+    nprobe: int | None = None  #: clusters that a search looks into; None: by their number
+    ef: int | None = None  #: candidates that a search of the graph keeps
     device: Device = "auto"  #: "auto" is the GPU where faiss has one (never for "hnsw")
 
     def __post_init__(self) -> None:
@@ -71,8 +67,8 @@ class Search:
 def load_faiss() -> Any:
     """The library, with as many threads as torch has.
 
-    faiss and torch each bring an OpenMP. On Linux the two live beside each other; on macOS a
-    second one ends the process unless it is allowed, and may only run single-threaded.
+    Each brings an OpenMP; on macOS a second one ends the process unless it is allowed, and may only
+    run single-threaded.
     """
     import torch
 
@@ -93,7 +89,7 @@ def load_faiss() -> Any:
 
 
 def automatic_kind(num_rows: int) -> Kind:
-    """The kind of index that suits a number of rows: exact as long as that is quick."""
+    """Exact as long as that is quick."""
     if num_rows <= EXACT_ROWS:
         return "exact"
     return "ivf" if num_rows <= FLAT_ROWS else "ivfpq"
@@ -112,10 +108,8 @@ def unit(x_ND: np.ndarray) -> np.ndarray:
 class VectorIndex:
     """Rows that can be searched: made by `build` or `load`.
 
-    Args:
-        rows_ND: the rows, in memory or mapped; float16 or float32. They are kept, not copied.
-        search: how, or the kind alone.
-        metric: "inner" product, "l2" (squared distance) or "cosine".
+    `rows_ND`, float16 or float32, in memory or mapped, are kept, not copied. "l2" is the squared
+    distance.
     """
 
     def __init__(self, rows_ND: np.ndarray, search: Search | Kind, metric: Metric) -> None:
@@ -125,20 +119,21 @@ class VectorIndex:
         self.options = Search(search) if isinstance(search, str) else search
         self.kind, self.metric = self.options.kind, metric
         self.index: Any = None
-        self.reduced = metric == "inner" and self.kind != "exact"
-        width = rows_ND.shape[1] + self.reduced
+        self.by_distance = metric == "inner" and self.kind != "exact"
+        width = rows_ND.shape[1] + self.by_distance
         self.width = -(-width // PIECE) * PIECE if self.kind == "ivfpq" else width
-        self.inside_n, self.apart_A = np.arange(len(rows_ND)), np.arange(0)
-        if self.reduced:
-            self.mean_D = sum(_pieces(rows_ND, lambda x: x.sum(0))) / len(rows_ND)
+        self.indexed_n, self.long_L = np.arange(len(rows_ND)), np.arange(0)
+        if self.by_distance:
+            parts = [slice(begin, begin + ADD_ROWS) for begin in range(0, len(rows_ND), ADD_ROWS)]
+            self.mean_D = sum(rows_ND[p].sum(0, dtype=np.float64) for p in parts) / len(rows_ND)
             squares_N = np.concatenate(
-                list(_pieces(rows_ND, lambda x: np.square(x - self.mean_D).sum(1)))
+                [np.square(rows_ND[p] - self.mean_D).sum(1) for p in parts]  # in float64
             )
             order_N = np.argsort(squares_N, kind="stable")
-            inside = len(rows_ND) - len(rows_ND) // APART
-            self.inside_n, self.apart_A = np.sort(order_N[:inside]), np.sort(order_N[inside:])
-            self.apart_AD = rows_ND[self.apart_A].astype(np.float32)
-            self.largest = float(squares_N[order_N[inside - 1]])
+            count = len(rows_ND) - len(rows_ND) // LONG_EVERY
+            self.indexed_n, self.long_L = np.sort(order_N[:count]), np.sort(order_N[count:])
+            self.long_LD = rows_ND[self.long_L].astype(np.float32)
+            self.largest = float(squares_N[order_N[count - 1]])
 
     @classmethod
     def build(
@@ -151,18 +146,18 @@ class VectorIndex:
     ) -> "VectorIndex":
         """Index rows; mapped ones are read in pieces. `progress` gets rows done and in all."""
         faiss = load_faiss()
-        made = cls(rows_ND, search, metric)
-        ids_n = made.inside_n
-        index = made._to_device(faiss, made._empty(faiss))
+        built = cls(rows_ND, search, metric)
+        ids_n = built.indexed_n
+        index = built._to_device(faiss, built._empty(faiss))
         if not index.is_trained:
             sample = min(len(ids_n), SAMPLE_PER_LIST * max(num_lists(len(ids_n)), 256))
-            chosen = np.random.default_rng(0).choice(ids_n, size=sample, replace=False)
-            index.train(made._prepare(np.sort(chosen)))
+            sample_n = np.random.default_rng(0).choice(ids_n, size=sample, replace=False)
+            index.train(built._prepare(np.sort(sample_n)))
         for begin in range(0, len(ids_n), ADD_ROWS):
-            index.add(made._prepare(ids_n[begin : begin + ADD_ROWS]))
+            index.add(built._prepare(ids_n[begin : begin + ADD_ROWS]))
             progress(min(begin + ADD_ROWS, len(ids_n)), len(ids_n))
-        made._tune(index)
-        return made
+        built._tune(index)
+        return built
 
     @classmethod
     def load(
@@ -170,70 +165,65 @@ class VectorIndex:
     ) -> "VectorIndex":
         """What `save` wrote, with the rows that it was built from."""
         faiss = load_faiss()
-        again = f"delete {path} and run the command again"
+        advice = f"delete {path} and run the command again"
         try:
             index = faiss.read_index(str(path))
         except RuntimeError as error:
-            raise HeadlessError(f"{path} is missing or damaged: {again}") from error
-        made = cls(rows_ND, search, metric)
-        wanted = made._empty(faiss)
-        same = (index.d, index.metric_type) == (wanted.d, wanted.metric_type)
-        if not same or not isinstance(index, type(wanted)) or index.ntotal != len(made.inside_n):
-            raise HeadlessError(f"{path} is an index of other rows or of another kind: {again}")
-        made._tune(made._to_device(faiss, index))
-        return made
+            raise HeadlessError(f"{path} is missing or damaged: {advice}") from error
+        loaded = cls(rows_ND, search, metric)
+        empty = loaded._empty(faiss)
+        same = (index.d, index.metric_type) == (empty.d, empty.metric_type)
+        if not same or not isinstance(index, type(empty)) or index.ntotal != len(loaded.indexed_n):
+            raise HeadlessError(f"{path} is an index of other rows or of another kind: {advice}")
+        loaded._tune(loaded._to_device(faiss, index))
+        return loaded
 
     def save(self, path: Path) -> None:
-        """Write it whole; who makes the same one meanwhile is waited for."""
+        """Write it in one step; another process that writes the same file is waited for."""
         with exclusive(path, patience=WAIT_SECONDS):
-            write_bytes(path, self._serialized().data)
+            write_bytes(path, self._serialized().tobytes())
 
     def search(self, queries_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The k nearest rows of each query, the nearest first.
+        """Scores (float32) and row numbers (int64) of the k nearest rows, at most N, nearest first.
 
-        Returns:
-            scores_Qk: float32; inner products and cosines: largest first; squared distances:
-                smallest first.
-            ids_Qk: int64, which rows; -1 (with a score of -inf, for "l2" +inf) where an
-                approximate search found fewer. k is at most N.
+        -1, with a score of -inf ("l2": +inf), where an approximate search has fewer.
         """
         if k < 1:
             raise HeadlessError(f"k must be at least 1, got {k}")
         k = min(k, len(self.rows_ND))
-        wide = min(len(self.inside_n), k * WIDER if self.kind == "ivfpq" else k)
+        candidates = min(len(self.indexed_n), k * WIDER if self.kind == "ivfpq" else k)
         if _is_on_gpu(self.index):
             if k > GPU_MOST:
                 raise HeadlessError(f"k is at most {GPU_MOST} on a GPU, got {k}")
-            wide = min(wide, GPU_MOST)
+            candidates = min(candidates, GPU_MOST)
         queries_QD = np.ascontiguousarray(queries_QD, dtype=np.float32)
         if self.metric == "cosine":
             queries_QD = unit(queries_QD)
         padded = np.zeros((len(queries_QD), self.index.d), dtype=np.float32)
         padded[:, : queries_QD.shape[1]] = queries_QD
-        scores_Qk, ids_QC = self.index.search(padded, wide)
+        scores_Qk, ids_QC = self.index.search(padded, candidates)
         if self.kind == "exact":
             return scores_Qk, ids_QC
-        step = max(1, SCORED_VALUES // max(wide * queries_QD.shape[1], len(self.apart_A)))
+        step = max(1, SCORED_VALUES // max(candidates * queries_QD.shape[1], len(self.long_L)))
         parts = [slice(begin, begin + step) for begin in range(0, len(queries_QD), step)]
-        found = [self._best(queries_QD[part], ids_QC[part], k) for part in parts]
-        scores, ids = zip(*found, strict=True)
+        best = [self._best(queries_QD[part], ids_QC[part], k) for part in parts]
+        scores, ids = zip(*best, strict=True)
         return np.concatenate(scores), np.concatenate(ids)
 
     def _best(
         self, queries_QD: np.ndarray, ids_QC: np.ndarray, k: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The k best of the candidates, and of the rows that are kept apart, by exact scores."""
-        if self.reduced:
-            ids_QC = np.where(ids_QC < 0, -1, self.inside_n[ids_QC])
-            apart_QC = np.tile(self.apart_A, (len(queries_QD), 1))
-            if k < len(self.apart_A):
-                scores_QA = queries_QD @ self.apart_AD.T
-                apart_QC = self.apart_A[np.argpartition(-scores_QA, k - 1, axis=1)[:, :k]]
-            ids_QC = np.concatenate([ids_QC, apart_QC], axis=1)
+        """The k best of the candidates and of the long rows, by exact scores."""
+        if self.by_distance:
+            ids_QC = np.where(ids_QC < 0, -1, self.indexed_n[ids_QC])
+            long_QC = np.tile(self.long_L, (len(queries_QD), 1))
+            if k < len(self.long_L):
+                scores_QL = queries_QD @ self.long_LD.T
+                long_QC = self.long_L[np.argpartition(-scores_QL, k - 1, axis=1)[:, :k]]
+            ids_QC = np.concatenate([ids_QC, long_QC], axis=1)
         rows_QCD = self.rows_ND[np.maximum(ids_QC, 0)].astype(np.float32)
-        sign = 1.0
+        sign = -1.0 if self.metric == "l2" else 1.0
         if self.metric == "l2":
-            sign = -1.0
             scores_QC = np.square(rows_QCD - queries_QD[:, None]).sum(-1)
         else:
             rows_QCD = unit(rows_QCD) if self.metric == "cosine" else rows_QCD
@@ -247,7 +237,7 @@ class VectorIndex:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that faiss holds, as it would write them; the rows themselves not counted."""
+        """Bytes of what `save` writes."""
         return self._serialized().size
 
     def _serialized(self) -> np.ndarray:
@@ -256,7 +246,7 @@ class VectorIndex:
 
     def _empty(self, faiss: Any) -> Any:
         """An index without rows: inner products only where it is exact, distances elsewhere."""
-        rows, lists = len(self.inside_n), num_lists(len(self.inside_n))
+        rows, lists = len(self.indexed_n), num_lists(len(self.indexed_n))
         bits = min(8, int(math.log2(max(1, rows // POINTS_PER_LIST)) or 1))
         if self.kind == "ivfpq" and bits < 4:
             raise HeadlessError(
@@ -280,14 +270,14 @@ class VectorIndex:
     def _prepare(self, ids_C: np.ndarray) -> np.ndarray:
         """What faiss gets in place of rows: float32 [C, width]."""
         rows_CD = self.rows_ND[ids_C].astype(np.float32)
-        made = np.zeros((len(rows_CD), self.width), dtype=np.float32)
+        vectors_C = np.zeros((len(rows_CD), self.width), dtype=np.float32)
         size = rows_CD.shape[1]
-        if self.reduced:
+        if self.by_distance:
             rows_CD = rows_CD - self.mean_D
             squares_C = np.square(rows_CD, dtype=np.float64).sum(axis=1)
-            made[:, size] = np.sqrt(np.maximum(self.largest - squares_C, 0.0))
-        made[:, :size] = unit(rows_CD) if self.metric == "cosine" else rows_CD
-        return made
+            vectors_C[:, size] = np.sqrt(np.maximum(self.largest - squares_C, 0.0))
+        vectors_C[:, :size] = unit(rows_CD) if self.metric == "cosine" else rows_CD
+        return vectors_C
 
     def _to_device(self, faiss: Any, index: Any) -> Any:
         """The index on the GPU, where it is wanted and possible."""
@@ -304,8 +294,9 @@ class VectorIndex:
             return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index, options)
         except RuntimeError as error:  # some numbers of codes and bits have no kernel
             if device == "gpu":
+                line = " ".join(str(error).split())[:200]
                 raise HeadlessError(
-                    f"faiss cannot put this {self.kind} on the GPU: {_line(error)}"
+                    f"faiss cannot put this {self.kind} on the GPU: {line}"
                 ) from error
             return index
 
@@ -322,15 +313,3 @@ class VectorIndex:
 
 def _is_on_gpu(index: Any) -> bool:
     return type(index).__name__.startswith("Gpu")
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
-
-
-def _pieces(
-    rows_ND: np.ndarray, function: Callable[[np.ndarray], np.ndarray]
-) -> Iterator[np.ndarray]:
-    """A function of the rows, in double precision, some rows at a time."""
-    for begin in range(0, len(rows_ND), ADD_ROWS):
-        yield function(rows_ND[begin : begin + ADD_ROWS].astype(np.float64))

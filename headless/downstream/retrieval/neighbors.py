@@ -17,8 +17,9 @@ from headless.downstream.retrieval.contexts import (
     view_context,
 )
 from headless.downstream.retrieval.indexes import Search, VectorIndex, automatic_kind, load_faiss
-from headless.downstream.retrieval.store import HiddenStore, build_store, check_place, open_store
+from headless.downstream.retrieval.store import PLACE, HiddenStore, build_store, open_store
 from headless.errors import HeadlessError
+from headless.files import refuse_to_lose
 from headless.isolation import isolated
 from headless.progress import Display, Report
 
@@ -34,55 +35,45 @@ def neighbors(
 
     Args:
         model: as of `load`, or one that is open.
-        progress: show it, or a function that gets (what is done, how many of them, in all).
+        progress: show it, or a function that gets (phase, done, in all).
         **options: see `NeighborOptions`; one of token, token_id, analogy, context, build_store and
-            evaluate says what is wanted.
+            evaluate says what is done.
 
     Returns:
-        "model", "head" and, by what is wanted, "tokens" with "table" and "metric"; "contexts";
-        "store"; or "store", "index" and "scores": plain values, what `output` holds.
+        "model", "head" and "tokens" with "table" and "metric"; "contexts"; "store"; or "store",
+        "index" and "scores": plain values, what `output` holds.
     """
     place = model.place if isinstance(model, LanguageModel) else str(model)
-    wanted = NeighborOptions(place, **options)
-    mixture = Mixture(wanted.knn_neighbors, wanted.knn_weight, wanted.knn_temperature)
-    if wanted.build_store is not None:
-        check_place(Path(wanted.store or ""), wanted.overwrite)
-    if wanted.build_store is None or wanted.index not in ("auto", "exact"):
-        load_faiss()  # what is missing shows before the work
+    settings = NeighborOptions(place, **options)
+    mixture = Mixture(settings.knn_neighbors, settings.knn_weight, settings.knn_temperature)
+    # What can be wrong shows before the work.
+    if settings.build_store is not None:
+        refuse_to_lose(Path(settings.store or ""), overwrite=settings.overwrite, **PLACE)
+    if settings.build_store is None or settings.index not in ("auto", "exact"):
+        load_faiss()
     lm = load(
-        model, head=wanted.head, device=wanted.device, trust_remote_code=wanted.trust_remote_code
+        model,
+        head=settings.head,
+        device=settings.device,
+        trust_remote_code=settings.trust_remote_code,
     )
-    _check_model(wanted, lm)
+    _check_model(settings, lm)
+    result: dict[str, Any] = {"model": lm.name, "head": lm.head}
     with Display(progress) as display:
-        result = {"model": lm.name, "head": lm.head, **_look(wanted, lm, mixture, display.report)}
-    write_output(wanted.output, json.dumps(result, ensure_ascii=False, indent=2) + "\n")
+        if settings.build_store is not None:
+            result["store"] = asdict(_build(settings, lm, display.report).manifest)
+        elif settings.evaluate is not None:
+            result |= _scores(settings, lm, mixture, display.report)
+        elif settings.context is not None:
+            result["contexts"] = _contexts(settings, lm, mixture, display.report)
+        else:
+            result |= {"table": settings.table, "metric": settings.metric}
+            result["tokens"] = _tokens(settings, lm)
+    write_output(settings.output, json.dumps(result, ensure_ascii=False, indent=2) + "\n")
     return result
 
 
-def _look(
-    wanted: NeighborOptions, lm: LanguageModel, mixture: Mixture, progress: Report
-) -> dict[str, Any]:
-    if wanted.build_store is not None:
-        return _build(wanted, lm, progress)
-    if wanted.evaluate is not None:
-        store, index = _open(wanted, lm, progress)
-        scores = knn_lm_scores(
-            lm,
-            store,
-            index,
-            wanted.evaluate,
-            mixture,
-            split=wanted.split or "validation",
-            limit=wanted.limit,
-            progress=partial(progress, "tokens"),
-        )
-        return {"store": asdict(store.manifest), "index": index.kind, "scores": asdict(scores)}
-    if wanted.context is not None:
-        return {"contexts": _contexts(wanted, lm, mixture, progress)}
-    return {"table": wanted.table, "metric": wanted.metric, "tokens": _tokens(wanted, lm)}
-
-
-def _check_model(wanted: NeighborOptions, lm: LanguageModel) -> None:
+def _check_model(settings: NeighborOptions, lm: LanguageModel) -> None:
     """Refuse what a model without an LM head or without a tokenizer cannot do."""
     if lm.tokenizer is None:
         raise HeadlessError(
@@ -91,86 +82,99 @@ def _check_model(wanted: NeighborOptions, lm: LanguageModel) -> None:
         )
     if lm.has_head:
         return
-    if wanted.evaluate is not None:
+    if settings.evaluate is not None:
         raise HeadlessError(
             f"{lm.place} has no LM head, so that it predicts nothing for neighbours to help with"
         )
-    if wanted.context is not None and wanted.store is None:
-        further = ": name a --store of its hidden states for the nearest contexts"
+    if settings.context is not None and settings.store is None:
+        advice = ": name a --store of its hidden states for the nearest contexts"
         raise HeadlessError(
             f"{lm.place} has no LM head, so that no token is likely in a context"
-            + (further if lm.task == "causal" else "")
+            + (advice if lm.task == "causal" else "")
         )
-    if wanted.table == "output" and wanted.context is None and wanted.build_store is None:
+    if settings.table == "output" and settings.context is None and settings.build_store is None:
         raise HeadlessError(f"{lm.place} has no LM head: choose --table input")
 
 
-def _search(wanted: NeighborOptions, num_rows: int) -> Search:
-    kind = automatic_kind(num_rows) if wanted.index == "auto" else wanted.index
-    return Search(kind, wanted.nprobe, wanted.ef, wanted.index_device)
+def _search(settings: NeighborOptions, num_rows: int) -> Search:
+    kind = automatic_kind(num_rows) if settings.index == "auto" else settings.index
+    return Search(kind, settings.nprobe, settings.ef, settings.index_device)
 
 
-def _tokens(wanted: NeighborOptions, lm: LanguageModel) -> list[dict[str, Any]]:
+def _index(settings: NeighborOptions, store: HiddenStore, progress: Report) -> VectorIndex:
+    search = _search(settings, len(store.keys_ND))
+    return store.index(search, progress=partial(progress, "indexing"))
+
+
+def _tokens(settings: NeighborOptions, lm: LanguageModel) -> list[dict[str, Any]]:
     queries: list[Any]
-    if wanted.analogy is not None:
-        a, b, c = (lm.token_id(text) for text in wanted.analogy)
-        queries, names = (
-            [[(a, 1.0), (b, -1.0), (c, 1.0)]],
-            ["{!r} - {!r} + {!r}".format(*wanted.analogy)],
-        )
+    if settings.analogy is not None:
+        a, b, c = (lm.token_id(text) for text in settings.analogy)
+        queries = [[(a, 1.0), (b, -1.0), (c, 1.0)]]
+        names = ["{!r} - {!r} + {!r}".format(*settings.analogy)]
     else:
-        tokens: Any = wanted.token if wanted.token_id is None else wanted.token_id
+        tokens: Any = settings.token if settings.token_id is None else settings.token_id
         queries = [lm.token_id(t) for t in (tokens if isinstance(tokens, list) else [tokens])]
         names = [repr(lm.tokenizer.decode([i])) for i in queries]
-    search = _search(wanted, 1)
-    near = lm.neighbors(
-        *queries, k=wanted.k, table=wanted.table, metric=wanted.metric, search=search
+    rows = lm.neighbors(
+        *queries,
+        k=settings.k,
+        table=settings.table,
+        metric=settings.metric,
+        search=_search(settings, 1),
     )
-    return [{"query": n, "neighbors": row} for n, row in zip(names, near, strict=True)]
+    return [{"query": n, "neighbors": row} for n, row in zip(names, rows, strict=True)]
 
 
 def _contexts(
-    wanted: NeighborOptions, lm: LanguageModel, mixture: Mixture, progress: Report
+    settings: NeighborOptions, lm: LanguageModel, mixture: Mixture, progress: Report
 ) -> list[dict[str, Any]]:
-    store, index = (None, None) if wanted.store is None else _open(wanted, lm, progress)
+    store = index = None
+    if settings.store is not None:
+        store = open_store(settings.store, lm)
+        index = _index(settings, store, progress)
     records = []
-    for text in wanted.context if isinstance(wanted.context, list) else [wanted.context]:
-        view = view_context(lm, text or "", wanted.k, min_count=wanted.min_count)
-        record: dict[str, Any] = {
-            "context": text,
-            "likeliest": view.likeliest,
-            "specific": view.specific,
-        }
+    texts = settings.context if isinstance(settings.context, list) else [settings.context or ""]
+    for text in texts:
+        view = view_context(lm, text, settings.k, min_count=settings.min_count)
+        record = {"context": text, "likeliest": view.likeliest, "specific": view.specific}
         if store is not None and index is not None:
-            record["contexts"] = nearest_contexts(lm, store, index, view.hidden_D, wanted.k)
+            record["contexts"] = nearest_contexts(lm, store, index, view.hidden_D, settings.k)
             if lm.has_head:
-                record["mixture"] = mixed_tokens(lm, store, index, view, wanted.k, mixture)
+                record["mixture"] = mixed_tokens(lm, store, index, view, settings.k, mixture)
         records.append(record)
     return records
 
 
-def _build(wanted: NeighborOptions, lm: LanguageModel, progress: Report) -> dict[str, Any]:
+def _build(settings: NeighborOptions, lm: LanguageModel, progress: Report) -> HiddenStore:
     store = build_store(
         lm,
-        str(wanted.build_store),
-        Path(wanted.store or ""),
-        split=wanted.split or "train",
-        max_tokens=wanted.max_tokens,
-        context_length=wanted.context_length,
-        overwrite=wanted.overwrite,
+        str(settings.build_store),
+        Path(settings.store or ""),
+        split=settings.split or "train",
+        max_tokens=settings.max_tokens,
+        context_length=settings.context_length,
+        overwrite=settings.overwrite,
         progress=partial(progress, "hidden states"),
     )
-    if wanted.index not in ("auto", "exact"):
-        _index(wanted, store, progress)
-    return {"store": asdict(store.manifest)}
+    if settings.index not in ("auto", "exact"):
+        _index(settings, store, progress)
+    return store
 
 
-def _open(
-    wanted: NeighborOptions, lm: LanguageModel, progress: Report
-) -> tuple[HiddenStore, VectorIndex]:
-    store = open_store(Path(wanted.store or ""), lm)
-    return store, _index(wanted, store, progress)
-
-
-def _index(wanted: NeighborOptions, store: HiddenStore, progress: Report) -> VectorIndex:
-    return store.index(_search(wanted, len(store.keys_ND)), progress=partial(progress, "indexing"))
+def _scores(
+    settings: NeighborOptions, lm: LanguageModel, mixture: Mixture, progress: Report
+) -> dict[str, Any]:
+    store = open_store(settings.store or "", lm)
+    index = _index(settings, store, progress)
+    scores = knn_lm_scores(
+        lm,
+        store,
+        index,
+        settings.evaluate or "",
+        mixture,
+        split=settings.split or "validation",
+        limit=settings.limit,
+        progress=partial(progress, "tokens"),
+    )
+    return {"store": asdict(store.manifest), "index": index.kind, "scores": asdict(scores)}

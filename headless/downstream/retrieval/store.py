@@ -1,16 +1,13 @@
-"""A store of contexts on disk: what a model's hidden state was, and which token came next.
+"""A store of contexts on disk: a model's hidden states, and which token followed each.
 
 manifest.json    whose hidden states, of which text, how many: written last
 keys.npy         last hidden states, float16 [N, D]
 values.npy       the token that followed each, int32 [N]
 *.faiss          indexes of the keys, made when they are first needed
 
-The rows are consecutive: row n is the state that predicted token n + 1 of the split, so that the
-values are the text itself.
-
-Text is read in windows. A window's first half is context that the window before has scored, so
-that every token but the stream's first is predicted once, from at least half a window of what
-stands before it (where the stream has it).
+Row n is the state that predicted token n + 1 of the split, so that the values are the text itself.
+Text is read in windows that overlap by half: every token but the stream's first is predicted once,
+from at least half a window of what stands before it (where the stream has it).
 
 Shapes: N rows, D hidden size, V vocabulary; B windows of T tokens, n positions that each adds.
 """
@@ -47,15 +44,15 @@ BATCH_TOKENS = 2048  # of windows at a time
 
 
 class Window(NamedTuple):
-    """What one window adds. The model's log-probabilities where they are wanted."""
+    """What one window adds, on the CPU."""
 
-    hidden_nD: Tensor  # float32, on the CPU
+    hidden_nD: Tensor  # float32
     targets_n: Tensor  # long: the token that follows each position
-    log_probability_n: Tensor | None  # float32: of those tokens
+    log_probability_n: Tensor | None  # float32: of those tokens, where they are scored
 
 
 def window_length(lm: LanguageModel, context_length: int | None = None) -> int:
-    """Tokens of a window."""
+    """Tokens of a window; None: what the model can read, at most `LONGEST`."""
     positions = getattr(lm.model.config, "max_position_embeddings", None)
     if context_length is None:
         return min(positions or LONGEST, LONGEST)
@@ -87,15 +84,9 @@ def open_for(lm: LanguageModel, path: Any, split: str) -> tuple[TokenDataset, To
 def read_windows(
     lm: LanguageModel, stream: TokenStream, num_tokens: int, length: int, *, scored: bool
 ) -> Iterator[Window]:
-    """The first `num_tokens` predictions of a stream of more tokens than that, in its order.
-
-    `length` is T; with `scored` come log-probabilities, which take the whole vocabulary.
-    """
-    step = max(1, length // 2)
-    # The first window adds all of its positions, each later one its last `step`.
-    ends = [min(length, num_tokens)]
-    while ends[-1] < num_tokens:
-        ends.append(min(ends[-1] + step, num_tokens))
+    """The first `num_tokens` predictions of a longer stream, in windows of `length` tokens."""
+    # The first window adds all of its positions, each later one its second half.
+    ends = [*range(min(length, num_tokens), num_tokens, max(1, length // 2)), num_tokens]
     spans = [
         (max(0, end - length), start, end) for start, end in zip([0, *ends], ends, strict=False)
     ]
@@ -125,21 +116,21 @@ def read_windows(
 class StoreManifest:
     """What a store holds."""
 
-    format: int  #: of the directory
-    metric: str  #: of the distances between keys: squared, as in Khandelwal et al
-    model: str  #: the name of the model, for people
-    model_sha256: str  #: of its backbone's weights; see `fingerprint`
-    rows: int  #: N
-    hidden_size: int  #: D
+    format: int
+    metric: str  #: of the distances between keys: "l2", squared as in Khandelwal et al.
+    model: str  #: its name, for people
+    model_sha256: str  #: see `fingerprint`
+    rows: int
+    hidden_size: int
     spread: float  #: mean squared distance of a key from the mean key: the unit of temperatures
     context_length: int  #: tokens of a window
     dataset: str  #: where the text was, for people
     dataset_sha256: str  #: of the split's tokens
-    split: str  #: of the dataset
+    split: str
 
 
 class HiddenStore:
-    """An open store; `open_store` checks it."""
+    """A store that `open_store` checked, or `build_store` made."""
 
     def __init__(self, path: Path, manifest: StoreManifest) -> None:
         self.path = path
@@ -152,8 +143,7 @@ class HiddenStore:
     ) -> VectorIndex:
         """An index of the keys: the saved one, else a new one, which is saved.
 
-        An exact index is a copy of the keys in memory, 4·N·D bytes, and no file. Without `search`
-        it is of the kind that suits the number of rows.
+        An exact one (the default for few rows) is 4·N·D bytes in memory, and no file.
         """
         search = search or Search(automatic_kind(len(self.keys_ND)))
         path = self.path / f"{search.kind}.faiss"
@@ -192,20 +182,11 @@ def build_store(
     overwrite: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> HiddenStore:
-    """Make a store from a prepared dataset; a few windows at a time are in memory.
+    """Make a store from the first `max_tokens` of a dataset of the causal model's tokenizer.
 
-    Args:
-        lm: a causal model.
-        data: of the model's tokenizer.
-        path: the directory to make.
-        split: of the dataset.
-        max_tokens: only the first so many.
-        context_length: tokens of a window; None: what the model can read, at most 1,024.
-        overwrite: move an existing store aside.
-        progress: gets rows done and in all.
+    An existing store is moved aside with `overwrite`. `context_length`: see `window_length`.
     """
-    path = Path(path)
-    check_place(path, overwrite)
+    refuse_to_lose(path, overwrite=overwrite, **PLACE)
     if max_tokens is not None and max_tokens < 1:
         raise HeadlessError(f"max_tokens must be at least 1, got {max_tokens}")
     dataset, stream = open_for(lm, data, split)
@@ -224,26 +205,26 @@ def build_store(
         dataset_sha256=dataset.manifest.files[tokens_file(split)]["sha256"],
         split=split,
     )
-    with new_directory(path, overwrite=overwrite, **PLACE) as partial:
-        spread = _write_rows(lm, stream, manifest, partial, progress)
+    with new_directory(path, overwrite=overwrite, **PLACE) as directory:
+        spread = _write_rows(lm, stream, manifest, directory, progress)
         manifest = replace(manifest, spread=spread)
-        write_text(partial / MANIFEST, json.dumps(asdict(manifest), indent=2) + "\n")
+        write_text(directory / MANIFEST, json.dumps(asdict(manifest), indent=2) + "\n")
     return HiddenStore(path, manifest)
 
 
 def _write_rows(
-    lm: LanguageModel, stream: TokenStream, manifest: StoreManifest, place: Path, progress: Progress
+    lm: LanguageModel, stream: TokenStream, manifest: StoreManifest, path: Path, progress: Progress
 ) -> float:
-    """Write keys and values; returns their spread."""
+    """Write keys and values; returns the spread of the keys."""
     rows, size = manifest.rows, manifest.hidden_size
     total_D, squares, done = np.zeros(size), 0.0, 0
     with (
-        _npy(place / KEYS, np.dtype("<f2"), (rows, size)) as keys,
-        _npy(place / VALUES, np.dtype("<i4"), (rows,)) as values,
+        _npy(path / KEYS, "<f2", (rows, size)) as keys,
+        _npy(path / VALUES, "<i4", (rows,)) as values,
     ):
         for window in read_windows(lm, stream, rows, manifest.context_length, scored=False):
             hidden_nD = window.hidden_nD.numpy()
-            with np.errstate(over="ignore"):  # it is looked at in the next line
+            with np.errstate(over="ignore"):  # the next lines refuse it
                 keys_nD = hidden_nD.astype("<f2")
             if not np.isfinite(keys_nD).all():
                 raise HeadlessError(
@@ -285,15 +266,10 @@ def open_store(path: Path | str, lm: LanguageModel) -> HiddenStore:
     return store
 
 
-def check_place(path: Path, overwrite: bool) -> None:
-    """Refuse to make a store where something is that stays."""
-    refuse_to_lose(path, overwrite=overwrite, **PLACE)
-
-
 @contextmanager
-def _npy(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> Iterator[Any]:
-    """A .npy file to append its rows to: a full disk is an error here, under a map a signal."""
-    header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+def _npy(path: Path, dtype: str, shape: tuple[int, ...]) -> Iterator[Any]:
+    """A .npy file to append rows to: a full disk is an error here, and a signal under a map."""
+    header = {"descr": dtype, "fortran_order": False, "shape": shape}
     with open(path, "wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         yield file

@@ -42,10 +42,11 @@ from headless.downstream.classification.module import (
 )
 from headless.downstream.classification.run import Finetuning
 from headless.downstream.classification.tasks import TextTask
-from headless.downstream.finetune import above_the_baseline
+from headless.downstream.finetune import baseline_notes
 from headless.downstream.language_model import NO_HEAD, LanguageModel
 from headless.downstream.options import Recipe
 from headless.errors import HeadlessError
+from headless.progress import Display
 
 WORDS = ["the king loves", "a crown", "the sea fears", "no man", "sweet love sees"]
 
@@ -234,7 +235,7 @@ def test_only_matrices_decay(dataset: Path, tmp_path: Path) -> None:
         model, Recipe(weight_decay=0.3), ("accuracy",), torch.tensor([0, 1])
     )
     module._trainer = type("T", (), {"estimated_stepping_batches": 10})()  # type: ignore[assignment]
-    optimizer = module.configure_optimizers()["optimizer"]
+    (optimizer,), _ = module.configure_optimizers()
     decays = {id(p): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
     assert len(decays) == len(list(model.parameters()))
     for name, parameter in model.named_parameters():
@@ -271,7 +272,7 @@ def test_a_note_stands_where_reading_the_texts_gained_nothing() -> None:
         }
         scores = {"accuracy": accuracy, "matthews": matthews}
         summary = {k: {"mean": v, "interval_95": seeds, "n": 1} for k, v in scores.items()}
-        return above_the_baseline(facts, {"test": summary})
+        return baseline_notes(facts, {"test": summary})
 
     assert notes(0.6, 0.0, 10_000)
     assert notes(0.55, 0.01, 100)
@@ -321,7 +322,7 @@ def test_it_learns_the_same_again_and_is_saved_whole(
     points: list[Any] = []
     first = finetuning(kind, mode, dataset, tmp_path / "v")
     before = copy.deepcopy(first.encoder.model.state_dict())
-    result = first.run(1, tmp_path, lambda *point: points.append(point))
+    result = first.run(1, tmp_path, lambda *point: points.append(point), Display(False))
     # A frozen random encoder averages what tells the classes apart: it cannot tell all.
     assert result.scores["test"]["accuracy"] > (0.9 if mode == "full" else 0.6)
     assert [epoch for epoch, *_ in points] == [1, 2, 3, 4]
@@ -331,9 +332,11 @@ def test_it_learns_the_same_again_and_is_saved_whole(
     # the encoder stays as it was, so that the next seed begins where this one did
     for name, value in first.encoder.model.state_dict().items():
         assert torch.equal(value, before[name])
-    again = finetuning(kind, mode, dataset, tmp_path / "v").run(1, tmp_path, lambda *_: None)
+    again = finetuning(kind, mode, dataset, tmp_path / "v").run(
+        1, tmp_path, lambda *_: None, Display(False)
+    )
     assert torch.equal(result.outputs, again.outputs)
-    other = first.run(2, tmp_path, lambda *_: None)
+    other = first.run(2, tmp_path, lambda *_: None, Display(False))
     assert not torch.equal(result.outputs, other.outputs)
     test = first.text.splits["test"]
     save_classifier(result.trained, tmp_path / "out" / "model")
@@ -352,7 +355,7 @@ def test_it_learns_the_same_again_and_is_saved_whole(
 
 def test_it_learns_under_bf16_and_scores_in_float32(dataset: Path, tmp_path: Path) -> None:
     half = finetuning("gpt_neox", "full", dataset, tmp_path, precision="bf16-mixed")
-    result = half.run(1, tmp_path, lambda *_: None)
+    result = half.run(1, tmp_path, lambda *_: None, Display(False))
     assert result.scores["test"]["accuracy"] > 0.9
     assert not torch.equal(result.outputs, result.outputs.bfloat16().float())
     for precision in ("16-mixed", "16-true", "bf16-true"):
@@ -362,14 +365,14 @@ def test_it_learns_under_bf16_and_scores_in_float32(dataset: Path, tmp_path: Pat
 
 def test_a_probe_on_cached_vectors_is_the_model_itself(dataset: Path, tmp_path: Path) -> None:
     probe = finetuning("bert", "probe", dataset, tmp_path / "v")
-    result = probe.run(1, tmp_path, lambda *_: None)
+    result = probe.run(1, tmp_path, lambda *_: None, Display(False))
     texts = probe.text.splits["test"].texts
     torch.testing.assert_close(result.trained.logits(texts), result.outputs, rtol=1e-4, atol=1e-5)
 
 
 def test_regression_predicts_in_the_labels_units(dataset: Path, tmp_path: Path) -> None:
     numbers = finetuning("gpt_neox", "full", dataset, tmp_path, regression=True)
-    result = numbers.run(1, tmp_path, lambda *_: None)
+    result = numbers.run(1, tmp_path, lambda *_: None, Display(False))
     assert result.scores["test"]["pearson"] > 0.9
     labels_N = torch.tensor(numbers.text.splits["test"].labels)
     rmse = float((result.outputs[:, 0] - labels_N).square().mean().sqrt())

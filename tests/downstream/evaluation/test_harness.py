@@ -14,7 +14,6 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 from headless.data.tokenizer import add_mask_token, as_fast_tokenizer, train_tokenizer
 from headless.downstream.evaluation import harness
 from headless.downstream.evaluation.harness import check_harness, evaluate_harness
-from headless.downstream.evaluation.kinds import Options
 from headless.downstream.evaluation.kinds import evaluate_items as evaluate
 from headless.downstream.evaluation.tasks import Task, read_items
 from headless.downstream.language_model import LanguageModel
@@ -180,9 +179,9 @@ def test_scores_agree(kind: str, tmp_path: Path) -> None:
 def test_a_limit_and_a_shorter_context(tmp_path: Path) -> None:
     loaded = language_model()
     ours, theirs = write_task(tmp_path, "text")
-    options = Options(batch_size=3, max_length=10)
-    mine = evaluate(loaded, read_items(ours, limit=7), options)
-    (other,) = evaluate_harness(loaded, theirs, options, limit=7)
+    options: dict[str, Any] = {"batch_size": 3, "max_length": 10}
+    mine = evaluate(loaded, read_items(ours, limit=7), **options)
+    (other,) = evaluate_harness(loaded, theirs, **options, limit=7)
     assert other.items == mine.items == 7
     assert mine.metrics["bits_per_byte"] == pytest.approx(other.metrics["bits_per_byte"], rel=1e-5)
 

@@ -29,8 +29,8 @@ from headless.downstream.evaluation.encoding import (
     masked_rows,
     rolling_rows,
 )
-from headless.downstream.evaluation.kinds import Options, mean, ratio
 from headless.downstream.evaluation.kinds import evaluate_items as evaluate
+from headless.downstream.evaluation.kinds import mean, ratio
 from headless.downstream.evaluation.likelihood import Row, Score, score_rows
 from headless.downstream.evaluation.tasks import Items, Task, parse_tasks, read_items
 from headless.downstream.language_model import LanguageModel
@@ -360,7 +360,8 @@ def test_text_by_hand(tokenizer: Any, tmp_path: Path) -> None:
     found = evaluate(
         language_model(model, tokenizer),
         items_of("text", tmp_path / "a.jsonl", [{"text": text} for text in texts]),
-        Options(batch_size=3, stride=5),
+        batch_size=3,
+        stride=5,
     )
     total = count = 0.0
     for text in texts:

@@ -9,7 +9,6 @@ import torch
 from small_models import gpt_neox
 from torch import nn
 
-from headless.downstream.language_model import Sampling
 from headless.downstream.retrieval.decoder import FaissHead, check_linear, index_as_head
 from headless.errors import HeadlessError
 
@@ -32,10 +31,9 @@ def test_search_gives_the_largest_logits(bias: bool) -> None:
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_greedy_text_is_that_of_generate(dataset: Path, bias: bool, prompt: str) -> None:
     lm = gpt_neox(dataset, bias=bias)
-    sampling = Sampling(max_new_tokens=15, temperature=0)
-    wanted = lm.generate(prompt, sampling)
+    wanted = lm.generate(prompt, 15, temperature=0)
     with index_as_head(lm, k=3):
-        assert lm.generate(prompt, sampling) == wanted
+        assert lm.generate(prompt, 15, temperature=0) == wanted
 
 
 def test_greedy_ids_are_those_of_generate_for_many_models(dataset: Path) -> None:
@@ -80,12 +78,14 @@ def test_it_streams_draws_the_same_again_and_is_put_back(dataset: Path) -> None:
 
     lm, seen, full = gpt_neox(dataset), Seen(), Seen()
     own = lm.model.get_output_embeddings()
-    sampling = Sampling(8, 1.0, 5, 0.9, seed=3)
+    sampling: Any = {
+        "max_new_tokens": 8, "temperature": 1.0, "top_k": 5, "top_p": 0.9, "seed": 3
+    }  # fmt: skip
     with index_as_head(lm, k=5):
-        one = lm.generate("the king", sampling, streamer=seen)
-        two = lm.generate("the king", sampling)
+        one = lm.generate("the king", **sampling, streamer=seen)
+        two = lm.generate("the king", **sampling)
         lm.generate("the king", max_new_tokens=1000, temperature=0, streamer=full)
-    assert one == two == lm.generate("the king", sampling)  # the same draws as the model's own
+    assert one == two == lm.generate("the king", **sampling)  # the same draws as the model's own
     prompt = len(lm.tokenizer.encode("the king"))
     assert lm.tokenizer.decode(seen.ids[prompt:-1], skip_special_tokens=True) == one
     assert seen.ids[-1] == -1

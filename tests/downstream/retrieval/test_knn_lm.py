@@ -179,4 +179,4 @@ def test_misuse_is_one_line(dataset: Path, tmp_path: Path) -> None:
         ({"split": "train"}, "is the text of the store"),
     ):
         with pytest.raises(HeadlessError, match=message):
-            knn_lm_scores(lm, store, index, dataset, **options)  # type: ignore[arg-type]
+            knn_lm_scores(lm, store, index, dataset, Mixture(), **options)  # type: ignore[arg-type]
