@@ -18,14 +18,7 @@ from headless.analysis.registry import analysis
 from headless.analysis.session import Session
 from headless.analysis.sources import TALK
 from headless.errors import HeadlessError
-from headless.geometry import (
-    anisotropy,
-    log_fit,
-    principal_axes,
-    ranks_of,
-    singular_spectrum,
-    unit,
-)
+from headless.geometry import anisotropy, log_fit, principal_axes, ranks_of, singular_spectrum, unit
 
 GAO = "Gao et al. 2019"
 LEAST = 50  # tokens that occur

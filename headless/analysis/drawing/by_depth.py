@@ -34,6 +34,7 @@ class Panel:
         limits: of the y axis; None: as the lines need.
         zero: a line at 0.
         nulls: draw them, where there are some.
+        dots: a payload by kind, [L, N]: N values of each block beside the line.
     """
 
     title: str
@@ -45,6 +46,7 @@ class Panel:
     limits: tuple[float | None, float | None] = (None, None)
     zero: bool = False
     nulls: bool = True
+    dots: str = ""
 
 
 def by_depth(
@@ -81,6 +83,10 @@ def _panel(panel: Any, row: Panel, finding: Finding) -> None:
             markersize=4,
             **style,
         )
+    for place, payload in finding.payloads.get(row.dots, {}).items():
+        values_LN = np.asarray(payload)
+        x_LN = np.indices(values_LN.shape)[0]
+        panel.scatter(x_LN, values_LN, s=8, color=kind_color(place.kind), alpha=0.4, linewidth=0)
     if row.zero:
         panel.axhline(0, color=INK, lw=0.7)
     if row.band:

@@ -28,7 +28,8 @@ SMALLEST = 1e-7  # of the first value: what is less is rounding
 class Ranks:
     """What is drawn: the payload's key, names of axes, which are logarithmic, kinds of places.
 
-    `null` and `start` name the dashed and the dotted line, `bar` what the lines' colours are of.
+    `null` and `start` name the dashed and the dotted line, `bar` what the lines' colours are of;
+    `also` are further payloads, a line each, with their names.
     """
 
     of: str
@@ -39,6 +40,8 @@ class Ranks:
     null: str = "entries shuffled"
     start: str = "before training"
     bar: str = "block"
+    also: tuple[tuple[str, str], ...] = ()
+    limits: tuple[float | None, float | None] = (None, None)  # of the y axis
 
 
 def by_rank(
@@ -62,12 +65,18 @@ def _draw(ranks: Ranks, finding: Finding) -> Any:
         for panel, kind in zip(panels, kinds, strict=True):
             own = {place: one for place, one in spectra.items() if place.kind == kind}
             _panel(panel, own, colors, ranks)
+            for index, (key, _) in enumerate(ranks.also, 1):
+                for place, values in finding.payloads.get(key, {}).items():
+                    if place.kind == kind:
+                        draw_ranks(panel, np.asarray(values), color=series_color(index), lw=1.0)
             if len(kinds) > 1:
                 panel.set_title(kind_name(kind))
         label_edges(panels, ranks.x, ranks.y)
         if len(blocks) > 1:
             depth_bar(figure, panels, blocks, ranks.bar)
-        entries: list[tuple[str, Any, Any]] = []
+        entries: list[tuple[str, Any, Any]] = [
+            (words, series_color(index), "solid") for index, (_, words) in enumerate(ranks.also, 1)
+        ]
         if any(one.null is not None for one in spectra.values()):
             entries.append((ranks.null, INK, DASHED))
         if any(one.start is not None for one in spectra.values()):
@@ -89,6 +98,7 @@ def _panel(
                 if values is not None:
                     draw_ranks(panel, values, one.at, color=INK, ls=style, lw=1.1, zorder=3)
     log_axes(panel, ranks.log)
+    panel.set_ylim(*ranks.limits)
 
 
 def draw_ranks(

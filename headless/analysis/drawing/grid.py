@@ -14,6 +14,8 @@ DASHED = (0, (3.2, 2.2))  # of null models
 ROLES = ("q", "k", "v", "o", "gate", "up", "down")
 # One colour a kind of place in every figure, and its name where that is no word.
 COLORS = {role: series_color(index) for index, role in enumerate(ROLES)} | {
+    "qk": series_color(0),
+    "ov": series_color(1),
     "embed": series_color(2),
     "post": series_color(0),
     "mid": series_color(5),

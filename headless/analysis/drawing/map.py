@@ -8,7 +8,7 @@ import numpy as np
 
 from headless.analysis.drawing.grid import NARROW, WIDE, place_name
 from headless.analysis.record import Figure, Finding, Map, Place
-from headless.pages.figures import compact_ticks, drawing_style, new_figure, series_color
+from headless.pages.figures import compact_ticks, drawing_style, new_figure
 
 NAMED = 16  # rows whose names are shown
 
@@ -91,18 +91,3 @@ def _name(panel: Any, one: Map) -> None:
             own.set_ticks(range(0, len(names), every), names[::every])
     if len(one.columns) > NAMED:
         panel.tick_params(axis="x", rotation=90, labelsize=7)
-
-
-def fill_map(panel: Any, one: Map, numbers: np.ndarray) -> None:
-    """A matrix in shades of one colour from 0 up, with its numbers where there is room."""
-    from matplotlib.colors import LinearSegmentedColormap
-
-    shade = LinearSegmentedColormap.from_list("shade", ["#ffffff00", series_color(0)])
-    top = max(1.0, float(one.values.max()))
-    panel.pcolormesh(*_edges(one.values), one.values, cmap=shade, vmin=0, vmax=top, alpha=0.85)
-    if numbers.shape[1] < NAMED:
-        for (row, column), value in np.ndenumerate(numbers):
-            panel.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=8)
-    panel.invert_yaxis()
-    panel.grid(visible=False)
-    _name(panel, one)

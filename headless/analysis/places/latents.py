@@ -87,9 +87,7 @@ def _along(name: str, finding: Finding, last: Finding) -> Finding:
             seen=partial(_along, "components"),
         ),
         cloud(
-            "latents-components-more",
-            "The first six components in pairs, unit vectors.",
-            "_more",
+            "latents-components-more", "The first six components in pairs, unit vectors.", "_more"
         ),
         cloud("latents-components-umap", UMAP, "components_umap", wide=False),
         cloud(

@@ -10,6 +10,7 @@ from headless.analysis.registry import analysis
 from headless.analysis.session import Session
 from headless.analysis.states import moments
 from headless.analysis.states.measure import sample_tokens
+from headless.analysis.states.reservoirs import by_place
 from headless.geometry import anisotropy as mean_cosine
 from headless.geometry.isotropy import class_alignment, isotropic_uniformity, uniformity
 from headless.geometry.projection import unit
@@ -62,7 +63,7 @@ CLAIMS = (
 )
 def alignment_uniformity(lab: Session, *, nulls: bool) -> Finding:
     """Alignment and uniformity along the stream, and of the tables."""
-    stream = {Place.parse(p.name): s for p, s in lab.statistics.items() if p.component in STREAM}
+    stream = by_place(lab.statistics, *STREAM)
     last_place, last = list(stream.items())[-1]
     tokens_K = sample_tokens(last, lab.batches())
     numbers = {}
@@ -80,9 +81,9 @@ def alignment_uniformity(lab: Session, *, nulls: bool) -> Finding:
             numbers[place] |= {"uniformity": spread, "_isotropic": isotropic}
         for name, table in lab.tables.items():
             table_VD = table.cpu().double()
-            some_N = torch.linspace(0, len(table_VD) - 1, min(ROWS, len(table_VD))).long()
+            rows_N = torch.linspace(0, len(table_VD) - 1, min(ROWS, len(table_VD))).long()
             numbers[Place(name)] = {
-                "uniformity": uniformity(table_VD[some_N]),
+                "uniformity": uniformity(table_VD[rows_N]),
                 "mean_cosine": float(mean_cosine(table_VD)),
             }
         numbers[Place()] = {"isotropic": isotropic}
@@ -91,30 +92,22 @@ def alignment_uniformity(lab: Session, *, nulls: bool) -> Finding:
         next_K = sample_tokens(last, lab.batches(), offset=1)
         head_VD = lab.tables.get("head", lab.tables["embedding"])
         following = next_token(last.sample_KD, next_K, head_VD)
-    after = series_of({Place("next_token"): following}, NEXT)
-    own, answer = numbers[last_place], f"At {last_place}"
+    measured = series_of({Place("next_token"): following}, NEXT) | series_of(numbers, MEASURES)
+    at_last, answer = numbers[last_place], f"At {last_place}"
     if nulls:
-        answer += f" uniformity is {own['uniformity']:.2f} (isotropic: {isotropic:.2f}), and"
+        answer += f" uniformity is {at_last['uniformity']:.2f} (isotropic: {isotropic:.2f}), and"
     answer += (
-        f" states of one token are {own['same_token']:.2f} apart, random pairs "
-        f"{own['random_pairs']:.2f} (mean squared distance)."
+        f" states of one token are {at_last['same_token']:.2f} apart, random pairs "
+        f"{at_last['random_pairs']:.2f} (mean squared distance)."
     )
     if following:
-        answer += (
-            f" A state is {following['']:.2f} from the head's row of what follows and "
-            f"{following['random_pairs']:.2f} from the rows of other tokens in the text."
-        )
-    return Finding(after | series_of(numbers, MEASURES)).answered(answer)
+        answer += f" A state is {following['']:.2f} from the head's row of what follows."
+    return Finding(measured).answered(answer)
 
 
 def next_token(state_KD: Tensor, next_K: Tensor, head_VD: Tensor) -> dict[str, float]:
-    """Mean squared distance of unit states and unit rows of what follows, and in random pairs.
-
-    Args:
-        state_KD: the last states.
-        next_K: the token after each, -1 for none.
-        head_VD: the rows that score them, on any device.
-    """
+    """Mean squared distance of unit states and unit rows of what follows (-1: nothing does), and
+    in random pairs."""
     known_K = next_K >= 0
     rows_ND = head_VD[next_K[known_K].to(head_VD.device)].to(state_KD.device)
     state_ND, row_ND = unit(state_KD[known_K]), unit(rows_ND)

@@ -12,6 +12,7 @@ from headless.analysis.session import Session
 from headless.analysis.sources import ISOTROPY
 from headless.analysis.states import moments
 from headless.analysis.states.accumulators import FIRST, REST, Statistics
+from headless.analysis.states.reservoirs import by_place
 from headless.geometry import anisotropy as mean_cosine
 from headless.geometry.isotropy import isoscore, partition_isotropy
 
@@ -111,7 +112,7 @@ CLAIMS = (
 )
 def anisotropy(lab: Session, *, nulls: bool) -> Finding:
     """The mean cosine and its variants at every point, and of tables such as the embeddings."""
-    points = {Place.parse(point.name): s for point, s in lab.statistics.items()}
+    points = by_place(lab.statistics)
     numbers = {place: variants(s, lab.seed, nulls) for place, s in points.items()}
     numbers |= {Place(name): table_variants(table_VD) for name, table_VD in lab.tables.items()}
     finding = Finding(
@@ -124,39 +125,39 @@ def anisotropy(lab: Session, *, nulls: bool) -> Finding:
         f"({plain[-1]:.2f} after the last). Without the {ROGUE} dimensions that add most it is "
         f"{np.median(clean):.2f}, and less the mean {np.median(centred):.3f} (medians over blocks)."
     )
-    for name in lab.tables:
-        answer += f" The {name} has {numbers[Place(name)]['']:.2f}."
-    return finding.answered(answer)
+    tables = "".join(f" The {name} has {numbers[Place(name)]['']:.2f}." for name in lab.tables)
+    return finding.answered(answer + tables)
 
 
 def variants(s: Statistics, seed: int = 0, nulls: bool = True) -> dict[str, float]:
     """The mean cosine of the states at one point, "" the plain one, and its relatives."""
-    found = {"": moments.mean_cosine(s), "first": moments.mean_cosine(s, FIRST)}
     unit_D, squares = s.unit_GD.sum(dim=0), float(s.unit_squares_GD.sum())
-    n = float(s.count_G.sum())
-    found["with_first"] = (float(unit_D.square().sum()) - squares) / (n * (n - 1))
-    rest, pairs = float(s.count_G[REST]), float(s.within_pairs)
+    n, rest, pairs = float(s.count_G.sum()), float(s.count_G[REST]), float(s.within_pairs)
     own = float(s.unit_squares_GD[REST].sum())
     total = float(s.unit_GD[REST].square().sum()) - own
     within = float(s.within_square) - own
-    found["within"] = within / pairs if pairs else float("nan")
     between = rest * (rest - 1) - pairs
-    found["between"] = (total - within) / between if between else float("nan")
-    found["mean_ratio"] = float(moments.mean(s).norm()) / moments.mean_norm(s)
+    numbers = {
+        "": moments.mean_cosine(s),
+        "first": moments.mean_cosine(s, FIRST),
+        "with_first": (float(unit_D.square().sum()) - squares) / (n * (n - 1)),
+        "within": within / pairs if pairs else float("nan"),
+        "between": (total - within) / between if between else float("nan"),
+        "mean_ratio": float(moments.mean(s).norm()) / moments.mean_norm(s),
+    }
     if len(s.sample_KD) > 1:
-        found |= _of_sample(s)
+        numbers |= _transformed(s)
         if nulls:
-            found |= _nulls(s.sample_KD.double(), seed)
+            numbers |= _nulls(s.sample_KD.double(), seed)
     if s.outer_DD is not None:
-        values = torch.linalg.eigvalsh(s.outer_DD)
-        found["first_share"] = float(values[-1] / values.sum())
-        spectrum = moments.eigenvalues(s)
-        found["first_share/centred"] = float(spectrum[0] / spectrum.sum())
-        found["isoscore"] = isoscore(torch.from_numpy(spectrum.copy()))
-    return found
+        values, spectrum = torch.linalg.eigvalsh(s.outer_DD), moments.eigenvalues(s)
+        numbers["first_share"] = float(values[-1] / values.sum())
+        numbers["first_share/centred"] = float(spectrum[0] / spectrum.sum())
+        numbers["isoscore"] = isoscore(torch.from_numpy(spectrum.copy()))
+    return numbers
 
 
-def _of_sample(s: Statistics) -> dict[str, float]:
+def _transformed(s: Statistics) -> dict[str, float]:
     """Variants that change the states before their lengths are taken: from the reservoir."""
     x_KD = s.sample_KD.double()
     centred_KD = x_KD - moments.mean(s)
@@ -173,10 +174,11 @@ def _of_sample(s: Statistics) -> dict[str, float]:
 
 
 def _nulls(x_KD: Tensor, seed: int) -> dict[str, float]:
-    few_KD = x_KD[:SHUFFLED]
-    order_KD = torch.rand(few_KD.shape, generator=torch.Generator().manual_seed(seed)).argsort(1)
+    entries_KD = x_KD[:SHUFFLED]
+    draw = torch.Generator().manual_seed(seed)
+    order_KD = torch.rand(entries_KD.shape, generator=draw).argsort(1)
     return {
-        "shuffled": float(mean_cosine(few_KD.gather(1, order_KD))),
+        "shuffled": float(mean_cosine(entries_KD.gather(1, order_KD))),
         "partition": partition_isotropy(x_KD[:PARTITION]),
     }
 

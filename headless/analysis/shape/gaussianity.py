@@ -1,6 +1,8 @@
 """How the entries of states are distributed: pooled, by dimension, along random directions."""
 
 import math
+from collections import defaultdict
+from statistics import mode
 from typing import Any
 
 import numpy as np
@@ -8,26 +10,27 @@ import torch
 from torch import Tensor
 
 from headless.analysis.claims import Claim, values
-from headless.analysis.drawing import Panel, by_depth, density
-from headless.analysis.drawing.grid import DASHED, depth_bar, depth_colors, panels_of
-from headless.analysis.record import Figure, Finding, Measure, Place, Sample, series_of
+from headless.analysis.drawing import Panel, Ranks, by_depth, by_rank, density
+from headless.analysis.record import Finding, Measure, Place, Sample, Spectrum, series_of
 from headless.analysis.registry import analysis
 from headless.analysis.session import Session
 from headless.analysis.sources import CONJECTURE, SMOLLM2
 from headless.analysis.states import moments
 from headless.analysis.states.accumulators import REST, Statistics, histogram_edges
+from headless.analysis.states.reservoirs import by_place, drawn
 from headless.geometry.gaussianity import best_fit, fit_distributions, gaussian_distance
 from headless.geometry.gaussianity import moments as moments_of
-from headless.pages.figures import INK, drawing_style
 
 DIRECTIONS = 64  # random directions whose projections are looked at
 FITTED = 20_000  # values to which distributions are fitted
 QUANTILES = np.concatenate([np.geomspace(1e-4, 0.5, 60), 1 - np.geomspace(0.5, 1e-4, 60)[1:]])
+EXPECTED = torch.special.ndtri(torch.from_numpy(QUANTILES)).numpy()  # of a Gaussian
 EDGES = np.linspace(-12, 12, 121)  # of densities, in standard deviations
 MIDDLES = (EDGES[1:] + EDGES[:-1]) / 2
 GAUSSIAN = np.exp(-np.square(MIDDLES) / 2) / math.sqrt(2 * math.pi)
 LOGISTIC = Sample(EDGES, math.pi / math.sqrt(48) / np.cosh(MIDDLES * math.pi / math.sqrt(12)) ** 2)
 SINGLE = "each dimension by itself"
+QUANTILES_OF = {"dimensions": SINGLE, "directions": "random directions (null)"}
 MEASURES = (
     Measure("kurtosis/pooled", "pooled", null="kurtosis/directions"),
     Measure("kurtosis/median_dimension", "excess kurtosis of the median dimension"),
@@ -71,25 +74,6 @@ CLAIMS = (
 )
 
 
-def _draw_quantiles(finding: Finding) -> Any:
-    from scipy.special import ndtri
-
-    expected = ndtri(QUANTILES)
-    titles = {"dimensions": SINGLE, "directions": "random directions (null)"}
-    with drawing_style():
-        figure, panels = panels_of(2, columns=2, height=3.6)
-        for panel, (view, title) in zip(panels, titles.items(), strict=True):
-            found = finding.payloads["{place}/" + view]
-            posts = {place.block: x for place, x in found.items() if place.kind == "post"}
-            for x, color in zip(posts.values(), depth_colors(len(posts)), strict=True):
-                panel.plot(expected, x, color=color, lw=1.0)
-            panel.plot(expected, expected, ls=DASHED, color=INK, lw=0.9)
-            panel.set(title=title, xlabel="quantile of a Gaussian", ylim=(-8, 8))
-        panels[0].set_ylabel("quantile, standard deviations")
-        depth_bar(figure, panels, [block for block in posts if block is not None])
-    return figure
-
-
 @analysis(
     "histograms",
     name="activations",
@@ -129,12 +113,18 @@ def _draw_quantiles(finding: Finding) -> Any:
                 for part in PARTS
             ),
         ),
-        Figure(
+        by_rank(
             "activation-quantiles",
-            "Quantiles of the standardised entries against a Gaussian's (a straight line is a "
-            "Gaussian), for each dimension by itself and for random directions.",
-            _draw_quantiles,
-            ("{place}/dimensions",),
+            "Quantiles of the standardised entries against a Gaussian's (dashed), for each "
+            "dimension by itself and for random directions.",
+            Ranks(
+                "_quantiles",
+                "quantile of a Gaussian",
+                "quantile, standard deviations",
+                log="",
+                null="a Gaussian",
+                limits=(-8, 8),
+            ),
         ),
     ),
     claims=CLAIMS,
@@ -142,34 +132,34 @@ def _draw_quantiles(finding: Finding) -> Any:
 def activations(lab: Session, *, nulls: bool) -> Finding:
     """Gaussianity of three views at every point; with `nulls=False` kurtosis alone."""
     measured = {
-        Place.parse(point.name): s
-        for point, s in lab.statistics.items()
-        if point.component == "post" or not lab.claims_only
+        place: s
+        for place, s in by_place(lab.statistics).items()
+        if place.kind == "post" or not lab.claims_only
     }
     numbers = {place: _kurtosis(s) for place, s in measured.items()}
-    payloads: dict[str, dict[Place, Any]] = {}
+    payloads: dict[str, dict[Place, Any]] = defaultdict(dict)
     kinds: list[str] = []
     for place, s in measured.items() if nulls else ():
         views = views_of(s, lab.seed)
         kind, more = _of_views(views, lab.seed)
         numbers[place] |= more
-        own: dict[str, Any] = {"{place}/histogram": histogram_of(s)} | {
-            f"{{place}}/{name}": np.quantile(x.numpy(), QUANTILES) for name, x in views.items()
-        }
-        for key, array in own.items():
-            payloads.setdefault(key, {})[place] = array
+        quantiles = {name: np.quantile(x.numpy(), QUANTILES) for name, x in views.items()}
+        payloads["{place}/histogram"][place] = histogram_of(s)
+        for name, array in quantiles.items():
+            payloads[f"{{place}}/{name}"][place] = array
         if place.kind == "post":
             kinds.append(kind)
-            for name, density_K in (("pooled", _pooled(s)), (SINGLE, _single(views))):
-                sample = Sample(EDGES, density_K, GAUSSIAN)
-                payloads.setdefault("_densities", {Place(n): LOGISTIC for n in ("pooled", SINGLE)})
-                payloads["_densities"][Place(name, place.block)] = sample
+            for name, title in QUANTILES_OF.items():
+                against = Spectrum(quantiles[name], null=EXPECTED, at=EXPECTED)
+                payloads["_quantiles"][Place(title, place.block)] = against
+            for title, density_K in (("pooled", _pooled(s)), (SINGLE, _single(views))):
+                payloads["_densities"].setdefault(Place(title), LOGISTIC)
+                payloads["_densities"][Place(title, place.block)] = Sample(
+                    EDGES, density_K, GAUSSIAN
+                )
     if nulls:
         payloads["edges"] = {Place(): histogram_edges()}
-    return _answered(Finding(series_of(numbers, MEASURES), payloads), kinds)
-
-
-def _answered(finding: Finding, kinds: list[str]) -> Finding:
+    finding = Finding(series_of(numbers, MEASURES), payloads)
     pooled, single = (finding.values(m.name, "post") for m in MEASURES[:2])
     answer = (
         f"After the blocks the excess kurtosis is {np.median(pooled):.1f} pooled (between "
@@ -177,7 +167,7 @@ def _answered(finding: Finding, kinds: list[str]) -> Finding:
         "dimension (0: Gaussian)."
     )
     if kinds:
-        common = max(sorted(set(kinds)), key=kinds.count)
+        common = mode(kinds)
         answer += (
             f" The likeliest distribution of standardised dimensions is {common.replace('_', '-')} "
             f"after {kinds.count(common)} of {len(kinds)} blocks."
@@ -192,11 +182,11 @@ def histogram_of(s: Statistics) -> Sample:
 
 
 def _kurtosis(s: Statistics) -> dict[str, float]:
-    own_D = moments.excess_kurtosis(s)
+    kurtosis_D = moments.excess_kurtosis(s)
     return {
         "kurtosis/pooled": moments.pooled_excess_kurtosis(s),
-        "kurtosis/median_dimension": float(own_D.nanmedian()),
-        "kurtosis/largest_dimension": float(own_D.nan_to_num(-3).max()),
+        "kurtosis/median_dimension": float(kurtosis_D.nanmedian()),
+        "kurtosis/largest_dimension": float(kurtosis_D.nan_to_num(-3).max()),
     }
 
 
@@ -204,25 +194,23 @@ def _of_views(views: dict[str, Tensor], seed: int) -> tuple[str, dict[str, float
     """The likeliest distribution of single dimensions, and the numbers of every view."""
     numbers, kind = {}, ""
     for name, values_N in views.items():
-        measured, few_N = moments_of(values_N), some(values_N, seed)
+        measured, fitted_N = moments_of(values_N), drawn(values_N, FITTED, seed)
         numbers[f"tail_ratio/{name}"] = measured.tail_ratio
-        numbers[f"gaussian_distance/{name}"] = gaussian_distance(few_N)
+        numbers[f"gaussian_distance/{name}"] = gaussian_distance(fitted_N)
         if name == "directions":
             numbers["kurtosis/directions"] = measured.excess_kurtosis
             continue
-        fits = fit_distributions(few_N)
+        fits = fit_distributions(fitted_N)
         numbers[f"student_t_nu/{name}"] = fits["student_t"].nu
         gain = fits["logistic"].log_likelihood - fits["gaussian"].log_likelihood
         numbers[f"logistic_gain/{name}"] = gain
-        kind = best_fit(fits, len(few_N))
+        kind = best_fit(fits, len(fitted_N))
     return kind, numbers
 
 
 def _pooled(s: Statistics) -> np.ndarray:
-    """Density of all entries between `EDGES`, from their histogram."""
     first, second = (s.powers_G4D[REST, :2].mean(dim=1) / s.count_G[REST]).tolist()
-    x = first + EDGES * math.sqrt(second - first**2)
-    return np.diff(moments.shares_below(s.histogram.numpy(), x)) / np.diff(EDGES)
+    return moments.density_of(s, first, math.sqrt(second - first**2), EDGES)
 
 
 def _single(views: dict[str, Tensor]) -> np.ndarray:
@@ -236,22 +224,11 @@ def views_of(s: Statistics, seed: int) -> dict[str, Tensor]:
     mean_D, std_D = moments.mean(s), moments.variance(s).clamp(min=0).sqrt()
     alive_D = std_D > 0
     scaled_KD = ((x_KD - mean_D) / std_D.where(alive_D, 1.0))[:, alive_D]
-    generator = torch.Generator().manual_seed(seed)
-    directions_DR = torch.randn(
-        scaled_KD.shape[1], DIRECTIONS, generator=generator, dtype=torch.float64
-    )
-    projected_KR = scaled_KD @ directions_DR
+    draw, shape = torch.Generator().manual_seed(seed), (scaled_KD.shape[1], DIRECTIONS)
+    projected_KR = scaled_KD @ torch.randn(shape, generator=draw, dtype=torch.float64)
     projected_KR = (projected_KR - projected_KR.mean(dim=0)) / projected_KR.std(dim=0)
     return {
         "pooled": ((x_KD - x_KD.mean()) / x_KD.std()).flatten(),
         "dimensions": scaled_KD.flatten(),
         "directions": projected_KR.flatten(),
     }
-
-
-def some(values_N: Tensor, seed: int) -> Tensor:
-    """At most `FITTED` of the values, drawn with repetition."""
-    if len(values_N) <= FITTED:
-        return values_N
-    generator = torch.Generator().manual_seed(seed)
-    return values_N[torch.randint(len(values_N), (FITTED,), generator=generator)]

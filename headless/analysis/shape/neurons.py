@@ -5,6 +5,7 @@ Shapes: U neurons of a block, B blocks, H heads.
 
 import math
 from collections.abc import Callable
+from statistics import mode
 
 import numpy as np
 import torch
@@ -32,6 +33,14 @@ MEASURES = (
     Measure("never_positive", "neurons never above 0"),
     Measure("kurtosis/pooled", "all neurons", null="null/kurtosis"),
     Measure("kurtosis/median_neuron", "median neuron"),
+)
+ANSWERED = (
+    "small",
+    "not_positive",
+    "kurtosis/pooled",
+    "kurtosis/median_neuron",
+    "null/kurtosis",
+    "null/small",
 )
 Activation = Callable[[Tensor], Tensor]
 
@@ -85,14 +94,14 @@ Activation = Callable[[Tensor], Tensor]
 )
 def hidden_activations(lab: Session, *, nulls: bool) -> Finding:
     """Distribution, sparsity and the most active neurons of every MLP."""
-    blocks = {p.block: s for p, s in lab.inner.items() if p.component == "hidden"}
+    blocks = {Place("", p.block): s for p, s in lab.inner.items() if p.component == "hidden"}
     activation, gated = activation_of(lab.subject.backbone)
+    middle = list(blocks)[len(blocks) // 2]
     numbers, kinds, orders, spectra, densities = {}, [], [], {}, {}
-    for block, s in blocks.items():
-        place = Place("", block)
+    for place, s in blocks.items():
         values_N = torch.from_numpy(moments.values_of(s.histogram.numpy(), FITTED))
         fits = fit_distributions(values_N)
-        kinds.append(best_fit(fits, FITTED))
+        kinds.append(best_fit(fits, FITTED).replace("_", "-"))
         numbers[place] = _block(s, values_N) | {"student_t_nu": fits["student_t"].nu}
         rms = numbers[place]["rms"]
         null_N = null_values(activation, gated, rms, lab.seed)
@@ -101,21 +110,32 @@ def hidden_activations(lab: Session, *, nulls: bool) -> Finding:
         orders.append(np.argsort(-square_U, kind="stable"))
         by_rank_U = square_U[orders[-1]] / square_U.mean()
         spectra[place] = Spectrum(by_rank_U, null=np.ones_like(by_rank_U))
-        below = moments.shares_below(s.histogram.numpy(), EDGES * rms)
-        middle = block == list(blocks)[len(blocks) // 2]
-        null = np.histogram(null_N / rms, EDGES)[0] / NULL / np.diff(EDGES) if middle else None
-        densities[place] = Sample(EDGES, np.diff(below) / np.diff(EDGES), null)
+        null = np.histogram(null_N / rms, EDGES)[0] / NULL / np.diff(EDGES)
+        density_K = moments.density_of(s, 0.0, rms, EDGES)
+        densities[place] = Sample(EDGES, density_K, null if place == middle else None)
     finding = Finding(
         series_of(numbers, MEASURES),
         {
             "_densities": densities,
             "edges": {Place(): histogram_edges()},
-            "{place}/histogram": {Place("", b): histogram_of(s) for b, s in blocks.items()},
+            "{place}/histogram": {place: histogram_of(s) for place, s in blocks.items()},
             "{place}/mean_square_by_rank": spectra,
             "most_active": {Place(): np.array([order[:MOST] for order in orders])},
         },
     )
-    return finding.answered(_answer(finding, kinds))
+    share_B = finding.values("top_1_share")
+    worst = int(share_B.argmax())
+    median = {name: float(np.median(finding.values(name))) for name in ANSWERED}
+    return finding.answered(
+        f"In the median block {median['small']:.0%} of the activations are below 1 % of the root "
+        f"mean square and {median['not_positive']:.0%} not above 0. Excess kurtosis is "
+        f"{median['kurtosis/pooled']:.0f}, that of a median neuron "
+        f"{median['kurtosis/median_neuron']:.1f}; the nonlinearity alone gives "
+        f"{median['null/kurtosis']:.1f} and {median['null/small']:.0%} small ones. The likeliest "
+        f"of four distributions is mostly {mode(kinds)}. The most active neuron, number "
+        f"{orders[worst][0]} of block {list(blocks)[worst]}, has {share_B[worst]:.0%} of its "
+        "block's sum of squares."
+    )
 
 
 def _block(s: Statistics, values_N: Tensor) -> dict[str, float]:
@@ -166,27 +186,6 @@ def _of_null(values_N: np.ndarray) -> dict[str, float]:
     }
 
 
-def _answer(finding: Finding, kinds: list[str]) -> str:
-    def median(name: str) -> float:
-        return float(np.median(finding.values(name)))
-
-    share = finding.values("top_1_share")
-    worst = int(share.argmax())
-    block = finding.series["top_1_share"].places[worst].block
-    return (
-        f"In the median block {median('small'):.0%} of the activations are below 1 % of the root "
-        f"mean square and {median('not_positive'):.0%} not above 0; "
-        f"{median('never_positive'):.1%} of the neurons never are above 0. Excess kurtosis is "
-        f"{median('kurtosis/pooled'):.0f} (up to {finding.values('kurtosis/pooled').max():,.0f}), "
-        f"that of a median neuron {median('kurtosis/median_neuron'):.1f}; the nonlinearity alone "
-        f"gives {median('null/kurtosis'):.1f} and {median('null/small'):.0%} small ones. The "
-        "likeliest of Gaussian, logistic, Laplace and Student-t is mostly "
-        f"{max(sorted(set(kinds)), key=kinds.count).replace('_', '-')}. The most active neuron, "
-        f"number {finding.arrays['most_active'][worst, 0]} of block {block}, has "
-        f"{share[worst]:.0%} of its block's sum of squares."
-    )
-
-
 @analysis(
     "histograms",
     name="head_outputs",
@@ -217,8 +216,8 @@ def head_outputs(lab: Session, *, nulls: bool) -> Finding:
     """Norms of the heads' outputs in every block."""
     blocks = {p.block: s for p, s in lab.inner.items() if p.component == "heads"}
     heads = int(lab.subject.backbone.config.num_attention_heads)  # type: ignore[arg-type,union-attr]
-    of_units = [(s.powers_G4D[REST, 1] / s.count_G[REST]).numpy() for s in blocks.values()]
-    square_BH = np.stack([x_U.reshape(heads, -1).sum(axis=1) for x_U in of_units])
+    squares_U = [(s.powers_G4D[REST, 1] / s.count_G[REST]).numpy() for s in blocks.values()]
+    square_BH = np.stack([x_U.reshape(heads, -1).sum(axis=1) for x_U in squares_U])
     norm_BH, total_B = np.sqrt(square_BH), square_BH.sum(axis=1)
     even_B = total_B**2 / np.square(square_BH).sum(axis=1) / heads
     numbers = {
@@ -234,10 +233,7 @@ def head_outputs(lab: Session, *, nulls: bool) -> Finding:
     row, head = np.unravel_index(norm_BH.argmax(), norm_BH.shape)
     return Finding(
         series_of(numbers),
-        {
-            "norms": {Place(): norm_BH},
-            "_relative": {Place(): Map(relative_BH.T, columns=named)},
-        },
+        {"norms": {Place(): norm_BH}, "_relative": {Place(): Map(relative_BH.T, columns=named)}},
     ).answered(
         f"Evenness of the {heads} heads is {np.median(even_B):.2f} in the median block, "
         f"{even_B.min():.2f} in block {list(blocks)[int(even_B.argmin())]} where they differ "

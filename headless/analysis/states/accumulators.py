@@ -68,7 +68,7 @@ class StateStatistics(Metric):
 
     Args:
         hidden_size: D.
-        length: T; shorter sequences may come, longer ones not.
+        length: the most positions of a sequence.
         covariance: accumulate x xᵀ: D² numbers, 2·D² FLOPs a state.
         by_position: accumulate sums by position: T·D numbers.
         histogram: count the values between `histogram_edges`; else it stays empty.
@@ -134,12 +134,7 @@ class StateStatistics(Metric):
         return sum(getattr(self, name).nbytes for name in self._defaults)
 
     def update(self, state_BTD: Tensor, sequences_B: Tensor) -> None:
-        """Add the states of whole sequences.
-
-        Args:
-            state_BTD: as they come from `capture`.
-            sequences_B: the numbers of the sequences in the corpus, for the reservoir.
-        """
+        """Add the states of whole sequences, whose numbers in the corpus are `sequences_B`."""
         length = state_BTD.shape[1]
         self.position_count_T[:length] += float(len(state_BTD))
         self._add(FIRST, state_BTD[:, :1])
@@ -216,18 +211,15 @@ class StateStatistics(Metric):
     def compute(self) -> Statistics:
         """The statistics of all that came, on all ranks."""
         keys, kept = _smallest(self.keys, self.kept, self.reservoir)
-        here = keys[:, 0] < torch.iinfo(torch.long).max
-        keys, kept = keys[here], kept[here]
+        filled = keys[:, 0] < torch.iinfo(torch.long).max
+        keys, kept = keys[filled], kept[filled]
         order = torch.from_numpy(np.lexsort((keys[:, 2].cpu(), keys[:, 1].cpu())))
         keys, kept = keys[order], kept[order]
         sums = {
             name: getattr(self, name) for name in self._defaults if name not in ("keys", "kept")
         }
         return Statistics(
-            **sums,
-            sample_KD=kept,
-            sample_positions_K=keys[:, 2],
-            sample_sequences_K=keys[:, 1],
+            **sums, sample_KD=kept, sample_positions_K=keys[:, 2], sample_sequences_K=keys[:, 1]
         )
 
 

@@ -59,11 +59,7 @@ Observe = Callable[[Point, Tensor], None]
 
 
 def points_of(model: nn.Module) -> list[Point]:
-    """The points of the residual stream's width, in the order in which a model computes them.
-
-    Raises:
-        HeadlessError: an unknown family.
-    """
+    """The points of the residual stream's width, in the order of the computation."""
     backbone = backbone_of(model)
     family = family_of(backbone)
     inside: list[Component] = ["norm1", "attn", "mid", "norm2", "mlp", "post"]
@@ -72,19 +68,14 @@ def points_of(model: nn.Module) -> list[Point]:
     elif family.parallel(backbone.config):
         inside.remove("mid")
     depth = len(blocks(backbone))
-    found = [Point("embed", -1)]
-    found += [Point(component, i) for i in range(depth) for component in inside]
-    return [*found, Point("norm_f", depth)] if family.final_norm else found
+    points = [Point(component, i) for i in range(depth) for component in inside]
+    last = [Point("norm_f", depth)] if family.final_norm else []
+    return [Point("embed", -1), *points, *last]
 
 
 def inner_points_of(model: nn.Module) -> list[Point]:
-    """The points inside attention and MLP, in the order in which a model computes them.
-
-    Raises:
-        HeadlessError: an unknown family.
-    """
+    """The points inside attention and MLP, in the order of the computation."""
     backbone = backbone_of(model)
-    family_of(backbone)
     return [Point(component, i) for i in range(len(blocks(backbone))) for component in INNER]
 
 
@@ -104,16 +95,11 @@ def width_of(model: nn.Module, point: Point) -> int:
 def capture(
     model: nn.Module, observe: Observe, points: Collection[Point] | None = None
 ) -> Iterator[None]:
-    """Call `observe(point, state)` with states [B, T, D] while the model runs inside the context.
+    """Call `observe(point, state)` once for each state [B, T, D] of a run inside the context.
 
-    The states are detached views of what the model computes: who keeps one must copy it. Hooks
-    are removed whatever happens.
-
-    Args:
-        model: a backbone or a model with a head, in evaluation mode, called with
-            `use_cache=False` and without gradient checkpointing, which would run blocks twice.
-        observe: sees each state once.
-        points: which ones; None: all of `points_of`.
+    The states are detached views of what the model computes: who keeps one must copy it. The model
+    runs in evaluation mode, with `use_cache=False` and without gradient checkpointing, which would
+    run blocks twice. No `points`: all of `points_of`.
 
     Raises:
         HeadlessError: an unknown family, or a point that the model does not have.

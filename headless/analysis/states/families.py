@@ -82,11 +82,7 @@ FAMILIES = {
 
 
 def family_of(backbone: nn.Module) -> Family:
-    """The names of a backbone's family.
-
-    Raises:
-        HeadlessError: a family that is not in the table.
-    """
+    """Of a backbone; a HeadlessError for one that is not in the table."""
     config: Any = backbone.config
     if config.model_type not in FAMILIES:
         raise HeadlessError(

@@ -7,6 +7,7 @@ statistics of the whole: sums are the same whatever the split.
 import math
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import partial
 
 import torch
 import torch.distributed as dist
@@ -52,12 +53,12 @@ def measure(
     """Run a model once over batches of token ids and accumulate the states at its points.
 
     Args:
-        model: a backbone or a model with a head. It is put into evaluation mode for the pass.
+        model: a backbone or a model with a head.
         batches: token ids [B, T], whole sequences without padding, the longest in the first.
-        points: which ones; None: all of `points_of`. Those of `inner_points_of` have no reservoir,
-            and covariances and sums by position only where they are named: they are wide.
-        covariance: at which points to accumulate x xᵀ: D² numbers each.
-        by_position: at which points to accumulate sums by position: 2·T·D numbers each.
+        points: None: all of `points_of`. Those of `inner_points_of` have no reservoir, and
+            covariances and sums by position only where they are named: they are wide.
+        covariance: where to accumulate x xᵀ: D² numbers each.
+        by_position: where to accumulate sums by position: 2·T·D numbers each.
         histogram: count values, too: most of the time of a pass over a small model.
         sparse: points that are looked at in every fourth batch only, from the first one on.
         reservoir: states kept at each point.
@@ -65,44 +66,30 @@ def measure(
         memory: the most bytes that the statistics may take.
         spread: deal the batches to the processes of a group; else this one runs all of them.
         progress: called after each batch with the tokens seen and the budget.
-
-    Returns:
-        The statistics by point, in the order of the computation (inner points last), on the CPU.
     """
     backbone, wanted = backbone_of(model), points_of(model)
     if points is not None:
         wanted = [p for p in [*wanted, *inner_points_of(model)] if p in set(points)]
-    device = next(backbone.parameters()).device
     spread = spread and dist.is_available() and dist.is_initialized()
     rank, ranks = (dist.get_rank(), dist.get_world_size()) if spread else (0, 1)
     metrics: dict[Point, StateStatistics] = {}
     index, numbers = 0, torch.zeros(0, dtype=torch.long)
-
-    choice = (covariance, by_position, histogram, reservoir)
+    empty = partial(_empty, model, covariance, by_position, histogram, reservoir)
 
     def observe(point: Point, state_BTD: Tensor) -> None:
         if point not in sparse or index % EVERY == 0:
             metrics[point].update(state_BTD, numbers)
 
-    seen = sequences = 0
     try:
         with evaluating(backbone), capture(model, observe, wanted if points is None else points):
-            for index, batch_BT in enumerate(_checked(backbone, batches, token_budget)):
+            checked = _checked(backbone, batches, token_budget, progress)
+            for index, (first, batch_BT) in enumerate(checked):
                 if not index:
-                    with torch.device("meta"):
-                        _check_memory(
-                            [_empty(model, p, batch_BT.shape[1], *choice) for p in wanted], memory
-                        )
-                    for point in wanted:
-                        metrics[point] = _empty(model, point, batch_BT.shape[1], *choice).to(device)
-                        metrics[point].distributed_available_fn = lambda: spread
-                numbers = torch.arange(sequences, sequences + len(batch_BT))
-                sequences += len(batch_BT)
-                seen += batch_BT.numel()
+                    of_length = partial(empty, batch_BT.shape[1])
+                    metrics.update(_allocated(of_length, wanted, backbone, memory, spread))
+                numbers = torch.arange(first, first + len(batch_BT))
                 if index % ranks == rank:
                     run(backbone, batch_BT)
-                if progress is not None:
-                    progress(seen, token_budget)
     finally:
         release_scratch()
     if not metrics:
@@ -112,12 +99,12 @@ def measure(
 
 def _empty(
     model: nn.Module,
-    point: Point,
-    length: int,
     covariance: bool | Collection[Point],
     by_position: bool | Collection[Point],
     histogram: bool,
     reservoir: int,
+    length: int,
+    point: Point,
 ) -> StateStatistics:
     return StateStatistics(
         width_of(model, point),
@@ -136,9 +123,11 @@ def _holds(choice: bool | Collection[Point], point: Point) -> bool:
     return point in choice
 
 
-def _checked(backbone: nn.Module, batches: Iterable[Tensor], budget: int) -> Iterator[Tensor]:
-    """Batches as far as the budget goes, the first one in any case."""
-    seen = longest = 0
+def _checked(
+    backbone: nn.Module, batches: Iterable[Tensor], budget: int, progress: Progress | None
+) -> Iterator[tuple[int, Tensor]]:
+    """As far as the budget goes, the first in any case, with the number of its first sequence."""
+    seen = longest = sequences = 0
     types = int(backbone.config.vocab_size)  # type: ignore[union-attr,arg-type]
     for batch_BT in batches:
         if batch_BT.ndim != 2 or not batch_BT.numel():
@@ -162,35 +151,50 @@ def _checked(backbone: nn.Module, batches: Iterable[Tensor], budget: int) -> Ite
         fits = (budget - seen) // length
         if seen and not fits:
             return
-        yield batch_BT[: max(1, fits)]
-        seen += min(len(batch_BT), max(1, fits)) * length
+        batch_BT = batch_BT[: max(1, fits)]
+        yield sequences, batch_BT
+        sequences += len(batch_BT)
+        seen += batch_BT.numel()
+        if progress is not None:
+            progress(seen, budget)
 
 
-def _check_memory(metrics: Collection[StateStatistics], memory: int) -> None:
-    needed = sum(metric.bytes for metric in metrics)
+def _allocated(
+    empty: Callable[[Point], StateStatistics],
+    points: Collection[Point],
+    backbone: nn.Module,
+    memory: int,
+    spread: bool,
+) -> dict[Point, StateStatistics]:
+    with torch.device("meta"):
+        needed = sum(empty(point).bytes for point in points)
     if needed > memory:
-        widest = max(metric.hidden_size for metric in metrics)
+        widest = max(width_of(backbone, point) for point in points)
         raise HeadlessError(
-            f"statistics at {len(metrics)} points of width {widest} take {compact(needed)}B, more "
+            f"statistics at {len(points)} points of width {widest} take {compact(needed)}B, more "
             f"than {compact(memory)}B: choose fewer points, or covariances for fewer of them"
         )
+    metrics = {point: empty(point).to(next(backbone.parameters()).device) for point in points}
+    for metric in metrics.values():
+        metric.distributed_available_fn = lambda: spread
+    return metrics
 
 
 def _finite(point: Point, metric: StateStatistics) -> Statistics:
     """Of all ranks, reduced on their devices, then on the CPU."""
     with warnings.catch_warnings():  # a rank whose share is no batch at all
         warnings.filterwarnings("ignore", ".*was called before the ``update`` method.*")
-        found = metric.compute()
-    for name, value in vars(found).items():
+        sums = metric.compute()
+    for name, value in vars(sums).items():
         if isinstance(value, Tensor):
-            setattr(found, name, value.cpu())
+            setattr(sums, name, value.cpu())
     # A metric wraps its own methods: a cycle, which would hold its reservoir for a while.
     metric.__dict__.clear()
-    if not math.isfinite(float(found.powers_G4D.sum())):
+    if not math.isfinite(float(sums.powers_G4D.sum())):
         raise HeadlessError(f"the model's states at {point.name} are not finite: it diverged")
-    if not float(found.count_G.sum()):
+    if not float(sums.count_G.sum()):
         raise HeadlessError("the model did not run: there were fewer batches than processes")
-    return found
+    return sums
 
 
 def sample_tokens(statistics: Statistics, batches: Iterable[Tensor], offset: int = 0) -> Tensor:

@@ -21,18 +21,20 @@ def variance(s: Statistics, group: int = REST) -> Tensor:
     return raw[1] - raw[0].square()
 
 
-def excess_kurtosis(s: Statistics, group: int = REST) -> Tensor:
-    """Per dimension [D]: fourth central moment over the squared variance, less 3."""
-    m1, m2, m3, m4 = s.powers_G4D[group] / s.count_G[group]
+def _excess_kurtosis(m1: Tensor, m2: Tensor, m3: Tensor, m4: Tensor) -> Tensor:
+    """From raw moments: fourth central moment over the squared variance, less 3."""
     central = m4 - 4 * m1 * m3 + 6 * m1.square() * m2 - 3 * m1.pow(4)
-    return central / variance(s, group).square() - 3
+    return central / (m2 - m1.square()).square() - 3
+
+
+def excess_kurtosis(s: Statistics, group: int = REST) -> Tensor:
+    """Per dimension [D]."""
+    return _excess_kurtosis(*(s.powers_G4D[group] / s.count_G[group]))
 
 
 def pooled_excess_kurtosis(s: Statistics, group: int = REST) -> float:
     """Of all entries together, which mixes dimensions of different scales."""
-    m1, m2, m3, m4 = (s.powers_G4D[group].mean(dim=1) / s.count_G[group]).tolist()
-    central = m4 - 4 * m1 * m3 + 6 * m1**2 * m2 - 3 * m1**4
-    return central / (m2 - m1**2) ** 2 - 3
+    return float(_excess_kurtosis(*(s.powers_G4D[group].mean(dim=1) / s.count_G[group])))
 
 
 def rms(s: Statistics, group: int = REST) -> Tensor:
@@ -57,11 +59,7 @@ def cosine_shares(s: Statistics, group: int = REST) -> Tensor:
 
 
 def covariance(s: Statistics) -> Tensor:
-    """[D, D], divided by n, of all states but first positions'.
-
-    Raises:
-        ValueError: it was not accumulated.
-    """
+    """[D, D], divided by n, of all states but first positions'."""
     if s.outer_DD is None:
         raise ValueError("accumulated without covariance=True")
     mean_D = mean(s)
@@ -79,12 +77,8 @@ def variance_shares(s: Statistics) -> dict[str, float]:
     h = mean + position + context + rest. Shares of the total variance over positions but the
     first. Means over finitely many states vary by themselves; that part is taken out (a share
     that is 0 may come out a little below). For sequences of one length.
-
-    Raises:
-        ValueError: sums by position were not accumulated.
     """
-    if s.position_sum_TD is None:
-        raise ValueError("accumulated without by_position=True")
+    assert s.position_sum_TD is not None
     total = float(variance(s).sum())
     count_T = s.position_count_T[1:]
     seen = count_T > 0
@@ -102,18 +96,19 @@ def variance_shares(s: Statistics) -> dict[str, float]:
     return {"position": position, "context": context, "rest": 1 - position - context}
 
 
-# Of a histogram. Inside a bin (2 % wide, 2e-5 near zero) values are taken to be spread evenly.
+# Of counts between `histogram_edges`, inside whose bins values are taken to be spread evenly.
 
 
 def shares_below(histogram: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """The share of values below each x.
-
-    Args:
-        histogram: counts between `histogram_edges`.
-        x: any numbers; values exactly at x may count on either side.
-    """
+    """The share of values below each x; those exactly at x may count on either side."""
     below = np.concatenate([[0.0], np.cumsum(histogram)])
     return np.interp(x, histogram_edges(), below) / below[-1]
+
+
+def density_of(s: Statistics, centre: float, scale: float, edges: np.ndarray) -> np.ndarray:
+    """Of all entries, less `centre` and over `scale`, between `edges`."""
+    below = shares_below(s.histogram.numpy(), centre + scale * edges)
+    return np.diff(below) / np.diff(edges)
 
 
 def values_of(histogram: np.ndarray, count: int) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from headless.analysis.record import Place
 from headless.analysis.states import moments
 from headless.analysis.states.accumulators import Statistics
 from headless.analysis.states.capture import Component, Point, middle_blocks
@@ -16,6 +17,24 @@ from headless.errors import HeadlessError
 from headless.geometry import unit
 
 FEW = 8  # states at a point that scores need
+
+
+def drawn(values: Tensor, most: int, seed: int) -> Tensor:
+    """At most so many of the values, flat; of more they are drawn at random, with repetition."""
+    values = values.flatten()
+    if len(values) <= most:
+        return values
+    draw = torch.Generator(device=values.device).manual_seed(seed)
+    return values[torch.randint(len(values), (most,), generator=draw, device=values.device)]
+
+
+def by_place(statistics: Mapping[Point, Statistics], *components: str) -> dict[Place, Statistics]:
+    """Those of some components, or of all, by their places."""
+    return {
+        Place.parse(point.name): s
+        for point, s in statistics.items()
+        if not components or point.component in components
+    }
 
 
 def prepared(x_ND: Tensor, how: Literal["raw", "unit"]) -> Tensor:
@@ -29,16 +48,11 @@ def gather(
     blocks: Sequence[int] | None = None,
     most: int = 400,
 ) -> tuple[Tensor, list[Point], Tensor, Tensor]:
-    """Equally many states of each point, `most` at most.
-
-    `embed` and `norm_f` are taken whatever the blocks.
+    """Equally many states of each point, `most` at most; `embed` and `norm_f` whatever the blocks.
 
     Returns:
         States [N, D] on the CPU, their points, the index of each state's point [N], and their
         positions [N].
-
-    Raises:
-        HeadlessError: no such point, or reservoirs too small.
     """
     points = [
         point
@@ -66,18 +80,10 @@ def gather(
 def position_means(
     statistics: Mapping[Point, Statistics], *, directions: bool
 ) -> tuple[Tensor, float]:
-    """Mean state at each position over sequences and the middle blocks [T, D], float64.
+    """Mean state, or mean direction, by position over sequences and the middle blocks [T, D].
 
-    Args:
-        statistics: of `post` points, accumulated by position.
-        directions: of unit vectors; else of states as they are.
-
-    Returns:
-        The means, and the noise floor: the share of their variance over positions that comes from
-        finitely many sequences (of the middle block with the largest one).
-
-    Raises:
-        HeadlessError: no such sums.
+    With it the noise floor: the share of the means' variance over positions that comes from
+    finitely many sequences, of the middle block with the largest one.
     """
     measured = [p.block for p in statistics if p.component == "post"]
     chosen = [statistics[Point("post", i)] for i in middle_blocks(measured)]

@@ -6,50 +6,27 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from headless.analysis.drawing.by_rank import draw_ranks
-from headless.analysis.drawing.grid import DASHED, depth_bar, depth_colors, legend, log_axes
-from headless.analysis.record import Figure, Finding, Measure, Place, mean, series_of
+from headless.analysis.drawing import Panel, Ranks, by_depth, by_rank
+from headless.analysis.record import Finding, Measure, Place, Spectrum, mean, series_of
 from headless.analysis.registry import analysis
 from headless.analysis.session import Session
 from headless.analysis.states.families import block_matrices
-from headless.analysis.weights.matrices import shuffled
-from headless.geometry import rank_law, ranks_of
-from headless.pages.figures import INK, MUTED, drawing_style, new_figure
+from headless.analysis.weights.matrices import beside_shuffled, rank_numbers, shuffled
 
 CIRCUITS = ("qk", "ov")
 MEASURES = (
     Measure("effective_rank", null="effective_rank_shuffled"),
     Measure("first_share", null="first_share_shuffled"),
 )
-
-
-def _draw(finding: Finding) -> Any:
-    spectra = finding.payloads["_spectra/{place}"]
-    depth = len(finding.values("effective_rank", "qk"))
-    colors = depth_colors(depth)
-    with drawing_style():
-        figure = new_figure(11.2, 5.4)
-        panels = figure.subplots(2, 2)
-        for (left, right), kind in zip(panels, CIRCUITS, strict=True):
-            for block in range(depth):
-                own, null = np.asarray(spectra[Place(kind, block)])
-                draw_ranks(left, own, color=colors[block], lw=1.0)
-                if block == depth // 2:
-                    draw_ranks(left, null, color=INK, ls=DASHED, lw=1.1)
-            log_axes(left, "xy")
-            used_LH = finding.arrays[f"{kind}/effective_rank"]
-            x_LH = np.repeat(np.arange(depth)[:, None], used_LH.shape[1], axis=1)
-            right.scatter(x_LH, used_LH, s=9, color=MUTED, alpha=0.7, linewidth=0)
-            null_L = finding.values("effective_rank_shuffled", kind)
-            right.plot(np.arange(depth), null_L, "_", color=INK, markersize=7)
-            right.set(ylim=(0, 1.02), xlabel="block", ylabel="share of the width")
-            right.xaxis.get_major_locator().set_params(integer=True)
-            left.set(title=f"{kind.upper()} spectra", xlabel="rank", ylabel="over the largest")
-            right.set_title(f"{kind.upper()} effective rank")
-        if depth > 1:
-            depth_bar(figure, panels, range(depth))
-        legend(figure, [("entries shuffled", INK, DASHED)])
-    return figure
+KEPT = (
+    "effective_rank",
+    "effective_rank_shuffled",
+    "stable_rank",
+    "first_share",
+    "first_share_shuffled",
+    "rank_exponent",
+    "spectral_norm",
+)
 
 
 @analysis(
@@ -64,12 +41,23 @@ def _draw(finding: Finding) -> Any:
         "left out. The null multiplies the same matrices with their entries shuffled."
     ),
     figures=(
-        Figure(
+        by_rank(
             "head-circuits",
-            "Left: singular values over the largest one, the mean of each block's heads (light: "
-            "early, dark: late; dashed: shuffled). Right: effective rank of each head; a dash is "
-            "the null's mean in a block.",
-            _draw,
+            "Singular values over the largest one, the mean of each block's heads (light: early, "
+            "dark: late); dashed: a middle block's with entries shuffled.",
+            Ranks("_spectra/{place}", y="over the largest"),
+        ),
+        by_depth(
+            "head-circuit-ranks",
+            "Effective rank as a share of the width: each head (dots), a block's mean, and with "
+            "entries shuffled (dashed).",
+            Panel(
+                "effective rank, share of the width",
+                ("effective_rank",),
+                limits=(0, 1.02),
+                dots="{place}/effective_rank",
+            ),
+            wide=False,
         ),
     ),
 )
@@ -77,7 +65,7 @@ def circuits(lab: Session, *, nulls: bool) -> Finding:
     """Effective ranks, strongest directions and exponents of QK and OV, head by head."""
     heads = circuits_of(lab.subject.weights)
     measured = {place: _numbers(*pair) for place, pair in heads.items()}
-    by_head = {
+    by_head: dict[str, dict[Place, Any]] = {
         f"{{place}}/{measure}": {
             Place(kind): np.stack([n[measure] for p, n in measured.items() if p.kind == kind])
             for kind in CIRCUITS
@@ -88,10 +76,7 @@ def circuits(lab: Session, *, nulls: bool) -> Finding:
         place: {measure: mean(values_H) for measure, values_H in numbers.items()}
         for place, numbers in measured.items()
     }
-    spectra = {
-        place: np.stack([(x / x[:, :1].clamp(min=1e-300)).mean(dim=0).numpy() for x in pair])
-        for place, pair in heads.items()
-    }
+    spectra = {place: Spectrum(*map(_relative, pair)) for place, pair in heads.items()}
     finding = Finding(
         series_of(means, MEASURES, per_kind=True), {**by_head, "_spectra/{place}": spectra}
     )
@@ -113,13 +98,18 @@ def circuits_of(backbone: nn.Module) -> dict[Place, tuple[Tensor, Tensor]]:
     by_block: dict[int, dict[str, Tensor]] = {}
     for matrix in block_matrices(backbone):
         by_block.setdefault(matrix.block, {})[matrix.role] = matrix.weight
-    found = {}
-    for kind in CIRCUITS:
-        for block, parts in by_block.items():
-            null = {role: shuffled(parts[role], seed=i) for i, role in enumerate("qkvo")}
+    circuits = {}
+    for block, parts in by_block.items():
+        null = {role: shuffled(parts[role], seed=i) for i, role in enumerate("qkvo")}
+        for kind in CIRCUITS:
             own, random = (_circuit(kind, w, config.num_attention_heads) for w in (parts, null))
-            found[Place(kind, block)] = own, random
-    return found
+            circuits[Place(kind, block)] = own, random
+    return circuits
+
+
+def _relative(values_HR: Tensor) -> np.ndarray:
+    """Mean over the heads [R] of singular values over each head's largest."""
+    return (values_HR / values_HR[:, :1].clamp(min=1e-300)).mean(dim=0).numpy()
 
 
 def _circuit(kind: str, parts: dict[str, Tensor], heads: int) -> Tensor:
@@ -136,14 +126,8 @@ def _circuit(kind: str, parts: dict[str, Tensor], heads: int) -> Tensor:
 
 def _numbers(values_HR: Tensor, shuffled_HR: Tensor) -> dict[str, np.ndarray]:
     """Every measure, of each head [H]."""
-    own, null = ([ranks_of(values_R) for values_R in x] for x in (values_HR, shuffled_HR))
-    columns: dict[str, list[float]] = {
-        "effective_rank": [r.effective / r.full for r in own],
-        "effective_rank_shuffled": [r.effective / r.full for r in null],
-        "stable_rank": [r.stable for r in own],
-        "first_share": [r.first_share for r in own],
-        "first_share_shuffled": [r.first_share for r in null],
-        "rank_exponent": [rank_law(values_R).exponent for values_R in values_HR],
-        "spectral_norm": [float(values_R[0]) for values_R in values_HR],
-    }
-    return {measure: np.array(column) for measure, column in columns.items()}
+    heads = [
+        beside_shuffled(rank_numbers(own_R), rank_numbers(null_R), "effective_rank", "first_share")
+        for own_R, null_R in zip(values_HR, shuffled_HR, strict=True)
+    ]
+    return {measure: np.array([numbers[measure] for numbers in heads]) for measure in KEPT}

@@ -1,6 +1,8 @@
 """Gains and biases of the norms: which dimensions each block amplifies or silences."""
 
+from collections import defaultdict
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,7 +10,7 @@ from torch import Tensor, nn
 
 from headless.analysis.claims import Claim, share
 from headless.analysis.drawing import Panel, by_depth, density
-from headless.analysis.record import Finding, Measure, Payload, Place, Sample, series_of
+from headless.analysis.record import Finding, Measure, Place, Sample, series_of
 from headless.analysis.registry import analysis
 from headless.analysis.session import Session
 from headless.analysis.sources import CONJECTURE
@@ -115,18 +117,13 @@ def gains(lab: Session, *, nulls: bool) -> Finding | None:
     inner = [numbers[norm.place] for norm in norms if norm.place.kind in INNER]
     learnt = any(abs(n["mean"] - 1) >= 1e-6 or np.isfinite(n["excess_kurtosis"]) for n in inner)
     for norm, following in zip(norms, [*norms[1:], None], strict=True):
-        own = numbers[norm.place]
-        own["_learnt"] = own["mean"] if learnt and norm.place.kind in INNER else float("nan")
+        gain = numbers[norm.place]
+        gain["_learnt"] = gain["mean"] if learnt and norm.place.kind in INNER else float("nan")
         if following is not None and following.place.kind == norm.place.kind:
-            own["overlap"] = _jaccard(norm, following)
+            gain["overlap"] = _jaccard(norm, following)
     finding = Finding(series_of(numbers, MEASURES, per_kind=True), _payloads(norms))
-    means = []
-    for kind in finding.series["mean"].kinds:
-        own_L = finding.values("mean", kind)
-        ends = f"{own_L[0]:.2f} in the first block, {own_L[-1]:.2f} in the last"
-        means.append(f"{kind} {own_L.mean():.2f}" + (f" ({ends})" if len(own_L) > 1 else ""))
     return finding.answered(
-        f"Mean gains: {'; '.join(means)}. Silenced dimensions: "
+        f"Mean gains are {finding.by_kind('mean')}. Silenced dimensions: "
         f"{finding.values('silenced').sum():.0f}."
     )
 
@@ -141,13 +138,13 @@ def norms_of(backbone: nn.Module) -> list[Norm]:
     ]
     if family.final_norm is not None:
         places.append((Place("final"), backbone.get_submodule(family.final_norm)))
-    found = []
+    norms = []
     for place, norm in places:
         gain, bias = getattr(norm, "weight", None), getattr(norm, "bias", None)
         if isinstance(gain, Tensor):
             bias = bias.detach().double().cpu() if isinstance(bias, Tensor) else None
-            found.append(Norm(place, gain.detach().double().cpu(), bias))
-    return found
+            norms.append(Norm(place, gain.detach().double().cpu(), bias))
+    return norms
 
 
 def _numbers(norm: Norm) -> dict[str, float]:
@@ -169,30 +166,23 @@ def _numbers(norm: Norm) -> dict[str, float]:
     return numbers
 
 
-def _payloads(norms: list[Norm]) -> dict[str, dict[Place, Payload]]:
+def _payloads(norms: list[Norm]) -> dict[str, dict[Place, Any]]:
     """Every gain, and histograms of a middle block's and of the final one's."""
-    kinds = dict.fromkeys(norm.place.kind for norm in norms)
-    every = {
-        Place(kind): np.stack([n.gain_D.numpy() for n in norms if n.place.kind == kind])
-        for kind in kinds
-    }
-    top = {
-        Place(kind): np.stack([top_dimensions(n.gain_D) for n in norms if n.place.kind == kind])
-        for kind in kinds
-    }
+    payloads: dict[str, dict[Place, Any]] = defaultdict(dict)
+    for kind in dict.fromkeys(norm.place.kind for norm in norms):
+        gains_D = [norm.gain_D for norm in norms if norm.place.kind == kind]
+        payloads["{place}/gain"][Place(kind)] = torch.stack(gains_D).numpy()
+        payloads["{place}/top"][Place(kind)] = np.stack([top_dimensions(x_D) for x_D in gains_D])
     middle = middle_block([norm.place for norm in norms])
     draw = torch.Generator().manual_seed(SEED)
-    shown: dict[Place, Payload] = {}
-    for norm in norms:
-        if norm.place.block not in (middle, None):
-            continue
+    for norm in (norm for norm in norms if norm.place.block in (middle, None)):
         gain, noise = norm.gain_D.numpy(), None
         counts, edges = np.histogram(gain, BINS)
         if gain.std() > 0:
             normal = torch.randn(len(gain), generator=draw, dtype=torch.float64).numpy()
             noise, _ = np.histogram(gain.mean() + gain.std() * normal, edges)
-        shown[norm.place] = Sample(edges, counts, noise)
-    return {"{place}/gain": every, "{place}/top": top, "_gains/{place}": shown}
+        payloads["_gains/{place}"][norm.place] = Sample(edges, counts, noise)
+    return payloads
 
 
 def top_dimensions(gain_D: Tensor) -> Tensor:

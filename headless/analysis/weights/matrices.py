@@ -1,7 +1,7 @@
 """The matrices of a model's weights, decomposed once for all analyses of them, and their nulls."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from headless.analysis.record import Place, Spectrum
 from headless.analysis.session import Session
 from headless.analysis.states.families import Matrix, block_matrices
 from headless.errors import HeadlessError
-from headless.geometry import singular_spectrum
+from headless.geometry import rank_law, ranks_of, singular_spectrum
 
 SEED = 0x5EED
 
@@ -48,11 +48,8 @@ def decompose(
     center: bool = False,
     start_std: float | None = None,
 ) -> Decomposition:
-    """One matrix as it is, and where asked for shuffled, before training and without its mean row.
-
-    About 0.7 seconds a block of 576 dimensions on one core with nulls, some seconds for a table of
-    50,000 rows.
-    """
+    """About 0.7 seconds a block of 576 dimensions on one core with nulls, some seconds for a table
+    of 50,000 rows."""
     return Decomposition(
         place,
         (weight.shape[0], weight.shape[1]),
@@ -63,6 +60,31 @@ def decompose(
         start_std if start is None else spread(start),
         singular_spectrum(weight, center=True).cpu() if center else None,
     )
+
+
+def rank_numbers(values_R: Tensor) -> dict[str, float]:
+    """Of singular values: the law over their rank, and how many of them are in use.
+
+    Knee and effective rank are shares of the full rank.
+    """
+    law, ranks, full = rank_law(values_R), ranks_of(values_R), len(values_R)
+    return {
+        "rank_exponent": law.exponent,
+        "rank_r_squared": law.r_squared,
+        "knee": law.knee / full,
+        "effective_rank": ranks.effective / full,
+        "stable_rank": ranks.stable,
+        "participation_ratio": ranks.participation,
+        "first_share": ranks.first_share,
+        "spectral_norm": float(values_R[0]),
+    }
+
+
+def beside_shuffled(
+    numbers: Mapping[str, float], shuffled: Mapping[str, float], *measures: str
+) -> dict[str, float]:
+    """The numbers of a matrix, and some of those of its shuffled entries with "_shuffled"."""
+    return {**numbers, **{f"{measure}_shuffled": shuffled[measure] for measure in measures}}
 
 
 def block_spectra(lab: Session, *, nulls: bool) -> list[Decomposition]:

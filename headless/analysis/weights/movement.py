@@ -7,9 +7,15 @@ from headless.analysis.drawing import Panel, Ranks, by_depth, by_rank
 from headless.analysis.record import Finding, Measure, Place, mean, series_of
 from headless.analysis.registry import analysis
 from headless.analysis.session import Session
-from headless.analysis.weights.matrices import Decomposition, decompose, pairs
-from headless.geometry import rank_law, ranks_of
+from headless.analysis.weights.matrices import (
+    Decomposition,
+    beside_shuffled,
+    decompose,
+    pairs,
+    rank_numbers,
+)
 
+RANKS = ("effective_rank", "stable_rank", "first_share", "rank_exponent")  # of the difference
 MEASURES = (
     Measure("distance"),
     Measure("cosine"),
@@ -54,10 +60,9 @@ def movement(lab: Session, *, nulls: bool) -> Finding | None:
     if lab.subject.initial is None:
         return None
     moved = movements_of(lab.subject.weights, lab.subject.initial, spectra=nulls)
-    series = series_of(
-        {place: numbers for place, (numbers, _) in moved.items()}, MEASURES, per_kind=True
-    )
-    spectra = {place: one.spectrum for place, (_, one) in moved.items() if one is not None}
+    numbers = {place: numbers for place, (numbers, _) in moved.items()}
+    series = series_of(numbers, MEASURES, per_kind=True)
+    spectra = {place: change.spectrum for place, (_, change) in moved.items() if change is not None}
     finding = Finding(series, {"spectrum/{place}": spectra} if spectra else {})
     answer = (
         f"Relative distances are {finding.by_kind('distance')}, cosines with the beginning "
@@ -73,7 +78,7 @@ def movements_of(
     backbone: nn.Module, initial: nn.Module, *, spectra: bool = True
 ) -> dict[Place, tuple[dict[str, float], Decomposition | None]]:
     """Every measure of W_t - W_0, and its spectrum, of every matrix of every block."""
-    found: dict[Place, tuple[dict[str, float], Decomposition | None]] = {}
+    movements: dict[Place, tuple[dict[str, float], Decomposition | None]] = {}
     for matrix, start in pairs(backbone, initial):
         assert start is not None
         place = Place(matrix.role, matrix.block)
@@ -84,15 +89,9 @@ def movements_of(
             "distance": float(norms[2] / norms[1]),
             "cosine": float((now * before).sum() / norms[0] / norms[1]),
         }
-        one = decompose(place, change, nulls=True) if spectra else None
-        if one is not None and one.shuffled_R is not None:
-            ranks, full = ranks_of(one.values_R), len(one.values_R)
-            numbers |= {
-                "effective_rank": ranks.effective / full,
-                "effective_rank_shuffled": ranks_of(one.shuffled_R).effective / full,
-                "stable_rank": ranks.stable,
-                "first_share": ranks.first_share,
-                "rank_exponent": rank_law(one.values_R).exponent,
-            }
-        found[place] = numbers, one
-    return found
+        difference = decompose(place, change, nulls=True) if spectra else None
+        if difference is not None and difference.shuffled_R is not None:
+            own, null = rank_numbers(difference.values_R), rank_numbers(difference.shuffled_R)
+            numbers |= beside_shuffled({name: own[name] for name in RANKS}, null, RANKS[0])
+        movements[place] = numbers, difference
+    return movements

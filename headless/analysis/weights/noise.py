@@ -1,20 +1,22 @@
 """Which singular values are structure: beside Marchenko and Pastur's law of noise."""
 
-from typing import Any
-
 import numpy as np
 import torch
+from torch import Tensor
 
 from headless.analysis.claims import Claim, share
-from headless.analysis.drawing import Panel, by_depth
-from headless.analysis.drawing.grid import kind_color, label_edges, legend, panels_of, place_name
-from headless.analysis.record import Figure, Finding, Measure, Place, Sample, series_of
+from headless.analysis.drawing import Panel, by_depth, density
+from headless.analysis.record import Finding, Measure, Place, Sample, series_of
 from headless.analysis.registry import analysis
 from headless.analysis.session import Session
 from headless.analysis.sources import CONJECTURE
-from headless.analysis.weights.matrices import Decomposition, block_spectra, middle_block
+from headless.analysis.weights.matrices import (
+    Decomposition,
+    beside_shuffled,
+    block_spectra,
+    middle_block,
+)
 from headless.geometry import MarchenkoPastur, bulk_std, compare_with_noise, log_distance
-from headless.pages.figures import INK, MUTED, drawing_style
 
 BINS, CURVE = 48, 400
 MEASURES = (
@@ -24,26 +26,6 @@ MEASURES = (
     Measure("_above", null="_above_shuffled"),  # as shares of all
     Measure("_below", null="_below_shuffled"),
 )
-
-
-def _draw(finding: Finding) -> Any:
-    samples = finding.payloads["_densities/{place}"]
-    with drawing_style():
-        figure, panels = panels_of(len(samples))
-        for panel, (place, one) in zip(panels, samples.items(), strict=True):
-            assert isinstance(one, Sample)
-            panel.stairs(one.density, one.edges, fill=True, color=kind_color(place.kind), alpha=0.5)
-            panel.stairs(one.null, one.edges, color=MUTED, lw=1.0)
-            x, law = np.asarray(finding.payloads["_law/{place}"][place])
-            panel.plot(x, law, color=INK, lw=1.1)
-            panel.set_title(place_name(place))
-            largest = finding.series["_largest"].at(place.kind).value[place.block or 0]
-            if largest > one.edges[-1]:
-                where: dict[str, Any] = {"transform": panel.transAxes, "ha": "right"}
-                panel.text(0.98, 0.9, f"largest {largest:.1f}", **where)
-        label_edges(panels, "singular value / upper edge", "density")
-        legend(figure, [("entries shuffled", MUTED, "solid"), ("Marchenko-Pastur", INK, "solid")])
-    return figure
 
 
 @analysis(
@@ -63,11 +45,14 @@ def _draw(finding: Finding) -> Any:
         "has the same variance."
     ),
     figures=(
-        Figure(
+        density(
             "weight-noise",
-            "Singular values of a middle block, as multiples of the upper edge: the matrix "
-            "(filled), its entries shuffled (outlined), Marchenko and Pastur's law (line).",
-            _draw,
+            "Singular values of a middle block, as multiples of the upper edge: the matrix (line; "
+            "what is larger than fits stands in the last bin), its entries shuffled (filled), "
+            "Marchenko and Pastur's law (black).",
+            "_densities",
+            x="singular value / upper edge",
+            null="entries shuffled",
         ),
         by_depth(
             "weight-outside-noise",
@@ -118,7 +103,7 @@ def noise(lab: Session, *, nulls: bool) -> Finding:
     with_start = all(one.start_std for one in spectra)
     finding = Finding(
         series_of({s.place: _numbers(s, with_start) for s in spectra}, MEASURES, per_kind=True),
-        _densities(spectra),
+        {"_densities": _densities(spectra)},
     )
     shuffled = finding.values("above_shuffled").mean()
     far, null = (np.median(finding.values(f"distance{kind}")) for kind in ("", "_shuffled"))
@@ -137,45 +122,43 @@ def _law(s: Decomposition, std: float | None = None) -> MarchenkoPastur:
 
 def _numbers(s: Decomposition, with_start: bool) -> dict[str, float]:
     assert s.shuffled_R is not None
-    own, null = (compare_with_noise(values_R, _law(s)) for values_R in (s.values_R, s.shuffled_R))
-    bulk, size = bulk_std(s.values_R, *s.shape), len(s.values_R)
-    found = {
-        "above": own.above,
-        "above_shuffled": null.above,
-        "below": own.below,
-        "below_shuffled": null.below,
+    law, bulk, size = _law(s), bulk_std(s.values_R, *s.shape), len(s.values_R)
+    own, null = (_beside(values_R, law) for values_R in (s.values_R, s.shuffled_R))
+    numbers = beside_shuffled(own, null, "above", "below", "distance", "_above", "_below") | {
         "above_bulk": compare_with_noise(s.values_R, _law(s, bulk)).above,
-        "soft_rank": own.soft_rank,
-        "distance": own.distance,
-        "distance_shuffled": null.distance,
-        "log_distance": own.log_distance,
         "log_distance_to_shuffled": log_distance(s.values_R, s.shuffled_R),
         "bulk_variance": (bulk / s.std) ** 2,
-        "_above": own.above / size,
-        "_above_shuffled": null.above / size,
-        "_below": own.below / size,
-        "_below_shuffled": null.below / size,
-        "_below_oblong": own.below if s.shape[0] != s.shape[1] else float("nan"),
-        "_largest": float(s.values_R[0]) / _law(s).edges()[1],
+        "_below_oblong": own["below"] if s.shape[0] != s.shape[1] else float("nan"),
         "_size": size,
     }
     if with_start:
-        found["above_start"] = compare_with_noise(s.values_R, _law(s, s.start_std)).above
-    return found
+        numbers["above_start"] = compare_with_noise(s.values_R, _law(s, s.start_std)).above
+    return numbers
 
 
-def _densities(spectra: list[Decomposition]) -> dict[str, dict[Place, Any]]:
-    """Of a middle block's matrices: histograms, and the law's curve."""
+def _beside(values_R: Tensor, law: MarchenkoPastur) -> dict[str, float]:
+    noise, size = compare_with_noise(values_R, law), len(values_R)
+    names = ("above", "below", "distance", "soft_rank", "log_distance")
+    numbers = {name: getattr(noise, name) for name in names}
+    return numbers | {"_above": noise.above / size, "_below": noise.below / size}
+
+
+def _densities(spectra: list[Decomposition]) -> dict[Place, Sample]:
+    """Of a middle block's matrices, and, without a block, of the law."""
     middle = middle_block([s.place for s in spectra])
-    densities, laws = {}, {}
-    for s in (s for s in spectra if s.place.block == middle and s.shuffled_R is not None):
+    densities = {}
+    for s in spectra:
+        if s.place.block != middle or s.shuffled_R is None:
+            continue
         law = _law(s)
         edge = law.edges()[1]
         values, null = (x.numpy() / edge for x in (s.values_R, s.shuffled_R))
         right = float(max(1.25, min(3.0, values[0] * 1.02)))
         own, edges = np.histogram(values.clip(0, right), BINS, (0, right), density=True)
-        random, _ = np.histogram(null, BINS, (0, right), density=True)
-        x = torch.linspace(0, right, CURVE, dtype=torch.float64)
-        densities[s.place] = Sample(edges, own, random)
-        laws[s.place] = np.stack([x.numpy(), (law.density(x * edge) * edge).numpy()])
-    return {"_densities/{place}": densities, "_law/{place}": laws}
+        shuffled, _ = np.histogram(null, BINS, (0, right), density=True)
+        densities[s.place] = Sample(edges, own, shuffled)
+        steps = torch.linspace(0, right, CURVE + 1, dtype=torch.float64)
+        middles = (steps[1:] + steps[:-1]) / 2
+        curve = (law.density(middles * edge) * edge).numpy()
+        densities[Place(s.place.kind)] = Sample(steps.numpy(), curve)
+    return densities

@@ -99,39 +99,37 @@ def sizes(lab: Session, *, nulls: bool) -> Finding:
     backbone = lab.subject.weights
     largest = {s.place: float(s.values_R[0]) for s in block_spectra(lab, nulls=nulls)}
     series = series_of(sizes_of(backbone, largest), MEASURES, per_kind=True)
-    finding = Finding(series)
+    sized = Finding(series)
     trends = {}
     for role in series["rms"].kinds if nulls else ():
         trends[Place(role)] = {
-            **trend(finding.values("rms", role)),
-            "folded_depth_spearman": trend(finding.values("folded_rms", role))["depth_spearman"],
+            **trend(sized.values("rms", role)),
+            "folded_depth_spearman": trend(sized.values("folded_rms", role))["depth_spearman"],
         }
-    told = ", ".join(
-        f"{place} {t['depth_spearman']:+.2f} (p {t['depth_p']:.2f})".replace("-", "−")
-        for place, t in trends.items()
-    )
+    finding = Finding(series | series_of(trends))
     answer = f"Root mean square entries are {finding.by_kind('rms', 3)}"
-    answer += f"; their Spearman correlations with depth {told}." if told else "."
-    return Finding(series | series_of(trends)).answered(answer)
+    if trends:
+        answer += f"; Spearman correlations with depth {finding.by_kind('depth_spearman')}"
+    return finding.answered(f"{answer}.")
 
 
 def sizes_of(backbone: nn.Module, spectral: Mapping[Place, float]) -> dict[Place, dict[str, float]]:
     """Of every matrix of every block; `spectral` are their largest singular values."""
     input_gain = input_gains(backbone)
-    found = {}
+    numbers = {}
     for matrix in block_matrices(backbone):
         place, weight = Place(matrix.role, matrix.block), matrix.weight.double()
         gain_D = input_gain.get(place)
         folded = weight if gain_D is None else weight * gain_D.to(weight)
-        found[place] = {
+        numbers[place] = {
             "rms": float(weight.square().mean().sqrt()),
             "frobenius": float(weight.square().sum().sqrt()),
             "spectral_norm": spectral[place],
             "folded_rms": float(folded.square().mean().sqrt()),
         }
         if std := start_std(backbone, matrix.role):
-            found[place]["_start"] = std
-    return found
+            numbers[place]["_start"] = std
+    return numbers
 
 
 def input_gains(backbone: nn.Module) -> dict[Place, Tensor]:

@@ -1,6 +1,7 @@
 """A "CAT scan" of every matrix: singular values, two power laws, effective ranks."""
 
 import numpy as np
+from torch import Tensor
 
 from headless.analysis.claims import Claim, Number, share
 from headless.analysis.drawing import Panel, Ranks, by_depth, by_rank
@@ -8,8 +9,13 @@ from headless.analysis.record import Finding, Measure, mean, series_of
 from headless.analysis.registry import analysis
 from headless.analysis.session import Session
 from headless.analysis.sources import CONJECTURE
-from headless.analysis.weights.matrices import Decomposition, block_spectra
-from headless.geometry import rank_law, ranks_of, tail_law
+from headless.analysis.weights.matrices import (
+    Decomposition,
+    beside_shuffled,
+    block_spectra,
+    rank_numbers,
+)
+from headless.geometry import tail_law
 
 MEASURES = (
     Measure("rank_exponent", null="rank_exponent_shuffled"),
@@ -117,27 +123,20 @@ def spectra(lab: Session, *, nulls: bool) -> Finding:
 
 
 def numbers(matrix: Decomposition) -> dict[str, float]:
-    """Every measure of one matrix; ranks as shares of its full rank."""
-    full = len(matrix.values_R)
-    law, tail = rank_law(matrix.values_R), tail_law(matrix.values_R.square())
-    ranks = ranks_of(matrix.values_R)
-    found = {
-        "rank_exponent": law.exponent,
-        "rank_r_squared": law.r_squared,
-        "knee": law.knee / full,
+    """Every measure of one matrix."""
+    own = _laws(matrix.values_R)
+    if matrix.shuffled_R is None:
+        return own
+    null = _laws(matrix.shuffled_R)
+    return beside_shuffled(own, null, "rank_exponent", "alpha", "effective_rank")
+
+
+def _laws(values_R: Tensor) -> dict[str, float]:
+    tail = tail_law(values_R.square())
+    return rank_numbers(values_R) | {
         "alpha": tail.alpha,
         "alpha_error": tail.standard_error,
         "tail_size": tail.count,
         "over_exponential": tail.exponential,
         "over_lognormal": tail.lognormal,
-        "effective_rank": ranks.effective / full,
-        "stable_rank": ranks.stable,
-        "participation_ratio": ranks.participation,
-        "first_share": ranks.first_share,
-        "spectral_norm": float(matrix.values_R[0]),
     }
-    if matrix.shuffled_R is not None:
-        found["rank_exponent_shuffled"] = rank_law(matrix.shuffled_R).exponent
-        found["alpha_shuffled"] = tail_law(matrix.shuffled_R.square()).alpha
-        found["effective_rank_shuffled"] = ranks_of(matrix.shuffled_R).effective / full
-    return found

@@ -6,16 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from headless.analysis.claims import Claim, Criterion, values
-from headless.analysis.drawing.by_rank import draw_ranks
-from headless.analysis.drawing.grid import DASHED, label_edges, legend, log_axes, panels_of
-from headless.analysis.record import MODEL, Figure, Finding, Measure, Place, series_of
+from headless.analysis.drawing import Ranks, by_rank
+from headless.analysis.record import MODEL, Finding, Measure, Place, series_of
 from headless.analysis.registry import analysis
 from headless.analysis.session import Session
 from headless.analysis.sources import TALK
 from headless.analysis.weights.matrices import Decomposition, decompose
 from headless.errors import HeadlessError
 from headless.geometry import MarchenkoPastur, compare_with_noise, rank_law, ranks_of, tail_law
-from headless.pages.figures import MUTED, drawing_style, series_color
 
 POSITIONS = ("wpe", "position_embeddings")
 MEASURES = (
@@ -25,28 +23,6 @@ MEASURES = (
     Measure("_shuffled", "the same of its shuffled entries"),
 )
 SHARE, CENTRED, SHUFFLED = (values(f"_{name}").only for name in ("share", "centred", "shuffled"))
-LINES: dict[str, tuple[str, Any, Any]] = {
-    "raw": ("as it is", series_color(0), "solid"),
-    "centred": ("without the mean row", series_color(1), "solid"),
-    "shuffled": ("entries shuffled", MUTED, DASHED),
-    "start": ("before training", MUTED, "dotted"),
-}
-
-
-def _draw(finding: Finding) -> Any:
-    places = list(finding.payloads["{place}/raw"])
-    lines = {key: finding.payloads.get(f"{{place}}/{key}", {}) for key in LINES}
-    with drawing_style():
-        figure, panels = panels_of(len(places), columns=3, height=2.7)
-        for panel, place in zip(panels, places, strict=True):
-            for key, (_, color, style) in LINES.items():
-                if place in lines[key]:
-                    draw_ranks(panel, lines[key][place], color=color, ls=style, lw=1.4)
-            log_axes(panel, "xy")
-            panel.set_title(str(place))
-        label_edges(panels, "rank", "singular value", columns=3)
-        legend(figure, [entry for key, entry in LINES.items() if lines[key]])
-    return figure
 
 
 @analysis(
@@ -64,11 +40,11 @@ def _draw(finding: Finding) -> Any:
     ),
     cheap=True,
     figures=(
-        Figure(
+        by_rank(
             "table-spectra",
             "Singular values over their rank. Expectation (dashed): the same entries shuffled. "
-            "Reality: as it is, and without the mean row.",
-            _draw,
+            "Reality: as it is, and without the mean row. Dotted: before training.",
+            Ranks("{place}/raw", also=(("{place}/centred", "without the mean row"),)),
             film=("film-spectra", "Singular values of embeddings and head"),
         ),
     ),
@@ -103,35 +79,30 @@ def tables(lab: Session, *, nulls: bool) -> Finding:
     spectra = tables_of(subject.weights, subject.head_VD, initial, nulls=nulls)
     measured = {place: numbers(table) for place, table in spectra.items()}
     head = Place("head" if Place("head") in spectra else "embedding")
-    own, asked = measured[head], 1.0 if subject.has_head else float("nan")
-    share, centred = own["first_share"], own["first_share_centred"]
-    null = own.get("first_share_shuffled", float("nan"))
+    scoring, known = measured[head], 1.0 if subject.has_head else float("nan")
+    share, centred = scoring["first_share"], scoring["first_share_centred"]
+    null = scoring.get("first_share_shuffled", float("nan"))
     measured[MODEL] = {
-        "_share": asked * share,
-        "_centred": asked * centred,
-        "_shuffled": asked * null,
-        "_missing": own["missing"],
+        "_share": known * share,
+        "_centred": known * centred,
+        "_shuffled": known * null,
+        "_missing": scoring["missing"],
     }
-    lines = {
-        "raw": "values_R",
-        "centred": "centred_R",
-        "shuffled": "shuffled_R",
-        "start": "start_R",
+    lines = {"centred": "centred_R", "shuffled": "shuffled_R", "start": "start_R"}
+    payloads: dict[str, dict[Place, Any]] = {
+        "{place}/raw": {place: table.spectrum for place, table in spectra.items()}
     }
-    payloads = {
-        f"{{place}}/{key}": {
-            place: values_R.numpy()
-            for place, table in spectra.items()
-            if (values_R := getattr(table, field)) is not None
+    for key, field in lines.items():
+        lines_R = {place: getattr(table, field) for place, table in spectra.items()}
+        payloads[f"{{place}}/{key}"] = {
+            p: x_R.numpy() for p, x_R in lines_R.items() if x_R is not None
         }
-        for key, field in lines.items()
-    }
     what = "LM head" if head.kind == "head" else "embedding table"
     shuffled = f", {null:.1%} with entries shuffled" if nulls else ""
     return Finding(series_of(measured, MEASURES), payloads).answered(
         f"The strongest direction of the {what} holds {share:.1%} of its squared norm "
         f"({centred:.1%} without the mean row{shuffled}); its effective rank is "
-        f"{own['effective_rank']:.0f} of {own['full_rank']:.0f}."
+        f"{scoring['effective_rank']:.0f} of {scoring['full_rank']:.0f}."
     )
 
 
@@ -184,7 +155,12 @@ def numbers(table: Decomposition) -> dict[str, float]:
     assert table.centred_R is not None
     raw, centred = ranks_of(table.values_R), ranks_of(table.centred_R)
     noise = compare_with_noise(table.values_R, MarchenkoPastur.of(table.shape, table.std))
-    found = {
+    shares = {
+        f"first_share_{name}": ranks_of(values_R).first_share
+        for name, values_R in (("shuffled", table.shuffled_R), ("start", table.start_R))
+        if values_R is not None
+    }
+    return shares | {
         "first_share": raw.first_share,
         "first_share_centred": centred.first_share,
         "effective_rank": raw.effective,
@@ -199,7 +175,3 @@ def numbers(table: Decomposition) -> dict[str, float]:
         "above_noise": noise.above,
         "below_noise": noise.below,
     }
-    for name, values_R in (("shuffled", table.shuffled_R), ("start", table.start_R)):
-        if values_R is not None:
-            found[f"first_share_{name}"] = ranks_of(values_R).first_share
-    return found

@@ -1,7 +1,9 @@
 """Histograms of every matrix's entries: Gaussian, or heavier in the tails?"""
 
 import math
-from typing import Any
+from collections import Counter, defaultdict
+from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import torch
@@ -9,33 +11,16 @@ from torch import Tensor
 
 from headless.analysis.claims import Claim, share
 from headless.analysis.claims import values as measured
-from headless.analysis.drawing.grid import (
-    DASHED,
-    kind_color,
-    label_edges,
-    legend,
-    panels_of,
-    place_name,
-)
-from headless.analysis.drawing.map import fill_map
-from headless.analysis.record import (
-    MODEL,
-    Figure,
-    Finding,
-    Map,
-    Payload,
-    Place,
-    Sample,
-    series_of,
-)
+from headless.analysis.drawing import Panel, Ranks, by_depth, by_rank, density
+from headless.analysis.record import MODEL, Finding, Payload, Place, Sample, Spectrum, series_of
 from headless.analysis.registry import analysis
 from headless.analysis.session import Session
 from headless.analysis.sources import CONJECTURE, WEIGHT_TAILS
 from headless.analysis.states.families import Matrix
+from headless.analysis.states.reservoirs import drawn
 from headless.analysis.weights.matrices import SEED, middle_block, pairs
 from headless.geometry import best_fit, fit_distributions, gaussian_distance, moments
-from headless.geometry.gaussianity import TAIL_AT_4, log_density
-from headless.pages.figures import INK, MUTED, drawing_style, new_figure
+from headless.geometry.gaussianity import TAIL_AT_4, Fit, log_density
 
 SAMPLE = 32_768  # entries that distributions are fitted to; moments take all
 EDGES = np.linspace(-8, 8, 97)  # of the histograms, in standard deviations; outer bins hold more
@@ -44,51 +29,6 @@ DISTRIBUTIONS = ("gaussian", "logistic", "laplace", "student_t")
 Z = torch.linspace(-4, 4, QUANTILES, dtype=torch.float64)
 SHARES = torch.special.ndtr(Z).numpy()  # of a Gaussian, at even steps
 START = measured("excess_kurtosis_start")
-
-
-def _draw_histograms(finding: Finding) -> Any:
-    z = torch.linspace(-8, 8, 321, dtype=torch.float64)
-    fits = finding.payloads["_student/{place}"]
-    with drawing_style():
-        figure, panels = panels_of(len(fits))
-        for panel, place in zip(panels, fits, strict=True):
-            density = finding.arrays[f"density/{place}"]
-            panel.stairs(density, EDGES, fill=True, color=kind_color(place.kind), alpha=0.45)
-            panel.plot(z.numpy(), log_density("gaussian", z).exp().numpy(), color=INK, lw=1)
-            location, scale, nu, kurtosis = np.asarray(fits[place]).tolist()
-            if math.isfinite(scale):
-                fitted = log_density("student_t", (z - location) / scale, nu).exp() / scale
-                panel.plot(z.numpy(), fitted.numpy(), color=INK, ls=DASHED, lw=1)
-            note = f"kurtosis {kurtosis:.2f}\nν {min(nu, 999):.0f}"
-            panel.text(0.03, 0.97, note, transform=panel.transAxes, va="top", color=MUTED)
-            panel.set(yscale="log", ylim=(1e-6, 2), title=place_name(place))
-            panel.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
-        label_edges(panels, "standard deviations", "density")
-        legend(figure, [("Gaussian", INK, "solid"), ("Student-t, fitted", INK, DASHED)])
-    return figure
-
-
-def _draw_quantiles(finding: Finding) -> Any:
-    roles = finding.series["excess_kurtosis"].kinds
-    middle = middle_block(finding.series["excess_kurtosis"].places)
-    table = np.stack([finding.values("excess_kurtosis", role) for role in roles])
-    noise = torch.randn(20, SAMPLE, generator=torch.Generator().manual_seed(SEED)).numpy()
-    null = np.quantile(noise, SHARES, axis=1)
-    with drawing_style():
-        figure = new_figure(11.2, 3.6)
-        left, right = figure.subplots(1, 2, width_ratios=(1, 1.5))
-        left.fill_between(Z, null.min(axis=1), null.max(axis=1), color=MUTED, alpha=0.3, lw=0)
-        left.plot(Z, Z, color=MUTED, lw=0.8)
-        for role in roles:
-            own = finding.arrays[f"quantiles/{Place(role, middle)}"]
-            left.plot(Z, own, color=kind_color(role), lw=1.2)
-        left.set(ylim=(-9, 9), title=f"quantiles, block {middle}")
-        left.set(xlabel="of a Gaussian", ylabel="of the entries")
-        logs = np.log10(1 + np.clip(np.nan_to_num(table), 0, None))
-        fill_map(right, Map(logs, rows=roles), table)
-        right.set(xlabel="block", title=f"excess kurtosis, {table.min():.2f} to {table.max():.2f}")
-        legend(figure, [(role, kind_color(role), "solid") for role in roles])
-    return figure
 
 
 @analysis(
@@ -107,20 +47,35 @@ def _draw_quantiles(finding: Finding) -> Any:
     ),
     cheap=True,
     figures=(
-        Figure(
+        density(
             "weight-values",
-            "Histogram of the standardised entries of a middle block, logarithmic, with the "
-            "Gaussian null (line) and the fitted Student-t (dashed).",
-            _draw_histograms,
-            of=("_student/{place}",),
+            "Histogram of the standardised entries of a middle block, logarithmic: Gaussian null "
+            "(filled) and fitted Student-t (black).",
+            "_middle",
+            x="standard deviations",
+            log="y",
+            null="a Gaussian",
+            floor=1e-6,
         ),
-        Figure(
+        by_rank(
             "weight-quantiles",
-            "Left: quantiles of the entries of a middle block over those of a Gaussian, which lies "
-            "on the straight line; the grey band is where Gaussian samples of the same size lie. "
-            "Right: excess kurtosis of every matrix.",
-            _draw_quantiles,
-            of=("quantiles/{place}",),
+            "Quantiles of the entries over those of a Gaussian, which lies on the straight line; "
+            "Gaussian samples of the same size lie between the dashed and the dotted one.",
+            Ranks(
+                "quantiles/{place}",
+                "of a Gaussian",
+                "of the entries",
+                log="",
+                null="smallest of 20 Gaussian samples",
+                start="largest",
+                limits=(-9, 9),
+            ),
+        ),
+        by_depth(
+            "weight-kurtosis",
+            "Excess kurtosis of every matrix, by block; 0 is a Gaussian.",
+            Panel("", ("excess_kurtosis",), y="excess kurtosis", log="s", zero=True),
+            wide=False,
         ),
     ),
     claims=(
@@ -171,25 +126,35 @@ def _draw_quantiles(finding: Finding) -> Any:
 def weight_values(lab: Session, *, nulls: bool) -> Finding:
     """Moments of every matrix's entries; with nulls also the best fitting distribution."""
     numbers: dict[Place, dict[str, float]] = {}
-    payloads: dict[str, dict[Place, Payload]] = {"edges": {MODEL: EDGES}}
-    winners: dict[str, int] = {}
+    payloads: dict[str, dict[Place, Payload]] = defaultdict(dict, edges={MODEL: EDGES})
+    winners: Counter[str] = Counter()
     matrices = pairs(lab.subject.weights, lab.subject.initial if nulls else None)
     middle = middle_block([Place(matrix.role, matrix.block) for matrix, _ in matrices])
     for matrix, start in matrices:
         place = Place(matrix.role, matrix.block)
-        numbers[place], z, density = _moments(matrix)
-        payloads.setdefault("density/{place}", {})[place] = density
+        numbers[place], z, sample = _moments(matrix)
+        payloads["density/{place}"][place] = sample
         if start is not None:
             numbers[place]["excess_kurtosis_start"] = moments(start.weight).excess_kurtosis
         if nulls:
-            fitted, best, student, quantiles = _fits(z, numbers[place])
-            numbers[place] |= fitted
-            for name in DISTRIBUTIONS:
-                winners[name] = winners.get(name, 0) + (name == best)
-            payloads.setdefault("quantiles/{place}", {})[place] = quantiles
+            entries_N = drawn(z, SAMPLE, SEED)
+            fits = fit_distributions(entries_N)
+            best, student = best_fit(fits, len(entries_N)), fits["student_t"]
+            winners[best] += 1
+            numbers[place] |= {
+                "gaussian_distance": (
+                    gaussian_distance(entries_N) if numbers[place]["std"] > 0 else math.nan
+                ),
+                "nu": student.nu,
+                "_heavy": float(best != "gaussian"),
+                **{f"log_likelihood/{name}": fit.log_likelihood for name, fit in fits.items()},
+            }
+            quantiles = np.quantile(entries_N.cpu().numpy(), SHARES)
+            payloads["quantiles/{place}"][place] = Spectrum(quantiles, *_gaussian_band(), Z.numpy())
             if place.block == middle:
-                payloads.setdefault("_student/{place}", {})[place] = student
-    shares = {name: count / len(matrices) for name, count in winners.items()}
+                title = f"{place.kind}: kurtosis {numbers[place]['excess_kurtosis']:.2f}"
+                payloads["_middle"] |= _beside_fits(title, middle, sample, student)
+    shares = {name: winners[name] / len(matrices) for name in DISTRIBUTIONS} if nulls else {}
     series = series_of(numbers, per_kind=True) | series_of({Place("best"): shares})
     finding = Finding(series, payloads)
     answer = (
@@ -199,26 +164,33 @@ def weight_values(lab: Session, *, nulls: bool) -> Finding:
         "beyond 4 standard deviations."
     )
     if nulls:
-        told = [f"{name.replace('_t', '-t')} {part:.0%}" for name, part in shares.items() if part]
-        answer += f" The likeliest distributions: {', '.join(told)}."
+        likeliest = (
+            f"{name.replace('_t', '-t')} {part:.0%}" for name, part in shares.items() if part
+        )
+        answer += f" The likeliest distributions: {', '.join(likeliest)}."
     return finding.answered(answer)
 
 
-def _fits(
-    z: Tensor, known: dict[str, float]
-) -> tuple[dict[str, float], str, np.ndarray, np.ndarray]:
-    """Numbers of a sample; the likeliest distribution; of Student's t what is drawn; quantiles."""
-    sample = sample_of(z)
-    fits = fit_distributions(sample)
-    best, t = best_fit(fits, len(sample)), fits["student_t"]
-    numbers = {
-        "gaussian_distance": gaussian_distance(sample) if known["std"] > 0 else math.nan,
-        "nu": t.nu,
-        "_heavy": float(best != "gaussian"),
-        **{f"log_likelihood/{name}": fit.log_likelihood for name, fit in fits.items()},
+@cache
+def _gaussian_band() -> tuple[np.ndarray, np.ndarray]:
+    """The smallest and the largest quantile of some Gaussian samples."""
+    noise = torch.randn(20, SAMPLE, generator=torch.Generator().manual_seed(SEED)).numpy()
+    quantiles = np.quantile(noise, SHARES, axis=1)
+    return quantiles.min(axis=1), quantiles.max(axis=1)
+
+
+def _beside_fits(title: str, block: int, sample: Sample, student: Fit) -> dict[Place, Sample]:
+    """A matrix's histogram with a Gaussian's, and the Student-t, which has no block."""
+    z = torch.from_numpy((EDGES[1:] + EDGES[:-1]) / 2)
+    own = replace(sample, null=log_density("gaussian", z).exp().numpy())
+    if not math.isfinite(student.scale):
+        return {Place(title, block): own}
+    title += f", ν {min(student.nu, 999):.0f}"
+    curve = log_density("student_t", (z - student.location) / student.scale, student.nu).exp()
+    return {
+        Place(title, block): own,
+        Place(title): Sample(EDGES, (curve / student.scale).numpy()),
     }
-    student = np.array([t.location, t.scale, t.nu, known["excess_kurtosis"]])
-    return numbers, best, student, np.quantile(sample.cpu().numpy(), SHARES)
 
 
 def _moments(matrix: Matrix) -> tuple[dict[str, float], Tensor, Sample]:
@@ -234,12 +206,3 @@ def _moments(matrix: Matrix) -> tuple[dict[str, float], Tensor, Sample]:
         z,
         Sample(EDGES, density_K, count=own.count),
     )
-
-
-def sample_of(values: Tensor, size: int = SAMPLE) -> Tensor:
-    """At most `size` of the values, drawn at random with a fixed seed."""
-    values = values.flatten()
-    if len(values) <= size:
-        return values
-    draw = torch.Generator(device=values.device).manual_seed(SEED)
-    return values[torch.randint(len(values), (size,), generator=draw, device=values.device)]
