@@ -8,20 +8,27 @@ import torch
 from torch import Tensor, nn
 
 from headless.analysis.claims import Claim, Criterion, values
-from headless.analysis.drawing import Panel, by_depth, density
-from headless.analysis.drawing.grid import NARROW
-from headless.analysis.record import STREAM, Figure, Finding, Measure, Place, Sample, series_of
+from headless.analysis.drawing import Panel, Ranks, by_depth, by_rank, density
+from headless.analysis.record import (
+    STREAM,
+    Finding,
+    Measure,
+    Place,
+    Sample,
+    Spectrum,
+    series_of,
+)
 from headless.analysis.registry import analysis
 from headless.analysis.session import Session
 from headless.analysis.sources import PAPER
 from headless.analysis.states import moments
 from headless.analysis.states.accumulators import FIRST, Statistics
-from headless.analysis.states.capture import Point, middle_blocks, states_at
+from headless.analysis.states.capture import Point, evaluating, middle_blocks, states_at
 from headless.analysis.states.families import backbone_of
+from headless.analysis.states.reservoirs import by_place
 from headless.errors import HeadlessError
 from headless.geometry import growth
 from headless.geometry.growth import MARGIN, RISES
-from headless.pages.figures import compact_ticks, drawing_style, new_figure, series_color
 
 MASSIVE = 10.0  # first position's norm over the others' from which on it is called massive
 ALONE = 256  # tokens that are looked at one by one
@@ -40,10 +47,11 @@ def _step(f: Finding) -> tuple[float, int, float, float]:
     first, embed = f.values("first", "post"), f.values("first", "embed")
     steps = np.diff(first, prepend=embed if len(embed) else 0.0)
     at = int(steps.argmax())
-    by = [
-        added[at] if len(added := f.values("first", kind)) else np.nan for kind in ("mlp", "attn")
-    ]
-    return steps.max() / first.max(), f.series["first"].at("post").places[at].block or 0, *by
+    by_mlp, by_attention = (
+        x[at] if len(x := f.values("first", kind)) else np.nan for kind in ("mlp", "attn")
+    )
+    block = f.series["first"].at("post").places[at].block or 0
+    return steps.max() / first.max(), block, by_mlp, by_attention
 
 
 def _in_the_mlp(f: Finding) -> bool:
@@ -110,22 +118,6 @@ CLAIMS = (
 )
 
 
-def _draw_positions(finding: Finding) -> Any:
-    profile_T = finding.payloads["by_position"][Place()]
-    assert isinstance(profile_T, np.ndarray)
-    with drawing_style():
-        figure = new_figure(NARROW, 3.4)
-        panel = figure.subplots()
-        low, high = np.nanquantile(profile_T[1:], [0.01, 0.99])
-        panel.axhspan(low, high, color=series_color(0), alpha=0.12, lw=0)
-        panel.plot(profile_T, color=series_color(0), lw=1.0)
-        panel.plot(profile_T[:1], "o", color=series_color(1), markersize=5, label="position 0")
-        compact_ticks(panel.yaxis, log=True)
-        panel.set(xlabel="position", ylabel="mean norm")
-        panel.legend()
-    return figure
-
-
 @analysis(
     "norms",
     title="How long are the states, and what is position 0?",
@@ -148,12 +140,18 @@ def _draw_positions(finding: Finding) -> Any:
             Panel("residual stream", ("rest", "first"), STREAM, "mean norm", "y"),
             Panel("added at other positions", ("rest",), ("attn", "mlp"), log="y"),
         ),
-        Figure(
+        by_rank(
             "norms-by-position",
-            "Mean norm by position, over the middle blocks. The band holds 98 % of the positions "
-            "but the first: what an ordinary position looks like.",
-            _draw_positions,
-            ("by_position",),
+            "Mean norm by position, over the middle blocks. Between dashed and dotted lie 98 % of "
+            "the positions but the first: what an ordinary position looks like.",
+            Ranks(
+                "_by_position",
+                "position, from 1",
+                "mean norm",
+                null="1 % of ordinary positions lie below",
+                start="1 % above",
+            ),
+            wide=False,
         ),
         density(
             "norms-alone",
@@ -178,7 +176,7 @@ def _draw_positions(finding: Finding) -> Any:
 )
 def norms(lab: Session, *, nulls: bool) -> Finding:
     """Mean norms by layer and by position, and what the first position does."""
-    measured = {Place.parse(point.name): s for point, s in lab.statistics.items()}
+    measured = by_place(lab.statistics)
     numbers = {place: of_point(s) for place, s in measured.items()}
     posts = {p.block: s for p, s in measured.items() if p.kind == "post" and p.block is not None}
     middle = middle_blocks(posts)
@@ -192,7 +190,10 @@ def norms(lab: Session, *, nulls: bool) -> Finding:
         "first_over_largest_other": float(profile_T[0] / others.max()),
         "growth": (grown[-1] / grown[0]) ** (1 / (len(grown) - 1)) if len(grown) > 1 else np.nan,
     }
-    payloads: dict[str, Any] = {"by_position": {Place(): profile_T}}
+    payloads: dict[str, dict[Place, Any]] = {
+        "by_position": {Place(): profile_T},
+        "_by_position": {Place(): _profile(profile_T)},
+    }
     sink = {}
     if nulls:
         alone_N = _alone(lab, middle)
@@ -223,6 +224,13 @@ def norms(lab: Session, *, nulls: bool) -> Finding:
     return finding.answered(answer)
 
 
+def _profile(profile_T: np.ndarray) -> Spectrum:
+    low, high = np.nanquantile(profile_T[1:], [0.01, 0.99])
+    positions = np.arange(1, len(profile_T) + 1)
+    null, start = (np.full(len(positions), x) for x in (low, high))
+    return Spectrum(profile_T, null, start, at=positions)
+
+
 def of_point(s: Statistics) -> dict[str, float]:
     """The mean norm of position 0, of all others, and their ratio."""
     first, rest = moments.mean_norm(s, FIRST), moments.mean_norm(s)
@@ -232,8 +240,8 @@ def of_point(s: Statistics) -> dict[str, float]:
 def _alone(lab: Session, middle: list[int]) -> np.ndarray:
     """Mean norms over the middle blocks of some tokens of the vocabulary [N], each alone."""
     generator = torch.Generator().manual_seed(lab.seed)
-    some_N = torch.randperm(len(lab.tables["embedding"]), generator=generator)[:ALONE]
-    return token_norms(lab.subject.model, some_N, middle).mean(dim=0).numpy()
+    tokens_N = torch.randperm(len(lab.tables["embedding"]), generator=generator)[:ALONE]
+    return token_norms(lab.subject.model, tokens_N, middle).mean(dim=0).numpy()
 
 
 def token_norms(model: nn.Module, tokens_N: Tensor, blocks: Sequence[int]) -> Tensor:
@@ -260,28 +268,19 @@ def sink_strength(model: nn.Module, batches: Iterable[Tensor]) -> Tensor:
     """Attention to position 0 from all later positions, by block [L]: mean over heads.
 
     The model computes attention in the plain way for this pass, since faster ways keep no weights.
-
-    Args:
-        model: a backbone or a model with a head.
-        batches: token ids [B, T] with T of at least 2.
-
-    Raises:
-        HeadlessError: a model that gives no attention weights.
     """
     backbone: Any = backbone_of(model)
-    before, was_training = backbone.config._attn_implementation, backbone.training
-    device = next(backbone.parameters()).device
+    before, device = backbone.config._attn_implementation, next(backbone.parameters()).device
     paid_LB = []
-    backbone.eval()
     try:
         backbone.set_attn_implementation("eager")
-        for ids_BT in batches:
-            weights = backbone(input_ids=ids_BT.to(device), output_attentions=True).attentions
-            if not weights or weights[0] is None:
-                raise HeadlessError("this model gives no attention weights: leave out the sink")
-            paid = [w[:, :, 1:, 0].double().mean(dim=(1, 2)).cpu() for w in weights]
-            paid_LB.append(torch.stack(paid))
+        with evaluating(backbone):
+            for ids_BT in batches:
+                weights = backbone(input_ids=ids_BT.to(device), output_attentions=True).attentions
+                if not weights or weights[0] is None:
+                    raise HeadlessError("this model gives no attention weights: leave out the sink")
+                paid = [w[:, :, 1:, 0].double().mean(dim=(1, 2)).cpu() for w in weights]
+                paid_LB.append(torch.stack(paid))
     finally:
         backbone.set_attn_implementation(before)
-        backbone.train(was_training)
     return torch.cat(paid_LB, dim=1).mean(dim=1)

@@ -27,6 +27,7 @@ from headless.analysis.sources import CONJECTURE
 from headless.analysis.states import moments
 from headless.analysis.states.accumulators import FIRST, REST, Statistics
 from headless.analysis.states.capture import Point
+from headless.analysis.states.reservoirs import by_place
 from headless.pages.figures import drawing_style, new_figure
 
 TOP = 5  # dimensions whose set is followed through the blocks
@@ -178,11 +179,7 @@ def _draw_example(finding: Finding) -> Any:
 )  # fmt: skip
 def outliers(lab: Session, *, nulls: bool) -> Finding:
     """Outlier dimensions of the stream by each definition, and their consistency."""
-    stream = {
-        Place.parse(point.name): s
-        for point, s in lab.statistics.items()
-        if point.component in ("embed", "post")
-    }
+    stream = by_place(lab.statistics, "embed", "post")
     posts = [place for place in stream if place.kind == "post"]
     width = stream[posts[0]].powers_G4D.shape[-1]
     top = min(TOP, max(1, width // 4))
@@ -288,15 +285,15 @@ def _payloads(stream: Mapping[Place, Statistics], posts: list[Place]) -> dict[st
         tuple(map(str, dims)),
     )
     examples = {place: stream[place].example_ED.double().numpy() for place in posts}
-    some = {posts[i]: examples[posts[i]] for i in _evenly(len(posts), 8)}
-    scales = {place: 5 * max(float(np.median(np.abs(x))), 1e-12) for place, x in some.items()}
+    drawn = {posts[i]: examples[posts[i]] for i in _evenly(len(posts), 8)}
+    scales = {place: 5 * max(float(np.median(np.abs(x))), 1e-12) for place, x in drawn.items()}
     return {
         "rms": {Place(): sizes_PD},
         "rms_last": {Place(): -np.sort(-sizes_PD[list(stream).index(posts[-1])])},
         "example": {Place(): stream[posts[len(posts) // 2]].example_ED.numpy()},
         "_sizes": {Place(): sizes},
         "_examples": examples,
-        "_stream": {p: Map(np.clip(x[:, :SIDE] / scales[p], -1, 1)) for p, x in some.items()},
+        "_stream": {p: Map(np.clip(x[:, :SIDE] / scales[p], -1, 1)) for p, x in drawn.items()},
     }
 
 

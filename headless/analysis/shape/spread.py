@@ -16,6 +16,7 @@ from headless.analysis.states import moments
 from headless.analysis.states.accumulators import REST, Statistics
 from headless.analysis.states.capture import Point
 from headless.analysis.states.families import READS, block_matrices
+from headless.analysis.states.reservoirs import by_place
 from headless.geometry.power_law import rank_law
 
 FIRST_RANK, LAST_SHARE = 10, 0.7  # the law is fitted to ranks 10 to 0.7·D
@@ -105,9 +106,7 @@ CLAIMS = (
 )
 def covariance_spectra(lab: Session, *, nulls: bool) -> Finding:
     """Eigenvalues, their power law and effective ranks at every point with a covariance."""
-    measured = {
-        Place.parse(point.name): s for point, s in lab.statistics.items() if s.outer_DD is not None
-    }
+    measured = {p: s for p, s in by_place(lab.statistics).items() if s.outer_DD is not None}
     spectra_D = {p: torch.from_numpy(moments.eigenvalues(s).copy()) for p, s in measured.items()}
     numbers = {place: spread_of(values_D) for place, values_D in spectra_D.items()}
     null_D = {p: moments.variance(s).sort(descending=True).values for p, s in measured.items()}
@@ -197,6 +196,6 @@ def _overlaps(lab: Session) -> dict[Place, dict[str, float]]:
 
 def _axes(s: Statistics) -> Tensor:
     """Principal axes as columns, the largest last: of the covariance, or of the reservoir's."""
-    if s.outer_DD is not None:
-        return torch.linalg.eigh(moments.covariance(s)).eigenvectors
-    return torch.linalg.eigh(torch.cov(s.sample_KD.double().T)).eigenvectors
+    known = s.outer_DD is not None
+    covariance_DD = moments.covariance(s) if known else torch.cov(s.sample_KD.double().T)
+    return torch.linalg.eigh(covariance_DD).eigenvectors
