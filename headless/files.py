@@ -2,6 +2,7 @@
 
 import errno
 import glob
+import hashlib
 import json
 import math
 import os
@@ -18,6 +19,8 @@ from headless.errors import HeadlessError
 
 NO_RIGHT = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 LEASE_SECONDS = 60.0  # without a sign of life from another host's process, its lock is void
+SUMS = "SHA256SUMS"  # as `sha256sum -c` reads it
+SUMMED = (".safetensors", ".json", ".py")  # what numbers depend on; a model card may be edited
 NAMESPACE = "?pidns-"  # what comes before the process namespace in the name of a lock's host
 
 
@@ -272,3 +275,31 @@ def holds_json(path: Path, *keys: str) -> bool:
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(value, dict) and value.keys() >= set(keys)
+
+
+def sha256_of(path: Path) -> str:
+    """Checksum of a file, read in pieces."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_sums(directory: Path) -> None:
+    """List the files that are there: when all are."""
+    files = sorted(path for path in directory.iterdir() if path.suffix in SUMMED)
+    lines = [f"{sha256_of(path)}  {path.name}\n" for path in files]
+    (directory / SUMS).write_text("".join(lines), encoding="utf-8")
+
+
+def check_sums(directory: Path) -> None:
+    """Refuse files of a directory that are not what its checksums, where it has any, say."""
+    sums = directory / SUMS
+    if not sums.is_file():
+        return
+    for line in sums.read_text(encoding="utf-8", errors="replace").splitlines():
+        wanted, _, name = line.partition("  ")
+        file = directory / name
+        if not file.is_file() or sha256_of(file) != wanted:
+            raise HeadlessError(
+                f"{file} is not what {sums} says, so it is damaged: make it again (or remove "
+                f"{SUMS}, if the change is yours)"
+            )

@@ -82,7 +82,6 @@ class BlockDataset:
         return self._num_blocks
 
     def __getitem__(self, index: int) -> BatchBlocks:
-        """One block as a batch."""
         return self.__getitems__(BatchIndex(0, [index], []))
 
     def __getitems__(self, batch: BatchIndex) -> BatchBlocks:
@@ -109,10 +108,8 @@ class BlockSampler:
     """Batches of block indices: a function of (seed, epoch, batch), so resuming needs no replay.
 
     With `shuffle`, epoch e reads the blocks in the order of a permutation drawn from (seed, e).
-    Batch k of rank r of W ranks is permutation[(k·W + r)·B : (k·W + r + 1)·B].
-
-    Each iteration covers what is left of an epoch, from the batch that `batches_seen` tells on:
-    all of it at its beginning.
+    Batch k of rank r of W ranks is permutation[(k·W + r)·B : (k·W + r + 1)·B]. Each iteration
+    covers what is left of an epoch after `batches_seen`.
 
     Since the order is known to every process, so are the targets of all others: negatives beyond
     the micro-batch need no communication.
@@ -157,11 +154,8 @@ class BlockSampler:
         return Position(epoch, read * self.world_size * self.batch_size)
 
     def batches_at(self, position: Position) -> int:
-        """The `batches_seen` with which the next batch begins at a position.
-
-        It must be a whole number of batches of all ranks into its epoch. What is left of an epoch,
-        if it is no full batch, is left out.
-        """
+        """The `batches_seen` with which the next batch begins at a position, which must be a whole
+        number of batches of all ranks into its epoch."""
         read, rest = divmod(position.sequences, self.world_size * self.batch_size)
         assert rest == 0
         return position.epoch * len(self) + read

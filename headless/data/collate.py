@@ -42,8 +42,7 @@ def unique_table(
     Counting into the vocabulary and reading the result back is linear, without a sort.
 
     Args:
-        targets_N: int64; -100 marks rows that do not count.
-        vocab_size: V; every other target is in [0, V).
+        targets_N: int64 in [0, V); -100 marks rows that do not count.
         pad_multiple: M is rounded up to a multiple of it with id 0 and count 0.
         others_K: int64; targets of rows elsewhere that are negatives too.
 
@@ -82,7 +81,7 @@ class Examples(NamedTuple):
 
 
 class Collator:
-    """Makes a batch from blocks; runs in the loader's workers. A task says what its targets are."""
+    """Makes a batch from blocks, in the loader's workers; a task says what its targets are."""
 
     lookahead: int = 0  #: how many tokens beyond its T inputs a block must have read
 
@@ -92,21 +91,17 @@ class Collator:
         self.bytes_V: np.ndarray | None = None  #: bytes of text of each token, where they count
 
     def examples(self, blocks: Blocks) -> Examples:
-        """Inputs and targets of blocks.
-
-        A function of the blocks alone (their epoch and indices included), so that every process
-        knows the targets of all others.
-        """
+        """A function of the blocks, their epoch and indices alone: so every process knows the
+        targets of all others."""
         raise NotImplementedError
 
     def __call__(self, batch: BatchBlocks) -> Batch:
         inputs_BT, targets_BK, positions_BK = self.examples(batch.own)
-        some_others = len(batch.others.indices_R) > 0
+        others_K = None
+        if len(batch.others.indices_R):
+            others_K = self.examples(batch.others).targets_RK.reshape(-1)
         ids, inverse, counts, num_unique = unique_table(
-            targets_BK.reshape(-1),
-            self.vocab_size,
-            self.pad_multiple,
-            self.examples(batch.others).targets_RK.reshape(-1) if some_others else None,
+            targets_BK.reshape(-1), self.vocab_size, self.pad_multiple, others_K
         )
         counted = targets_BK[targets_BK != IGNORE_INDEX]
         made: Batch = {

@@ -16,18 +16,15 @@ from headless.data.blocks import BatchIndex, BlockDataset, BlockSampler
 from headless.data.collate import Batch, CausalCollator, Collator
 from headless.data.masking import MaskedCollator
 from headless.data.stream import open_dataset
-from headless.data.token_bytes import validation_bytes
-from headless.data.tokenizer import load_tokenizer, special_ids
+from headless.data.tokenizer import load_tokenizer, special_ids, validation_bytes
 from headless.errors import HeadlessError
 
 Task = Literal["causal", "masked"]
 
 
 class ResumableLoader(DataLoader):
-    """A loader whose sampler begins where the run stopped.
-
-    Lightning takes a loader with these two methods for one that may stop inside an epoch. The
-    position itself travels with the module (`batches_seen`): a loader counts what it fetched ahead.
+    """Lightning takes a loader with these two methods for one that may stop inside an epoch. The
+    position travels with the module (`batches_seen`): a loader counts what it fetched ahead.
     """
 
     def state_dict(self) -> dict[str, Any]:
@@ -46,16 +43,16 @@ class TokenDataModule(LightningDataModule):
 
     Args:
         path: the prepared dataset.
-        task: "causal" asks for the next token (GPT), "masked" for tokens that were replaced in the
-            input (BERT); the dataset needs a mask token then (headless prepare --mask_token).
+        task: "causal" predicts the next token (GPT), "masked" replaced ones (BERT); the dataset
+            needs a mask token then (headless prepare --mask_token).
         sequence_length: tokens of a training sequence; any length, without preparing again.
         batch_size: sequences of a micro-batch on one device.
-        val_batch_size: sequences of a validation batch on one device, all there are at most; None:
-            as in training.
+        val_batch_size: sequences of a validation batch on one device, at most all; None: as in
+            training.
         seed: seed of the order; linked to seed_everything.
         num_workers: processes that make batches; 0 makes them in the training process.
         verify: "full" compares every file's checksum before it is used, "size" only its size.
-        mask_probability: masked models only: share of a sequence's positions that is asked for.
+        mask_probability: masked models only: share of a sequence's positions that is predicted.
     """
 
     def __init__(
@@ -127,15 +124,13 @@ class TokenDataModule(LightningDataModule):
 
     @property
     def _ordinary_ids(self) -> np.ndarray:
-        known = set(self.tokenizer.get_vocab().values())
-        return np.array(sorted(known - special_ids(self.tokenizer) - {self.eos_token_id}))
+        ids = set(self.tokenizer.get_vocab().values())
+        return np.array(sorted(ids - special_ids(self.tokenizer) - {self.eos_token_id}))
 
     @property
     def unigram_counts(self) -> Tensor:
-        """How often each token of the training split can be a target: long [V].
-
-        Of a masked model no special token is one.
-        """
+        """How often each token is a target in training, long [V]; special tokens of masked models
+        are none."""
         counts = self.dataset.unigram_counts
         if self.task == "causal":
             return counts

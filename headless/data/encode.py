@@ -66,7 +66,7 @@ def batch_documents(documents: Documents) -> Iterator[list[str]]:
 
 
 class Encoded(NamedTuple):
-    """Some documents as token ids, one after the other, each with its EOS."""
+    """A batch of documents as token ids, one after the other, each with its EOS."""
 
     ids: np.ndarray  # int64
     lengths: np.ndarray  # int64, of each
@@ -76,7 +76,7 @@ class Encoded(NamedTuple):
 def encode_documents(
     documents: Documents, tokenizer: Tokenizer, eos_token_id: int
 ) -> Iterator[Encoded]:
-    """Token ids of some documents at a time, decoded and compared where something may be lost.
+    """Token ids, a batch of documents at a time, decoded and compared where text may be lost.
 
     The next batch is encoded, without the interpreter's lock, while the caller uses this one.
     """

@@ -40,12 +40,8 @@ class MaskedCollator(Collator):
     Of each sequence exactly ceil(mask_probability · T) positions are chosen, as in the paper's
     code: all batches have the same shapes. (A sequence with fewer ordinary tokens gives fewer.) A
     chosen token becomes the mask token (80 %), a random one (10 %) or stays (10 %). The target is
-    the token of the text in all three cases. Special tokens are neither chosen nor drawn.
-
-    Only the chosen positions are scored: the batch has `rows`.
-
-    Args:
-        ordinary_ids: the ids of all tokens that are not special.
+    the token of the text in all three cases. Only `ordinary_ids`, those of tokens that are not
+    special, are chosen and drawn; only chosen positions are scored: the batch has `rows`.
     """
 
     def __init__(

@@ -27,10 +27,9 @@ from headless.data.tokenizer import (
     use_threads,
 )
 from headless.errors import HeadlessError
-from headless.files import new_directory
+from headless.files import new_directory, sha256_of
 from headless.isolation import isolated
 from headless.progress import Display, Report
-from headless.sums import sha256_of
 
 OUTPUT: dict[str, Any] = {  # how `new_directory` knows what may be replaced
     "option": "--output",

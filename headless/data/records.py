@@ -32,18 +32,18 @@ class Record:
     stem: str
 
     def field(self, *names: str) -> Any:
-        """The first of some fields that is there and not null."""
+        """The first of these fields that is not missing or null."""
         for name in names:
             if self.fields.get(name) is not None:
                 return self.fields[name]
-        known = ", ".join(self.fields) or "none"
+        present = ", ".join(self.fields) or "none"
         wanted = " or ".join(map(repr, names))
         near = [m for name in names for m in get_close_matches(name, self.fields, n=1, cutoff=0.7)]
         hint = f": rename {near[0]!r}" if near else ""
-        raise HeadlessError(f"{self.place} has no field {wanted} (it has {known}){hint}")
+        raise HeadlessError(f"{self.place} has no field {wanted} (it has {present}){hint}")
 
     def text(self, *names: str) -> str:
-        """The first of some fields that is there, which must hold text that is not blank."""
+        """The first of these fields that is not missing or null: text that is not blank."""
         value = self.field(*names)
         if not isinstance(value, str) or not value.strip():
             shown = "blank" if isinstance(value, str) else f"{type(value).__name__}, not text"
@@ -53,12 +53,8 @@ class Record:
 
 
 def read_records(source: str, split: str | None = None) -> Iterator[Record]:
-    """Every record of a file, of the files of a directory, or of a data set, in order.
-
-    Args:
-        source: a path, or a name that `datasets` knows, "name" or "name:config".
-        split: of a data set; by default its test, validation or training split, the first it has.
-    """
+    """Every record of a file, of the files of a directory, or of a data set that `datasets` knows
+    as "name" or "name:config": its `split`, by default the first that it has of `SPLITS`."""
     listing = find_files(source)
     if listing is not None:
         files = [path for path in listing.files if kind_of(path) not in PLAIN]
@@ -78,11 +74,8 @@ def read_records(source: str, split: str | None = None) -> Iterator[Record]:
 
 
 def load_named(name: str, split: str | None = None) -> Any:
-    """What `datasets` saved in a directory, or loads as "name" or "name:config".
-
-    Returns:
-        A Dataset; without `split` a DatasetDict where it has splits.
-    """
+    """What `datasets` saved in a directory, or loads as "name" or "name:config": a Dataset, without
+    `split` a DatasetDict where it has splits."""
     import datasets
 
     datasets.disable_progress_bars()
@@ -100,11 +93,7 @@ def load_named(name: str, split: str | None = None) -> Any:
 
 
 def read_file(path: Path, only: str | None = None) -> Iterator[Record]:
-    """The records of a file, in order.
-
-    Args:
-        only: the field that is needed; others may be left unread.
-    """
+    """The records of a file, in order; fields but `only` may be left unread."""
     kind = kind_of(path, RECORDS)
     if kind == PARQUET:
         rows = _read_parquet(path, only)

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from headless.errors import HeadlessError
-from headless.files import write_json
-from headless.sums import sha256_of
+from headless.files import sha256_of, write_json
 
 if TYPE_CHECKING:  # torch takes a second to import, and preparing a text needs none of it
     from torch import Tensor
@@ -169,19 +168,15 @@ class TokenDataset:
 
     @property
     def tokenizer_path(self) -> Path:
-        """The directory of the tokenizer."""
         return self.path / TOKENIZER
 
 
 def open_dataset(path: Path | str, verify: Literal["full", "size"] = "full") -> TokenDataset:
-    """Open what `headless prepare` wrote.
+    """Open what `headless prepare` wrote; refuses another version, and missing or damaged files.
 
     Args:
         verify: "full" compares every file's checksum (a second or two a gigabyte) and what the
             manifest counts with the files, "size" their sizes.
-
-    Raises:
-        HeadlessError: not a dataset, another version, or a file that is missing or damaged.
     """
     directory = Path(path)
     manifest = Manifest.read(directory)
@@ -202,11 +197,11 @@ def _check_manifest(manifest: Manifest) -> None:
         raise ValueError(f"{manifest.vocab_size} ids are not of type {manifest.dtype}")
     if not 0 <= manifest.eos_token_id < manifest.vocab_size:
         raise ValueError(f"eos_token_id {manifest.eos_token_id} is none of the ids")
-    own = f"{TOKENIZER}/tokenizer.json"
-    read = [COUNTS, own, *map(tokens_file, SPLITS), *map(documents_file, SPLITS)]
-    if missing := [name for name in read if name not in manifest.files]:
+    tokenizer = f"{TOKENIZER}/tokenizer.json"
+    needed = [COUNTS, tokenizer, *map(tokens_file, SPLITS), *map(documents_file, SPLITS)]
+    if missing := [name for name in needed if name not in manifest.files]:
         raise ValueError(f"it does not list {', '.join(missing)}")
-    if manifest.tokenizer_sha256 != manifest.files[own]["sha256"]:
+    if manifest.tokenizer_sha256 != manifest.files[tokenizer]["sha256"]:
         raise ValueError("tokenizer_sha256 is not that of the tokenizer")
     for split in SPLITS:
         numbers, size = manifest.splits[split], manifest.files[tokens_file(split)]["bytes"]

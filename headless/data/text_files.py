@@ -82,11 +82,8 @@ def decode(path: Path, raw: bytes, offset: int = 0) -> str:
 
 
 def find_files(name: str, text_field: str | None = None) -> Listing | None:
-    """What a path names, a directory with all below it; None for what `datasets` loads.
-
-    Args:
-        text_field: without it, a .json file of a directory is left out (None: none is).
-    """
+    """What a path names, a directory with all below it; None for what `datasets` loads. A .json
+    file of a directory that does not name the `text_field`, if one is given, is left out."""
     path = Path(name)
     if path.is_dir():
         if any((path / f"dataset_{part}.json").is_file() for part in ("info", "dict")):
@@ -149,15 +146,15 @@ def _unreadable(path: Path, text_field: str | None) -> str | None:
     if kind == ".json" and text_field is not None:
         with open_text(path) as file:
             begin: bytes = file.read(PEEKED_BYTES)
-        written = [json.dumps(text_field, ensure_ascii=ascii).encode() for ascii in (True, False)]
-        if not any(name in begin for name in written):
+        spellings = [json.dumps(text_field, ensure_ascii=ascii).encode() for ascii in (True, False)]
+        if not any(name in begin for name in spellings):
             return f".json without a field {text_field!r}"
     return None
 
 
-def describe(left_out: Sequence[tuple[Path, str]], names: int = 3) -> str:
-    """A line: how many for each reason, the commonest first, and some names."""
+def describe(left_out: Sequence[tuple[Path, str]]) -> str:
+    """A line: how many for each reason, the commonest first, and three names."""
     counts = Counter(reason for _, reason in left_out)
     reasons = ", ".join(f"{reason}: {count}" for reason, count in counts.most_common())
-    shown = [str(path) for path, _ in left_out[:names]] + ["…"] * (len(left_out) > names)
+    shown = [str(path) for path, _ in left_out[:3]] + ["…"] * (len(left_out) > 3)
     return f"{len(left_out)} left out ({reasons}): {', '.join(shown)}"

@@ -1,26 +1,32 @@
-"""A byte-level BPE tokenizer from text, or an existing one: the one place that opens any.
+"""A byte-level BPE tokenizer from text, or an existing one, and the bytes of its tokens.
 
 The ids of tokenizer.json are the truth, and what is written in a text is text.
 """
 
 import json
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from headless.data.stream import TokenDataset
 from headless.errors import HeadlessError
 
 END_OF_TEXT = "<|endoftext|>"
 LARGEST = 10_000_000  # training takes memory for as many, whatever the text
 SMALLEST = 257  # every byte and the end of a document
+BLANK = "▁"  # SentencePiece's
+BYTE = re.compile(r"<0x[0-9A-F]{2}>")  # a byte that has no token of its own
+PIECE = 2**24  # tokens that are counted at a time
 LONGEST_WORD = 1000  # bytes that training sees together: its time is quadratic in them
 
 
 def use_threads(num_workers: int) -> None:
-    """Threads of the tokenizers library, which reads this once, at its first parallel call."""
+    """Of the tokenizers library, which reads this once, at its first parallel call."""
     os.environ["RAYON_NUM_THREADS"] = str(num_workers)
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
 
@@ -28,11 +34,9 @@ def use_threads(num_workers: int) -> None:
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """Train byte-level BPE (Radford et al. 2019): no unknown token, any text round-trips.
 
-    The same texts in the same order give the same tokenizer. A short text gives fewer tokens
-    than asked for. Where a text has no blanks for long (base64, DNA) it is learnt from in pieces.
-
-    Args:
-        vocab_size: with the 256 bytes and `<|endoftext|>`.
+    The same texts in the same order give the same tokenizer. `vocab_size` is with the 256 bytes and
+    `<|endoftext|>`; a short text gives fewer tokens. Where a text has no blanks for long (base64,
+    DNA) it is learnt from in pieces.
     """
     if vocab_size > LARGEST:
         raise HeadlessError(f"vocab_size {vocab_size} is too large: at most {LARGEST}")
@@ -101,11 +105,8 @@ def open_tokenizer(source: str, *, trust_remote_code: bool = False) -> Any:
 
 
 def _as_in_file(tokenizer: Any, source: str) -> Any:
-    """The tokenizer with the ids of its tokenizer.json.
-
-    The class that tokenizer_config.json or the model's family names may build one of its own from
-    the file's vocabulary, with another pre-tokenizer or normaliser.
-    """
+    """The tokenizer with the ids of its tokenizer.json: the class that tokenizer_config.json or the
+    model's family names may put another pre-tokenizer or normaliser to the file's vocabulary."""
     from transformers import PreTrainedTokenizerFast
     from transformers.utils import cached_file
 
@@ -116,13 +117,13 @@ def _as_in_file(tokenizer: Any, source: str) -> Any:
         return tokenizer
     if _pipeline(tokenizer.backend_tokenizer) == _pipeline(Tokenizer.from_file(file)):
         return tokenizer
-    own: Any = PreTrainedTokenizerFast.from_pretrained(source)
-    own.model_input_names = tokenizer.model_input_names  # a BERT tells the texts of a pair apart
-    known = own.get_vocab()
+    plain: Any = PreTrainedTokenizerFast.from_pretrained(source)
+    plain.model_input_names = tokenizer.model_input_names  # a BERT tells the texts of a pair apart
+    vocabulary = plain.get_vocab()
     for name, token in tokenizer.special_tokens_map.items():
-        if getattr(own, name, None) is None and str(token) in known:  # the class's own default
-            setattr(own, name, token)
-    return own
+        if getattr(plain, name, None) is None and str(token) in vocabulary:  # the class's default
+            setattr(plain, name, token)
+    return plain
 
 
 def _pipeline(backend: Tokenizer) -> dict[str, Any]:
@@ -156,10 +157,8 @@ def same_ids(a: Any, b: Any) -> bool:
 
 
 def loads_plainly(directory: Path) -> bool:
-    """Whether a plain `AutoTokenizer.from_pretrained` gives the ids of the tokenizer.json there.
-
-    For some families Transformers takes a class of its own choice, whatever the directory says.
-    """
+    """Whether a plain `AutoTokenizer.from_pretrained` gives the ids of the tokenizer.json there:
+    for some families Transformers takes a class of its choice, whatever the directory says."""
     from transformers import AutoTokenizer
 
     plain = AutoTokenizer.from_pretrained(directory)
@@ -185,15 +184,13 @@ def special_ids(tokenizer: Any) -> set[int]:
 
 
 def add_mask_token(tokenizer: Any, mask_token: str) -> None:
-    """Give a tokenizer a mask token; one that has a mask token keeps its own.
-
-    In a prompt it takes the blank before it along, as the first token of a word does.
-    """
+    """Give a tokenizer a mask token if it has none; in a prompt that takes the blank before it
+    along, as the first token of a word does."""
     if tokenizer.mask_token_id is not None:
         return
-    known = tokenizer.get_vocab().get(mask_token)
+    present = tokenizer.get_vocab().get(mask_token)
     usable = special_ids(tokenizer) - {end_of_document(tokenizer)}
-    if known is not None and known not in usable:
+    if present is not None and present not in usable:
         raise HeadlessError(
             f"the mask token {mask_token!r} is a token of another use: choose another --mask_token"
         )
@@ -204,3 +201,54 @@ def add_mask_token(tokenizer: Any, mask_token: str) -> None:
 def end_of_document(tokenizer: Any) -> int | None:
     """The id that separates documents: EOS, or SEP where an encoder's tokenizer has no EOS."""
     return tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
+
+
+def token_bytes(tokenizer: Any, vocab_size: int) -> np.ndarray:
+    """Bytes of UTF-8 text each id stands for: float64 [V]; special tokens and gaps have none.
+
+    Exact for byte-level BPE. Elsewhere a token's spelling and its blank are counted, which is what
+    the text had unless it was normalised.
+    """
+    backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    model = backend["model"]
+    byte_level = any('"ByteLevel"' in json.dumps(backend[k]) for k in ("decoder", "pre_tokenizer"))
+    inside = model.get("continuing_subword_prefix") or ""
+    end = model.get("end_of_word_suffix") or ""
+
+    def length(token: str) -> int:
+        if byte_level:
+            return len(token)  # a character stands for a byte
+        if BYTE.fullmatch(token):
+            return 1
+        if model["type"] == "WordPiece":
+            begins = not token.startswith(inside)
+            return begins + len(token.removeprefix(inside).encode())
+        text = token.replace(BLANK, " ")
+        if end and text.endswith(end):
+            text = text.removesuffix(end) + " "
+        return len(text.encode())
+
+    table_V = np.zeros(vocab_size)
+    for token, id in tokenizer.get_vocab().items():
+        if id < vocab_size:
+            table_V[id] = length(token)
+    for id, added in tokenizer.added_tokens_decoder.items():
+        if id < vocab_size:
+            text = added.content  # written as it is, or as the model writes its own tokens
+            table_V[id] = len(text.encode()) if byte_level else length(text)
+    table_V[[id for id in special_ids(tokenizer) if id < vocab_size]] = 0
+    return table_V
+
+
+def validation_bytes(dataset: TokenDataset, tokenizer: Any) -> np.ndarray:
+    """`token_bytes`, scaled so that the whole validation split has the bytes of its text: by 1 for
+    byte-level BPE."""
+    manifest = dataset.manifest
+    table_V = token_bytes(tokenizer, manifest.vocab_size)
+    table_V[manifest.eos_token_id] = 0
+    tokens = dataset.split("validation").tokens
+    count_V = np.zeros(len(table_V), dtype=np.int64)
+    for begin in range(0, len(tokens), PIECE):
+        count_V += np.bincount(tokens[begin : begin + PIECE], minlength=len(table_V))
+    counted, true = float(count_V @ table_V), manifest.splits["validation"]["bytes"]
+    return table_V * (true / counted) if counted else table_V

@@ -26,14 +26,13 @@ from headless.data.tokenizer import loads_plainly
 from headless.downstream.calibration import Calibration, calibrate, collect
 from headless.downstream.tokenizers import complete_config, load_run_tokenizer
 from headless.errors import HeadlessError
-from headless.files import new_directory, refuse_to_lose
+from headless.files import new_directory, refuse_to_lose, write_sums
 from headless.isolation import isolated
 from headless.models import modeling_headless
 from headless.models.pretrained import without_bars
 from headless.objectives import LMHead
 from headless.progress import Display
 from headless.runs.directory import RunDirectory
-from headless.sums import write_sums
 from headless.training.hugging_face import (
     Converted,
     largest_error,

@@ -5,8 +5,8 @@ from typing import Any
 
 from headless.data.tokenizer import end_of_document, open_tokenizer
 from headless.errors import HeadlessError
+from headless.files import sha256_of
 from headless.runs.directory import RunDirectory
-from headless.sums import sha256_of
 
 
 def load_run_tokenizer(run: RunDirectory, sha256: str | None) -> Any:

@@ -13,8 +13,8 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 from transformers.utils import logging
 
 from headless.errors import HeadlessError
+from headless.files import check_sums
 from headless.models.backbone import BackboneConfig
-from headless.sums import check_sums
 
 LM_CLASSES = ("AutoModelForCausalLM", "AutoModelForMaskedLM")
 # Fields of a config that say what a call returns or which ids a tokenizer has.

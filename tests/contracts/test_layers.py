@@ -15,7 +15,7 @@ LAYERS = [
     {"reports", "sweeps"},
     {"cli"},
 ]
-BASE = ("errors", "files", "isolation", "progress", "structured", "sums")
+BASE = ("errors", "files", "isolation", "progress", "structured")
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 LAZY = {"wandb", "datasets", "faiss", "matplotlib", "umap", "lm_eval", "pyarrow", "sklearn"}
 PURE = {"geometry", "objectives", "runs"}

@@ -10,8 +10,12 @@ from transformers import PreTrainedTokenizerFast
 
 from headless.data.prepare import prepare
 from headless.data.stream import open_dataset
-from headless.data.token_bytes import token_bytes, validation_bytes
-from headless.data.tokenizer import as_fast_tokenizer, train_tokenizer
+from headless.data.tokenizer import (
+    as_fast_tokenizer,
+    token_bytes,
+    train_tokenizer,
+    validation_bytes,
+)
 
 TEXTS = [
     "A café: naïve?  Two blanks,\ttabs\n\nand lines. ",

@@ -20,9 +20,8 @@ from transformers import AutoConfig, AutoModel, DataCollatorWithPadding
 from headless.data.tokenizer import end_of_document
 from headless.downstream.tokenizers import load_model_tokenizer
 from headless.errors import HeadlessError
-from headless.files import new_directory, write_text
+from headless.files import check_sums, new_directory, write_sums, write_text
 from headless.models.pretrained import as_backbone
-from headless.sums import check_sums, write_sums
 
 Batch = Mapping[str, Tensor]
 Pooling = Literal["first", "mean", "last"]
