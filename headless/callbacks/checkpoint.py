@@ -36,7 +36,6 @@ class RunCheckpoint(Checkpoint):
         self._saved_step = -1
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """A new trainer starts anew."""
         self._saved_step = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -54,24 +53,20 @@ class RunCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save when it is time, unless the validation of this step comes first."""
         if self._due(trainer) and not getattr(trainer.fit_loop.epoch_loop, "must_validate", False):
             self._save(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save what waited for the validation."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking and self._due(trainer):
             self._save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the final state, whatever the step."""
         if trainer.global_step != self._saved_step:
             self._save(trainer)
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """What was loaded need not be saved again."""
         self._saved_step = checkpoint["global_step"]
 
     def _due(self, trainer: Trainer) -> bool:

@@ -35,7 +35,6 @@ class HostMemory:
         return now
 
     def peak(self) -> int:
-        """The most resident bytes since the last reset."""
         self.resident()
         if self._marked:
             for line in Path("/proc/self/status").read_text().splitlines():
@@ -69,7 +68,6 @@ class Memory:
         return peaks
 
     def resident(self) -> float:
-        """GiB of the host, now."""
         return self._host.resident() / GIB
 
     def reset(self) -> None:

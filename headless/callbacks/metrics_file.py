@@ -26,7 +26,7 @@ class MetricsFileLogger(Logger):
 
     @property
     def last(self) -> dict[str, Any]:
-        """The last value of every key. The file is read once; what is logged after is known."""
+        """The last value of every key; the file is read once."""
         if self._last is None:
             self._last = {}
             for point in read_metrics(self._run.metrics):
@@ -35,12 +35,10 @@ class MetricsFileLogger(Logger):
 
     @property
     def name(self) -> str:
-        """Of the run."""
         return self._run.path.name
 
     @property
     def save_dir(self) -> str:
-        """The run directory."""
         return str(self._run.path)
 
     @rank_zero_only

@@ -52,27 +52,22 @@ class PeriodicMonitor(Callback):
         self._reported = -1
 
     def report(self, trainer: Trainer, pl_module: Any) -> None:
-        """Look at the model and log what it shows."""
         raise NotImplementedError
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Training begins, or goes on, after this step."""
         self.cadence.begin(trainer.global_step)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Report when it is time."""
         if self.cadence.due(trainer.global_step):
             self.report_now(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Report the trained model, unless its step was reported."""
         if self._reported != trainer.global_step:
             self.report_now(trainer, pl_module)
 
     def report_now(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Report outside training time."""
         self._reported = trainer.global_step
         with progress_of(trainer).paused():
             if self.looks_at_weights:

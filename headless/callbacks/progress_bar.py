@@ -22,7 +22,6 @@ class StepProgressBar(ProgressBar):
         self._read, self._loss = -1, ""
 
     def disable(self) -> None:
-        """Other ranks than the first show nothing."""
         self.display = Display(False)
 
     def enable(self) -> None:
@@ -31,7 +30,6 @@ class StepProgressBar(ProgressBar):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Move to the last optimizer step."""
         steps, batches = trainer.max_steps, self.total_train_batches
         done, total = (trainer.global_step, steps) if steps > 0 else (batch_idx + 1, batches)
         self._read_loss(trainer)
@@ -42,7 +40,6 @@ class StepProgressBar(ProgressBar):
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *index: int
     ) -> None:
-        """A long validation is seen, too."""
         if self.display.is_due():
             total: Any = sum(trainer.num_val_batches)
             self.display.report("validation", index[0] + 1, int(total), self.detail(trainer))
@@ -54,7 +51,6 @@ class StepProgressBar(ProgressBar):
             self._read, self._loss = step, f"train/loss {float(loss):.3f}"
 
     def detail(self, trainer: Trainer) -> str:
-        """What stands to the right of the bar."""
         shown = trainer.progress_bar_metrics.items()
         values = [f"{name} {value:.3f}" for name, value in shown if isinstance(value, float)]
         return " ".join([self._loss, *values]).strip()

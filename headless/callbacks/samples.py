@@ -81,7 +81,6 @@ class SampleWriter(PeriodicMonitor):
         return ids
 
     def report(self, trainer: Trainer, pl_module: Any) -> None:
-        """Continue every prompt and write what came out."""
         with evaluating(pl_module):
             fill = self._fill if pl_module.task == "masked" else self._sample
             texts = fill(trainer, pl_module)

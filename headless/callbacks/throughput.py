@@ -41,11 +41,7 @@ def peak_flops(device_name: str, precision: str) -> float | None:
     """The dense peak of a device in FLOP/s; None where it is not known for sure.
 
     Only the exact model counts: an "RTX 4090 Laptop GPU", an "H200 NVL" or a MIG slice of an A100
-    is another device than the one whose name it contains.
-
-    Args:
-        device_name: as `torch.cuda.get_device_name` gives it.
-        precision: Lightning's name of the precision: "bf16-mixed", "32-true", ...
+    is another device than the one whose name it contains. `precision` is Lightning's name.
     """
     words = device_name.upper().replace("-", " ").split()
     model = " ".join(word for word in words if not NOT_THE_MODEL.fullmatch(word))

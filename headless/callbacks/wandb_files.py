@@ -40,10 +40,7 @@ def records(path: Path) -> Iterator[Any]:
 
 
 def points_on_disk(directory: Path) -> int:
-    """How many points W&B's files in a directory hold over all processes: the last step, and one.
-
-    Args:
-        directory: with the folders `offline-run-*` and `run-*`.
-    """
-    found = (record for path in directory.glob("*run-*/run-*.wandb") for record in records(path))
-    return max((r.history.step.num + 1 for r in found if r.HasField("history")), default=0)
+    """How many points W&B's files in a directory hold, over all processes of the run."""
+    files = directory.glob("*run-*/run-*.wandb")
+    points = (r for path in files for r in records(path) if r.HasField("history"))
+    return max((record.history.step.num + 1 for record in points), default=0)

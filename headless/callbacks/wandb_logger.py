@@ -74,7 +74,6 @@ class SentPoints:
         return point[TOKENS] > self._tokens
 
     def add(self, point: Mapping[str, Any]) -> None:
-        """Remember a point that was sent."""
         if point[TOKENS] != self._tokens:
             self._tokens, self._keys = point[TOKENS], set()
         self._keys.add(_digest(point))
@@ -123,7 +122,6 @@ class TokenWandbLogger(Logger):
 
     @property
     def name(self) -> str:
-        """Of the run."""
         return self._run.path.name
 
     @property
@@ -175,12 +173,10 @@ class TokenWandbLogger(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Send the run's config: plain values."""
         self.experiment.config.update(dict(params), allow_val_change=True)
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Send a point, unless an earlier process of this run has sent it."""
         self._send(self._metrics_file.point(metrics, step))
 
     def _send(self, point: dict[str, Any]) -> None:
@@ -196,7 +192,6 @@ class TokenWandbLogger(Logger):
 
     @rank_zero_only
     def log_samples(self, prompts: Sequence[str], texts: Sequence[str]) -> None:
-        """Send continuations as a table."""
         import wandb
 
         rows = [list(row) for row in zip(prompts, texts, strict=True)]

@@ -9,7 +9,6 @@ from headless.runs.directory import RunDirectory
 
 
 def main(arguments: list[str]) -> None:
-    """The command."""
     options = options_from("analyze", arguments, verb("analyze"))
     if options["output"] is None:
         run = RunDirectory(Path(options["model"]))

@@ -7,7 +7,6 @@ from headless.reports.terminal import show
 
 
 def main(arguments: list[str]) -> None:
-    """The command."""
     options = options_from("compare", arguments, verb("compare"), positional="runs")
     if options["output"] is None:
         raise HeadlessError(

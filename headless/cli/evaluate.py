@@ -42,12 +42,10 @@ def show(evaluations: Sequence[Evaluation], title: str) -> None:
             )
         if (more := len(evaluation.subsets) - SUBSETS) > 0:
             table.add_row(f"  and {more} more subsets", *[""] * 4, style="dim")
-        for number_of, words in (
-            (evaluation.skipped, "skipped"),
-            (evaluation.truncated, "cut to fit"),
-        ):
-            if number_of:
-                table.add_row(f"  {number_of:,} {words}", *[""] * 4, style="dim")
+        notes = {"skipped": evaluation.skipped, "cut to fit": evaluation.truncated}
+        for note, count in notes.items():
+            if count:
+                table.add_row(f"  {count:,} {note}", *[""] * 4, style="dim")
     Console().print(table)
     for evaluation in evaluations:
         if said := caution(evaluation.settings.get("inexact_share")):
@@ -63,9 +61,8 @@ def number(metric: str, value: Any) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    """The command."""
     options = EvaluateOptions(**options_from("evaluate", arguments, EvaluateOptions))
-    found = headless.evaluate(**vars(options), progress=True)
-    show(found.results, f"{found.model}, {found.head} head")
-    for path in found.files:
+    evaluated = headless.evaluate(**vars(options), progress=True)
+    show(evaluated.results, f"{evaluated.model}, {evaluated.head} head")
+    for path in evaluated.files:
         print(f"results: {path}")

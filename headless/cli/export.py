@@ -11,7 +11,6 @@ FORMS = {
 
 
 def main(arguments: list[str]) -> None:
-    """The command."""
     options = options_from("export", arguments, verb("export"))
     facts = headless.export(**options, progress=True)
     print(f"{options['output']}: {facts['head']} head, {FORMS[facts['head_form']]}")

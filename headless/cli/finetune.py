@@ -11,15 +11,17 @@ from headless.cli.parsing import options_from
 from headless.downstream.options import FinetuneOptions, Recipe, Source
 
 
-def show(found: dict[str, Any], output: Path) -> None:
-    """Print the table of scores and the notes."""
-    title = f"{found['model']}, {found['task']}, {found['mode']}, {len(found['seeds'])} seed(s)"
-    table = Table("split", "examples", *found["metrics"], title=title)
-    rows = {**found["summary"], "baseline": {k: {"mean": v} for k, v in found["baseline"].items()}}
+def show(result: dict[str, Any], output: Path) -> None:
+    title = f"{result['model']}, {result['task']}, {result['mode']}, {len(result['seeds'])} seed(s)"
+    table = Table("split", "examples", *result["metrics"], title=title)
+    rows = {
+        **result["summary"],
+        "baseline": {k: {"mean": v} for k, v in result["baseline"].items()},
+    }
     for split, values in rows.items():
-        count = found["splits"].get(split, {}).get("examples")
+        count = result["splits"].get(split, {}).get("examples")
         cells = []
-        for metric in found["metrics"]:
+        for metric in result["metrics"]:
             value = values.get(metric)
             half = value and value.get("interval_95")
             shown = "" if value is None else f"{value['mean']:.4f}"
@@ -27,16 +29,15 @@ def show(found: dict[str, Any], output: Path) -> None:
         table.add_row(split, "" if count is None else f"{count:,}", *cells)
     console = Console()
     console.print(table)
-    if any(found["truncated"].values()):
-        shares = ", ".join(f"{name} {share:.1%}" for name, share in found["truncated"].items())
-        print(f"cut to {found['max_length']} tokens: {shares}")
-    for note in found["notes"]:
+    if any(result["truncated"].values()):
+        shares = ", ".join(f"{name} {share:.1%}" for name, share in result["truncated"].items())
+        print(f"cut to {result['max_length']} tokens: {shares}")
+    for note in result["notes"]:
         print(f"note: {note}")
     print(f"output directory: {output}")
 
 
 def main(arguments: list[str]) -> None:
-    """The command."""
     options = options_from("finetune", arguments, FinetuneOptions, Source, Recipe)
-    found = headless.finetune(**options, progress=True)
-    show(found, options["output"])
+    result = headless.finetune(**options, progress=True)
+    show(result, options["output"])

@@ -14,14 +14,15 @@ def main(arguments: list[str]) -> None:
     """The command: its own options, and any of `headless pretrain`."""
     parser = parser_of(f"finetune --task {TASK}", tuning_config, config=False)
     parser.add_argument("--task", type=str)
-    own: list[str] = []
+    task_options: list[str] = []
     settings: list[str] = []
-    part = own
+    words = task_options
     for word in arguments:
         if word.startswith("-"):
-            part = own if word.partition("=")[0] in parser._option_string_actions else settings
-        part.append(word)
-    options = parser.parse_args(own)
+            is_known = word.partition("=")[0] in parser._option_string_actions
+            words = task_options if is_known else settings
+        words.append(word)
+    options = parser.parse_args(task_options)
     options.pop("task")
     with Display() as display:
         cli = build([*arguments_of(tuning_config(**options)), *settings], display)

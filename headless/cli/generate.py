@@ -5,6 +5,5 @@ from headless.cli.parsing import options_from, verb
 
 
 def main(arguments: list[str]) -> None:
-    """The command."""
     options = options_from("generate", arguments, verb("generate"))
     headless.generate(**options, stream=True)

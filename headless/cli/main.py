@@ -38,7 +38,6 @@ READER_GONE = 141  # what a shell gives a command whose reader stopped reading: 
 
 
 def usage() -> str:
-    """The text of `headless --help`."""
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
     return "\n".join(
@@ -76,7 +75,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def dispatch(arguments: list[str]) -> int:
-    """Find the command and run it."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())
         return 0 if arguments else USER_ERROR
@@ -103,8 +101,8 @@ def dispatch(arguments: list[str]) -> int:
         from headless.training.options import check_options
         from headless.training.signatures import stub
 
-        own = signature(stub("headless.training.tune_head", "tuning_config")).parameters
-        check_options(rest, also=["task", *own] if name == "finetune_head" else ())
+        head_options = signature(stub("headless.training.tune_head", "tuning_config")).parameters
+        check_options(rest, also=["task", *head_options] if name == "finetune_head" else ())
     importlib.import_module(f"headless.cli.{name}").main(rest)
     return 0
 

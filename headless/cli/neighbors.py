@@ -7,7 +7,6 @@ from headless.downstream.options import NeighborOptions
 
 
 def main(arguments: list[str]) -> None:
-    """The command."""
     options = NeighborOptions(**options_from("neighbors", arguments, NeighborOptions))
     result = headless.neighbors(**vars(options), progress=True)
     show(result, options)

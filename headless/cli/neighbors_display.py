@@ -23,7 +23,6 @@ def _table(title: str, columns: Sequence[str], numbers: int) -> Table:
 
 
 def _text(token: str) -> str:
-    """A token as it can be read: with its blanks."""
     return escape(repr(token))
 
 
@@ -32,7 +31,6 @@ def _count(value: int | None) -> str:
 
 
 def show(result: dict[str, Any], options: NeighborOptions) -> None:
-    """Print what `neighbors` found."""
     title = f"{result['model']}, {result['head']} head"
     store = result.get("store", {})
     if "tokens" in result:
@@ -51,7 +49,6 @@ def show(result: dict[str, Any], options: NeighborOptions) -> None:
 
 
 def show_tokens(records: list[dict[str, Any]], title: str, metric: str) -> None:
-    """Nearest tokens, a table for each query."""
     for record in records:
         score = "distance²" if metric == "l2" else metric
         table = _table(f"{record['query']} ({title})", ["token", "id", score, "count"], 3)
@@ -108,7 +105,6 @@ def _probability(token: dict[str, Any]) -> tuple[str, str]:
 
 
 def show_scores(scores: dict[str, Any], title: str) -> None:
-    """Nats a token with and without neighbours."""
     table = _table(title, ["", "nats / token"], 1)
     table.add_row("model", f"{scores['base_nats']:.4f}")
     table.add_row("model and neighbours", f"{scores['knn_nats']:.4f}")

@@ -26,7 +26,6 @@ def parser_of(
     """The parser of a command.
 
     Args:
-        command: its name.
         sources: functions and dataclasses whose parameters the options are; the docstring of the
             first describes the command.
         positional: a parameter that is given without its name, as often as one likes.
@@ -39,8 +38,8 @@ def parser_of(
     if config:
         parser.add_argument("--config", action="config", help="a YAML file with these options")
     if positional:
-        words = {param.arg_name: param.description for param in help_text.params}
-        parser.add_argument(positional, nargs="*", type=str, help=words[positional])
+        descriptions = {param.arg_name: param.description for param in help_text.params}
+        parser.add_argument(positional, nargs="*", type=str, help=descriptions[positional])
     for source in sources:
         skip: set[str | int] = set(
             (OF_LIBRARY | {positional}) & set(inspect.signature(source).parameters)
@@ -54,17 +53,7 @@ def parser_of(
 def options_from(
     command: str, arguments: list[str], *sources: Callable[..., Any], positional: str = ""
 ) -> dict[str, Any]:
-    """The options of a command by their names, from the words of a command line.
-
-    Args:
-        command: its name.
-        arguments: what follows it.
-        sources: see `parser_of`.
-        positional: likewise.
-
-    Raises:
-        HeadlessError: an unknown key or a value of the wrong type.
-    """
+    """The options of a command by their names, from what follows it; see `parser_of`."""
     parser = parser_of(command, *sources, positional=positional)
     options: dict[str, Any] = parser.instantiate_classes(parser.parse_args(arguments)).as_dict()
     options.pop("config", None)

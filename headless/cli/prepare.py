@@ -11,7 +11,6 @@ from headless.cli.parsing import options_from, verb
 
 
 def main(arguments: list[str]) -> None:
-    """The command."""
     options = options_from("prepare", arguments, verb("prepare"))
     begin = time.perf_counter()
     prepared = headless.prepare(**options, progress=True)

@@ -12,7 +12,6 @@ from headless.training.pretrain import fit, is_first_process
 
 @isolated()
 def main(arguments: list[str]) -> None:
-    """The command."""
     with Display() as display:
         cli = build(arguments, display)
         fit(cli)

@@ -18,7 +18,6 @@ perplexity, bits per byte and accuracy. Writes nothing."""
 
 @isolated()
 def main(arguments: list[str]) -> None:
-    """The command."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
         if not arguments:

@@ -51,8 +51,6 @@ _RENAMED = {
     "gpt2": {"intermediate_size": "n_inner"},
     "distilbert": {"intermediate_size": "hidden_dim"},
 }
-
-
 SIZES = (
     *("hidden_size", "num_hidden_layers", "num_attention_heads"),
     *("intermediate_size", "max_position_embeddings"),
@@ -96,14 +94,12 @@ class BackboneConfig:
             raise HeadlessError(
                 f"there is no backbone preset {self.preset!r}; presets: {', '.join(PRESETS)}"
             )
-
         for name in SIZES:
             if (value := getattr(self, name)) is not None and value < 1:
                 raise HeadlessError(f"model.backbone.{name} must be at least 1, got {value}")
 
     @property
     def family(self) -> str:
-        """The Hugging Face model type."""
         if self.preset is None and self.model_type is None:
             raise HeadlessError(
                 "the backbone has neither a preset nor a model_type; presets: " + ", ".join(PRESETS)
@@ -112,12 +108,10 @@ class BackboneConfig:
 
     @property
     def published(self) -> dict[str, Any]:
-        """The fields of the preset; none without one."""
         return PRESETS[self.preset] if self.preset else {}
 
     @property
     def named(self) -> dict[str, Any]:
-        """The fields that were chosen here."""
         sizes = {name: getattr(self, name) for name in SIZES if getattr(self, name) is not None}
         return sizes | {name: value for name, value in self.extra.items() if name != "model_type"}
 
@@ -134,7 +128,7 @@ def resolve(config: BackboneConfig) -> tuple[dict[str, Any], dict[str, Any]]:
             f"Transformers knows no model_type {config.family!r}; try gpt2, gpt_neox, llama or bert"
         ) from error
     renamed = _RENAMED.get(config.family, {})
-    common = {own: name for name, own in (known.attribute_map | renamed).items()}
+    common = {theirs: name for name, theirs in (known.attribute_map | renamed).items()}
 
     def usual(fields: dict[str, Any]) -> dict[str, Any]:
         return {common.get(name, name): value for name, value in fields.items()}
@@ -153,13 +147,7 @@ def resolve(config: BackboneConfig) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def backbone_config(config: BackboneConfig, vocab_size: int, **tokens: int) -> PretrainedConfig:
-    """The Hugging Face config of a backbone.
-
-    Args:
-        config: the architecture.
-        vocab_size: number of rows of the embedding table.
-        **tokens: special token ids (eos_token_id, ...).
-    """
+    """The Hugging Face config of a backbone; `tokens` are special token ids (eos_token_id, ...)."""
     fields, _ = resolve(config)
     # Every token is one of the text. A family's padding id would be a token of our vocabulary whose
     # embedding begins at 0 and stays there.
@@ -176,7 +164,7 @@ def _impossible(config: BackboneConfig, error: Exception) -> HeadlessError:
 
 
 def _from_config(hf_config: PretrainedConfig, attn_implementation: str) -> PreTrainedModel:
-    """Without its LM head; by the eager attention where the family has none of torch's."""
+    """With the eager attention where the family has none of torch's."""
     try:
         return AutoModel.from_config(hf_config, attn_implementation=attn_implementation)
     except ValueError as error:
@@ -203,10 +191,8 @@ def build_backbone(config: BackboneConfig, vocab_size: int, **tokens: int) -> Pr
     """A backbone with fresh weights, initialised as its family does, without an LM head.
 
     Called as `backbone(input_ids=BT)`, it returns `last_hidden_state` [B, T, D] (after the final
-    norm) and, on request, `hidden_states`: L + 1 of them, the last one after the final norm.
-
-    Raises:
-        HeadlessError: the family cannot be made so, or is too large for this machine.
+    norm) and, on request, `hidden_states`: L + 1 of them, the last one after the final norm. Sizes
+    that the family cannot have, or this machine no memory for, are refused.
     """
     hf_config = backbone_config(config, vocab_size, **tokens)
     is_empty = _UNFILLED.get() or torch.get_default_device().type == "meta"

@@ -24,7 +24,6 @@ class MaskedTransform(nn.Module):
         self.norm = nn.LayerNorm(hidden_size, eps=1e-12)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """The same shape."""
         return self.norm(F.gelu(self.dense(hidden)))
 
 
@@ -45,7 +44,6 @@ class HeadlessHead(nn.Linear):
         self.own_excess = None if excess is None else nn.Parameter(excess, requires_grad=False)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Logits: their softmax is the model's distribution."""
         if self.transform is not None:
             hidden = self.transform(hidden)
         dtype = torch.promote_types(hidden.dtype, torch.float32)

@@ -46,9 +46,6 @@ def load_pretrained(
     Args:
         place: a directory, or a name on the hub.
         auto_class: `AutoModel`, `AutoModelForCausalLM`, ...
-        dtype: of the weights in memory.
-        trust_remote_code: run the Python file that lies in the directory, where it needs one.
-        attn_implementation: as in Transformers.
         tied: give a model that was saved without an LM head its input embeddings as one.
 
     Raises:
@@ -151,8 +148,8 @@ def transformer_of(place: str) -> str:
         raise HeadlessError(
             f"{listed} is no list of a sentence encoder's modules: {_line(error)}"
         ) from error
-    found = [folder for folder in folders if folder and (path / folder / "config.json").is_file()]
-    return str(path / found[0]) if found else place
+    holds_config = (f for f in folders if f and (path / f / "config.json").is_file())
+    return next((str(path / folder) for folder in holds_config), place)
 
 
 def architecture(config: PretrainedConfig, attn_implementation: str = "sdpa") -> BackboneConfig:
@@ -181,6 +178,5 @@ def as_backbone(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def _line(error: Exception) -> str:
-    """The first sentences of what a library said."""
     text = " ".join(str(error).split())
     return text if len(text) <= 300 else text[:297] + "..."

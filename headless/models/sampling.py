@@ -46,7 +46,6 @@ def likeliest(logits_KV: Tensor, number: int, tokenizer: Any) -> list[list[tuple
 def check_sampling(
     max_new_tokens: int, temperature: float, top_k: int | None, top_p: float | None, seed: int
 ) -> None:
-    """Refuse what nothing can be drawn with, by name."""
     if max_new_tokens < 1:
         raise HeadlessError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
     if not 0.0 <= temperature < math.inf:
@@ -60,11 +59,7 @@ def check_sampling(
 
 
 def check_prompt(backbone: nn.Module, length: int) -> int:
-    """How many tokens a model has positions for after a prompt of this length.
-
-    Raises:
-        HeadlessError: an empty prompt, or one that fills all positions of the model.
-    """
+    """How many tokens a model has positions for after a prompt; refuses one that leaves none."""
     if length == 0:
         raise HeadlessError("the prompt is empty: give at least one token")
     config: Any = backbone.config
@@ -99,7 +94,6 @@ def sample_tokens(
         prompt_BT: long, at least one token.
         max_new_tokens: at most so many; fewer where the model has no more positions.
         temperature: 0 takes the likeliest token.
-        top_k: draw among the k likeliest tokens only.
         top_p: draw among the likeliest tokens that hold this share of the probability.
         generator: on the device of the logits.
         eos_token_id: stop when every sequence has it; a sequence that has it is filled up with it.

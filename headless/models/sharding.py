@@ -24,10 +24,8 @@ def shard(module: nn.Module, backbone: nn.Module, mesh: Any) -> None:
 
     `training_step` and `validation_step` become the calls around which the root's share is whole.
 
-    Args:
-        module: what is trained: a backbone and an objective, the same on every process.
-        backbone: a part of it.
-        mesh: a one-dimensional device mesh.
+    `backbone` is a part of `module`, which is the same on every process of the mesh (of one
+    dimension).
     """
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
@@ -40,14 +38,13 @@ def shard(module: nn.Module, backbone: nn.Module, mesh: Any) -> None:
     for block in blocks(backbone):
         fully_shard(block, mesh=mesh)
     fully_shard(module, mesh=mesh)
-    module.begin = _nothing  # type: ignore[assignment]
+    module.begin = lambda: None  # type: ignore[assignment] # a forward pass without any work
     for name in (*STEPS, "begin"):
         if hasattr(module, name):
             register_fsdp_forward_method(module, name)
 
 
 def is_sharded(module: nn.Module) -> bool:
-    """Whether `shard` was called on it."""
     return hasattr(module, "unshard")
 
 
@@ -68,7 +65,3 @@ def gathered(module: nn.Module) -> Iterator[None]:
             yield
         finally:
             sharded.reshard()
-
-
-def _nothing() -> None:
-    """A forward pass that computes nothing."""

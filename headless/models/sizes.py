@@ -16,63 +16,61 @@ MLP_WIDTHS = (
 Fields = Mapping[str, Any]
 
 
-def follow(own: Fields, named: Fields) -> dict[str, Any]:
+def follow(usual: Fields, named: Fields) -> dict[str, Any]:
     """What is left out and depends on width, heads or the number of blocks.
 
-    Sizes keep the ratio to width and heads that they have in the family, lists the family's order.
-
-    A family whose MLP is 2.6875 widths wide gets one of 344 at a width of 128, one with four query
-    heads to a key-value head gets one such head for four; the heads of a family that makes them a
-    third larger than width / heads stay a third larger.
+    Sizes keep their ratio to width and heads: a family whose MLP is 2.6875 widths wide gets one of
+    344 at a width of 128. Lists keep the family's order.
 
     Args:
-        own: the family's fields, or the preset's, under their common names.
+        usual: the family's fields, or the preset's, under their common names.
         named: those that somebody chose: they stay as they are.
     """
-    return {k: v for k, v in (_sizes(own, named) | _kinds(own, named)).items() if k not in named}
+    derived = _sizes(usual, named) | _attention_types(usual, named)
+    return {name: value for name, value in derived.items() if name not in named}
 
 
-def _kinds(own: Fields, named: Fields) -> dict[str, Any]:
+def _attention_types(usual: Fields, named: Fields) -> dict[str, Any]:
     """GPT-Neo's kinds of attention, one a block; other families make such lists themselves."""
-    layers, kinds = named.get("num_hidden_layers"), own.get("attention_types")
-    if not _is_size(layers) or not kinds or layers == own.get("num_hidden_layers"):
+    layers, kinds = named.get("num_hidden_layers"), usual.get("attention_types")
+    if not _is_size(layers) or not kinds or layers == usual.get("num_hidden_layers"):
         return {}
     return {"attention_types": [[(list(kinds[0][0]) * layers)[:layers], 1]]}
 
 
-def _sizes(own: Fields, named: Fields) -> dict[str, int]:
-    width_0, heads_0 = own.get("hidden_size"), own.get("num_attention_heads")
+def _sizes(usual: Fields, named: Fields) -> dict[str, int]:
+    width_0, heads_0 = usual.get("hidden_size"), usual.get("num_attention_heads")
     width, heads = named.get("hidden_size", width_0), named.get("num_attention_heads", heads_0)
     if not (_is_size(width_0) and _is_size(heads_0) and _is_size(width) and _is_size(heads)):
         return {}
     if (width, heads) == (width_0, heads_0):
         return {}
-    found = {
-        name: _scaled(own[name], width, width_0, multiple=8, up=True)
+    derived = {
+        name: _scaled(usual[name], width, width_0, multiple=8, up=True)
         for name in MLP_WIDTHS
-        if _is_size(own.get(name)) and width != width_0
+        if _is_size(usual.get(name)) and width != width_0
     }
-    if _is_size(kv_heads := own.get("num_key_value_heads")):
+    if _is_size(kv_heads := usual.get("num_key_value_heads")):
         most = max(1, round(kv_heads * heads / heads_0))
-        found["num_key_value_heads"] = max(n for n in range(1, most + 1) if heads % n == 0)
-    if _is_size(head_dim := own.get("head_dim")):
-        found["head_dim"] = _scaled(head_dim, width * heads_0, heads * width_0, multiple=8)
-        if own.get("query_pre_attn_scalar") == head_dim:
-            found["query_pre_attn_scalar"] = named.get("head_dim", found["head_dim"])
-    if _is_size(rotary := own.get("rotary_dim")):  # a part of a head
-        found["rotary_dim"] = _scaled(rotary, width * heads_0, heads * width_0, multiple=2)
-    return found
+        derived["num_key_value_heads"] = max(n for n in range(1, most + 1) if heads % n == 0)
+    if _is_size(head_dim := usual.get("head_dim")):
+        derived["head_dim"] = _scaled(head_dim, width * heads_0, heads * width_0, multiple=8)
+        if usual.get("query_pre_attn_scalar") == head_dim:
+            derived["query_pre_attn_scalar"] = named.get("head_dim", derived["head_dim"])
+    if _is_size(rotary := usual.get("rotary_dim")):  # a part of a head
+        derived["rotary_dim"] = _scaled(rotary, width * heads_0, heads * width_0, multiple=2)
+    return derived
 
 
 def _is_size(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def _scaled(size: int, by: int, of: int, *, multiple: int, up: bool = False) -> int:
-    """`size * by / of`: exact where it is whole, else the nearest multiple, or the next one."""
-    if size * by % of == 0:
-        return size * by // of
-    parts = size * by / of / multiple
+def _scaled(size: int, new: int, old: int, *, multiple: int, up: bool = False) -> int:
+    """`size * new / old`: exact where it is whole, else the nearest multiple, or the next one."""
+    if size * new % old == 0:
+        return size * new // old
+    parts = size * new / old / multiple
     return multiple * max(1, -int(-parts // 1) if up else round(parts))
 
 
@@ -106,10 +104,10 @@ def check_memory(values: Fields, vocab_size: int) -> None:
     if not values.get("rope_parameters"):  # a vector a position
         tables += values.get("max_position_embeddings") or 0
     count = tables * width + layers * (2 * width * width + 2 * width * mlp)
-    gib, there = 4 * count / 2**30, psutil.virtual_memory().total / 2**30
-    if gib > there:
+    gib, machine_gib = 4 * count / 2**30, psutil.virtual_memory().total / 2**30
+    if gib > machine_gib:
         raise HeadlessError(
             f"a backbone of {count:,} weights or more takes {gib:,.0f} GiB, this machine has "
-            f"{there:,.0f}: lower model.backbone.hidden_size, num_hidden_layers, "
+            f"{machine_gib:,.0f}: lower model.backbone.hidden_size, num_hidden_layers, "
             "intermediate_size or max_position_embeddings"
         )

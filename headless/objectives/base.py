@@ -77,16 +77,8 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 
 def check_choice(name: str, value: str, choices: Any) -> None:
-    """Refuse what is none of a Literal's."""
     if value not in get_args(choices):
         raise ValueError(f"{name} must be one of {', '.join(get_args(choices))}, got {value!r}")
-
-
-def new_table(vocab_size: int, hidden_size: int, std: float) -> nn.Parameter:
-    """A matrix of a head's own, initialised as the family does its embeddings."""
-    table_VD = nn.Parameter(torch.empty(vocab_size, hidden_size))
-    nn.init.normal_(table_VD, std=std)
-    return table_VD
 
 
 def log_unigram(count_V: Tensor) -> Tensor:
@@ -110,6 +102,8 @@ class Objective(nn.Module):
 
     needs_unique: bool = False
     negatives: Negatives = "microbatch"
+    tied: bool
+    weight_VD: nn.Parameter | None
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move or cast as any module; log p stays float32, for bf16 errs by up to 0.03 nats."""
@@ -121,10 +115,23 @@ class Objective(nn.Module):
         return self
 
     def setup(self, vocab_size: int, hidden_size: int, initializer_range: float) -> None:
-        """Make the parameters whose shapes only the backbone knows. Most objectives have none."""
+        """Make the parameters whose shapes only the backbone knows; an own matrix if untied."""
+        if not getattr(self, "tied", True):
+            # Initialised as the family does its embeddings.
+            self.weight_VD = nn.Parameter(torch.empty(vocab_size, hidden_size))
+            nn.init.normal_(self.weight_VD, std=initializer_range)
+
+    def scored_table(self, embedding_VD: Tensor) -> Tensor:
+        """The matrix [V, D] that rows are scored against, of an objective with `tied`."""
+        if self.tied:
+            return embedding_VD
+        if self.weight_VD is None:
+            name = type(self).__name__
+            raise RuntimeError(f"{name}(tied=False) has no matrix before setup() was called")
+        return self.weight_VD
 
     def set_unigram(self, count_V: Tensor) -> None:
-        """Take how often each token occurs in the training text. Most objectives need no such."""
+        """Take how often each token occurs in the training text."""
 
     def forward(
         self,
@@ -149,9 +156,7 @@ class Objective(nn.Module):
     def lm_head(self, embedding_VD: Tensor, unigram_count_V: Tensor) -> LMHead:
         """The head under which this objective's model is a proper language model.
 
-        Args:
-            embedding_VD: the backbone's input embedding table.
-            unigram_count_V: how often each token occurs in the training text.
+        `unigram_count_V`: how often each token occurs in the training text.
         """
         raise NotImplementedError
 

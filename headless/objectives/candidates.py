@@ -152,17 +152,14 @@ def sample_absent(
     first, ids = wait_V.topk(min(num_sampled + 1, vocab_size), largest=False, sorted=True)
     last = first[num_sampled - 1]
     beyond = first[num_sampled] if num_sampled < vocab_size else last.new_full((), torch.inf)
-    there = (first[:num_sampled] < torch.inf).long()
-    return ids[:num_sampled], there, beyond, last
+    count_K = (first[:num_sampled] < torch.inf).long()
+    return ids[:num_sampled], count_K, beyond, last
 
 
 def expected_log_weights(
     duplicates: Duplicates, log_unigram_V: Tensor, rows: Tensor, num_sampled: int
 ) -> Tensor | None:
-    """log ω [V] up to a constant: the bias of the head that a form implies; None where it is 0.
-
-    `rows` is P, a scalar.
-    """
+    """log ω [V] up to a constant: the bias of the head that a form implies; None where it is 0."""
     if duplicates == "logq":
         return None
     if duplicates in ("count", "mask"):

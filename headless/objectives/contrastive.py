@@ -32,7 +32,6 @@ from headless.objectives.base import (
     check_choice,
     log_unigram,
     mean_over_valid,
-    new_table,
 )
 from headless.objectives.candidates import (
     Duplicates,
@@ -108,19 +107,8 @@ def contrastive_weight_tying_loss(
         targets_N: long; rows with -100 neither count nor serve as negatives.
         embedding_VD: the vectors that are scored: the input embedding table, to which gradients
             flow as in the paper, or any other table of that shape.
-        temperature: dot products are divided by it; the paper's is 1.
-        duplicates: the weight of a candidate that c of the P rows have as their target. "count":
-            c (the paper). "mask": c, but copies of a row's own target do not count. "unique": 1.
-            "logq": one over its probability to be a candidate, so that the loss estimates the
-            cross-entropy over the whole vocabulary.
-        num_sampled: K further negatives from the unigram distribution. With "count" and "mask", K
-            more targets, as if the batch had them; with "unique" and "logq", K distinct tokens that
-            the batch does not hold.
+        temperature: as for `ContrastiveWeightTying`, like the others that are not named here.
         log_unigram_V: log of the unigram distribution; "logq" and sampling need it.
-        normalize: cosines instead of dot products.
-        stop_gradient: no gradient through the scored vectors.
-        implementation: "deduplicated" scores the unique targets; "reference" is the paper's
-            N x N form, equal in value and gradients, for tests and benchmarks.
         unique: the table of unique targets; made here when it is None. It may come from more rows
             than these: negatives of other micro-batches and devices.
 
@@ -177,19 +165,21 @@ class ContrastiveWeightTying(Objective):
     Args:
         temperature: dot products are divided by it.
         learn_temperature: train log T too, from `temperature` on.
-        duplicates: "count" keeps every copy of a target in the denominator (the paper), "mask"
-            leaves out copies of the own target, "unique" takes each once, "logq" weighs each by
-            one over its probability to be a candidate (an estimate of the full softmax).
+        duplicates: the weight of a candidate that is the target of c rows: "count" c (the paper),
+            "mask" c, but copies of a row's own target do not count, "unique" 1, "logq" one over its
+            probability to be a candidate (an estimate of the full softmax).
         negatives: whose targets are candidates: those of this "microbatch" (the paper), of all
             micro-batches of the optimizer step on this device ("accumulated"), or of the whole
             step on all devices ("global": the loss then depends on the optimizer's batch alone,
             not on how it is cut). Only integers are needed for it, never vectors.
-        num_sampled: further negatives drawn from the unigram distribution.
+        num_sampled: further negatives drawn from the unigram distribution: with "count" and "mask"
+            more targets, as if the batch had them; else distinct tokens that it does not hold.
         tied: score against the input embeddings; False: against a matrix of its own (the paper's
             "NCE without weight tying").
         normalize: cosines instead of dot products; wants a temperature below 1.
         stop_gradient: the scored embeddings learn from their role as inputs only.
-        implementation: "deduplicated", or the paper's N x N form "reference".
+        implementation: "deduplicated" scores the unique targets; "reference" is the paper's
+            N x N form, equal in value and gradients.
     """
 
     needs_unique = True
@@ -225,7 +215,7 @@ class ContrastiveWeightTying(Objective):
         if learn_temperature:
             # One entry and not a scalar: FSDP cannot shard those.
             self.log_temperature = nn.Parameter(torch.tensor([math.log(temperature)]))
-        self.weight_VD: nn.Parameter | None = None
+        self.weight_VD = None
         # From how many rows the candidates came: two forms' heads depend on it.
         self.register_buffer("num_rows", torch.zeros((), dtype=torch.long))
         self.num_rows: Tensor
@@ -233,23 +223,13 @@ class ContrastiveWeightTying(Objective):
         self.log_unigram_V: Tensor | None
 
     def setup(self, vocab_size: int, hidden_size: int, initializer_range: float) -> None:
-        if not self.tied:
-            self.weight_VD = new_table(vocab_size, hidden_size, initializer_range)
+        super().setup(vocab_size, hidden_size, initializer_range)
         if _needs_unigram(self.duplicates, self.num_sampled):
             self.log_unigram_V = torch.full((vocab_size,), -math.log(vocab_size))
 
     def set_unigram(self, count_V: Tensor) -> None:
         if self.log_unigram_V is not None:
             self.log_unigram_V.copy_(log_unigram(count_V))
-
-    def _output(self, embedding_VD: Tensor) -> Tensor:
-        if self.tied:
-            return embedding_VD
-        if self.weight_VD is None:
-            raise RuntimeError(
-                "ContrastiveWeightTying(tied=False) has no matrix before setup() was called"
-            )
-        return self.weight_VD
 
     def _temperature(self) -> float | Tensor:
         if self.log_temperature is None:
@@ -276,7 +256,7 @@ class ContrastiveWeightTying(Objective):
         loss = contrastive_weight_tying_loss(
             hidden_ND,
             targets_N,
-            self._output(embedding_VD),
+            self.scored_table(embedding_VD),
             temperature=temperature,
             duplicates=self.duplicates,
             num_sampled=self.num_sampled,
@@ -292,7 +272,7 @@ class ContrastiveWeightTying(Objective):
 
     def lm_head(self, embedding_VD: Tensor, unigram_count_V: Tensor) -> LMHead:
         """The calibrated head: logits = h·Eᵀ/T + log p(v); see the class for the other forms."""
-        weight_VD = self._output(embedding_VD)
+        weight_VD = self.scored_table(embedding_VD)
         if self.normalize:
             weight_VD = _unit(weight_VD)
         form = (self.duplicates, log_unigram(unigram_count_V), self.num_rows, self.num_sampled)

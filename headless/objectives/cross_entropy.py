@@ -20,7 +20,6 @@ from headless.objectives.base import (
     check_choice,
     log_unigram,
     mean_over_valid,
-    new_table,
 )
 
 UnigramBias = Literal["none", "fixed", "initial"]
@@ -110,8 +109,13 @@ def _unchunked(
     logits_NV = at_least_float32(hidden_ND @ weight_VD.T)
     if bias_V is not None:
         logits_NV = logits_NV.add_(bias_V)  # in place: nobody else needs a product's result
-    how: Any = {"ignore_index": IGNORE_INDEX, "reduction": "sum"}
-    nll = F.cross_entropy(logits_NV, targets_N, label_smoothing=label_smoothing, **how)
+    nll = F.cross_entropy(
+        logits_NV,
+        targets_N,
+        ignore_index=IGNORE_INDEX,
+        reduction="sum",
+        label_smoothing=label_smoothing,
+    )
     if z_loss == 0.0:
         return nll
     log_z_N = logits_NV.logsumexp(dim=-1)
@@ -135,10 +139,7 @@ def cross_entropy_loss(
         targets_N: long; rows with -100 do not count.
         weight_VD: one vector a token of the vocabulary.
         bias_V: a number a token, or None.
-        label_smoothing: mass spread over the vocabulary.
-        z_loss: weight of the mean squared log-partition (PaLM, §5), against drifting logits.
-        chunk_size: rows whose logits exist at a time; None holds all N x V of them; "auto" does so
-            up to 2^28 logits (1 GiB in float32) and takes chunks of that size beyond.
+        label_smoothing: as for `CrossEntropy`, like z_loss and chunk_size.
 
     Returns:
         A scalar; 0 with finite gradients when no row counts.
@@ -197,10 +198,10 @@ class CrossEntropy(Objective):
             trained bias that begins there.
         transform: "mlm" puts the BERT family's dense layer, GELU and LayerNorm before the
             vocabulary and a trained bias after it.
-        z_loss: weight of the mean squared log-partition (PaLM, §5).
+        z_loss: weight of the mean squared log-partition (PaLM, §5), against drifting logits.
         label_smoothing: mass spread over the vocabulary.
         chunk_size: rows whose logits exist at a time; None: all of them; "auto": as many as make
-            2^28 logits.
+            2^28 logits (1 GiB in float32).
     """
 
     def __init__(
@@ -227,15 +228,14 @@ class CrossEntropy(Objective):
         self.z_loss = z_loss
         self.label_smoothing = label_smoothing
         self.chunk_size = chunk_size
-        self.weight_VD: nn.Parameter | None = None
+        self.weight_VD = None
         self.transform: MaskedHeadTransform | None = None
         self.bias_V: nn.Parameter | None = None
         self.register_buffer("log_unigram_V", None)
         self.log_unigram_V: Tensor | None
 
     def setup(self, vocab_size: int, hidden_size: int, initializer_range: float) -> None:
-        if not self.tied:
-            self.weight_VD = new_table(vocab_size, hidden_size, initializer_range)
+        super().setup(vocab_size, hidden_size, initializer_range)
         if self.with_transform:
             self.transform = MaskedHeadTransform(hidden_size, initializer_range)
         if self.with_transform or self.unigram_bias == "initial":
@@ -249,13 +249,6 @@ class CrossEntropy(Objective):
         elif self.unigram_bias == "initial" and self.bias_V is not None:
             with torch.no_grad():
                 self.bias_V.copy_(log_unigram(count_V))
-
-    def _weight(self, embedding_VD: Tensor) -> Tensor:
-        if self.tied:
-            return embedding_VD
-        if self.weight_VD is None:
-            raise RuntimeError("CrossEntropy(tied=False) has no head before setup() was called")
-        return self.weight_VD
 
     def _bias(self) -> Tensor | None:
         if self.bias_V is None or self.log_unigram_V is None:
@@ -272,7 +265,7 @@ class CrossEntropy(Objective):
         loss = cross_entropy_loss(
             hidden_ND if self.transform is None else self.transform(hidden_ND),
             targets_N,
-            self._weight(embedding_VD),
+            self.scored_table(embedding_VD),
             self._bias(),
             label_smoothing=self.label_smoothing,
             z_loss=self.z_loss,
@@ -281,7 +274,7 @@ class CrossEntropy(Objective):
         return ObjectiveOutput(loss, {})
 
     def lm_head(self, embedding_VD: Tensor, unigram_count_V: Tensor) -> LMHead:
-        return LMHead(self._weight(embedding_VD), self._bias(), self.transform)
+        return LMHead(self.scored_table(embedding_VD), self._bias(), self.transform)
 
     def take_head(self, head: LMHead) -> None:
         if self.weight_VD is None:

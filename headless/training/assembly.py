@@ -63,12 +63,10 @@ class RunParser(CommandParser, LightningArgumentParser):
     """Lightning's parser with our one-line complaints."""
 
     def known_keys(self) -> list[str]:
-        """Also what the objectives are made with."""
         parts = {name for c in OBJECTIVES.values() for name in inspect.signature(c).parameters}
         return [*super().known_keys(), *sorted(parts)]
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """An unknown objective is answered with the known ones."""
         unknown = re.search(r"Expected a dot import path string: (\S+)", message)
         if unknown and 'key "model.objective"' in message:
             near = get_close_matches(unknown.group(1), OBJECTIVES, n=1)
@@ -111,7 +109,6 @@ class RunCLI(LightningCLI):
         )
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        """Our parser, otherwise as Lightning makes it."""
         kwargs.setdefault("dump_header", [])
         parser = RunParser(**kwargs)
         parser.add_argument("--config", action="config", help="a config file in YAML")
@@ -134,20 +131,19 @@ class RunCLI(LightningCLI):
         parser.link_arguments("data.task", "model.task")
         parser.link_arguments("data.vocab_size", "model.vocab_size", apply_on="instantiate")
         parser.link_arguments("data.eos_token_id", "model.eos_token_id", apply_on="instantiate")
-        _whole_numbers_first(parser)
+        _integers_first(parser)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Also the keys that are overruled by another's value."""
         check_options(args)
         super().parse_arguments(parser, with_parts(args))
 
     def before_instantiate_classes(self) -> None:
-        """What needs no part of the run to be seen."""
         self.config.pop("parts")  # they are in it
         for action in self.parser._actions:
             kinds, value = get_args(getattr(action, "_typehint", None)), action.default
-            given = self.config.get(action.dest, value) if kinds or value is not None else value
-            if given is None and value is not None and type(None) not in kinds:
+            if value is None or type(None) in kinds:
+                continue
+            if self.config.get(action.dest, value) is None:
                 raise HeadlessError(f"{action.dest} must not be null")
         check_settings(self.config, self.trainer_defaults)
 
@@ -166,7 +162,6 @@ class RunCLI(LightningCLI):
 
     @property
     def run(self) -> RunConfig:
-        """Where the run is kept."""
         return self.config_init.run
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -189,26 +184,26 @@ class RunCLI(LightningCLI):
             )
         config = self._get(self.config_init, "trainer")
         config.accelerator = choose_accelerator(config.accelerator)
-        given = _listed(config.plugins)
-        if not any(isinstance(plugin, Precision) for plugin in given):
+        plugins = _as_list(config.plugins)
+        if not any(isinstance(plugin, Precision) for plugin in plugins):
             config.precision = choose_precision(config.precision, config.accelerator)
         check_clipping(config.gradient_clip_val)
         if config.logger and config.logger is not True:  # the user's own come after ours
-            loggers += _listed(config.logger)
+            loggers += _as_list(config.logger)
         config.strategy = choose_strategy(config.strategy)
-        config.plugins = [*given, *cluster_plugins(given), AtomicCheckpointIO()]
+        config.plugins = [*plugins, *cluster_plugins(plugins), AtomicCheckpointIO()]
         config.callbacks = [
             ProgressMonitor(),
             RunSummary(name=run.name, group=run.group, tags=run.tags),
-            *_listed(config.callbacks),
+            *_as_list(config.callbacks),
         ]
         if config.enable_model_summary:
             config.callbacks.append(RichModelSummary())  # Lightning's other one only logs
-        own_bar = any(isinstance(callback, ProgressBar) for callback in config.callbacks)
-        if not own_bar:
-            wanted = config.enable_progress_bar is not False and self.display.is_wanted
-            config.enable_progress_bar = wanted
-            if wanted:
+        if not any(isinstance(callback, ProgressBar) for callback in config.callbacks):
+            config.enable_progress_bar = (
+                config.enable_progress_bar is not False and self.display.is_wanted
+            )
+            if config.enable_progress_bar:
                 config.callbacks.append(StepProgressBar(self.display))
         trainer = super().instantiate_trainer(
             default_root_dir=str(directory.path), logger=loggers, **kwargs
@@ -218,12 +213,11 @@ class RunCLI(LightningCLI):
         return trainer
 
 
-def _listed(value: Any) -> list[Any]:
-    """Where a config may give several, or one, or none."""
+def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
 
 
-def _whole_numbers_first(parser: LightningArgumentParser) -> None:
+def _integers_first(parser: LightningArgumentParser) -> None:
     """Read 4 as 4 and not as 4.0, which is another limit: a parser takes the first type that fits.
 
     Lightning writes int | float; but Python keeps one object for unions of equal types, whose order
@@ -247,12 +241,8 @@ def _seed(value: bool | int) -> int:
 def build(arguments: Sequence[str], display: Display | None = None) -> RunCLI:
     """Everything of a run, made from words as on a command line, and not started.
 
-    Args:
-        arguments: e.g. `["--config", "configs/demo/headless.yaml"]`.
-        display: where progress and messages go; nowhere by default.
-
-    Returns:
-        An object with `.model`, `.datamodule`, `.trainer` and the parsed `.config`.
+    It has `.model`, `.datamodule`, `.trainer` and the parsed `.config`. Progress and messages go to
+    `display`, nowhere by default.
     """
     quiet_lightning()
     arguments = take_imports(arguments)
@@ -309,5 +299,5 @@ def _in_place(arguments: Sequence[str]) -> list[str]:
     resumes = options.get("--run.resume", "").lower() == "true"
     if not resumes or config.name != run.config.name or not run.last_checkpoint.is_file():
         return []
-    here = {"--run.root": str(place.parent), "--run.name": place.name}
-    return [f"{name}={value}" for name, value in here.items() if name not in options]
+    location = {"--run.root": str(place.parent), "--run.name": place.name}
+    return [f"{name}={value}" for name, value in location.items() if name not in options]

@@ -53,8 +53,8 @@ class EndValidatingLoop(_TrainingEpochLoop):
 
 def validate_at_the_end(trainer: Trainer) -> None:
     """Let a trainer's scores be those of the state that it leaves behind."""
-    given = trainer.fit_loop.epoch_loop
-    trainer.fit_loop.epoch_loop = EndValidatingLoop(trainer, given.min_steps, given.max_steps)
+    loop = trainer.fit_loop.epoch_loop
+    trainer.fit_loop.epoch_loop = EndValidatingLoop(trainer, loop.min_steps, loop.max_steps)
 
 
 class ShardedStrategy(ModelParallelStrategy):
@@ -67,7 +67,6 @@ class ShardedStrategy(ModelParallelStrategy):
         super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False, **options)
 
     def setup_environment(self) -> None:
-        """All devices share the data and the weights."""
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
 

@@ -38,11 +38,7 @@ def choose_accelerator(accelerator: Any) -> Any:
 
 
 def choose_device(name: str) -> torch.device:
-    """What `--device` means: "auto" is a CUDA GPU where there is one, else the CPU.
-
-    Raises:
-        HeadlessError: no device of that name, or Apple's GPU.
-    """
+    """What `--device` means: "auto" is a CUDA GPU where there is one, else the CPU."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -91,16 +87,15 @@ def choose_strategy(strategy: Any) -> Any:
     return strategy
 
 
-def cluster_plugins(given: Sequence[Any] = ()) -> list[Any]:
+def cluster_plugins(plugins: Sequence[Any] = ()) -> list[Any]:
     """Under SLURM: its environment without Lightning's handler of the requeue signal.
+
+    None where the user's own `plugins` hold an environment.
 
     The handler saves a checkpoint from wherever each rank happens to be, in the middle of a step,
     and the ranks' collectives then meet each other's. `last.ckpt` is whole at any moment: the batch
     script requeues (docs/scaling.md), and the run goes on from there.
-
-    Args:
-        given: the user's own plugins; an environment among them is taken instead.
     """
-    if any(isinstance(plugin, ClusterEnvironment) for plugin in given):
+    if any(isinstance(plugin, ClusterEnvironment) for plugin in plugins):
         return []
     return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []

@@ -66,7 +66,6 @@ class LanguageModelScores(Metric):
             setattr(self, name, getattr(self, name) + value)
 
     def compute(self) -> dict[str, float]:
-        """Means over all tokens."""
         states = [getattr(self, name) for name in (*SUMS, "bytes")]
         total, bare, correct, tokens, size = torch.stack(states).tolist()
         tokens = tokens or math.nan

@@ -57,8 +57,7 @@ def to_hugging_face(
     """A model whose logits are `head`'s of the backbone's last hidden states.
 
     Args:
-        backbone: as `build_backbone` makes it; its tensors are copied.
-        head: what turns its hidden states into logits.
+        backbone: its tensors are copied.
         embedding_VD: the input embeddings: a head that is the same tensor stays tied to them.
         fold: whether a head may be folded into other weights: a bias shifts the hidden states.
     """
@@ -86,14 +85,13 @@ def largest_error(backbone: Any, head: LMHead, model: Any) -> float:
     ids_1T = (torch.arange(PROBE_TOKENS) * 7919 % vocab)[None].to(device)
     training = backbone.training
     backbone.eval()
-    wanted = head.logits(backbone(input_ids=ids_1T).last_hidden_state).log_softmax(-1)
+    expected = head.logits(backbone(input_ids=ids_1T).last_hidden_state).log_softmax(-1)
     backbone.train(training)
-    found = model(input_ids=ids_1T).logits.float().log_softmax(-1)
-    return float((found - wanted).abs().max() / wanted.abs().max())
+    converted = model(input_ids=ids_1T).logits.float().log_softmax(-1)
+    return float((converted - expected).abs().max() / expected.abs().max())
 
 
 def lm_class(config: PretrainedConfig, causal: bool) -> type[PreTrainedModel]:
-    """The family's class with an LM head."""
     mapping: Any = MODEL_FOR_CAUSAL_LM_MAPPING if causal else MODEL_FOR_MASKED_LM_MAPPING
     if type(config) not in mapping:
         kind = "causal" if causal else "masked"

@@ -39,9 +39,9 @@ def allow_import(module: str) -> None:
     """Import a module, also one of the current directory, and let configs name its package."""
     from jsonargparse import set_parsing_settings
 
-    here = str(Path.cwd())
-    if here not in sys.path and "" not in sys.path:
-        sys.path.append(here)
+    directory = str(Path.cwd())
+    if directory not in sys.path and "" not in sys.path:
+        sys.path.append(directory)
     try:
         import_module(module)
     except Exception as error:
@@ -61,11 +61,11 @@ def needed_imports(part: object) -> list[str]:
 
 def denied(error: BaseException) -> str | None:
     """The dotted name whose import an error, or what caused it, says was not allowed."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if found := DENIED.search(str(seen)):
-            return found.group(1)
-        seen = seen.__cause__ or seen.__context__
+    cause: BaseException | None = error
+    while cause is not None:
+        if match := DENIED.search(str(cause)):
+            return match.group(1)
+        cause = cause.__cause__ or cause.__context__
     return None
 
 

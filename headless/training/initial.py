@@ -16,25 +16,15 @@ from headless.objectives import LMHead
 
 @dataclass(frozen=True)
 class Source:
-    """A trained model to begin from.
+    """A trained model to begin from."""
 
-    Args:
-        place: what the user named.
-        backbone: with its weights, in training mode.
-        config: its architecture as plain values.
-        head: its LM head; None where it is not wanted.
-        description: a few words for tables.
-        tokenizer: of a Hugging Face model, where it has one.
-        tokenizer_sha256: of a run of ours.
-    """
-
-    place: str
-    backbone: PreTrainedModel
+    place: str  # what the user named
+    backbone: PreTrainedModel  # with its weights, in training mode
     config: BackboneConfig
-    head: LMHead | None
-    description: str
-    tokenizer: Any = None
-    tokenizer_sha256: str | None = None
+    head: LMHead | None  # None where it is not wanted
+    description: str  # for tables
+    tokenizer: Any = None  # of a Hugging Face model, where it has one
+    tokenizer_sha256: str | None = None  # of a run of ours
 
     def vocab_size(self, token_ids: int) -> int:
         """The rows of the trained table, which may be padded beyond the tokenizer's ids."""
@@ -74,8 +64,7 @@ def check_left_out(place: str, backbone: BackboneConfig) -> None:
         )
 
 
-def run_source(place: str, module: Any, *, with_head: bool, attn_implementation: str) -> Source:
-    """The module of one of our checkpoints."""
+def run_source(place: str, module: Any, with_head: bool, attn_implementation: str) -> Source:
     return Source(
         place,
         module.backbone.train(),
@@ -86,8 +75,7 @@ def run_source(place: str, module: Any, *, with_head: bool, attn_implementation:
     )
 
 
-def hugging_face_source(place: str, *, with_head: bool, attn_implementation: str) -> Source:
-    """A Hugging Face directory or a name on the hub."""
+def hugging_face_source(place: str, with_head: bool, attn_implementation: str) -> Source:
     config = load_config(place)
     backbone = load_pretrained(place, attn_implementation=attn_implementation)
     head = _linear_head(place, backbone) if with_head else None

@@ -194,14 +194,13 @@ class PretrainingModule(LightningModule):
 
     def _open_source(self, place: str, with_head: bool, backbone: BackboneConfig) -> Source:
         check_left_out(place, backbone)
-        how: Any = {"with_head": with_head, "attn_implementation": backbone.attn_implementation}
+        attention = backbone.attn_implementation
         if is_run(place):
-            return run_source(place, self.from_checkpoint(place), **how)
-        return hugging_face_source(place, **how)
+            return run_source(place, self.from_checkpoint(place), with_head, attention)
+        return hugging_face_source(place, with_head, attention)
 
     @property
     def embedding_VD(self) -> nn.Parameter:  # noqa: N802 - the shape is part of the name
-        """The backbone's input embedding table."""
         return embedding_table(self.backbone)
 
     def lm_head(self) -> LMHead:
@@ -326,7 +325,6 @@ class PretrainingModule(LightningModule):
         self._divergence.check()
 
     def diverged(self) -> HeadlessError:
-        """For who finds that the weights give no finite numbers."""
         return diverged(self.trainer.global_step + 1)
 
     # -- checkpoints --------------------------------------------------------------------------
@@ -385,9 +383,9 @@ class PretrainingModule(LightningModule):
 
     def on_fit_start(self) -> None:
         self._step, self._divergence = StepMeans(), Divergence()
-        found_compiler = any(shutil.which(name) for name in ("cc", "gcc", "clang"))
-        if self._compile is None and self.device.type == "cuda" and found_compiler:
-            self._score = torch.compile(self.score)
+        if self._compile is None and self.device.type == "cuda":
+            if any(shutil.which(compiler) for compiler in ("cc", "gcc", "clang")):
+                self._score = torch.compile(self.score)
 
     def on_train_start(self) -> None:
         """Continue the random numbers where the checkpoint left them, with today's settings."""

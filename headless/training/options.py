@@ -109,14 +109,9 @@ def _is_text(place: str) -> bool:
 
 
 def check_options(arguments: Sequence[str], also: Sequence[str] = ()) -> None:
-    """Refuse options and keys of config files that do not exist, and config files that do not.
+    """Refuse the first option, key of a config file, or config file that does not exist.
 
-    Args:
-        arguments: the words of a command line.
-        also: what else is an option of the command.
-
-    Raises:
-        HeadlessError: names the first one and what may have been meant.
+    `also` are further options of the command.
     """
     waiting = iter(with_parts(arguments))
     for argument in waiting:

@@ -128,7 +128,7 @@ def _train(
         raise KeyboardInterrupt from None
 
 
-def _say_what_is_trained(cli: RunCLI) -> None:
+def _say_size(cli: RunCLI) -> None:
     """The size, and what decided it: a width that is named decides more than itself."""
     config = cli.model.backbone_config
     count, embeddings = num_parameters(cli.model), cli.model.embedding_VD.numel()
@@ -185,7 +185,7 @@ def _begin(
         step=step,
         made_a_step=lambda: cli.trainer.global_step > step,
     ):
-        _say_what_is_trained(cli)
+        _say_size(cli)
         if used := [str(change) for change in changed if change.is_used]:
             cli.display.say(f"from step {step} on: {', '.join(used)}")
         for logger in cli.trainer.loggers:

@@ -40,15 +40,11 @@ def check_resume(
     module: Any,
     datamodule: Any,
 ) -> list[Change]:
-    """The settings with which the run goes on in another way than it came here.
+    """The settings with which a run goes on from its last checkpoint otherwise than before.
 
     Args:
-        run: its directory.
-        checkpoint: its last one.
-        changes: in what its config differs from the new one.
-        trainer: as the new config describes it, like the module and the data.
-        module: likewise.
-        datamodule: likewise.
+        changes: in what the run's config differs from the new one, which describes trainer, module
+            and data.
 
     Raises:
         HeadlessError: another tokenizer, other data, another model or another objective, whatever
@@ -115,8 +111,7 @@ def describe_position(batches_seen: int, sampler: BlockSampler) -> dict[str, int
 def find_position(checkpoint: Checkpoint, sampler: BlockSampler) -> int:
     """The micro-batches of each rank that stand for what a run has read, as `sampler` deals them.
 
-    Raises:
-        HeadlessError: what it read of its epoch is no whole number of this sampler's steps.
+    Refuses what is no whole number of this sampler's steps.
     """
     state = checkpoint[CHECKPOINT_KEY]
     position = state.get("position") or _position_before(checkpoint, sampler)
@@ -160,7 +155,6 @@ def restore_position(checkpoint: Checkpoint, sampler: BlockSampler, trainer: Any
 
 
 def _step(sampler: BlockSampler) -> dict[str, int]:
-    """What an optimizer step is made of."""
     return {name: getattr(sampler, name) for name in ("world_size", "batch_size", "accumulate")}
 
 

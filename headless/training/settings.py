@@ -12,6 +12,7 @@ from jsonargparse import Namespace
 
 from headless.errors import HeadlessError
 from headless.runs.directory import RunDirectory
+from headless.training.options import GROUPS
 
 LABEL, TAG, NOT_IN_PROJECT = 128, 64, set("/\\#?%:")  # as W&B has it
 
@@ -58,17 +59,10 @@ class RunConfig:
 
     @property
     def directory(self) -> RunDirectory:
-        """The run's directory."""
         return RunDirectory(Path(self.root) / self.name)
 
 
-GROUPS = (
-    *("trainer", "model", "model.backbone", "model.optimizer", "model.schedule", "data", "run"),
-    *("checkpoint", "throughput", "memory", "geometry", "laboratory", "samples"),
-)
-
-
-def _whole(lowest: int, *others: Any) -> tuple[Callable[[Any], bool], str]:
+def _at_least(lowest: int, *others: Any) -> tuple[Callable[[Any], bool], str]:
     words = " or ".join(["at least " + str(lowest), *map(str, others)])
     return lambda value: value in others or (isinstance(value, int) and value >= lowest), words
 
@@ -83,16 +77,16 @@ def _share_or_count(lowest: int) -> tuple[Callable[[Any], bool], str]:
 
 
 RANGES = {
-    "num_nodes": _whole(1),
-    "accumulate_grad_batches": _whole(1),
-    "log_every_n_steps": _whole(1),
-    "max_steps": _whole(1, -1),
-    "max_epochs": _whole(1, -1),
-    "min_steps": _whole(0, -1),
-    "min_epochs": _whole(0, -1),
-    "check_val_every_n_epoch": _whole(1),
-    "num_sanity_val_steps": _whole(0, -1),
-    "reload_dataloaders_every_n_epochs": _whole(0),
+    "num_nodes": _at_least(1),
+    "accumulate_grad_batches": _at_least(1),
+    "log_every_n_steps": _at_least(1),
+    "max_steps": _at_least(1, -1),
+    "max_epochs": _at_least(1, -1),
+    "min_steps": _at_least(0, -1),
+    "min_epochs": _at_least(0, -1),
+    "check_val_every_n_epoch": _at_least(1),
+    "num_sanity_val_steps": _at_least(0, -1),
+    "reload_dataloaders_every_n_epochs": _at_least(0),
     "limit_train_batches": _share_or_count(1),
     "limit_val_batches": _share_or_count(0),
     "overfit_batches": _share_or_count(0),
@@ -115,16 +109,10 @@ DECIDED: dict[str, tuple[Any, str]] = {
 
 
 def check_settings(config: Any, defaults: Mapping[str, Any]) -> None:
-    """Refuse what cannot be meant.
-
-    Args:
-        config: as it was parsed.
-        defaults: of the trainer, which a command sets for itself.
-
-    Raises:
-        HeadlessError: names the first such setting.
-    """
-    _check_groups(config)
+    """Refuse what cannot be meant; `defaults` of the trainer are what a command sets for itself."""
+    for name in GROUPS:
+        if not isinstance(value := config.get(name), Namespace):
+            raise HeadlessError(f"{name} holds settings, each with its name, and not {value!r}")
     trainer = config.trainer
     for name, (fits, words) in RANGES.items():
         value = trainer[name]
@@ -137,13 +125,6 @@ def check_settings(config: Any, defaults: Mapping[str, Any]) -> None:
         if not unset and not (name == "logger" and value):
             raise HeadlessError(f"trainer.{name} {value} would have no effect here: {instead}")
     _check_unused(config)
-
-
-def _check_groups(config: Any) -> None:
-    """Settings that hold others are not one value."""
-    for name in GROUPS:
-        if not isinstance(value := config.get(name), Namespace):
-            raise HeadlessError(f"{name} holds settings, each with its name, and not {value!r}")
 
 
 def _check_devices(devices: Any, accelerator: Any) -> None:

@@ -35,20 +35,22 @@ def _find(module: str, name: str) -> Any:
             return node
         if isinstance(node, ast.Assign) and any(getattr(t, "id", "") == name for t in node.targets):
             return node.value
-        for alias in node.names if isinstance(node, ast.ImportFrom) else ():
-            if name == (alias.asname or alias.name):
-                is_ours = (node.module or "").split(".")[0] == module.split(".")[0]
-                return _find(str(node.module), alias.name) if is_ours else None
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                if name == (alias.asname or alias.name):
+                    is_ours = (node.module or "").split(".")[0] == module.split(".")[0]
+                    return _find(str(node.module), alias.name) if is_ours else None
     return None
 
 
 def names_of(module: str, name: str) -> list[str]:
     """What a class is made with: the fields of a dataclass, else the parameters of `__init__`."""
     node = _find(module, name)
-    made = [n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"]
-    if made:
-        return [argument.arg for argument in (*made[0].args.args[1:], *made[0].args.kwonlyargs)]
-    return [n.target.id for n in node.body if isinstance(n, ast.AnnAssign)]
+    for method in node.body:
+        if isinstance(method, ast.FunctionDef) and method.name == "__init__":
+            return [argument.arg for argument in (*method.args.args[1:], *method.args.kwonlyargs)]
+    fields = (statement.target for statement in node.body if isinstance(statement, ast.AnnAssign))
+    return [target.id for target in fields if isinstance(target, ast.Name)]
 
 
 def stub(module: str, name: str) -> Callable[..., Any]:
@@ -80,8 +82,8 @@ def _plain(node: Any, module: str, known: dict[str, Any]) -> Any:
         if isinstance(part, ast.Attribute):
             return None
         if isinstance(part, ast.Name) and part.id not in known:
-            meant = _find(module, part.id)
-            if not isinstance(meant, ast.Subscript) or _plain(meant, module, known) is None:
+            alias = _find(module, part.id)
+            if not isinstance(alias, ast.Subscript) or _plain(alias, module, known) is None:
                 return None
-            known[part.id] = eval(compile(ast.Expression(meant), module, "eval"), known)
+            known[part.id] = eval(compile(ast.Expression(alias), module, "eval"), known)
     return node

@@ -87,7 +87,6 @@ class Divergence:
 
 
 def diverged(step: int) -> HeadlessError:
-    """What is said when the loss is lost at a step."""
     return HeadlessError(
         f"the loss is not a finite number at step {step}: lower model.optimizer.lr, lengthen "
         "model.schedule.warmup_steps or clip with trainer.gradient_clip_val; the last good "
@@ -107,7 +106,6 @@ def whole(tensor: Tensor) -> Tensor:
 
 @torch.no_grad()
 def scale_gradients(module: nn.Module, factor: float | Tensor) -> None:
-    """Multiply all gradients, whether or not they are sharded."""
     if isinstance(factor, float) and factor == 1.0:
         return
     for gradient in _local_gradients(module):
@@ -122,6 +120,5 @@ def clip_values(module: nn.Module, largest: float) -> None:
 
 
 def _local_gradients(module: nn.Module) -> list[Tensor]:
-    """This process's part of every gradient."""
     gradients: list[Any] = [p.grad for p in module.parameters() if p.grad is not None]
     return [g.to_local() if hasattr(g, "to_local") else g for g in gradients]

@@ -50,10 +50,10 @@ def validate_with(
     run = open_run(place) if place.is_dir() else run_of(checkpoint)
     quiet_lightning()
     # A run is where it lies, whatever its config says of the place where it was trained.
-    lies = run.path.absolute()
-    here = ("--run.root", str(lies.parent), f"--run.name={lies.name}")
+    path = run.path.absolute()
+    location = ("--run.root", str(path.parent), f"--run.name={path.name}")
     cli = RunCLI(
-        ["--config", str(run.config), *ONE_DEVICE, *options, "--run.wandb", "disabled", *here],
+        ["--config", str(run.config), *ONE_DEVICE, *options, "--run.wandb", "disabled", *location],
         "headless validate",
         display=display,
         enable_checkpointing=False,
