@@ -47,7 +47,8 @@ class StepProgressBar(ProgressBar):
     def _read_loss(self, trainer: Trainer) -> None:
         """The loss of the last step that was logged: reading it waits for the device."""
         step, loss = trainer.global_step, trainer.callback_metrics.get("train/loss")
-        if loss is not None and step % trainer.log_every_n_steps == 0 and step != self._read:
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if loss is not None and step % every == 0 and step != self._read:
             self._read, self._loss = step, f"train/loss {float(loss):.3f}"
 
     def detail(self, trainer: Trainer) -> str:

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import RichModelSummary, TQDMProgressBar
 from test_bad_input import fails
 
 from headless.cli.main import main
-from headless.training.assembly import _whole_numbers_first, build
+from headless.training.assembly import _integers_first, build
 
 OUT_OF_RANGE = [
     ("--seed_everything", "-1", "seed_everything must be from 0"),
@@ -140,5 +140,5 @@ def test_a_progress_bar_of_the_users_own(run_arguments) -> None:
 def test_a_whole_number_is_read_as_one() -> None:
     """Whichever library wrote float | int first: 1 is a batch and 1.0 all of them."""
     action = SimpleNamespace(_typehint=Union[float, int, None])  # noqa: UP007 - in this order
-    _whole_numbers_first(SimpleNamespace(_actions=[action, SimpleNamespace()]))
+    _integers_first(SimpleNamespace(_actions=[action, SimpleNamespace()]))
     assert get_args(action._typehint)[:2] == (int, float)
