@@ -39,7 +39,7 @@ class RunCheckpoint(Checkpoint):
         self._saved_step = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the first weights, beside which `headless analyze` puts the trained ones."""
+        """Keep the first weights, which `headless analyze` compares the trained ones with."""
         size = sum(p.numel() * p.element_size() for p in pl_module.parameters())
         if trainer.global_step == 0 and size <= MOST_BYTES:
             with progress_of(trainer).paused():

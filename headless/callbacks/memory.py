@@ -81,12 +81,8 @@ class Memory:
     def end_pause(self) -> None:
         """Give back what a pause has freed and the C library keeps: no peak of training's."""
         if self._host.resident() - self._before > LEFT:
-            _trim()
-
-
-def _trim() -> None:
-    with suppress(OSError, AttributeError):  # another C library than GNU's
-        ctypes.CDLL(None).malloc_trim(0)
+            with suppress(OSError, AttributeError):  # another C library than GNU's
+                ctypes.CDLL(None).malloc_trim(0)
 
 
 class MemoryMonitor(PeriodicMonitor):
@@ -108,15 +104,11 @@ class MemoryMonitor(PeriodicMonitor):
 
     Args:
         every_n_steps: optimizer steps between two reports.
-
-    Attributes:
-        peak_gib: training's most over the whole run, resumes included: of the GPU, or of the host
-            where there is none.
-        peak_validation_gib: the same of its pauses: validation and monitors.
     """  # noqa: E501 - a table's row is one line
 
     def __init__(self, every_n_steps: int = 50) -> None:
         super().__init__(every_n_steps)
+        # Over the whole run, resumes included: of the GPU, or of the host where there is none.
         self.peak_gib = 0.0
         self.peak_validation_gib = 0.0
         self._memory: Memory | None = None

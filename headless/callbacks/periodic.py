@@ -37,15 +37,9 @@ class PeriodicMonitor(Callback):
 
     A subclass says what a report is; the training clock stands still while it is made.
     Logs nothing: that is the subclass's part.
-
-    Args:
-        every_n_steps: optimizer steps between two reports.
-
-    Attributes:
-        looks_at_weights: a report says nothing after training has diverged, and may die of it.
     """
 
-    looks_at_weights = False
+    looks_at_weights = False  # a report says nothing after training has diverged, and may die of it
 
     def __init__(self, every_n_steps: int) -> None:
         self.cadence = Cadence(every_n_steps)

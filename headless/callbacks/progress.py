@@ -37,26 +37,21 @@ class ProgressMonitor(Callback):
     | `progress/flops` | forward and backward floating-point operations |
     | `progress/epoch` | passes over the data before this one; beside the module's own values |
 
-    Attributes:
-        warmup_steps: optimizer steps after a start or a resume that are not timed.
-        is_warm: whether the steps of now are timed.
-        timed_tokens: tokens of the steps that `seconds` were counted for.
-        listeners: hear of each pause of training and of its end.
     """
 
     def __init__(self) -> None:
         self.step = 0
         self.tokens = 0
         self.flops = 0.0
-        self.timed_tokens = 0
-        self.warmup_steps = WARMUP_STEPS
+        self.timed_tokens = 0  # of the steps that `seconds` were counted for
+        self.warmup_steps = WARMUP_STEPS  # after a start or a resume: not timed
         self.listeners: list[PauseListener] = []
         self._seconds = 0.0
         self._startup_seconds = 0.0
         self._since: float | None = None
         self._compiling_since: float | None = None
         self._warm_at = 0
-        self.is_warm = True
+        self.is_warm = True  # whether the steps of now are timed
         self._cuda = False
         self._point: dict[str, float] | None = None
 

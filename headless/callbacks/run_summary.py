@@ -18,18 +18,12 @@ LEFT_OUT = ("progress/", "analysis/")  # the summary's own, and hundreds that me
 class RunSummary(Callback):
     """Writes `summary.json` after every validation and at the end.
 
-    Logs nothing: it takes what the others logged, outside training time.
-
-    Args:
-        name: the run's name.
-        group: runs that belong together.
-        tags: words to filter by.
+    Logs nothing: it takes what the others logged, outside training time. `labels` of the run
+    (name, group, tags) are written with them.
     """
 
-    def __init__(self, name: str, group: str | None = None, tags: list[str] | None = None) -> None:
-        self.name = name
-        self.group = group
-        self.tags = tags or []
+    def __init__(self, **labels: Any) -> None:
+        self.labels = labels
         self._wall_seconds = 0.0
         self._since = time.monotonic()
 
@@ -65,9 +59,9 @@ class RunSummary(Callback):
         memory = next((c for c in trainer.callbacks if isinstance(c, MemoryMonitor)), None)  # type: ignore[attr-defined]
         config = pl_module.backbone.config
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        of_the_data = ("seed", "dataset_sha256", "tokenizer_sha256", "inexact_share")
+        data_facts = ("seed", "dataset_sha256", "tokenizer_sha256", "inexact_share")
         return {
-            **{name: getattr(self, name) for name in ("name", "group", "tags")},
+            **self.labels,
             "objective": pl_module.objective.describe(),
             "objective_class": type(pl_module.objective).__name__,
             "begins_from": pl_module.begins_from,
@@ -75,7 +69,7 @@ class RunSummary(Callback):
             "parameters": num_parameters(pl_module),
             "vocab_size": pl_module.vocab_size,
             "hidden_size": pl_module.hidden_size,
-            **{name: getattr(data, name, None) for name in of_the_data},
+            **{name: getattr(data, name, None) for name in data_facts},
             "steps": trainer.global_step,
             "tokens": progress.tokens,
             "seconds": seconds,

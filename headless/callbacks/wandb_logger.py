@@ -68,7 +68,7 @@ class SentPoints:
         self._keys = {line["keys"] for line in lines if line[TOKENS] == self._tokens}
 
     def is_new(self, point: Mapping[str, Any]) -> bool:
-        """Whether a curve with this point neither goes back nor holds it twice."""
+        """Whether a curve with this point is still monotone and holds it once."""
         if point[TOKENS] == self._tokens:
             return _digest(point) not in self._keys
         return point[TOKENS] > self._tokens
@@ -203,11 +203,9 @@ class TokenWandbLogger(Logger):
         pictures: Mapping[str, Path],
         histograms: Mapping[str, tuple[np.ndarray, np.ndarray]],
     ) -> None:
-        """Send pictures and histograms as one point.
+        """Send pictures (a GIF where it moves) and histograms as one point.
 
-        Args:
-            pictures: image files, a GIF where it moves.
-            histograms: counts [K] and edges [K + 1], K at most 512.
+        A histogram is counts [K] and edges [K + 1], K at most 512.
         """
         import wandb
 
@@ -229,10 +227,10 @@ class TokenWandbLogger(Logger):
                 self._wait_for_files()
             self._wandb_run = self._sent = None
 
-    def _wait_for_files(self, seconds: float = 10.0) -> None:
+    def _wait_for_files(self) -> None:
         """W&B's process closes its file a moment after `finish` has returned."""
         assert self._sent is not None
         pause = 0.002
-        while points_on_disk(self._run.wandb) < self._sent.count and pause < seconds:
+        while points_on_disk(self._run.wandb) < self._sent.count and pause < 10.0:
             time.sleep(pause)
             pause *= 2

@@ -194,7 +194,7 @@ class RunCLI(LightningCLI):
         config.plugins = [*plugins, *cluster_plugins(plugins), AtomicCheckpointIO()]
         config.callbacks = [
             ProgressMonitor(),
-            RunSummary(name=run.name, group=run.group, tags=run.tags),
+            RunSummary(name=run.name, group=run.group, tags=run.tags or []),
             *_as_list(config.callbacks),
         ]
         if config.enable_model_summary:

@@ -57,7 +57,7 @@ def read_own_checkpoint(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def one_line_of_errors(path: Path) -> Iterator[None]:
+def mendable_errors(path: Path) -> Iterator[None]:
     """For what is made of a checkpoint: whatever does not fit is another version's."""
     try:
         yield
@@ -85,10 +85,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
-        """Serialise into the file, so that nothing of the checkpoint is in memory twice.
-
-        An OSError leaves `path` as it was.
-        """
+        """Serialise into the file, so that nothing of the checkpoint is in memory twice."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(target) as file:

@@ -14,24 +14,20 @@ from torchmetrics import MeanMetric, Metric
 from headless.objectives import LMHead
 from headless.objectives.base import IGNORE_INDEX
 
-CHUNK_ROWS = 4096  # rows whose logits exist at a time: 0.8 GiB at V = 50,304 in float32
+CHUNK_ROWS = 4096  # whose logits exist at a time: 0.8 GiB at V = 50,304 in float32
 SUMS = ("nll", "nll_uncalibrated", "correct", "tokens")
 
 
-def head_scores(
-    hidden_ND: Tensor, targets_N: Tensor, head: LMHead, chunk_rows: int = CHUNK_ROWS
-) -> dict[str, Tensor]:
+def head_scores(hidden_ND: Tensor, targets_N: Tensor, head: LMHead) -> dict[str, Tensor]:
     """Sums over the rows that count, under a head and under the same head without its bias.
 
-    Returns:
-        float64 scalars: `nll` and `nll_uncalibrated` (nats), `correct` (top-1 under the head)
-        and `tokens`.
+    float64 scalars: `nll` and `nll_uncalibrated` (nats), `correct` (top-1 under the head) and
+    `tokens`.
     """
     zero = torch.zeros((), dtype=torch.float64, device=hidden_ND.device)
     sums = {name: zero.clone() for name in SUMS}
-    for hidden_CD, targets_C in zip(
-        hidden_ND.split(chunk_rows), targets_N.split(chunk_rows), strict=True
-    ):
+    chunks = zip(hidden_ND.split(CHUNK_ROWS), targets_N.split(CHUNK_ROWS), strict=True)
+    for hidden_CD, targets_C in chunks:
         scores_CV = head.scores(hidden_CD)
         logits_CV = head.complete(scores_CV)
         nll = F.cross_entropy(logits_CV, targets_C, ignore_index=IGNORE_INDEX, reduction="sum")

@@ -13,9 +13,7 @@ from headless.training.module import PretrainingModule
 def first_weights(run: RunDirectory, module: PretrainingModule) -> tuple[nn.Module | None, str]:
     """The backbone of a run before its first step, or None, and a few words on where it is from.
 
-    Args:
-        run: where the weights are kept.
-        module: of one of its checkpoints, or in training: its sizes.
+    The sizes are those of `module`, of one of its checkpoints or in training.
     """
     if not run.first_weights.is_file():
         return None, f"not known: the run has no {run.first_weights.name}"
@@ -31,11 +29,9 @@ def first_weights(run: RunDirectory, module: PretrainingModule) -> tuple[nn.Modu
 
 
 def first_module(run: RunDirectory, module: PretrainingModule) -> PretrainingModule | None:
-    """A run's whole module before its first step; None where that began as another model's.
+    """A run's whole module before its first step, from the module of one of its checkpoints.
 
-    Args:
-        run: where the weights are kept.
-        module: of one of its checkpoints; it stays as it is.
+    None where it began as another model's.
     """
     began_as_another = (run.read_config().get("model") or {}).get("init_from") is not None
     if began_as_another or not run.first_weights.is_file():

@@ -29,7 +29,7 @@ from headless.models.backbone import (
 from headless.models.flops import backbone_flops_per_token, scoring_flops
 from headless.models.sharding import gathered, is_sharded, shard
 from headless.objectives import LMHead, Objective, ObjectiveOutput, UniqueTargets
-from headless.training.checkpoint_io import CHECKPOINT_KEY, one_line_of_errors, read_own_checkpoint
+from headless.training.checkpoint_io import CHECKPOINT_KEY, mendable_errors, read_own_checkpoint
 from headless.training.compat import datamodule_of
 from headless.training.devices import check_precision
 from headless.training.evaluation import Validation
@@ -171,10 +171,6 @@ class PretrainingModule(LightningModule):
         It needs neither the data nor, where the run began from another model, that model. The file
         is read once: its weights are mapped into memory, its optimizer states are left where they
         are. `checkpoint_step`, `unigram_counts` and `tokenizer_sha256` are the checkpoint's.
-
-        Raises:
-            HeadlessError: no checkpoint, a damaged one, one with pickled objects, another
-                version's, or one that names a class which may not be imported.
         """
         from lightning.pytorch.cli import instantiate_module
 
@@ -182,7 +178,7 @@ class PretrainingModule(LightningModule):
         restrict_imports()
         checkpoint = read_own_checkpoint(path)
         known = inspect.signature(cls).parameters
-        with one_line_of_errors(path):
+        with mendable_errors(path):
             values = {k: v for k, v in checkpoint["hyper_parameters"].items() if k in known}
             with unfilled_weights(), warnings.catch_warnings():
                 # The objective is a plain description in the checkpoint: the advice does not apply.

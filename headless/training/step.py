@@ -27,15 +27,12 @@ class StepMeans:
         self._sums: dict[str, Tensor] = {}
 
     def add(self, values: dict[str, Tensor], rows: int, places: int) -> float:
-        """Count a micro-batch.
+        """Count a micro-batch; returns the weight that its loss has in the gradient of the step.
 
         Args:
             values: means over its rows: scalars, detached.
             rows: how many rows count.
             places: how many rows it has; the same in every process's first micro-batch.
-
-        Returns:
-            The weight that its loss has in the gradient of the step.
         """
         self._places = self._places or places
         weight = rows / self._places
@@ -46,13 +43,9 @@ class StepMeans:
         return weight
 
     def close(self, accumulate: int) -> tuple[dict[str, Tensor], float | Tensor]:
-        """End the step.
+        """End the step: the means over all rows, and the factor that makes the gradients theirs.
 
-        Args:
-            accumulate: what automatic optimization has divided the losses by.
-
-        Returns:
-            The means over all rows of the step, and the factor that makes the gradients theirs.
+        `accumulate` is what automatic optimization has divided the losses by.
         """
         weight, sums, least = self._weight, self._sums, 1.0 / self._places
         self._weight, self._sums = 0.0, {}

@@ -17,11 +17,9 @@ from headless.training.loading import find_checkpoint, is_run, run_of
 from headless.training.pretrain import fit
 
 TASK = "lm-head"
-SHARE = 0.1  # of the source's steps
+STEPS_SHARE = 0.1  # of the source's steps
 WARMUP_SHARE = 0.2  # of the fine-tuning's steps: the paper's 2,000 of 10,000
-RATE = 0.1  # of the source's peak learning rate: the paper's 1e-4 after 1e-3
-
-
+LR_SHARE = 0.1  # of the source's peak learning rate: the paper's 1e-4 after 1e-3
 Start = Literal["calibrated", "embedding", "random"]
 
 
@@ -54,29 +52,47 @@ def tuning_config(
         run = run_of(find_checkpoint(model))
         config, source = run.read_config(), run.path.name
         source_steps = int(run.read_summary().get("steps") or config["trainer"]["max_steps"])
-        rate = config["model"]["optimizer"]["lr"]
         config["run"]["root"] = str(run.path.parent)
         config["run"]["group"] = config["run"].get("group") or source
+    elif data is None or steps is None:
+        raise HeadlessError(
+            f"{model} is no run of ours: give --data (a prepared dataset) and --steps"
+        )
     else:
-        source, source_steps, rate = Path(model).name, 0, 1e-3
+        source, source_steps = Path(model).name, 0
         config = {"model": {}, "data": {}, "trainer": {}, "run": {}, "seed_everything": 0}
-        if data is None or steps is None:
-            raise HeadlessError(
-                f"{model} is no run of ours: give --data (a prepared dataset) and --steps"
-            )
-    steps = steps or max(10, round(SHARE * source_steps))
+    steps = steps or max(10, round(STEPS_SHARE * source_steps))
     if steps < 1:
         raise HeadlessError(f"--steps must be at least 1, got {steps}")
-    attention = (config["model"].get("backbone") or {}).get("attn_implementation", "sdpa")
-    kind = start + ("-probe" if probe else "")
     config["seed_everything"] = int(config["seed_everything"]) + 1  # another order of the data
     config["run"] |= {
-        "name": name or f"{source}-{TASK}-{kind}",
+        "name": name or f"{source}-{TASK}-{start}{'-probe' if probe else ''}",
         "tags": [*(config["run"].get("tags") or []), TASK, start],
         "resume": False,
         "overwrite": False,
     }
-    config["model"] |= {
+    config["model"] |= _model_settings(config["model"], model, start, lr, steps)
+    config["model"]["freeze_backbone"] = probe
+    if data is not None:
+        config["data"]["path"] = str(data)
+    trainer = config["trainer"]
+    trainer["max_steps"] = steps
+    trainer["val_check_interval"] = max(1, steps // 4) * int(
+        trainer.get("accumulate_grad_batches") or 1
+    )
+    trainer["check_val_every_n_epoch"] = None
+    trainer["log_every_n_steps"] = max(1, steps // 20)
+    for monitor in ("checkpoint", "geometry", "samples"):
+        config[monitor] = {**(config.get(monitor) or {}), "every_n_steps": steps}
+    return config
+
+
+def _model_settings(
+    source: Mapping[str, Any], place: str, start: Start, lr: float | None, steps: int
+) -> dict[str, Any]:
+    """What of `model` is other than the source's."""
+    backbone, optimizer = source.get("backbone") or {}, source.get("optimizer") or {}
+    return {
         "objective": {
             "class_path": "CrossEntropy",
             "init_args": {
@@ -85,29 +101,16 @@ def tuning_config(
                 "unigram_bias": "initial" if start == "calibrated" else "none",
             },
         },
-        "backbone": {"attn_implementation": attention},
+        "backbone": {"attn_implementation": backbone.get("attn_implementation", "sdpa")},
         "optimizer": {
-            **(config["model"].get("optimizer") or {}),
-            "lr": lr or RATE * rate,
+            **optimizer,
+            "lr": lr or LR_SHARE * optimizer.get("lr", 1e-3),
             "weight_decay": 0.0,
         },
         "schedule": {"name": "constant", "warmup_steps": round(WARMUP_SHARE * steps)},
-        "init_from": model,
-        "init_head": {"calibrated": "source"}.get(start, start),
-        "freeze_backbone": probe,
+        "init_from": place,
+        "init_head": "source" if start == "calibrated" else start,
     }
-    if data is not None:
-        config["data"]["path"] = str(data)
-    every = max(1, steps // 4)
-    config["trainer"] |= {
-        "max_steps": steps,
-        "val_check_interval": every * int(config["trainer"].get("accumulate_grad_batches") or 1),
-        "check_val_every_n_epoch": None,
-        "log_every_n_steps": max(1, steps // 20),
-    }
-    for monitor in ("checkpoint", "geometry", "samples"):
-        config[monitor] = {**(config.get(monitor) or {}), "every_n_steps": steps}
-    return config
 
 
 @isolated()

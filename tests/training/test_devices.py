@@ -14,6 +14,7 @@ from headless.downstream.classification.run import Finetuning
 from headless.downstream.loading import load
 from headless.downstream.options import Recipe
 from headless.errors import HeadlessError
+from headless.progress import Display
 from headless.training.assembly import build
 
 
@@ -39,7 +40,7 @@ def test_asked_for_by_name_it_is_refused(mac, run_arguments, name) -> None:
 
 def test_a_classifier_is_trained_on_the_cpu(mac, tmp_path) -> None:
     finetuning: Any = SimpleNamespace(recipe=Recipe())
-    trainer = Finetuning._trainer(finetuning, tmp_path, False)
+    trainer = Finetuning._trainer(finetuning, tmp_path, Display(False))
     assert isinstance(trainer.accelerator, CPUAccelerator)
 
 
