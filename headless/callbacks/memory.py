@@ -81,8 +81,12 @@ class Memory:
     def end_pause(self) -> None:
         """Give back what a pause has freed and the C library keeps: no peak of training's."""
         if self._host.resident() - self._before > LEFT:
-            with suppress(OSError, AttributeError):  # another C library than GNU's
-                ctypes.CDLL(None).malloc_trim(0)
+            _trim()
+
+
+def _trim() -> None:
+    with suppress(OSError, AttributeError):  # another C library than GNU's
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class MemoryMonitor(PeriodicMonitor):
