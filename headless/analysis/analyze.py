@@ -2,7 +2,7 @@
 
 import html
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,7 @@ from headless.analysis.training import over_training
 from headless.analysis.twin import ask_twin
 from headless.errors import HeadlessError
 from headless.isolation import isolated
-from headless.progress import Display, Report
+from headless.progress import Display, Report, no_report
 from headless.runs.run import Run
 
 
@@ -58,7 +58,7 @@ class Inside:
         *,
         overwrite: bool = False,
         formats: Sequence[FigureFormat] = ("svg", "png"),
-        report: Callable[[str, int, int], None] = lambda what, done, total: None,
+        report: Report = no_report,
     ) -> Path:
         """Write analysis.html, analysis.json and figures/; returns the page."""
         check_output(Path(directory), overwrite)

@@ -23,6 +23,19 @@ COMPARISONS = {
     "below": operator.lt,
     "at most": operator.le,
 }
+# Words and functions: `values("", "post").largest`.
+REDUCERS: dict[str, tuple[str, Callable[[np.ndarray], Any]]] = {
+    "only": ("", lambda x: x[0]),  # of a measure that one place has
+    "first": ("first", lambda x: x[0]),
+    "last": ("last", lambda x: x[-1]),
+    "smallest": ("smallest", np.min),
+    "largest": ("largest", np.max),
+    "largest_size": ("largest size of", lambda x: np.abs(x).max()),  # without the sign
+    "median": ("median", np.median),
+    "mean": ("mean", np.mean),
+    # 0 at the first place, 1 at the last
+    "peak": ("depth of the largest", lambda x: x.argmax() / max(len(x) - 1, 1)),
+}
 
 
 @dataclass(frozen=True)
@@ -33,18 +46,17 @@ class Criterion:
     words: Callable[[Finding], str]
 
     def __and__(self, other: "Criterion") -> "Criterion":
-        def both(finding: Finding) -> bool | None:
-            verdicts = self.verdict(finding), other.verdict(finding)
-            return None if None in verdicts else all(verdicts)
-
-        return Criterion(both, lambda f: f"{self.words(f)}; {other.words(f)}")
+        return self._joined(all, "; ", other)
 
     def __or__(self, other: "Criterion") -> "Criterion":
-        def either(finding: Finding) -> bool | None:
-            verdicts = self.verdict(finding), other.verdict(finding)
-            return None if None in verdicts else any(verdicts)
+        return self._joined(any, "; or ", other)
 
-        return Criterion(either, lambda f: f"{self.words(f)}; or {other.words(f)}")
+    def _joined(self, join: Callable[[Any], bool], between: str, other: "Criterion") -> "Criterion":
+        def verdict(finding: Finding) -> bool | None:
+            verdicts = self.verdict(finding), other.verdict(finding)
+            return None if None in verdicts else join(verdicts)
+
+        return Criterion(verdict, lambda f: f"{self.words(f)}{between}{other.words(f)}")
 
     def given(self, condition: "Criterion", otherwise: str = "") -> "Criterion":
         """The same, asked only where a condition holds; `otherwise` says then what it takes."""
@@ -118,18 +130,16 @@ class Number:
             return bool(COMPARISONS[how](value, against))
 
         def words(finding: Finding) -> str:
-            if isinstance(bound, Number):
-                return f"{self.text(finding)}, {how} {bound.text(finding)}"
-            return (
-                f"{self.text(finding)}, {how} {format(bound, '.0%' if '%' in self.form else 'g')}"
-            )
+            form = ".0%" if "%" in self.form else "g"
+            limit = bound.text(finding) if isinstance(bound, Number) else format(bound, form)
+            return f"{self.text(finding)}, {how} {limit}"
 
         return Criterion(verdict, words)
 
 
 @dataclass(frozen=True)
 class Values:
-    """A measure's values at places of some kinds [P], reduced by its properties to a `Number`.
+    """A measure's values at places of some kinds [P], reduced to a `Number` by each of `REDUCERS`.
 
     Args:
         get: the values.
@@ -159,44 +169,10 @@ class Values:
         """Those that are finite."""
         return replace(self, whole=False)
 
-    @property
-    def only(self) -> Number:
-        """Of a measure that one place has."""
-        return self.reduced("", lambda x: x[0])
-
-    @property
-    def first(self) -> Number:  # noqa: D102
-        return self.reduced("first", lambda x: x[0])
-
-    @property
-    def last(self) -> Number:  # noqa: D102
-        return self.reduced("last", lambda x: x[-1])
-
-    @property
-    def smallest(self) -> Number:  # noqa: D102
-        return self.reduced("smallest", np.min)
-
-    @property
-    def largest(self) -> Number:  # noqa: D102
-        return self.reduced("largest", np.max)
-
-    @property
-    def largest_size(self) -> Number:
-        """Without the sign."""
-        return self.reduced("largest size of", lambda x: np.abs(x).max())
-
-    @property
-    def median(self) -> Number:  # noqa: D102
-        return self.reduced("median", np.median)
-
-    @property
-    def mean(self) -> Number:  # noqa: D102
-        return self.reduced("mean", np.mean)
-
-    @property
-    def peak(self) -> Number:
-        """Where the largest is: 0 at the first place, 1 at the last."""
-        return self.reduced("depth of the largest", lambda x: x.argmax() / max(len(x) - 1, 1))
+    def __getattr__(self, name: str) -> Number:
+        if name not in REDUCERS:
+            raise AttributeError(name)
+        return self.reduced(*REDUCERS[name])
 
     @property
     def count(self) -> Number:

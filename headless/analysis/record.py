@@ -40,18 +40,13 @@ MODEL = Place()
 class Measure:
     """What was measured.
 
-    Args:
-        name: the end of its keys; "" where the place alone names it. With "_" before it, as with
-            the null's, it is for figures and claims alone.
-        words: for legends, tables and criteria.
-        digits: after the point, in sentences.
-        null: the name of the same number under the null model; "": it has none.
+    `name` is the end of its keys; "" where the place alone names it. With "_" before it, as with
+    the null's, it is for figures and claims alone.
     """
 
     name: str
-    words: str = ""
-    digits: int = 2
-    null: str = ""
+    words: str = ""  #: for legends, tables and criteria
+    null: str = ""  #: the name of the same number under the null model; "": it has none
 
     @property
     def label(self) -> str:
@@ -165,41 +160,24 @@ Values = Mapping[Place, Mapping[str, float]]
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure of one finding that is drawn when somebody looks.
+    """A figure of one finding that is drawn when somebody looks."""
 
-    Args:
-        name: of its file, without a suffix.
-        caption: what is drawn, with the null model that stands beside it.
-        draw: makes a matplotlib figure in the style of `headless.pages.figures`.
-        wide: needs the page's whole width.
-    """
-
-    name: str
-    caption: str
+    name: str  #: of its file, without a suffix
+    caption: str  #: what is drawn, with the null model that stands beside it
     draw: Callable[[], Any]
-    wide: bool = True
+    wide: bool = True  #: needs the page's whole width
 
 
 @dataclass(frozen=True)
 class Animation:
-    """A moving picture: frames that are drawn one after the other when somebody looks.
+    """A moving picture: frames that are drawn one after the other when somebody looks."""
 
-    Args:
-        name: of its file, without a suffix.
-        caption: what is drawn, and what the axes are fixed from.
-        frames: what each one shows, e.g. "block 3" or "step 400".
-        draw: makes the matplotlib figure of a frame by its index; all of one size, with axes whose
-            limits do not depend on the frame.
-        seconds: that a frame stands.
-        wide: needs the page's whole width.
-    """
-
-    name: str
-    caption: str
-    frames: tuple[str, ...]
-    draw: Callable[[int], Any]
-    seconds: float = 0.6
-    wide: bool = True
+    name: str  #: of its file, without a suffix
+    caption: str  #: what is drawn, and what the axes are fixed from
+    frames: tuple[str, ...]  #: what each one shows, e.g. "block 3" or "step 400"
+    draw: Callable[[int], Any]  #: of a frame: all of one size, with the same limits of axes
+    seconds: float = 0.6  #: that a frame stands
+    wide: bool = True  #: needs the page's whole width
 
 
 @dataclass(frozen=True)

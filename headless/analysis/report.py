@@ -20,14 +20,13 @@ from headless.files import check_pieces, exclusive, finite, holds_json, write_te
 from headless.pages.figures import clean_svg, drawing_style, svg_file
 from headless.pages.film import Film, make_film
 from headless.pages.page import Page
+from headless.progress import Report, no_report
 
 PAGE, NUMBERS, FIGURES = "analysis.html", "analysis.json", "figures"
 FigureFormat = Literal["svg", "png", "pdf"]
 WAIT_SECONDS = 600.0  # for another process that writes the same report
 MAX_ARRAY = 4096  # entries of an array in analysis.json
 DIGITS = 7  # of them; scalars are whole
-
-Report = Callable[[str, int, int], None]  # what is done, how much of it, of how much
 
 
 def check_output(output: Path, overwrite: bool) -> None:
@@ -52,7 +51,7 @@ def write_report(
     about: Sequence[tuple[str, str]] = (),
     twin: str = "",
     formats: Sequence[FigureFormat] = ("svg", "png"),
-    report: Report = lambda what, done, total: None,
+    report: Report = no_report,
 ) -> Path:
     """Write the page, the numbers and the figures; returns the page.
 
@@ -142,18 +141,25 @@ def build_page(
 ) -> Page:
     """The page: what the sources say and this model does, then every finding.
 
-    Args:
-        title: which model.
-        findings: in the order in which they are read.
-        about: terms and texts on how it was made.
-        figures: SVGs or matplotlib figures by a picture's name.
-        films: by an animation's name.
-        twin: see `write_report`.
+    `figures` are SVGs by a picture's name, `films` by an animation's.
     """
     page = Page(title, f"{len(findings)} analyses", contents=True)
     add_claims(page, findings, twin)
     for finding in findings:
-        _section(page, finding, figures, films, twin)
+        page.heading(finding.title, anchor=anchor_of(finding))
+        page.paragraph(finding.about)
+        if finding.answer:
+            page.notes([finding.answer], "note", "This model")
+        first, *rest = (*finding.pictures, None)
+        for shown in (first, *finding.animations, *rest):
+            if isinstance(shown, Picture):
+                page.figure(figures[shown.name], shown.caption, wide=shown.wide)
+            elif shown is not None:
+                page.film(films[shown.name], shown.caption, wide=shown.wide)
+        if finding.claims:
+            page.table(*claim_table(finding.claims, twin))
+        if scalars := finding.scalars:
+            add_scalars(page, scalars)
     page.heading("How this was made")
     page.definitions(list(about))
     page.paragraph(
@@ -161,29 +167,6 @@ def build_page(
         f"`{FIGURES}/` every picture."
     )
     return page
-
-
-def _section(
-    page: Page,
-    finding: Finding,
-    figures: Mapping[str, Any],
-    films: Mapping[str, Film],
-    twin: str,
-) -> None:
-    page.heading(finding.title, anchor=anchor_of(finding))
-    page.paragraph(finding.about)
-    if finding.answer:
-        page.notes([finding.answer], "note", "This model")
-    for picture in finding.pictures[:1]:
-        page.figure(figures[picture.name], picture.caption, wide=picture.wide)
-    for animation in finding.animations:
-        page.film(films[animation.name], animation.caption, wide=animation.wide)
-    for picture in finding.pictures[1:]:
-        page.figure(figures[picture.name], picture.caption, wide=picture.wide)
-    if finding.claims:
-        page.table(*claim_table(finding.claims, twin))
-    if finding.scalars:
-        add_scalars(page, finding.scalars)
 
 
 def as_json(

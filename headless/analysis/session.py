@@ -15,6 +15,7 @@ from headless.analysis.states.measure import measure
 from headless.errors import HeadlessError
 from headless.models.backbone import blocks as blocks_of
 from headless.models.backbone import embedding_table, is_causal
+from headless.progress import Report, no_report
 
 T = TypeVar("T")
 Preset = Literal["cheap", "full"]
@@ -25,37 +26,20 @@ NO_HEAD = "the model has none: no logits and no loss"
 
 @dataclass(frozen=True)
 class Subject:
-    """What is looked at.
+    """What is looked at; what is None is not known."""
 
-    Args:
-        name: for titles.
-        model: with a head or without; its backbone is of a family in
-            `headless.analysis.states.families`.
-        sequences_NT: token ids of a text, whole sequences; None: weights alone.
-        counts_V: how often each token occurs in the training text, where it is known.
-        tokens: of the training text, for its own spectrum; None: it is left out.
-        initial: the backbone before training, where it is known.
-        mask_token: of a masked model.
-        bos: the token before a document.
-        data: the dataset that the text is from.
-        beginning: where `initial` is from, or why it is not known.
-        shown: the backbone whose weights are looked at, where those of the model are shards.
-        has_head: whether the model makes logits.
-        why_no_head: where it does not.
-    """
-
-    name: str
-    model: Any
-    sequences_NT: Tensor | None = None
-    counts_V: Tensor | None = None
-    tokens: np.ndarray | None = None
-    initial: nn.Module | None = None
-    mask_token: int | None = None
-    bos: int | None = None
-    data: Path | None = None
-    beginning: str = ""
-    shown: nn.Module | None = None
-    has_head: bool = True
+    name: str  #: for titles
+    model: Any  #: with a head or without; of a family in `headless.analysis.states.families`
+    sequences_NT: Tensor | None = None  #: token ids of a text; None: weights alone
+    counts_V: Tensor | None = None  #: of tokens in the training text
+    tokens: np.ndarray | None = None  #: of the training text, for its own spectrum
+    initial: nn.Module | None = None  #: the backbone before training
+    mask_token: int | None = None  #: of a masked model
+    bos: int | None = None  #: the token before a document
+    data: Path | None = None  #: the dataset that the text is from
+    beginning: str = ""  #: where `initial` is from, or why it is not known
+    shown: nn.Module | None = None  #: the backbone to look at, where the model's is in shards
+    has_head: bool = True  #: whether the model makes logits
     why_no_head: str = NO_HEAD
 
     @property
@@ -88,28 +72,17 @@ class Subject:
 
 @dataclass
 class Session:
-    """A subject with what was measured of it, once and when it is first needed.
-
-    Args:
-        subject: what is looked at.
-        seed: of samples and null models.
-        report: is told what is done, how much of it, of how much.
-        preset: "cheap" measures the residual stream alone, without histograms.
-        spread: in a group of processes, all of them measure; otherwise this one does, alone.
-        umap: lay states out by UMAP as well.
-        blocks: whose states are looked at; None: those of all.
-        claims_only: leave out what no claim is made of.
-        text_spectra: of the text, once they are known: shared by the models that read it.
-    """
+    """A subject with what was measured of it, once and when it is first needed."""
 
     subject: Subject
-    seed: int = 0
-    report: Callable[[str, int, int], None] = lambda what, done, total: None
-    preset: Preset = "full"
-    spread: bool = True
-    umap: bool = False
-    blocks: Sequence[int] | None = None
-    claims_only: bool = False
+    seed: int = 0  #: of samples and null models
+    report: Report = no_report
+    preset: Preset = "full"  #: "cheap" measures the residual stream alone, without histograms
+    spread: bool = True  #: in a group of processes all measure; otherwise this one does, alone
+    umap: bool = False  #: lay states out by UMAP as well
+    blocks: Sequence[int] | None = None  #: whose states are looked at; None: those of all
+    claims_only: bool = False  #: leave out what no claim is made of
+    #: of the text, once they are known: shared by the models that read it
     text_spectra: dict[str, dict[str, np.ndarray]] = field(default_factory=dict, repr=False)
     _statistics: dict[Point, Any] | None = field(default=None, repr=False)
     _shared: dict[str, Any] = field(default_factory=dict, repr=False)

@@ -13,33 +13,19 @@ from headless.analysis.record import Answer, Finding
 
 @dataclass(frozen=True)
 class Tally:
-    """Claims of the literature about models, counted; those of `Answer.counts` alone.
+    """Claims of the literature about models, counted; those of `Answer.counts` alone."""
 
-    Args:
-        claims: all of them.
-        asked: that could be asked of the model.
-        agrees: that hold in it.
-        alone: of these, that hold in none of its random twins.
-        both: of these, that hold in a twin as well.
-        unknown: of these, that could not be asked of a twin.
-        twin_alone: that hold in a twin and not in the model.
-        null: on which the twins do not answer alike.
-        own: not counted: what we found ourselves.
-        of_text: not counted: said of texts.
-        contested: not counted: sources that contradict each other.
-    """
-
-    claims: int
-    asked: int
-    agrees: int
-    alone: int
-    both: int
-    unknown: int
-    twin_alone: int
-    null: int
-    own: int
-    of_text: int
-    contested: int
+    claims: int  #: all of them
+    asked: int  #: that could be asked of the model
+    agrees: int  #: that hold in it
+    alone: int  #: of these, that hold in none of its random twins
+    both: int  #: of these, that hold in a twin as well
+    unknown: int  #: of these, that could not be asked of a twin
+    twin_alone: int  #: that hold in a twin and not in the model
+    null: int  #: on which the twins do not answer alike
+    own: int  #: not counted: what we found ourselves
+    of_text: int  #: not counted: said of texts
+    contested: int  #: not counted: sources that contradict each other
 
 
 def tally(findings: Sequence[Finding]) -> Tally:

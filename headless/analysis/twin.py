@@ -35,7 +35,7 @@ def ask_twin(
     Args:
         findings: of the session.
         session: what was looked at, and how.
-        analyses: that made the findings.
+        analyses: names of those that made the findings.
         first: the same model before training, where it is known.
 
     Returns:
@@ -52,10 +52,7 @@ def ask_twin(
 def first_subject(run: RunDirectory, module: PretrainingModule, subject: Subject) -> Subject | None:
     """A run's subject with the weights of step 0; None where they cannot be made again.
 
-    Args:
-        run: with its config and its metrics.
-        module: of one of its checkpoints.
-        subject: the run as it is looked at.
+    `module` is of one of its checkpoints.
     """
     made = first_module(run, module)
     if made is None:

@@ -79,12 +79,13 @@ class LaboratoryMonitor(Callback):
         tokens: int = 65_536,
         seed: int = 0,
     ) -> None:
-        if every_n_validations < 1:
-            raise ValueError(f"every_n_validations must be at least 1, got {every_n_validations}")
-        if num_sequences < 2:
-            raise ValueError(f"num_sequences must be at least 2, got {num_sequences}")
-        if tokens < 1:
-            raise ValueError(f"tokens must be at least 1, got {tokens}")
+        for name, value, least in (
+            ("every_n_validations", every_n_validations, 1),
+            ("num_sequences", num_sequences, 2),
+            ("tokens", tokens, 1),
+        ):
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
         if not 0 <= seed < 2**32:
             raise ValueError(f"seed must be from 0 to 4294967295, got {seed}")
         self.enabled = enabled
@@ -179,8 +180,7 @@ class LaboratoryMonitor(Callback):
                 self._say(f"nothing was looked at: {error}")
                 return
             if trainer.is_global_zero:
-                log_point(trainer, _scalars(findings))
-                _send(trainer, {}, findings)
+                _log(trainer, findings)
 
     def _look(self, trainer: Trainer, pl_module: Any) -> list[Any]:
         """The cheap findings of today's weights, on the first process."""
@@ -224,8 +224,7 @@ class LaboratoryMonitor(Callback):
             device=str(pl_module.device),
             overwrite=True,
         )
-        log_point(trainer, _scalars(inside.findings))
-        _send(trainer, _files(inside.findings, run.analysis / FIGURES), inside.findings)
+        _log(trainer, inside.findings, run.analysis / FIGURES)
 
     def _say(self, words: str) -> None:
         """A line on the terminal, once."""
@@ -279,32 +278,27 @@ def _copy(backbone: Any, weights: Mapping[str, Tensor]) -> nn.Module:
     return copy.eval()
 
 
-def _scalars(findings: Sequence[Any]) -> dict[str, float]:
-    return {
-        f"analysis/{name}": float(value)
-        for finding in findings
-        for name, value in finding.scalars.items()
-        if isfinite(value)
-    }
-
-
-def _files(findings: Sequence[Any], directory: Path) -> dict[str, Path]:
-    paths = [
-        directory / f"{picture.name}.{suffix}"
-        for finding in findings
-        for suffix, pictures in (("png", finding.pictures), ("gif", finding.animations))
-        for picture in pictures
-    ]
-    return {f"analysis/figures/{path.stem}": path for path in paths if path.is_file()}
-
-
-def _send(trainer: Trainer, pictures: Mapping[str, Path], findings: Sequence[Any]) -> None:
-    """Pictures and histograms, to the loggers that take them."""
+def _log(trainer: Trainer, findings: Sequence[Any], figures: Path | None = None) -> None:
+    """Numbers to all loggers; pictures and histograms to those that take them."""
     from headless.analysis.histogram_points import histogram_points
 
+    scalars = {name: float(v) for one in findings for name, v in one.scalars.items()}
+    log_point(trainer, {f"analysis/{name}": v for name, v in scalars.items() if isfinite(v)})
     takers = [logger for logger in trainer.loggers if hasattr(logger, "log_analysis")]
-    if takers:
-        points = histogram_points(findings)
-        histograms = {f"analysis/histograms/{name}": pair for name, pair in points.items()}
-        for logger in takers:
-            logger.log_analysis(pictures, histograms)
+    if not takers:
+        return
+    files = (
+        []
+        if figures is None
+        else [
+            figures / f"{picture.name}.{suffix}"
+            for one in findings
+            for suffix, pictures in (("png", one.pictures), ("gif", one.animations))
+            for picture in pictures
+        ]
+    )
+    images = {f"analysis/figures/{path.stem}": path for path in files if path.is_file()}
+    points = histogram_points(findings)
+    histograms = {f"analysis/histograms/{name}": pair for name, pair in points.items()}
+    for logger in takers:
+        logger.log_analysis(images, histograms)

@@ -7,16 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from headless.analysis.drawing.grid import (
-    DASHED,
-    depth_bar,
-    depth_colors,
-    kind_name,
-    label_edges,
-    legend,
-    log_axes,
-    panels_of,
-)
+from headless.analysis.drawing.grid import DASHED, by_kind, legend, log_axes
 from headless.analysis.record import Figure, Finding, Place, Spectrum
 from headless.pages.figures import INK, drawing_style, series_color
 
@@ -57,23 +48,16 @@ def _draw(ranks: Ranks, finding: Finding) -> Any:
         for place, payload in finding.payloads[ranks.of].items()
         if isinstance(payload, Spectrum) and (not ranks.at or place.kind in ranks.at)
     }
-    kinds = list(dict.fromkeys(place.kind for place in spectra))
-    blocks = sorted({place.block for place in spectra if place.block is not None}) or [0]
-    colors = dict(zip(blocks, depth_colors(len(blocks)), strict=True))
+
+    def panel_of(panel: Any, own: dict[Place, Spectrum], colors: dict[int, Any]) -> None:
+        _panel(ranks, panel, own, colors)
+        for index, (key, _) in enumerate(ranks.also, 1):
+            for place, values in finding.payloads.get(key, {}).items():
+                if place.kind in {one.kind for one in own}:
+                    draw_ranks(panel, np.asarray(values), color=series_color(index), lw=1.0)
+
     with drawing_style():
-        figure, panels = panels_of(len(kinds), height=2.4 if len(kinds) > 1 else 3.2)
-        for panel, kind in zip(panels, kinds, strict=True):
-            own = {place: one for place, one in spectra.items() if place.kind == kind}
-            _panel(panel, own, colors, ranks)
-            for index, (key, _) in enumerate(ranks.also, 1):
-                for place, values in finding.payloads.get(key, {}).items():
-                    if place.kind == kind:
-                        draw_ranks(panel, np.asarray(values), color=series_color(index), lw=1.0)
-            if len(kinds) > 1:
-                panel.set_title(kind_name(kind))
-        label_edges(panels, ranks.x, ranks.y)
-        if len(blocks) > 1:
-            depth_bar(figure, panels, blocks, ranks.bar)
+        figure = by_kind(spectra, panel_of, ranks.x, ranks.y, ranks.bar)
         entries: list[tuple[str, Any, Any]] = [
             (words, series_color(index), "solid") for index, (_, words) in enumerate(ranks.also, 1)
         ]
@@ -87,7 +71,7 @@ def _draw(ranks: Ranks, finding: Finding) -> Any:
 
 
 def _panel(
-    panel: Any, spectra: Mapping[Place, Spectrum], colors: Mapping[int, Any], ranks: Ranks
+    ranks: Ranks, panel: Any, spectra: Mapping[Place, Spectrum], colors: Mapping[int, Any]
 ) -> None:
     middle = list(spectra)[len(spectra) // 2]
     for place, one in spectra.items():

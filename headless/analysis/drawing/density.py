@@ -5,16 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from headless.analysis.drawing.grid import (
-    depth_bar,
-    depth_colors,
-    kind_name,
-    label_edges,
-    legend,
-    log_axes,
-    panels_of,
-)
-from headless.analysis.record import Figure, Finding, Sample
+from headless.analysis.drawing.grid import by_kind, legend, log_axes
+from headless.analysis.record import Figure, Finding, Place, Sample
 from headless.pages.figures import INK, MUTED, drawing_style
 
 
@@ -66,26 +58,20 @@ def _draw(
         for place, payload in finding.payloads[of].items()
         if isinstance(payload, Sample) and (not at or place.kind in at)
     }
-    kinds = list(dict.fromkeys(place.kind for place in samples))
-    blocks = sorted({place.block for place in samples if place.block is not None}) or [0]
-    colors = dict(zip(blocks, depth_colors(len(blocks)), strict=True))
+
+    def panel_of(panel: Any, own: dict[Place, Sample], colors: dict[int, Any]) -> None:
+        nulls = [one for one in own.values() if one.null is not None]
+        for one in nulls[:1]:
+            _stairs(panel, one.null, one.edges, floor, fill=True, color=MUTED, alpha=0.3)
+        for place, one in own.items():
+            color = INK if place.block is None else colors[place.block]
+            _stairs(panel, one.density, one.edges, floor, color=color, lw=1.1)
+        log_axes(panel, log)
+        if floor:
+            panel.set_ylim(bottom=floor)
+
     with drawing_style():
-        figure, panels = panels_of(len(kinds), height=2.4 if len(kinds) > 1 else 3.2)
-        for panel, kind in zip(panels, kinds, strict=True):
-            own = {place: one for place, one in samples.items() if place.kind == kind}
-            nulls = [one for one in own.values() if one.null is not None]
-            for one in nulls[:1]:
-                _stairs(panel, one.null, one.edges, floor, fill=True, color=MUTED, alpha=0.3)
-            for place, one in own.items():
-                color = INK if place.block is None else colors[place.block]
-                _stairs(panel, one.density, one.edges, floor, color=color, lw=1.1)
-            log_axes(panel, log)
-            if floor:
-                panel.set_ylim(bottom=floor)
-            panel.set_title(kind_name(kind))
-        label_edges(panels, *axes)
-        if len(blocks) > 1:
-            depth_bar(figure, panels, blocks)
+        figure = by_kind(samples, panel_of, *axes)
         if any(one.null is not None for one in samples.values()):
             legend(figure, [(f"filled: {null}", MUTED, "-")])
     return figure

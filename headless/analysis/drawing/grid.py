@@ -1,7 +1,7 @@
 """Panels, colours and legends that every kind of figure shares."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -9,6 +9,7 @@ from headless.analysis.record import Place
 from headless.pages.figures import INK, compact_ticks, new_figure, series_color
 from headless.pages.numbers import compact
 
+T = TypeVar("T")
 WIDE, NARROW = 11.2, 7.3  # inches: the page's width, and that of its text
 DASHED = (0, (3.2, 2.2))  # of null models
 ROLES = ("q", "k", "v", "o", "gate", "up", "down")
@@ -64,6 +65,25 @@ def panels_of(count: int, columns: int = 4, height: float = 2.8) -> tuple[Any, l
     for panel in panels[count:]:
         panel.set_axis_off()
     return figure, list(panels[:count])
+
+
+def by_kind(
+    payloads: Mapping[Place, T], draw: Callable[[Any, dict[Place, T], dict[int, Any]], None],
+    x: str, y: str, bar: str = "block",
+) -> Any:  # fmt: skip
+    """A figure with a panel a kind of place, which `draw` fills, given a colour for each block."""
+    kinds = list(dict.fromkeys(place.kind for place in payloads))
+    blocks = sorted({place.block for place in payloads if place.block is not None}) or [0]
+    colors = dict(zip(blocks, depth_colors(len(blocks)), strict=True))
+    figure, panels = panels_of(len(kinds), height=2.4 if len(kinds) > 1 else 3.2)
+    for panel, kind in zip(panels, kinds, strict=True):
+        draw(panel, {place: one for place, one in payloads.items() if place.kind == kind}, colors)
+        if len(kinds) > 1 or kind:
+            panel.set_title(kind_name(kind))
+    label_edges(panels, x, y)
+    if len(blocks) > 1:
+        depth_bar(figure, panels, blocks, bar)
+    return figure
 
 
 def label_edges(panels: Sequence[Any], x: str, y: str, columns: int = 4) -> None:

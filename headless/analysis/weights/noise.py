@@ -152,6 +152,7 @@ def _densities(spectra: list[Decomposition]) -> dict[Place, Sample]:
             continue
         law = _law(s)
         edge = law.edges()[1]
+        assert s.shuffled_R is not None
         values, null = (x.numpy() / edge for x in (s.values_R, s.shuffled_R))
         right = float(max(1.25, min(3.0, values[0] * 1.02)))
         own, edges = np.histogram(values.clip(0, right), BINS, (0, right), density=True)
