@@ -19,7 +19,7 @@ from headless.analysis.training import over_training
 from headless.analysis.twin import ask_twin
 from headless.errors import HeadlessError
 from headless.isolation import isolated
-from headless.progress import Display, Report, no_report
+from headless.progress import Display, Report
 from headless.runs.run import Run
 
 
@@ -58,7 +58,7 @@ class Inside:
         *,
         overwrite: bool = False,
         formats: Sequence[FigureFormat] = ("svg", "png"),
-        report: Report = no_report,
+        report: Report = lambda what, done, total: None,
     ) -> Path:
         """Write analysis.html, analysis.json and figures/; returns the page."""
         check_output(Path(directory), overwrite)

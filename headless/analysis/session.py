@@ -15,7 +15,7 @@ from headless.analysis.states.measure import measure
 from headless.errors import HeadlessError
 from headless.models.backbone import blocks as blocks_of
 from headless.models.backbone import embedding_table, is_causal
-from headless.progress import Report, no_report
+from headless.progress import Report
 
 T = TypeVar("T")
 Preset = Literal["cheap", "full"]
@@ -76,7 +76,7 @@ class Session:
 
     subject: Subject
     seed: int = 0  #: of samples and null models
-    report: Report = no_report
+    report: Report = lambda what, done, total: None
     preset: Preset = "full"  #: "cheap" measures the residual stream alone, without histograms
     spread: bool = True  #: in a group of processes all measure; otherwise this one does, alone
     umap: bool = False  #: lay states out by UMAP as well
