@@ -112,7 +112,7 @@ def _overlays(by_step: Steps) -> dict[str, dict[Place, Payload]]:
 
     found = [one["anisotropy"].values("", *STREAM) for one in shown if "anisotropy" in one]
     return {
-        "_spectra": lines("table_spectra", "{place}/raw", Spectrum),
+        "_spectra": lines("table_spectra", "{place}/raw", _bare),
         "_cosines": {
             Place("mean cosine by layer", k): Spectrum(y, at=np.arange(len(y)) - 1)
             for k, y in enumerate(found)
@@ -120,6 +120,10 @@ def _overlays(by_step: Steps) -> dict[str, dict[Place, Payload]]:
         },
         "_angles": lines("cone", "{place}/angle_density", _line),
     }
+
+
+def _bare(values_R: Any) -> Spectrum:
+    return Spectrum(values_R.values if isinstance(values_R, Spectrum) else values_R)
 
 
 def _line(sample: Sample) -> Spectrum:
