@@ -106,7 +106,7 @@ def exclusive(path: Path, *, patience: float = 0.0) -> Iterator[None]:
     """
     from filelock import SoftFileLease, Timeout
 
-    path = place_of(path)
+    path = renamable(path)
     file = path.with_name(f".{path.name}.lock")
     lease = SoftFileLease(file, lease_duration=LEASE_SECONDS, thread_local=False)
     try:
@@ -115,17 +115,17 @@ def exclusive(path: Path, *, patience: float = 0.0) -> Iterator[None]:
             lease.acquire(timeout=patience, poll_interval=0.05)
         except Timeout:
             host, process = _holder(file)
-            if _is_here(host):
+            if _shows_processes(host):
                 raise
             sys.stderr.write(
-                f"headless: {path} is locked by process {process} on {_name(host)}: waiting "
+                f"headless: {path} is locked by process {process} on {_node(host)}: waiting "
                 f"whether that gives a sign of life within {LEASE_SECONDS:.0f} s\n"
             )
             lease.acquire(timeout=LEASE_SECONDS + 5.0, poll_interval=0.5)
     except Timeout:
         host, process = _holder(file)
         raise HeadlessError(
-            f"{path} is being written to by process {process} on {_name(host)}: wait for it or "
+            f"{path} is being written to by process {process} on {_node(host)}: wait for it or "
             f"stop it (its lock is {file})"
         ) from None
     except OSError as error:
@@ -138,8 +138,8 @@ def exclusive(path: Path, *, patience: float = 0.0) -> Iterator[None]:
         lease.release()
 
 
-def place_of(path: Path) -> Path:
-    """The same place by the one name that can be renamed: not by a link, nor as "." or ".."."""
+def renamable(path: Path) -> Path:
+    """The path by which a place can be renamed: no link to it, and neither "." nor ".."."""
     if path.is_symlink():
         return Path(os.path.realpath(path))
     return path if path.name not in ("", "..") else Path(os.path.abspath(path))
@@ -155,15 +155,15 @@ def _holder(file: Path) -> tuple[str | None, str | None]:
     return values.get("host"), values.get("pid")
 
 
-def _is_here(host: str | None) -> bool:
-    """Whether the processes of a lock's host can be seen: in a container it names its processes."""
+def _shows_processes(host: str | None) -> bool:
+    """Whether a lock's process can be seen from this one: same host, same process namespace."""
     name, mark, namespace = (host or "").partition(NAMESPACE)
     if name != os.uname().nodename:
         return False
     return not mark or namespace == f"{os.stat('/proc/self/ns/pid').st_ino:x}"
 
 
-def _name(host: str | None) -> str:
+def _node(host: str | None) -> str:
     return (host or "").partition(NAMESPACE)[0]
 
 
@@ -188,7 +188,7 @@ def new_directory(
         kind: of directory, for complaints: "prepared dataset".
         old: what is replaced is moved aside, or removed when the new one is complete.
     """
-    path = place_of(path)
+    path = renamable(path)
     if os.path.ismount(path):
         raise HeadlessError(
             f"{path} is where a disk is mounted: give a directory on it as {option}"

@@ -14,7 +14,7 @@ DEEPEST = 100  # levels of a YAML text
 UNFOLDED = 100_000  # values that its aliases may stand for
 TEXT, WHOLE, NUMBER = (str,), (int,), (int, float)
 Kinds = Mapping[str, tuple[type, ...]]  # what an entry may be, besides missing and null
-WORDS = {
+TYPE_NAMES = {
     str: "a text",
     int: "a whole number",
     float: "a number",
@@ -130,15 +130,15 @@ def check_entries(
         needs: entries that may not be missing or null.
     """
     if not isinstance(values, dict):
-        raise damaged(path, f"it holds {_word(values)}, not names with values")
+        raise damaged(path, f"it holds {_type_name(values)}, not names with values")
     if not all(isinstance(key, str) for key in values):
         raise damaged(path, "a name in it is not a text")
     flat = dict(flatten(values))
     for key, expected in kinds.items():
         value = flat.get(key) if "." in key else values.get(key)
-        if value is not None and not _is(value, expected):
-            words = " or ".join(WORDS[kind] for kind in expected)
-            raise damaged(path, f"{key} is {_word(value)}, not {words}")
+        if value is not None and not _fits(value, expected):
+            words = " or ".join(TYPE_NAMES[kind] for kind in expected)
+            raise damaged(path, f"{key} is {_type_name(value)}, not {words}")
     if missing := [name for name in needs if values.get(name) is None]:
         raise damaged(path, f"{missing[0]} is missing")
     return values
@@ -151,14 +151,14 @@ def damaged(path: Path, why: str) -> HeadlessError:
     )
 
 
-def _is(value: Any, expected: tuple[type, ...]) -> bool:
+def _fits(value: Any, expected: tuple[type, ...]) -> bool:
     if isinstance(value, bool) or not isinstance(value, expected):
         return False
     return is_number(value) or not isinstance(value, int | float)
 
 
-def _word(value: Any) -> str:
-    return WORDS.get(type(value), type(value).__name__)
+def _type_name(value: Any) -> str:
+    return TYPE_NAMES.get(type(value), type(value).__name__)
 
 
 def _one_line(error: object) -> str:

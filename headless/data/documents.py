@@ -10,7 +10,7 @@ from headless.data.records import load_named, no_field, read_file
 from headless.data.text_files import PLAIN, decode, find_files, kind_of, open_text
 from headless.errors import HeadlessError
 
-ANY_END = r"(?:\r\n|\n|\r(?!\n))"  # of a line
+LINE_END = r"(?:\r\n|\n|\r(?!\n))"  # of a line
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Documents:
     def _split(self, text: str) -> list[str]:
         if self.separator is None:
             return [text]
-        end = "\n" if "\r" not in text else ANY_END
+        end = "\n" if "\r" not in text else LINE_END
         lines = self.separator.replace("\r\n", "\n").replace("\r", "\n").split("\n")
         first, *others = map(re.escape, lines)
         blank = r"[^\S\r\n]*"  # what may stand on a blank line

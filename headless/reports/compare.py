@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from headless.files import check_pieces, exclusive, holds_json, whole_file
 from headless.isolation import isolated
 from headless.pages.page import Page
-from headless.reports.evaluations import evaluations_of
+from headless.reports.evaluations import evaluations_as_json
 from headless.reports.fairness import unfair
 from headless.reports.finetunings import read_finetuning
 from headless.reports.finetunings import task_tables as classifiers_of
@@ -174,5 +174,5 @@ def _group_as_json(group: Group, baseline: Group) -> dict[str, Any]:
         "runs": [{"name": r.name, "seed": r.seed, "finished": r.finished} for r in group.runs],
         "metrics": {key: number for key in keys if (number := group.as_json(key))},
         "relative_to_baseline": relative,
-        "evaluations": evaluations_of(group),
+        "evaluations": evaluations_as_json(group),
     }

@@ -171,7 +171,7 @@ def add_zero_shot(page: Page, groups: Sequence[Group]) -> None:
             page.notes(lost)
 
 
-def evaluations_of(group: Group) -> list[dict[str, Any]]:
+def evaluations_as_json(group: Group) -> list[dict[str, Any]]:
     """The results of a group as plain values, for `compare.json`."""
     entries = []
     for task in task_tables([group]):

@@ -94,7 +94,7 @@ class Task:
             row.about = ", ".join(filter(None, parts))
 
     def table(self) -> Table:
-        """Scores with intervals over seeds, and the baseline last."""
+        """Scores with intervals over seeds; the baseline last."""
         quantities = []
         for metric in self.metrics:
             name, better = metric.replace("_", " "), "lower" if metric in LOWER else "higher"

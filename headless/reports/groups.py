@@ -19,12 +19,12 @@ from headless.runs.resume import OBSERVING, is_among
 from headless.runs.run import Run
 from headless.structured import damaged
 
-STARTS = {"source": "its own", "embedding": "the embeddings", "random": "random weights"}
+HEAD_STARTS = {"source": "its own", "embedding": "the embeddings", "random": "random weights"}
 OBJECTIVE = "model.objective"  # what is compared
 Config = Mapping[str, Any]  # a resolved config with dotted keys
 
 # Seeds, labels and places: a comparison tells runs and data apart by what they hold.
-NAMES = (
+LABELS = (
     *("seed_everything", "data.seed", "run", "config", "ckpt_path", "trainer.default_root_dir"),
     "data.path",  # the data's digest counts
     "model.init_from",  # what the source was counts
@@ -94,7 +94,7 @@ def read_groups(paths: Sequence[Path]) -> list[Group]:
                 f"{path} is a fine-tuning that has no results: headless finetune did not come to "
                 "its end there; leave it out"
             )
-        if run.init_head not in STARTS:
+        if run.init_head not in HEAD_STARTS:
             raise damaged(run.directory.config, f"model.init_head is {run.init_head!r}")
         groups.setdefault(recipe(run), Group([], len(groups))).runs.append(run)
     _label(list(groups.values()))
@@ -125,7 +125,7 @@ def _subject(run: Run) -> str:
     if run.init_from is None:
         return str(run.summary.get("objective") or run.objective_class)
     frozen = ", head only" if run.flat_config.get("model.freeze_backbone") else ""
-    return f"{run.begins_from}, head from {STARTS[run.init_head]}{frozen}"
+    return f"{run.begins_from}, head from {HEAD_STARTS[run.init_head]}{frozen}"
 
 
 def _label(groups: list[Group]) -> None:
@@ -166,7 +166,7 @@ def counting(config: Config) -> dict[str, Any]:
     return {
         key: value
         for key, value in config.items()
-        if value is not None and not is_among(key, NAMES) and not observes(key, config)
+        if value is not None and not is_among(key, LABELS) and not observes(key, config)
     }
 
 

@@ -34,8 +34,8 @@ def by_block(run: Run, place: str, measure: str = "") -> np.ndarray | None:
     return np.array([float(v) if is_number(v) else np.nan for v in values]) if values else None
 
 
-def array_of(run: Run, finding: str, name: str) -> np.ndarray | None:
-    """An array of a finding, NaN where an entry was not finite; None where it is not there."""
+def finding_array(run: Run, finding: str, name: str) -> np.ndarray | None:
+    """An array of a finding, NaN where an entry was not finite; None where there is none."""
     entries = (run.findings.get(finding, {}).get("arrays") or {}).get(name)
     if not isinstance(entries, list) or not entries:
         return None
@@ -52,14 +52,14 @@ def last_spectrum(run: Run) -> np.ndarray | None:
     finding = "covariance_spectra"
     names = run.findings.get(finding, {}).get("arrays") or {}
     posts = sorted((n for n in names if re.fullmatch(r"post/\d+/eigenvalues", n)), reverse=True)
-    spectra = (array_of(run, finding, name) for name in ("norm_f/eigenvalues", *posts))
+    spectra = (finding_array(run, finding, name) for name in ("norm_f/eigenvalues", *posts))
     return next((values for values in spectra if values is not None), None)
 
 
 def angle_density(run: Run, name: str) -> np.ndarray | None:
     """Density per degree of a set's angles to its mean direction, in equal bins over 0 to 180."""
     density, angles = (
-        array_of(run, "cone", f"{name}/{key}") for key in ("angle_density", "angles")
+        finding_array(run, "cone", f"{name}/{key}") for key in ("angle_density", "angles")
     )
     if density is None and angles is not None:
         density, _ = np.histogram(angles, np.arange(0, 181, 2.0), density=True)
@@ -124,9 +124,9 @@ def spectra(groups: Sequence[Group]) -> Any | None:
         return read
 
     def table(name: str) -> Read:
-        return ranked(lambda run: array_of(run, "table_spectra", name), 2)
+        return ranked(lambda run: finding_array(run, "table_spectra", name), 2)
 
-    sizes = ranked(lambda run: array_of(run, "outliers", "rms_last"), 0)
+    sizes = ranked(lambda run: finding_array(run, "outliers", "rms_last"), 0)
     panels = [
         Panel(
             f"{title}: singular values", table(f"{name}/raw"), table(f"{name}/shuffled"), log=True
@@ -149,7 +149,7 @@ def angles(groups: Sequence[Group]) -> Any | None:
 
     def null(name: str) -> Read:
         def read(run: Run) -> Curve | None:
-            curve = over_degrees(array_of(run, "cone", f"{name}/isotropic_density"))
+            curve = over_degrees(finding_array(run, "cone", f"{name}/isotropic_density"))
             if curve is not None or angle_density(run, name) is None or not run.width:
                 return curve
             x = np.arange(1.0, 180.0, 2.0)  # an analysis before it wrote its null: sin^(D-2)

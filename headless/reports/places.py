@@ -36,7 +36,7 @@ def find_places(named: Sequence[Path]) -> Places:
         )
     places = Places()
     seen: set[Path] = set()
-    folders = [path for path in named if path.is_dir() and not _is_one(path)]
+    folders = [path for path in named if path.is_dir() and not _is_comparable(path)]
     for path in named:
         if path not in folders:
             if path.resolve() in seen:
@@ -61,7 +61,7 @@ def find_places(named: Sequence[Path]) -> Places:
     return places
 
 
-def _is_one(path: Path) -> bool:
+def _is_comparable(path: Path) -> bool:
     return RunDirectory(path).config.is_file() or _has_results(path)
 
 
@@ -77,10 +77,10 @@ def _has_results(path: Path) -> bool:
 
 
 def _below(folder: Path, depth: int) -> Iterator[Path]:
-    for path in sorted(folder.iterdir(), key=_in_numbers):
+    for path in sorted(folder.iterdir(), key=_natural_order):
         if not path.is_dir() or path.name.startswith("."):
             continue
-        if _is_one(path):
+        if _is_comparable(path):
             yield path
         elif depth > 1:
             yield from _below(path, depth - 1)
@@ -98,6 +98,6 @@ def _left_out(places: Places, path: Path, folder: Path) -> bool:
     return True
 
 
-def _in_numbers(path: Path) -> list[tuple[str, int]]:
-    """An order in which seed 2 comes before seed 10."""
+def _natural_order(path: Path) -> list[tuple[str, int]]:
+    """Seed 2 comes before seed 10."""
     return [(word, int(n or 0)) for word, n in re.findall(r"(\D*)([0-9]*)", path.name)]

@@ -20,7 +20,7 @@ OBSERVING = (
     ),
 )
 # They decide where and how long a run trains, and what is looked at meanwhile.
-BESIDE = (
+CHANGEABLE = (
     *OBSERVING,
     *("run", "data.val_batch_size", "model.compile", "model.backbone.attn_implementation"),
     *(
@@ -62,7 +62,7 @@ class Change(NamedTuple):
     @property
     def is_refused(self) -> bool:
         """Whether it makes another run."""
-        return not (self.is_same or self.is_used or is_among(self.name, BESIDE))
+        return not (self.is_same or self.is_used or is_among(self.name, CHANGEABLE))
 
 
 def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:

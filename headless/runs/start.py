@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from headless.files import move_aside, place_of, write_bytes
+from headless.files import move_aside, renamable, write_bytes
 from headless.runs.directory import RunDirectory
 from headless.runs.metrics import read_metrics
 
@@ -36,9 +36,9 @@ def begin_run(
     """
     run.check_place(resume=resume, overwrite=overwrite)
     if resume and run.is_run:
-        undo = _use(run, describe, keep_points=step > 0)
+        undo = _reuse(run, describe, keep_points=step > 0)
     else:
-        undo = _make(run, describe)
+        undo = _create(run, describe)
     before = _write_times(run)
     try:
         yield
@@ -65,7 +65,7 @@ def _has_trained(run: RunDirectory, step: int, before: list[tuple[int, int] | No
     )
 
 
-def _use(run: RunDirectory, describe: Describe, *, keep_points: bool) -> Callable[[], None]:
+def _reuse(run: RunDirectory, describe: Describe, *, keep_points: bool) -> Callable[[], None]:
     files = (run.config, run.environment, run.metrics, run.samples)
     before = {file: file.read_bytes() if file.is_file() else None for file in files}
     entries = set(run.path.iterdir())
@@ -94,8 +94,8 @@ def _use(run: RunDirectory, describe: Describe, *, keep_points: bool) -> Callabl
     return undo
 
 
-def _make(run: RunDirectory, describe: Describe) -> Callable[[], None]:
-    path = place_of(run.path)
+def _create(run: RunDirectory, describe: Describe) -> Callable[[], None]:
+    path = renamable(run.path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = RunDirectory(path.with_name(f".{path.name}.partial-{secrets.token_hex(4)}"))
     try:

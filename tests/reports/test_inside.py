@@ -14,7 +14,7 @@ from headless.pages.page import Page
 from headless.reports import inside_plots
 from headless.reports.groups import Group, read_groups
 from headless.reports.inside import add_inside, disputed, scalar
-from headless.reports.inside_plots import angle_density, array_of, by_block, last_spectrum
+from headless.reports.inside_plots import angle_density, by_block, finding_array, last_spectrum
 
 
 def analysis(
@@ -177,11 +177,11 @@ def test_reading(tmp_path: Path) -> None:
     assert by_block(other.first, "anisotropy/post") is None
     assert scalar(run, "anisotropy/norm_f") is None
     assert scalar(run, "cone/hidden/angle") == 60.0
-    assert array_of(run, "table_spectra", "names") is None
-    assert np.isnan(np.asarray(array_of(run, "norms", "by_position"))[1])
+    assert finding_array(run, "table_spectra", "names") is None
+    assert np.isnan(np.asarray(finding_array(run, "norms", "by_position"))[1])
     spectrum = np.asarray(last_spectrum(run))
     assert spectrum[0] == pytest.approx(
-        4 * np.asarray(array_of(run, "table_spectra", "embedding/raw"))[0] ** 2
+        4 * np.asarray(finding_array(run, "table_spectra", "embedding/raw"))[0] ** 2
     )
     density = np.asarray(angle_density(run, "hidden"))  # from the angles themselves
     assert density.sum() * 2 == pytest.approx(1.0)

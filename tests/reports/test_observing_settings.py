@@ -22,7 +22,7 @@ from headless.structured import flatten
 from headless.training.assembly import build
 
 DEMO = Path(__file__).parents[2] / "configs/demo/headless.yaml"
-NAMES = {"seed_everything", "data.path", "trainer.default_root_dir"}
+LABELS = {"seed_everything", "data.path", "trainer.default_root_dir"}
 WATCHES = {
     *("checkpoint", "throughput", "memory", "geometry", "laboratory", "samples"),
     *("data.num_workers", "data.verify", "data.val_batch_size"),
@@ -78,7 +78,7 @@ def test_no_setting_of_the_demo_is_lost(demo: Run) -> None:
         mark = "different models" if key == "model.init_from" else f"`{key}`: "
         warned = any(mark in warning for warning in unfair(groups))
         root = key.split(".")[0]
-        if root == "run" or key in NAMES:
+        if root == "run" or key in LABELS:
             as_it_should_be = not warned and recipe(other) == recipe(demo)
         elif root in WATCHES or key in WATCHES:
             listed = key in observing_differences(groups)
