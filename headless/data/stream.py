@@ -26,7 +26,7 @@ SPLITS = ("train", "validation")
 MANIFEST = "manifest.json"
 COUNTS = "unigram_counts.npy"
 TOKENIZER = "tokenizer"
-PREPARE_AGAIN = "prepare it again with headless prepare … --overwrite true"
+REMEDY = "prepare it again with headless prepare … --overwrite true"
 
 
 def tokens_file(split: str) -> str:
@@ -102,14 +102,14 @@ class Manifest:
             values = json.loads(path.read_text(encoding="utf-8"))
             if values["format"] != FORMAT:
                 raise HeadlessError(
-                    f"{path} is of format {values['format']}, this version reads {FORMAT}: {PREPARE_AGAIN}"
+                    f"{path} is of format {values['format']}, this version reads {FORMAT}: {REMEDY}"
                 )
             written = values.pop("sha256", None)  # earlier versions wrote none
             if written is not None and written != _digest(values):
                 raise ValueError("its values do not fit its checksum: was it edited?")
             return cls(**values)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise HeadlessError(f"{path} is damaged ({error}): {PREPARE_AGAIN}") from error
+            raise HeadlessError(f"{path} is damaged ({error}): {REMEDY}") from error
 
 
 def _digest(values: dict[str, Any]) -> str:
@@ -187,9 +187,7 @@ def open_dataset(path: Path | str, verify: Literal["full", "size"] = "full") -> 
         if verify == "full":
             _check_counts(directory, manifest)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise HeadlessError(
-            f"{directory / MANIFEST} is damaged ({error}): {PREPARE_AGAIN}"
-        ) from error
+        raise HeadlessError(f"{directory / MANIFEST} is damaged ({error}): {REMEDY}") from error
     return TokenDataset(directory, manifest)
 
 
@@ -215,14 +213,14 @@ def _check_manifest(manifest: Manifest) -> None:
 
 def _check_file(file: Path, expected: dict[str, Any], verify: str) -> None:
     if not file.is_file():
-        raise HeadlessError(f"{file} is missing: {PREPARE_AGAIN}")
+        raise HeadlessError(f"{file} is missing: {REMEDY}")
     if file.stat().st_size != expected["bytes"]:
         raise HeadlessError(
             f"{file} is damaged ({file.stat().st_size} bytes instead of {expected['bytes']}): "
-            f"{PREPARE_AGAIN}"
+            f"{REMEDY}"
         )
     if verify == "full" and sha256_of(file) != expected["sha256"]:
-        raise HeadlessError(f"{file} is damaged (its checksum does not fit): {PREPARE_AGAIN}")
+        raise HeadlessError(f"{file} is damaged (its checksum does not fit): {REMEDY}")
 
 
 def _check_counts(directory: Path, manifest: Manifest) -> None:

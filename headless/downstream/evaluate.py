@@ -24,12 +24,7 @@ from headless.errors import HeadlessError
 from headless.isolation import isolated
 from headless.progress import Display, Report
 from headless.runs.directory import RunDirectory
-from headless.runs.evaluations import (
-    Evaluation,
-    append_evaluation,
-    evaluation_lines,
-    read_evaluations,
-)
+from headless.runs.evaluations import Evaluation, append_evaluation, as_lines, read_evaluations
 
 if TYPE_CHECKING:
     import pandas
@@ -113,7 +108,7 @@ def evaluate(
                     raise HeadlessError(f"{reason}; --output FILE writes elsewhere") from error
                 display.say(f"{reason}; the results go to {settings.output} alone")
                 file = None
-    write_output(settings.output, evaluation_lines(results))
+    write_output(settings.output, as_lines(results))
     files = [Path(path) for path in (file, settings.output) if path]
     return Evaluations(lm.place, lm.head, results, files)
 

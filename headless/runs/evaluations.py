@@ -59,7 +59,7 @@ def append_evaluation(path: Path, evaluation: Evaluation) -> None:
         append_point(path, asdict(evaluation))
 
 
-def evaluation_lines(evaluations: Iterable[Evaluation]) -> str:
+def as_lines(evaluations: Iterable[Evaluation]) -> str:
     return json_lines(map(asdict, evaluations))
 
 

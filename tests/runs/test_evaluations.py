@@ -14,7 +14,7 @@ from headless.runs.directory import RunDirectory
 from headless.runs.evaluations import (
     Evaluation,
     append_evaluation,
-    evaluation_lines,
+    as_lines,
     latest,
     read_evaluations,
 )
@@ -48,7 +48,7 @@ def test_results_are_appended_and_read_back(tmp_path: Path) -> None:
     for result in (RESULT, later):
         append_evaluation(path, result)
     assert read_evaluations(path) == [RESULT, later]
-    assert evaluation_lines([RESULT, later]) == path.read_text()
+    assert as_lines([RESULT, later]) == path.read_text()
 
 
 def test_a_number_that_is_not_finite_is_null(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_a_number_that_is_not_finite_is_null(tmp_path: Path) -> None:
     (found,) = read_evaluations(path)
     assert found.metrics == {"perplexity": None}
     assert found.subsets == {"order": {"accuracy": None}}
-    assert json.loads(evaluation_lines([infinite]))["metrics"] == {"perplexity": None}
+    assert json.loads(as_lines([infinite]))["metrics"] == {"perplexity": None}
 
 
 def test_a_half_written_line_is_left_out(tmp_path: Path) -> None:
