@@ -1,5 +1,8 @@
 """The one exception for what a user can mend."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class HeadlessError(Exception):
     """Bad input: one line that says what is wrong and how to mend it.
@@ -13,3 +16,10 @@ class UnforeseenError(HeadlessError):
 
     The command line keeps its traceback in a file.
     """
+
+
+def suggestion(name: str, known: Iterable[str], kind: str) -> str:
+    """The end of a complaint about an unknown name: the nearest known one, or all of this kind."""
+    known = list(known)
+    nearest = get_close_matches(name, known, n=1)
+    return f"did you mean {nearest[0]!r}?" if nearest else f"{kind}: {', '.join(known)}"

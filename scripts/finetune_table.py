@@ -87,13 +87,13 @@ def tfidf(text: LabelledText) -> dict[str, Any]:
 
     vectors = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
     train, validation, test = (text.splits[n] for n in ("train", "validation", text.reported))
-    x = vectors.fit_transform(train.texts)
+    x = vectors.fit_transform(train["text"])
     best: dict[str, Any] = {}
     for penalty in PENALTIES:
-        model = LogisticRegression(C=penalty, max_iter=1000).fit(x, train.labels)
-        accuracy = model.score(vectors.transform(validation.texts), validation.labels)
+        model = LogisticRegression(C=penalty, max_iter=1000).fit(x, train["label"])
+        accuracy = model.score(vectors.transform(validation["text"]), validation["label"])
         if accuracy > best.get("validation", -1):
-            found = model.score(vectors.transform(test.texts), test.labels)
+            found = model.score(vectors.transform(test["text"]), test["label"])
             best = {"validation": accuracy, "test": found, "C": penalty}
     return {
         "model": "TF-IDF + logistic regression",
@@ -220,7 +220,7 @@ def main() -> None:
 def save(options: Any, text: LabelledText, digest: str, rows: list[dict[str, Any]]) -> None:
     """All rows so far."""
     counts = {name: len(part) for name, part in text.splits.items()}
-    labels = text.splits[text.reported].labels
+    labels = text.splits[text.reported]["label"].tolist()
     majority = max(labels.count(name) / len(labels) for name in text.classes)
     write(
         options.output,

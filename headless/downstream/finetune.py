@@ -107,18 +107,14 @@ def _quality(finetuning: Finetuning, result: SeedResult) -> float:
 def _predictions(finetuning: Finetuning, result: SeedResult) -> list[dict[str, Any]]:
     """One object an example of the reported split."""
     examples, classes = finetuning.text.splits[finetuning.text.reported], finetuning.text.classes
-    records = []
-    for i, outputs in enumerate(result.outputs):
-        record = {"text": examples.texts[i], "label": examples.labels[i]}
-        if examples.pairs is not None:
-            record["pair"] = examples.pairs[i]
+    records = examples.drop(columns="group").to_dict("records")
+    for record, outputs in zip(records, result.outputs, strict=True):
         if classes:
             shares = outputs.softmax(0).tolist()
             record["prediction"] = classes[int(outputs.argmax())]
             record["probabilities"] = dict(zip(classes, shares, strict=True))
         else:
             record["prediction"] = float(outputs[0])
-        records.append(record)
     return records
 
 

@@ -9,49 +9,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pandas import DataFrame
 
 from headless.data.records import RECORDS, load_named, read_file
 from headless.data.text_files import kind_of
 from headless.downstream.classification.labels import LabelColumn, read_labels
-from headless.downstream.classification.tasks import TASKS, TextTask, suggestion
+from headless.downstream.classification.tasks import TASKS, TextTask
 from headless.downstream.options import Source
-from headless.errors import HeadlessError
+from headless.errors import HeadlessError, suggestion
 
 VALIDATION_NAMES = ("validation", "valid", "val", "dev")
 
-Table = tuple[list[dict[str, Any]], Sequence[str] | None]  # rows; names of a class label's numbers
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Texts with their labels."""
-
-    texts: list[str]
-    pairs: list[str] | None  #: the second texts; None for single sentences
-    labels: list[Any]  #: class names, or numbers
-    groups: list[str]  #: none may be in two splits
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    @property
-    def sha256(self) -> str:
-        """Of texts and labels."""
-        plain = json.dumps([self.texts, self.pairs, self.labels])
-        return hashlib.sha256(plain.encode()).hexdigest()
-
-    def take(self, indices: list[int]) -> "Examples":
-        """The examples at these places."""
-        columns = (self.texts, self.pairs, self.labels, self.groups)
-        return Examples(*(column and [column[i] for i in indices] for column in columns))  # type: ignore[arg-type]
+Table = tuple[DataFrame, Sequence[str] | None]  # rows; names of a class label's numbers
 
 
 @dataclass(frozen=True)
 class LabelledText:
     """A task's examples."""
 
-    #: "train", "validation"; perhaps "test", and "also", a second split to report
-    splits: dict[str, Examples]
+    #: "train", "validation"; perhaps "test", and "also", a second split to report. Columns: text;
+    #: label (a class's name, or a number); of pairs: pair; group, which no two splits share
+    splits: dict[str, DataFrame]
     classes: tuple[str, ...]  #: empty for regression
     notes: tuple[str, ...] = ()  #: what a reader of the scores should know
     #: how many further examples of a split have no label
@@ -68,18 +46,18 @@ def read_task(task: TextTask, source: Source) -> LabelledText:
     tables = _read_tables(task, data)
     for name, extra in (("validation", source.validation), ("test", source.test)):
         if extra is not None:
-            tables[name] = (_read_rows(Path(extra)), None)
+            tables[name] = (_read_file(Path(extra)), None)
     places = {n: n if task.dataset or len(tables) > 1 else data for n in tables}
     for name, (rows, _) in tables.items():
         _check_columns(task, rows, source.group_column, places[name])
     # A file of numbers beside a data set with class names means the same classes.
     shared = tables["train"][1] or task.classes or None
     columns = {
-        name: LabelColumn([r.get(task.label_column) for r in rows], names or shared, places[name])
+        name: LabelColumn(rows[task.label_column].tolist(), names or shared, places[name])
         for name, (rows, names) in tables.items()
     }
     labels = read_labels(columns, regression=task.regression, unlabelled=source.unlabelled)
-    splits: dict[str, Examples] = {}
+    splits: dict[str, DataFrame] = {}
     unlabelled, notes = {}, []
     for name, (rows, _) in tables.items():
         examples = _examples(task, rows, labels[name], source.group_column, places[name])
@@ -104,26 +82,33 @@ def read_task(task: TextTask, source: Source) -> LabelledText:
             raise HeadlessError(f"{data} has too few examples to cut: give --validation FILE")
     if "test" not in splits:
         notes.append("no labelled test split: scores are those of the validation split")
-    classes = () if task.regression else task.classes or _sorted(set(splits["train"].labels))
+    classes = () if task.regression else task.classes or _sorted(set(splits["train"]["label"]))
     if not task.regression:
         _check_classes(classes, splits)
     return LabelledText(splits, classes, tuple(notes), unlabelled)
 
 
+def sha256(examples: DataFrame) -> str:
+    """Of texts and labels."""
+    columns = [examples.get(name) for name in ("text", "pair", "label")]
+    plain = json.dumps([None if column is None else column.tolist() for column in columns])
+    return hashlib.sha256(plain.encode()).hexdigest()
+
+
 def split(
-    examples: Examples, validation: float, test: float, seed: int, *, stratify: bool
-) -> dict[str, Examples]:
+    examples: DataFrame, validation: float, test: float, seed: int, *, stratify: bool
+) -> dict[str, DataFrame]:
     """Cut into "train", "validation" and "test"; groups stay whole.
 
     With `stratify` every class (a group has its most frequent one) is cut in the same proportions;
     a class that is too rare for all goes to training first.
     """
     members: dict[str, list[int]] = {}
-    for index, group in enumerate(examples.groups):
+    for index, group in enumerate(examples["group"]):
         members.setdefault(group, []).append(index)
     strata: dict[Any, list[list[int]]] = {}
     for indices in members.values():
-        labels = Counter(str(examples.labels[i]) for i in indices)
+        labels = Counter(str(label) for label in examples["label"].iloc[indices])
         stratum = max(sorted(labels), key=labels.__getitem__) if stratify else None
         strata.setdefault(stratum, []).append(indices)
     generator = np.random.default_rng(seed)
@@ -139,21 +124,21 @@ def split(
                 name = "validation" if done < (1 - test) * total - 1e-9 else "test"
             cut[name] += units[place]
             done += len(units[place])
-    return {name: examples.take(sorted(indices)) for name, indices in cut.items()}
+    return {name: examples.iloc[sorted(indices)] for name, indices in cut.items()}
 
 
 def _read_tables(task: TextTask, data: str) -> dict[str, Table]:
     """The rows of "train" and, in a data set, of "validation", "also" and "test"."""
     path = Path(data)
     if path.is_file():
-        return {"train": (_read_rows(path), None)}
+        return {"train": (_read_file(path), None)}
     if kind_of(path, RECORDS) is not None:
         raise HeadlessError(f"there is no {path}")
     try:
         loaded = load_named(data)
     except HeadlessError as error:
         line = " ".join(str(error.__cause__).split())[:200]
-        hint = suggestion(data, list(TASKS), "tasks")
+        hint = suggestion(data, TASKS, "tasks")
         raise HeadlessError(
             f"{data!r} is no task, no file, and datasets cannot load it ({line}); {hint}"
         ) from error
@@ -172,15 +157,16 @@ def _read_tables(task: TextTask, data: str) -> dict[str, Table]:
     for name, split_name in splits.items():
         if split_name is not None and split_name in loaded:
             feature = loaded[split_name].features.get(task.label_column)
-            tables[name] = (loaded[split_name].to_list(), getattr(feature, "names", None))
+            rows = DataFrame(loaded[split_name].to_list(), dtype=object)
+            tables[name] = (rows, getattr(feature, "names", None))
     return tables
 
 
-def _read_rows(path: Path) -> list[dict[str, Any]]:
+def _read_file(path: Path) -> DataFrame:
     if kind_of(path, RECORDS) is None:
         raise HeadlessError(f"{path} is none of {', '.join(RECORDS)}: rename it or convert it")
-    rows = [record.fields for record in read_file(path)]
-    if not rows:
+    rows = DataFrame([record.fields for record in read_file(path)], dtype=object)
+    if rows.empty:
         raise HeadlessError(f"{path} holds no rows with named columns")
     return rows
 
@@ -201,10 +187,8 @@ def _text_columns(task: TextTask) -> list[tuple[str, str]]:
     return columns + ([(task.pair_column, "text_pair_column")] if task.pair_column else [])
 
 
-def _check_columns(
-    task: TextTask, rows: list[dict[str, Any]], group_column: str | None, place: str
-) -> None:
-    columns = list(dict.fromkeys(c for r in rows[:100] for c in r))
+def _check_columns(task: TextTask, rows: DataFrame, group_column: str | None, place: str) -> None:
+    columns = rows.columns.tolist()
     needed = [*_text_columns(task), (task.label_column, "label_column")]
     needed += [(group_column, "group_column")] if group_column else []
     for column, option in needed:
@@ -216,29 +200,26 @@ def _check_columns(
 
 
 def _examples(
-    task: TextTask,
-    rows: list[dict[str, Any]],
-    labels: list[Any],
-    group_column: str | None,
-    place: str,
-) -> Examples:
-    """The rows that have a label."""
-    examples = Examples([], None if task.pair_column is None else [], [], [])
-    for number, (row, label) in enumerate(zip(rows, labels, strict=True), start=1):
-        if label is None:
-            continue
-        parts: list[Any] = [row.get(column) for column, _ in _text_columns(task)]
-        if not all(isinstance(part, str) and part.strip() for part in parts):
-            raise HeadlessError(
-                f"{place}, row {number}: an empty text, or none: mend it or leave it out"
-            )
-        group = "\t".join(parts) if group_column is None else str(row[group_column])
-        if examples.pairs is not None:
-            examples.pairs.append(parts.pop())
-        examples.texts.append(": ".join(parts))
-        examples.labels.append(label)
-        examples.groups.append(group)
-    return examples
+    task: TextTask, rows: DataFrame, labels: list[Any], group_column: str | None, place: str
+) -> DataFrame:
+    """The rows that have a label, as `LabelledText` says."""
+    rows = rows[[label is not None for label in labels]]
+    texts = rows[[column for column, _ in _text_columns(task)]]
+    has_text = texts.map(lambda text: isinstance(text, str) and bool(text.strip())).all(axis=1)
+    if not has_text.all():
+        raise HeadlessError(
+            f"{place}, row {has_text.idxmin() + 1}: an empty text, or none: mend it or leave it out"
+        )
+    parts = texts.to_numpy().tolist()
+    examples = {
+        "text": [": ".join(row[:-1] if task.pair_column else row) for row in parts],
+        "label": [label for label in labels if label is not None],
+    }
+    if task.pair_column:
+        examples["pair"] = [row[-1] for row in parts]
+    groups = ["\t".join(row) for row in parts]
+    examples["group"] = groups if group_column is None else rows[group_column].map(str).tolist()
+    return DataFrame(examples, dtype=object)
 
 
 def _sorted(names: set[str]) -> tuple[str, ...]:
@@ -249,14 +230,14 @@ def _sorted(names: set[str]) -> tuple[str, ...]:
         return tuple(sorted(names))
 
 
-def _check_classes(classes: tuple[str, ...], splits: dict[str, Examples]) -> None:
-    learnt = set(splits["train"].labels)
+def _check_classes(classes: tuple[str, ...], splits: dict[str, DataFrame]) -> None:
+    learnt = set(splits["train"]["label"])
     if len(learnt) < 2:
         raise HeadlessError(
             f"the training text has a single class, {next(iter(learnt))!r}: nothing to learn"
         )
     for name, examples in splits.items():
-        unknown = set(examples.labels) - (learnt & set(classes))
+        unknown = set(examples["label"]) - (learnt & set(classes))
         if unknown:
             raise HeadlessError(
                 f"the label {min(unknown)!r} of {name} does not occur in the training text "

@@ -15,9 +15,8 @@ from torch.nn import functional as F
 from torchmetrics.functional import classification as tmc
 
 from headless.downstream.classification.model import Batch, TextClassifier
-from headless.downstream.classification.tasks import suggestion
 from headless.downstream.options import Recipe
-from headless.errors import HeadlessError
+from headless.errors import HeadlessError, suggestion
 from headless.training.optim import AdamWConfig, ScheduleConfig, build_optimizer
 
 # BERT-base's usual rate for its 85 million weights outside the embeddings, and the bounds.

@@ -11,13 +11,14 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer, seed_everything
+from pandas import DataFrame
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 from transformers import DataCollatorWithPadding
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from headless.callbacks.progress_bar import StepProgressBar
-from headless.downstream.classification.data import Examples, LabelledText
+from headless.downstream.classification.data import LabelledText, sha256
 from headless.downstream.classification.model import (
     Description,
     Pooling,
@@ -81,9 +82,9 @@ class Finetuning:
         self.truncated: dict[str, float] = {}
         segments = takes_segments(encoder.model)
         for name, part in text.splits.items():
-            encoded, cut = encode(
-                self.tokenizer, part.texts, part.pairs, self.max_length, segments=segments
-            )
+            texts = part["text"].tolist()
+            second = part["pair"].tolist() if "pair" in part else None
+            encoded, cut = encode(self.tokenizer, texts, second, self.max_length, segments=segments)
             labels = self.labels[name].tolist()
             pairs = zip(encoded, labels, strict=True)
             self.examples[name] = [{**example, "labels": label} for example, label in pairs]
@@ -91,12 +92,14 @@ class Finetuning:
         self._is_pooled = False
         self._trainer(Path(), Display(False))  # what it refuses shows before anything is written
 
-    def _labels(self, examples: Examples) -> Tensor:
+    def _labels(self, examples: DataFrame) -> Tensor:
         if self.task.regression:
             mean, deviation = self.center
-            return (torch.tensor(examples.labels, dtype=torch.float64) - mean) / deviation
+            return (
+                torch.tensor(examples["label"].tolist(), dtype=torch.float64) - mean
+            ) / deviation
         number = {name: i for i, name in enumerate(self.text.classes)}
-        return torch.tensor([number[label] for label in examples.labels])
+        return torch.tensor([number[label] for label in examples["label"]])
 
     def model(self) -> TextClassifier:
         """A classifier of random weights on the frozen backbone, or on a copy of it."""
@@ -194,9 +197,9 @@ class Finetuning:
         """What results.json says of the data: counts, truncation and the baseline."""
         counts: dict[str, Any] = {}
         for name, part in self.text.splits.items():
-            counts[name] = {"examples": len(part), "sha256": part.sha256}
+            counts[name] = {"examples": len(part), "sha256": sha256(part)}
             if self.text.classes:
-                frequencies = Counter(part.labels)
+                frequencies = Counter(part["label"])
                 counts[name]["classes"] = {c: frequencies[c] for c in self.text.classes}
         for name, count in self.text.unlabelled.items():
             counts.setdefault(name, {"examples": 0})["unlabelled"] = count
@@ -219,9 +222,9 @@ class Finetuning:
         }
 
 
-def _center(examples: Examples) -> tuple[float, float]:
+def _center(examples: DataFrame) -> tuple[float, float]:
     """Mean and standard deviation of the labels."""
-    labels_N = torch.tensor(examples.labels, dtype=torch.float64)
+    labels_N = torch.tensor(examples["label"].tolist(), dtype=torch.float64)
     deviation = float(labels_N.std(correction=0))
     if not deviation > 0:
         raise HeadlessError("all labels of the training text are the same: nothing to learn")

@@ -1,7 +1,6 @@
 """Which task: the columns, classes, metrics and splits of GLUE, SuperGLUE, XNLI or one's own."""
 
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +66,3 @@ def make_task(name: str, source: Source) -> tuple[TextTask, str]:
     }
     place = name if task.dataset is None else ":".join(filter(None, (task.dataset, task.config)))
     return replace(task, **{k: v for k, v in given.items() if v}), source.data or place  # type: ignore[arg-type]
-
-
-def suggestion(name: str, known: list[str], kind: str) -> str:
-    """The end of a complaint: the nearest known name, or all of them."""
-    near = get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"{kind}: {', '.join(known)}"

@@ -62,12 +62,12 @@ def ratio(totals: Sequence[float], counts: Sequence[float]) -> Measured:
     The error is that of the ratio estimator (Cochran, Sampling Techniques, 1977, 2.11):
     √(n / (n - 1) · Σ (total - ratio · count)²) / Σ count, where the units are independent.
     """
-    n, whole = len(totals), math.fsum(counts)
-    value = math.fsum(totals) / whole
+    n, count = len(totals), math.fsum(counts)
+    value = math.fsum(totals) / count
     if n < 2:
         return Measured(value, None)
-    rest = math.fsum((t - value * c) ** 2 for t, c in zip(totals, counts, strict=True))
-    return Measured(value, math.sqrt(n / (n - 1) * rest) / whole)
+    squares = math.fsum((t - value * c) ** 2 for t, c in zip(totals, counts, strict=True))
+    return Measured(value, math.sqrt(n / (n - 1) * squares) / count)
 
 
 @dataclass
@@ -217,28 +217,28 @@ def pair_outcome(scorer: Scorer, pairs: Sequence[Item]) -> Outcome:
     masked = scorer.lm.task == "masked"
     if masked and scorer.tokenizer.mask_token_id is None:
         raise HeadlessError(f"the tokenizer of {scorer.lm.place} has no mask token")
-    both = [[scorer.sentence(pair[name]) for name in ("good", "bad")] for pair in pairs]
-    groups = scorer.grouped([rows for two in both for rows in (two if all(two) else (None, None))])
+    sentences = [[scorer.sentence(pair[name]) for name in ("good", "bad")] for pair in pairs]
+    groups = scorer.grouped([r for s in sentences for r in (s if all(s) else (None, None))])
     totals = [
         None if group is None else math.fsum(score.log_likelihood for score in group)
         for group in groups
     ]
-    right = [
+    correct = [
         (pair["subset"], float(good > bad))
         for pair, good, bad in zip(pairs, totals[::2], totals[1::2], strict=True)
         if good is not None and bad is not None
     ]
-    skipped = scorer.count_skipped(right, pairs)
+    skipped = scorer.count_skipped(correct, pairs)
     subsets: dict[str, dict[str, float]] = {}
-    sizes = Counter(subset for subset, _ in right)
+    sizes = Counter(subset for subset, _ in correct)
     for subset in sorted(sizes) if len(sizes) > 1 else ():
-        part = mean([value for name, value in right if name == subset])
-        subsets[subset] = {"items": sizes[subset], "accuracy": part.value}
-        if part.error is not None:
-            subsets[subset]["accuracy_error"] = part.error
-    metrics = {"accuracy": mean([value for _, value in right])}
+        accuracy = mean([value for name, value in correct if name == subset])
+        subsets[subset] = {"items": sizes[subset], "accuracy": accuracy.value}
+        if accuracy.error is not None:
+            subsets[subset]["accuracy_error"] = accuracy.error
+    metrics = {"accuracy": mean([value for _, value in correct])}
     settings = {"score": "pseudo-log-likelihood" if masked else "log-likelihood"}
-    return Outcome(metrics, len(right), skipped, 0, subsets, settings)
+    return Outcome(metrics, len(correct), skipped, 0, subsets, settings)
 
 
 CHOICE_LENGTHS: dict[str, Callable[[str], int]] = {
@@ -261,12 +261,12 @@ def choice_outcome(scorer: Scorer, questions: Sequence[Item]) -> Outcome:
     skipped = scorer.count_skipped(scored, questions)
     metrics = {}
     for name, length in CHOICE_LENGTHS.items():
-        right = []
+        correct = []
         for question, group in scored:
             pairs = zip(group, question["choices"], strict=True)
             values = [score.log_likelihood / length(choice) for score, choice in pairs]
-            right.append(float(values.index(max(values)) == question["gold"]))
-        metrics[name] = mean(right)
+            correct.append(float(values.index(max(values)) == question["gold"]))
+        metrics[name] = mean(correct)
     return Outcome(metrics, len(scored), skipped, cut)
 
 

@@ -52,11 +52,11 @@ def score_rows(
         raise HeadlessError(f"batch_size must be at least 1, got {batch_size}")
     if not rows:
         return []
-    most = max(1, LOGITS // model.config.vocab_size)
-    pieces = [  # a long row is read once for each `most` of its positions
-        (i, Row(row.input_ids, row.positions[a : a + most], row.targets[a : a + most]))
+    limit = max(1, LOGITS // model.config.vocab_size)
+    pieces = [  # a long row is read once for each `limit` of its positions
+        (i, Row(row.input_ids, row.positions[a : a + limit], row.targets[a : a + limit]))
         for i, row in sorted(enumerate(rows), key=lambda pair: -len(pair[1].input_ids))
-        for a in range(0, max(1, len(row.positions)), most)
+        for a in range(0, max(1, len(row.positions)), limit)
     ]
     last = {i: place for place, (i, _) in enumerate(pieces)}
     totals, missed = [0.0] * len(rows), [0] * len(rows)
@@ -67,7 +67,7 @@ def score_rows(
             positions = len(pieces[done][1].positions)
             while end < min(done + batch_size, len(pieces)):
                 positions += len(pieces[end][1].positions)
-                if positions > most:
+                if positions > limit:
                     break
                 end += 1
             numbers, batch = zip(*pieces[done:end], strict=True)
@@ -120,10 +120,9 @@ def _score_batch(
     if not any(sizes):
         return [0.0] * len(batch), [0] * len(batch)
     device = model.device
-    ids_BT = pad_sequence([torch.tensor(list(row.input_ids)) for row in batch], batch_first=True)
-    mask_BT = pad_sequence(
-        [torch.ones(len(row.input_ids), dtype=torch.long) for row in batch], batch_first=True
-    )
+    ids = [torch.tensor(list(row.input_ids)) for row in batch]
+    ids_BT = pad_sequence(ids, batch_first=True)
+    mask_BT = pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)
     row_M = torch.arange(len(batch)).repeat_interleave(torch.tensor(sizes))
     head.row_M = row_M.to(device)
     head.position_M = torch.tensor([p for row in batch for p in row.positions], device=device)

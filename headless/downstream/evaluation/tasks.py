@@ -5,7 +5,6 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from headless.data.records import Record, read_records
 from headless.data.stream import MANIFEST, open_dataset
 from headless.data.text_files import describe
 from headless.data.tokenizer import load_tokenizer
-from headless.errors import HeadlessError
+from headless.errors import HeadlessError, suggestion
 
 KINDS = ("text", "lambada", "blimp", "choice", "harness")
 MASKED_KINDS = ("blimp",)  # what a masked model can do
@@ -68,8 +67,7 @@ def parse_tasks(tasks: str | list[str]) -> list[Task]:
 def _parse(text: str) -> Task:
     kind, colon, source = text.partition(":")
     if kind not in KINDS:
-        near = get_close_matches(kind, KINDS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"kinds: {', '.join(KINDS)}"
+        hint = suggestion(kind, KINDS, "kinds")
         raise HeadlessError(f"a task is written kind:source and {kind!r} is no kind; {hint}")
     if not colon or not source.strip():
         raise HeadlessError(f"the task {text!r} names no source: write {kind}:FILE")

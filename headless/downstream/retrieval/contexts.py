@@ -81,14 +81,6 @@ def neighbor_weights(distances_Qk: np.ndarray, tau: float) -> np.ndarray:
     return weights_Qk / np.maximum(weights_Qk.sum(axis=1, keepdims=True), 1e-300)
 
 
-def knn_distribution(distances_k: np.ndarray, values_k: np.ndarray, tau: float) -> dict[int, float]:
-    """p_kNN of one context: token to probability, the likeliest first."""
-    tokens, place_k = np.unique(values_k, return_inverse=True)
-    shares = np.bincount(place_k, weights=neighbor_weights(distances_k[None], tau)[0])
-    pairs = zip(tokens.tolist(), shares.tolist(), strict=True)
-    return dict(sorted(pairs, key=lambda item: -item[1]))
-
-
 def knn_probability(
     distances_Qk: np.ndarray, values_Qk: np.ndarray, targets_Q: np.ndarray, tau: float
 ) -> np.ndarray:
@@ -238,7 +230,7 @@ def view_context(
     counts_V = None if lm.unigram_count_V is None else lm.unigram_count_V.cpu()
     pmi_V = None if counts_V is None else log_V - log_unigram(counts_V)
 
-    def best(values_V: Tensor, most: int) -> list[dict[str, Any]]:
+    def largest(values_V: Tensor, limit: int) -> list[dict[str, Any]]:
         return [
             {
                 "token_id": i,
@@ -247,14 +239,14 @@ def view_context(
                 "pmi": None if pmi_V is None else float(pmi_V[i]),
                 "count": lm.count(i),
             }
-            for i in values_V.topk(min(k, most)).indices.tolist()
+            for i in values_V.topk(min(k, limit)).indices.tolist()
         ]
 
     specific = None
     if pmi_V is not None and counts_V is not None:
         frequent_V = counts_V >= min_count
-        specific = best(pmi_V.where(frequent_V, -torch.inf), int(frequent_V.sum()))
-    return ContextView(hidden_D, log_V, best(log_V, len(log_V)), specific)
+        specific = largest(pmi_V.where(frequent_V, -torch.inf), int(frequent_V.sum()))
+    return ContextView(hidden_D, log_V, largest(log_V, len(log_V)), specific)
 
 
 def nearest_contexts(
@@ -290,20 +282,18 @@ def mixed_tokens(
     weight = WEIGHT if mixture.weight is None else mixture.weight
     tau = (mixture.temperature or TEMPERATURE) * store.manifest.spread
     distances_1k, rows_1k = index.search(view.hidden_D[None].numpy(), mixture.neighbors)
-    valid_k = rows_1k[0] >= 0
-    values_k = store.values_N[rows_1k[0][valid_k]]
-    shares = knn_distribution(distances_1k[0][valid_k], values_k, tau)
+    values_k = np.where(rows_1k[0] < 0, 0, store.values_N[rows_1k[0]])  # missing ones weigh nothing
+    weights_k = neighbor_weights(distances_1k, tau)[0]
     model_V = view.log_probability_V.double().exp()
-    mixture_V = model_V * (1.0 - weight)
-    for token, share in shares.items():
-        mixture_V[token] += weight * share
+    knn_V = torch.from_numpy(np.bincount(values_k, weights_k, minlength=len(model_V)))
+    mixture_V = model_V * (1.0 - weight) + knn_V * weight
     best = mixture_V.topk(min(k, len(mixture_V)))
     return [
         {
             "token_id": t,
             "text": lm.tokenizer.decode([t]),
             "model": float(model_V[t]),
-            "knn": shares.get(t, 0.0),
+            "knn": float(knn_V[t]),
             "mixture": p,
         }
         for t, p in zip(best.indices.tolist(), best.values.tolist(), strict=True)

@@ -10,6 +10,7 @@ import sklearn.metrics
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pandas import DataFrame
 from scipy import stats
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -18,7 +19,7 @@ from transformers import AutoConfig, AutoModel, BertTokenizer, PreTrainedTokeniz
 
 from headless.data.stream import open_dataset
 from headless.data.tokenizer import load_tokenizer
-from headless.downstream.classification.data import Examples, LabelledText
+from headless.downstream.classification.data import LabelledText
 from headless.downstream.classification.model import (
     Description,
     TextClassifier,
@@ -283,14 +284,13 @@ def test_a_note_stands_where_reading_the_texts_gained_nothing() -> None:
     assert notes(1.0, 1.0, 3)  # three of three, where 0.6 of all are right by chance
 
 
-def separable(num: int, start: int) -> Examples:
+def separable(num: int, start: int) -> DataFrame:
     """Two classes that one word tells apart."""
     texts = [
         f"{WORDS[i % 5]} {'a crown' if i % 2 else 'the sea'}" for i in range(start, start + num)
     ]
-    return Examples(
-        texts, None, ["odd" if i % 2 else "even" for i in range(start, start + num)], texts
-    )
+    labels = ["odd" if i % 2 else "even" for i in range(start, start + num)]
+    return DataFrame({"text": texts, "label": labels, "group": texts})
 
 
 def finetuning(
@@ -305,8 +305,8 @@ def finetuning(
     splits = {"train": separable(64, 0), "validation": separable(16, 3), "test": separable(20, 7)}
     if regression:
         splits = {
-            name: Examples(e.texts, None, [100.0 + (x == "odd") for x in e.labels], e.groups)
-            for name, e in splits.items()
+            name: part.assign(label=100.0 + (part["label"] == "odd"))
+            for name, part in splits.items()
         }
     options: dict[str, Any] = {"epochs": 4, "batch_size": 8, "lr": 1e-2, "dropout": 0.1}
     recipe = Recipe(mode=mode, accelerator="cpu", precision=precision, **options)
@@ -341,9 +341,11 @@ def test_it_learns_the_same_again_and_is_saved_whole(
     test = first.text.splits["test"]
     save_classifier(result.trained, tmp_path / "out" / "model")
     loaded = load_classifier(tmp_path / "out")
-    torch.testing.assert_close(loaded.logits(test.texts), result.outputs, rtol=1e-4, atol=1e-5)
-    guesses = loaded.predict(test.texts)
-    right = sum(a == b for a, b in zip(guesses, test.labels, strict=True)) / len(test)
+    torch.testing.assert_close(
+        loaded.logits(test["text"].tolist()), result.outputs, rtol=1e-4, atol=1e-5
+    )
+    guesses = loaded.predict(test["text"].tolist())
+    right = sum(a == b for a, b in zip(guesses, test["label"].tolist(), strict=True)) / len(test)
     assert right == pytest.approx(result.scores["test"]["accuracy"])
     weights = tmp_path / "out" / "model" / "model.safetensors"
     raw = bytearray(weights.read_bytes())
@@ -366,7 +368,7 @@ def test_it_learns_under_bf16_and_scores_in_float32(dataset: Path, tmp_path: Pat
 def test_a_probe_on_cached_vectors_is_the_model_itself(dataset: Path, tmp_path: Path) -> None:
     probe = finetuning("bert", "probe", dataset, tmp_path / "v")
     result = probe.run(1, tmp_path, lambda *_: None, Display(False))
-    texts = probe.text.splits["test"].texts
+    texts = probe.text.splits["test"]["text"].tolist()
     torch.testing.assert_close(result.trained.logits(texts), result.outputs, rtol=1e-4, atol=1e-5)
 
 
@@ -374,11 +376,11 @@ def test_regression_predicts_in_the_labels_units(dataset: Path, tmp_path: Path) 
     numbers = finetuning("gpt_neox", "full", dataset, tmp_path, regression=True)
     result = numbers.run(1, tmp_path, lambda *_: None, Display(False))
     assert result.scores["test"]["pearson"] > 0.9
-    labels_N = torch.tensor(numbers.text.splits["test"].labels)
+    labels_N = torch.tensor(numbers.text.splits["test"]["label"].tolist())
     rmse = float((result.outputs[:, 0] - labels_N).square().mean().sqrt())
     assert result.scores["test"]["rmse"] == pytest.approx(rmse, rel=1e-3)
     assert rmse < 0.4 < numbers.facts()["baseline"]["rmse"]
-    texts = numbers.text.splits["test"].texts
+    texts = numbers.text.splits["test"]["text"].tolist()
     assert result.trained.predict(texts) == pytest.approx(result.outputs[:, 0].tolist(), abs=1e-3)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from headless.downstream.classification.data import LabelledText, read_task
+from headless.downstream.classification.data import LabelledText, read_task, sha256
 from headless.downstream.classification.tasks import TASKS, TextTask
 from headless.downstream.options import Source
 from headless.errors import HeadlessError
@@ -82,8 +82,8 @@ def test_a_glue_file_with_hidden_labels_is_not_scored_as_its_last_class(
 def test_only_labelled_rows_of_a_split_are_scored_or_learnt(tmp_path: Path) -> None:
     train = [0, 1] * 20 + [-1] * 3
     found = read(tmp_path, train, [0, -1, 1, 1, None], task=TASKS["sst2"])
-    assert found.splits["test"].labels == ["negative", "positive", "positive"]
-    assert [text[-1] for text in found.splits["test"].texts] == ["0", "2", "3"]
+    assert found.splits["test"]["label"].tolist() == ["negative", "positive", "positive"]
+    assert [text[-1] for text in found.splits["test"]["text"].tolist()] == ["0", "2", "3"]
     assert found.unlabelled == {"train": 3, "test": 2}
     notes = "\n".join(found.notes)
     assert "2 of 5 in test have no label and are left out: the other 3 are scored" in notes
@@ -93,9 +93,9 @@ def test_only_labelled_rows_of_a_split_are_scored_or_learnt(tmp_path: Path) -> N
 def test_the_digest_is_of_texts_and_labels(tmp_path: Path) -> None:
     """As many examples of each class are not the same examples."""
     found = [read(tmp_path, [0, 1] * 20, test) for test in ([0, 1], [1, 0], [0, 1])]
-    digests = [text.splits["test"].sha256 for text in found]
+    digests = [sha256(text.splits["test"]) for text in found]
     assert digests[0] == digests[2] != digests[1]
-    assert digests[0] != found[0].splits["train"].sha256
+    assert digests[0] != sha256(found[0].splits["train"])
 
 
 @pytest.mark.parametrize("hidden", [-1, "-1", None, "", float("nan")])
@@ -137,16 +137,19 @@ def test_minus_one_that_may_be_a_class_is_asked_about(tmp_path: Path) -> None:
     found = read(tmp_path, train, test, unlabelled="-1")
     assert (found.classes, len(found.splits["test"])) == (("0", "1"), 2)
     words = read(tmp_path, ["a", "b", "?"] * 20, ["a", "?"], unlabelled="?")
-    assert (words.classes, words.splits["test"].labels) == (("a", "b"), ["a"])
+    assert (words.classes, words.splits["test"]["label"].tolist()) == (("a", "b"), ["a"])
 
 
 def test_a_number_of_minus_one_is_hidden_only_where_it_can_be_no_number(tmp_path: Path) -> None:
     task = TextTask("numbers", regression=True)
     scale = [0.0, 2.5, 5.0] * 10
     assert "test" not in read(tmp_path, scale, [-1, -1.0], task=task).splits
-    assert read(tmp_path, scale, [-1, 3, None], task=task).splits["test"].labels == [3.0]
+    assert read(tmp_path, scale, [-1, 3, None], task=task).splits["test"]["label"].tolist() == [3.0]
     signed = [-2.0, -1.0, 3.0] * 10
-    assert read(tmp_path, signed, [-1, 3], task=task).splits["test"].labels == [-1.0, 3.0]
+    assert read(tmp_path, signed, [-1, 3], task=task).splits["test"]["label"].tolist() == [
+        -1.0,
+        3.0,
+    ]
     assert "test" not in read(tmp_path, signed, [-1, -1], task=task).splits
     with pytest.raises(HeadlessError, match="no labelled example"):
         read(tmp_path, [-1] * 9, [1.0], task=task)
@@ -156,7 +159,9 @@ def test_a_number_of_minus_one_is_hidden_only_where_it_can_be_no_number(tmp_path
     assert read(tmp_path, mixed, [1.0], task=task, unlabelled="-1").unlabelled == {"train": 2}
     assert (
         -1.0
-        in read(tmp_path, mixed * 9, [1.0], task=task, unlabelled="none").splits["train"].labels
+        in read(tmp_path, mixed * 9, [1.0], task=task, unlabelled="none")
+        .splits["train"]["label"]
+        .tolist()
     )
 
 
@@ -172,5 +177,5 @@ def test_class_names_that_are_numbers_keep_their_places(tmp_path: Path) -> None:
     datasets.DatasetDict(train=part, validation=part).save_to_disk(tmp_path / "stars")
     test = write(tmp_path / "test.jsonl", [2, -1, 0])
     found = read_task(OWN, Source(str(tmp_path / "stars"), test=test))
-    assert found.splits["train"].labels[:3] == ["1", "2", "3"]
-    assert found.splits["test"].labels == ["3", "1"]
+    assert found.splits["train"]["label"].tolist()[:3] == ["1", "2", "3"]
+    assert found.splits["test"]["label"].tolist() == ["3", "1"]

@@ -2,14 +2,16 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pandas import DataFrame
 
-from headless.downstream.classification.data import Examples, read_task, split
+from headless.downstream.classification.data import read_task, split
 from headless.downstream.classification.tasks import TASKS, TextTask, find_task
 from headless.downstream.options import Source
 from headless.errors import HeadlessError
@@ -59,12 +61,15 @@ def test_every_format_gives_the_same_examples(suffix: str, tmp_path: Path) -> No
     path = write_rows(tmp_path / f"data{suffix}", ROWS)
     found = read_task(TextTask("t"), Source(str(path)))
     reference = read_task(TextTask("t"), Source(str(write_rows(tmp_path / "other.jsonl", ROWS))))
-    assert found == reference
+    for name, part in found.splits.items():
+        assert part.equals(reference.splits[name])
+    assert replace(found, splits={}) == replace(reference, splits={})
+    assert set(found.splits) == set(reference.splits)
     assert found.classes == ("a", "b")
-    texts = [text for part in found.splits.values() for text in part.texts]
+    texts = [text for part in found.splits.values() for text in part["text"].tolist()]
     assert sorted(texts) == sorted(row["text"] for row in ROWS)
     for name, count in {"train": 16, "validation": 2, "test": 2}.items():
-        assert found.splits[name].labels.count("a") == count
+        assert found.splits[name]["label"].tolist().count("a") == count
 
 
 @given(
@@ -77,21 +82,23 @@ def test_a_split_is_a_partition_that_keeps_groups_whole(
 ) -> None:
     groups = [str(i) for i, size in enumerate(sizes) for _ in range(size)]
     texts = [str(i) for i in range(len(groups))]
-    examples = Examples(texts, None, [str(int(g) % classes) for g in groups], groups)
+    labels = [str(int(g) % classes) for g in groups]
+    examples = DataFrame({"text": texts, "label": labels, "group": groups})
     cut = split(examples, 0.2, 0.2, seed, stratify=True)
-    assert sorted(t for part in cut.values() for t in part.texts) == sorted(texts)
-    seen = [set(part.groups) for part in cut.values()]
+    assert sorted(t for part in cut.values() for t in part["text"].tolist()) == sorted(texts)
+    seen = [set(part["group"].tolist()) for part in cut.values()]
     assert not (seen[0] & seen[1])
     assert not (seen[0] & seen[2])
     assert not (seen[1] & seen[2])
-    assert set(examples.labels) == set(cut["train"].labels)
-    assert cut == split(examples, 0.2, 0.2, seed, stratify=True)
+    assert set(examples["label"].tolist()) == set(cut["train"]["label"].tolist())
+    for name, part in split(examples, 0.2, 0.2, seed, stratify=True).items():
+        assert part.equals(cut[name])
 
 
 def test_equal_texts_stay_together(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "twice.jsonl", [*ROWS, *ROWS])
     parts = read_task(TextTask("t"), Source(str(path), split_seed=3)).splits
-    texts = [set(part.texts) for part in parts.values()]
+    texts = [set(part["text"].tolist()) for part in parts.values()]
     assert not (texts[0] & texts[1])
     assert not (texts[0] & texts[2])
     assert not (texts[1] & texts[2])
@@ -120,13 +127,13 @@ def test_glue_as_its_dataset_is_stored(tmp_path: Path) -> None:
     ).save_to_disk(tmp_path / "cola")
     found = read_task(TASKS["cola"], Source(str(tmp_path / "cola")))
     assert found.classes == ("unacceptable", "acceptable")
-    assert found.splits["train"].labels == ["unacceptable", "acceptable", "acceptable"]
-    assert found.splits["validation"].labels == ["acceptable", "unacceptable"]
+    assert found.splits["train"]["label"].tolist() == ["unacceptable", "acceptable", "acceptable"]
+    assert found.splits["validation"]["label"].tolist() == ["acceptable", "unacceptable"]
     assert found.reported == "validation"
     assert any("no labelled test split" in note for note in found.notes)
     assert any("1 of 4 in train" in note for note in found.notes)
     own = read_task(TextTask("own", text_column="sentence"), Source(str(tmp_path / "cola")))
-    assert own.splits["train"].labels == found.splits["train"].labels
+    assert own.splits["train"]["label"].tolist() == found.splits["train"]["label"].tolist()
 
 
 def test_wic_says_the_word_and_mnli_has_two_validation_splits(tmp_path: Path) -> None:
@@ -136,9 +143,9 @@ def test_wic_says_the_word_and_mnli_has_two_validation_splits(tmp_path: Path) ->
     part = datasets.Dataset.from_dict(wic)
     datasets.DatasetDict(train=part, validation=part).save_to_disk(tmp_path / "wic")
     found = read_task(TASKS["wic"], Source(str(tmp_path / "wic")))
-    assert found.splits["train"].texts == ["bank: a", "bank: b"]
-    assert found.splits["train"].pairs == ["c", "d"]
-    assert found.splits["train"].labels == ["False", "True"]
+    assert found.splits["train"]["text"].tolist() == ["bank: a", "bank: b"]
+    assert found.splits["train"]["pair"].tolist() == ["c", "d"]
+    assert found.splits["train"]["label"].tolist() == ["False", "True"]
     mnli = {"premise": ["a", "b"], "hypothesis": ["c", "d"], "label": [0, 2]}
     part = datasets.Dataset.from_dict(mnli)
     datasets.DatasetDict(
@@ -156,7 +163,9 @@ def test_regression_reads_numbers(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "data.csv", rows)
     found = read_task(TextTask("t", regression=True), Source(str(path)))
     assert found.classes == ()
-    assert sorted(x for p in found.splits.values() for x in p.labels) == [i / 2 for i in range(30)]
+    assert sorted(x for p in found.splits.values() for x in p["label"].tolist()) == [
+        i / 2 for i in range(30)
+    ]
 
 
 def test_numbers_as_classes_are_in_their_order(tmp_path: Path) -> None:
