@@ -76,10 +76,8 @@ class Documents:
         loaded = load_named(name, self.split)
         if self.text_field not in loaded.column_names:
             raise no_field(self.text_field, loaded.column_names, name)
-        for record in loaded.select_columns([self.text_field]):
-            text = self._text(record, name)
-            if text.strip():
-                yield text
+        records = loaded.select_columns([self.text_field])
+        yield from filter(str.strip, (self._text(record, name) for record in records))
 
     def _text(self, fields: dict[str, Any], place: str) -> str:
         if self.text_field not in fields:

@@ -159,8 +159,7 @@ def _numbers(page: Page, groups: Sequence[Group]) -> None:
             for group in groups:
                 if answer := group.first.findings.get(name, {}).get("answer"):
                     page.paragraph(f"{group.label}: {answer}")
-            rows = _rows(groups, name)
-            if rows:
+            if rows := _rows(groups, name):
                 page.table(columns, rows[:MAX_ROWS])
             if len(rows) > MAX_ROWS:
                 page.paragraph(f"{len(rows) - MAX_ROWS} more are in each run's `analysis.json`.")
@@ -170,12 +169,11 @@ def _rows(groups: Sequence[Group], finding: str) -> list[list[Cell | str]]:
     """A row for every number that a group has, the blocks together."""
     columns: list[dict[str, str]] = []
     for group in groups:
-        runs: list[dict[str, Any]] = [
-            run.findings.get(finding, {}).get("scalars") or {} for run in group.runs
-        ]
+        measured = (run.findings.get(finding, {}).get("scalars") for run in group.runs)
+        runs: list[dict[str, Any]] = [scalars or {} for scalars in measured]
         means = {
             name: number.mean
-            for name in dict.fromkeys(name for scalars in runs for name in scalars)
+            for name in {name: None for scalars in runs for name in scalars}
             if (number := estimate(scalars.get(name) for scalars in runs))
         }
         single, by_block, _ = tables.by_block(means)

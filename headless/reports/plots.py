@@ -54,8 +54,8 @@ def mean_curve(curves: Sequence[Curve]) -> Curve:
 
 
 def logged(key: str, axis: str, *, relative: bool = False) -> Read:
-    """A metric over "tokens", "seconds", "flops" or "step", `relative` to the run's width or not;
-    `…/last_layer` is that of the deepest layer."""
+    """A metric over "tokens", "seconds", "flops" or "step"; `…/last_layer` is the deepest layer's.
+    `relative` divides by the run's width."""
 
     def read(run: Run) -> Curve | None:
         last = run.layers[-1] if run.layers else ""
@@ -198,7 +198,6 @@ def _by_layer(measure: str, relative: bool) -> Read:
 
 
 def _bars(panel: Any, groups: Sequence[Group], key: str) -> None:
-    widest = 0.0
     ends: dict[int, tuple[float, str]] = {}
     for place, group in enumerate(groups):
         number = group.number(key)
@@ -215,8 +214,8 @@ def _bars(panel: Any, groups: Sequence[Group], key: str) -> None:
                 dots, [place] * len(dots), s=7, color=SURFACE, edgecolor=INK, linewidth=0.5
             ).set_zorder(4)
             end = max(end + half, *dots)
-        widest = max(widest, end)
         ends[place] = (end, decimals(mean, 2) if mean < 100 else compact(mean))
+    widest = max([0.0, *(end for end, _ in ends.values())])
     for place, (end, text) in ends.items():
         panel.text(end + 0.035 * widest, place, text, va="center", color=INK)
     panel.set_yticks(range(len(groups)), [group.label for group in groups])

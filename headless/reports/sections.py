@@ -18,7 +18,7 @@ from headless.reports.inside import add_inside
 from headless.reports.lm_heads import add_lm_heads
 from headless.reports.plots import costs, geometry, learning_curves
 from headless.reports.statistics import estimate
-from headless.reports.tables import Quantity, Table
+from headless.reports.tables import Table
 from headless.reports.texts import TEXTS
 from headless.runs.directory import RunDirectory
 from headless.runs.run import Run
@@ -94,9 +94,9 @@ def _subtitle(groups: Sequence[Group]) -> str:
     runs = runs_of(groups)
     backbones = sorted({str(r.summary["backbone"]) for r in runs if r.summary.get("backbone")})
     tokens = estimate(run.value("tokens") for run in runs)
+    recipes = f"{len(groups)} recipe{'s' * (len(groups) != 1)}"
     parts = [
-        f"{len(runs)} run{'s' * (len(runs) != 1)} of {len(groups)} "
-        f"recipe{'s' * (len(groups) != 1)}",
+        f"{len(runs)} run{'s' * (len(runs) != 1)} of {recipes}",
         ", ".join(backbones),
         f"data: {', '.join(sorted({run.data for run in runs}))}",
         f"{compact(tokens.mean)} training tokens each" if tokens and same_budget(groups) else "",
@@ -109,12 +109,11 @@ def _results(page: Page, groups: Sequence[Group], baseline: Group) -> None:
     table = headline(groups)
     parts = {"results": table}
     if len(table.quantities) >= MAX_COLUMNS:
-        columns: dict[bool, list[Quantity]] = {False: [], True: []}
-        for quantity in table.quantities:
-            columns[quantity.group == COST].append(quantity)
+        cost = [quantity for quantity in table.quantities if quantity.group == COST]
+        others = [quantity for quantity in table.quantities if quantity.group != COST]
         parts = {
-            "results": replace(table, quantities=columns[False]),
-            "cost": replace(table, quantities=columns[True]),
+            "results": replace(table, quantities=others),
+            "cost": replace(table, quantities=cost),
         }
     for name, part in parts.items():
         page.table(*part.cells(), TEXTS[name], wide=True)
@@ -140,10 +139,9 @@ def _samples(page: Page, groups: Sequence[Group]) -> None:
         return
     page.heading("Samples")
     page.paragraph(TEXTS["samples"])
-    shown, folded = prompts[:MAX_PROMPTS], prompts[MAX_PROMPTS:]
-    for prompt in shown:
+    for prompt in prompts[:MAX_PROMPTS]:
         page.cards(_cards(groups, prompt))
-    if folded:
+    if folded := prompts[MAX_PROMPTS:]:
         with page.details(f"{len(folded)} more prompts"):
             for prompt in folded:
                 page.cards(_cards(groups, prompt))
@@ -152,8 +150,8 @@ def _samples(page: Page, groups: Sequence[Group]) -> None:
 def _cards(groups: Sequence[Group], prompt: str) -> list[TextCard]:
     cards = []
     for group in groups:
-        samples = [sample for sample in group.first.samples if sample["prompt"] == prompt]
-        for last in samples[-1:]:
+        texts = {sample["prompt"]: sample for sample in group.first.samples}
+        if last := texts.get(prompt):
             tokens = last.get("progress/tokens")
             title = group.label + (f", {compact(tokens)} tokens" if tokens else "")
             cards.append(TextCard(title, last["text"].removeprefix(prompt), prompt, group.index))
@@ -177,7 +175,7 @@ def _settings(page: Page, groups: Sequence[Group]) -> None:
 
 
 def _method(page: Page, compared: Compared, output: Path) -> None:
-    """The section: the runs, what makes it again, and what the words mean."""
+    """The runs, the commands that make the page again, and what the words mean."""
     groups = [*compared.groups, *compared.tuned]
     runs = runs_of(groups)
     page.heading("How this was made")
@@ -212,11 +210,11 @@ def _method(page: Page, compared: Compared, output: Path) -> None:
 def _commands(compared: Compared, runs: Sequence[Run], output: Path) -> list[str]:
     """The runs, the fine-tunings and the comparison, as one would call them."""
     tuned = [one.path for one in compared.finetunings]
-    again = [("pretrain", run.directory.config, "--run.name", run.name) for run in runs]
-    again += [("finetune", RunDirectory(path).config, "--output", str(path)) for path in tuned]
+    starts = [("pretrain", run.directory.config, "--run.name", run.name) for run in runs]
+    starts += [("finetune", RunDirectory(path).config, "--output", str(path)) for path in tuned]
     commands = [
         shlex.join(["headless", verb, "--config", str(config), option, f"{name}-again"])
-        for verb, config, option, name in again
+        for verb, config, option, name in starts
     ]
     parts = [shlex.quote(str(place)) for place in (*(run.directory.path for run in runs), *tuned)]
     if compared.baseline not in (None, baseline_of(compared.groups) if compared.groups else None):
