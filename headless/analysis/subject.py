@@ -16,9 +16,9 @@ from headless.errors import HeadlessError
 from headless.models.backbone import embedding_table
 from headless.runs.directory import RunDirectory, open_run
 from headless.runs.run import Run
+from headless.training.checkpoint_io import find_checkpoint, is_run, run_of
 from headless.training.first_weights import first_weights
 from headless.training.hugging_face import unfold
-from headless.training.loading import find_checkpoint, is_run, run_of
 from headless.training.module import PretrainingModule
 
 FOLDED = (

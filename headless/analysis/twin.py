@@ -13,7 +13,7 @@ from headless.analysis.session import Session, Subject
 from headless.analysis.tally import beside_twins
 from headless.runs.directory import RunDirectory
 from headless.training.first_weights import first_module
-from headless.training.language_model import language_model
+from headless.training.hugging_face import language_model
 from headless.training.module import PretrainingModule
 
 DRAWN = "the same shape with weights as its config draws them"

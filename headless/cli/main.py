@@ -126,7 +126,7 @@ def _is_text(word: str) -> bool:
 def explain(error: Exception) -> str:
     """What an error that ends a command means to the user."""
     if isinstance(error, UnforeseenError):
-        return f"{error}{_kept(error)}"
+        return f"{error}{_save_traceback(error)}"
     if isinstance(error, HeadlessError):
         return str(error)
     text = f"{error}".strip() or type(error).__name__
@@ -147,14 +147,16 @@ def explain(error: Exception) -> str:
         return text
     if isinstance(error, RecursionError):
         text = "something in the input is nested too deeply"
-    return f"{type(error).__name__}: {_first_line(text)} ({_place(error)}{_kept(error)})"
+    return (
+        f"{type(error).__name__}: {_first_line(text)} ({_location(error)}{_save_traceback(error)})"
+    )
 
 
 def _first_line(text: str) -> str:
     return text.splitlines()[0]
 
 
-def _place(error: Exception) -> str:
+def _location(error: Exception) -> str:
     """The last line of this package that took part."""
     root = Path(headless.__file__).parent
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
@@ -164,8 +166,8 @@ def _place(error: Exception) -> str:
     return "outside of headless"
 
 
-def _kept(error: Exception) -> str:
-    """Where the traceback is kept."""
+def _save_traceback(error: Exception) -> str:
+    """The traceback goes to a file, which the returned words name."""
     try:
         with tempfile.NamedTemporaryFile(
             "w", prefix=f"headless-{os.getpid()}-", suffix=".txt", delete=False, encoding="utf-8"

@@ -33,14 +33,15 @@ from headless.models.pretrained import without_bars
 from headless.objectives import LMHead
 from headless.progress import Display
 from headless.runs.directory import RunDirectory
+from headless.training.checkpoint_io import find_checkpoint, run_of
 from headless.training.hugging_face import (
     Converted,
+    HeadName,
+    choose_head,
     largest_error,
     to_hugging_face,
     transform_names,
 )
-from headless.training.language_model import HeadName, choose_head
-from headless.training.loading import find_checkpoint, run_of
 from headless.training.module import PretrainingModule
 
 DESCRIPTION = "headless.json"

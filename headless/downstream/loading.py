@@ -25,9 +25,9 @@ from headless.models.pretrained import (
     load_pretrained,
     transformer_of,
 )
+from headless.training.checkpoint_io import find_checkpoint, is_run, run_of
 from headless.training.devices import choose_device
-from headless.training.language_model import HeadName, language_model
-from headless.training.loading import find_checkpoint, is_run, run_of
+from headless.training.hugging_face import HeadName, language_model
 from headless.training.module import PretrainingModule
 
 TOKENIZER_FILES = (  # a directory with a tokenizer has one of them

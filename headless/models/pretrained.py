@@ -78,7 +78,7 @@ def load_pretrained(
                 output_loading_info=True,
             )
     except Exception as error:  # noqa: BLE001 - the library raises anything, from anywhere
-        raise HeadlessError(f"no model can be loaded from {place!r}: {_line(error)}") from error
+        raise HeadlessError(f"no model can be loaded from {place!r}: {_shorten(error)}") from error
     missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
     inside = f"{model.base_model_prefix}."
     if missing and with_head and not any(key.startswith(inside) for key in missing):
@@ -122,7 +122,7 @@ def load_config(place: str, *, trust_remote_code: bool = False) -> PretrainedCon
     try:
         return AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code)
     except Exception as error:  # noqa: BLE001 - the library raises anything, from anywhere
-        raise HeadlessError(f"there is no model {place!r}: {_line(error)}") from error
+        raise HeadlessError(f"there is no model {place!r}: {_shorten(error)}") from error
 
 
 def is_bare(config: Any) -> bool:
@@ -146,7 +146,7 @@ def transformer_of(place: str) -> str:
         folders = [str(module["path"]) for module in modules]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise HeadlessError(
-            f"{listed} is no list of a sentence encoder's modules: {_line(error)}"
+            f"{listed} is no list of a sentence encoder's modules: {_shorten(error)}"
         ) from error
     holds_config = (f for f in folders if f and (path / f / "config.json").is_file())
     return next((str(path / folder) for folder in holds_config), place)
@@ -177,6 +177,6 @@ def as_backbone(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def _line(error: Exception) -> str:
+def _shorten(error: Exception) -> str:
     text = " ".join(str(error).split())
     return text if len(text) <= 300 else text[:297] + "..."

@@ -4,12 +4,11 @@ Shapes: N rows, C rows of a chunk, D hidden size, V vocabulary.
 """
 
 import math
-from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torchmetrics import MeanMetric, Metric
+from torch import Tensor
+from torchmetrics import Metric
 
 from headless.objectives import LMHead
 from headless.objectives.base import IGNORE_INDEX
@@ -41,47 +40,21 @@ def head_scores(hidden_ND: Tensor, targets_N: Tensor, head: LMHead) -> dict[str,
     return sums
 
 
-class LanguageModelScores(Metric):
-    """Accumulates `head_scores` over batches and ranks: exact over uneven batches.
+class Validation(Metric):
+    """The scores of a validation split, over uneven batches and ranks: each the mean over tokens.
 
-    `compute()` returns `nll`, `perplexity`, `accuracy` and `nll_uncalibrated`; with the bytes of
-    the text that was scored also `bits_per_byte`. No token at all gives NaN.
+    `compute()` gives the objective's own `loss` and, under the LM head that it implies, `nll`,
+    `perplexity`, `accuracy`, `nll_uncalibrated`; with the bytes of the text that was scored also
+    `bits_per_byte`. No token at all gives NaN.
     """
 
     full_state_update = False
 
     def __init__(self) -> None:
         super().__init__()
-        for name in (*SUMS, "bytes"):
+        for name in (*SUMS, "loss", "bytes"):
             zero = torch.zeros((), dtype=torch.float64)
             self.add_state(name, default=zero, dist_reduce_fx="sum")
-
-    def update(self, sums: Mapping[str, Tensor | float]) -> None:
-        """Add the sums of a batch; `bytes` is left out where nobody knows them."""
-        for name, value in sums.items():
-            setattr(self, name, getattr(self, name) + value)
-
-    def compute(self) -> dict[str, float]:
-        states = [getattr(self, name) for name in (*SUMS, "bytes")]
-        total, bare, correct, tokens, size = torch.stack(states).tolist()
-        tokens = tokens or math.nan
-        nll = total / tokens
-        return {
-            "nll": nll,
-            "perplexity": math.exp(min(nll, 700.0)),
-            "accuracy": correct / tokens,
-            "nll_uncalibrated": bare / tokens,
-            **({"bits_per_byte": total / math.log(2) / size} if size else {}),
-        }
-
-
-class Validation(nn.Module):
-    """The scores of a validation split: the objective's own loss, and those under one LM head."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.loss = MeanMetric().set_dtype(torch.float64)
-        self.scores = LanguageModelScores()
         self.head: LMHead | None = None
 
     def begin(self, head: LMHead, *, copy: bool) -> None:
@@ -91,19 +64,33 @@ class Validation(nn.Module):
             head = head._replace(weight_VD=head.weight_VD.detach().clone(), bias_V=bias_V)
         self.head = head
 
-    def add(self, loss: Tensor, hidden_ND: Tensor, targets_N: Tensor, num_bytes: float) -> None:
-        """Count a batch; `num_bytes` 0 where nobody knows them."""
+    def update(self, loss: Tensor, hidden_ND: Tensor, targets_N: Tensor, num_bytes: float) -> None:
+        """Count a batch, whose mean loss is given; `num_bytes` 0 where nobody knows them."""
         assert self.head is not None
         sums = head_scores(hidden_ND, targets_N, self.head)
-        self.loss.update(loss.detach().double(), sums["tokens"])
-        self.scores.update(sums | {"bytes": num_bytes})
+        total = loss.detach().double() * sums["tokens"]
+        for name, value in {**sums, "loss": total, "bytes": num_bytes}.items():
+            setattr(self, name, getattr(self, name) + value)
+
+    def compute(self) -> dict[str, float]:
+        sums = (getattr(self, name) for name in (*SUMS, "loss", "bytes"))
+        total, bare, correct, tokens, loss, size = torch.stack([*sums]).tolist()
+        tokens = tokens or math.nan
+        nll = total / tokens
+        return {
+            "loss": loss / tokens,
+            "nll": nll,
+            "perplexity": math.exp(min(nll, 700.0)),
+            "accuracy": correct / tokens,
+            "nll_uncalibrated": bare / tokens,
+            **({"bits_per_byte": total / math.log(2) / size} if size else {}),
+        }
 
     def close(self) -> dict[str, float]:
         """The scores of all batches, reduced over ranks; the next validation begins anew."""
-        scores = self.scores.compute() | {"loss": float(self.loss.compute())}
+        scores = self.compute()
         if self.head is None or not self.head.is_calibrated:
             del scores["nll_uncalibrated"]
         self.head = None  # a copy of the embedding table: not kept while training
-        self.loss.reset()
-        self.scores.reset()
+        self.reset()
         return scores

@@ -29,13 +29,18 @@ from headless.models.backbone import (
 from headless.models.flops import backbone_flops_per_token, scoring_flops
 from headless.models.sharding import gathered, is_sharded, shard
 from headless.objectives import LMHead, Objective, ObjectiveOutput, UniqueTargets
-from headless.training.checkpoint_io import CHECKPOINT_KEY, mendable_errors, read_own_checkpoint
+from headless.training.checkpoint_io import (
+    CHECKPOINT_KEY,
+    find_checkpoint,
+    is_run,
+    mendable_errors,
+    read_own_checkpoint,
+)
 from headless.training.compat import datamodule_of
 from headless.training.devices import check_precision
 from headless.training.evaluation import Validation
 from headless.training.imports import restrict_imports
 from headless.training.initial import Source, check_left_out, hugging_face_source, run_source
-from headless.training.loading import find_checkpoint, is_run
 from headless.training.optim import (
     AdamWConfig,
     ScheduleConfig,
@@ -58,7 +63,7 @@ from headless.training.step import (
     diverged,
     gradient_norm,
     scale_gradients,
-    whole,
+    unsharded,
 )
 
 InitHead = Literal["random", "embedding", "source"]
@@ -254,7 +259,7 @@ class PretrainingModule(LightningModule):
         targets_N = batch["targets"].flatten()
         output = self.objective(hidden_ND, targets_N, self.embedding_VD, self._unique(batch))
         # A masked model's scores do not sum up to a text's: its batches tell no bytes.
-        self._validation.add(output.loss, hidden_ND, targets_N, batch.get("num_bytes", 0.0))
+        self._validation.update(output.loss, hidden_ND, targets_N, batch.get("num_bytes", 0.0))
 
     def on_validation_epoch_end(self) -> None:
         scores = self._validation.close()
@@ -289,7 +294,7 @@ class PretrainingModule(LightningModule):
         means, factor = self._step.close(self.trainer.accumulate_grad_batches)
         scale_gradients(self, factor)
         self._grad_norm = gradient_norm(self)
-        norm = whole(self._grad_norm)
+        norm = unsharded(self._grad_norm)
         step = self.trainer.global_step + 1
         self._divergence.add(step, means["loss"], norm)
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]

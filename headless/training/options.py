@@ -68,7 +68,7 @@ def with_parts(arguments: Sequence[str]) -> list[str]:
 
 def _parts(place: str, above: tuple[Path, ...]) -> list[str]:
     path = Path(place)
-    if _is_text(place) or not path.is_file():
+    if _is_inline(place) or not path.is_file():
         return []
     if path.resolve() in above:
         raise HeadlessError(f"{place} is a part of itself: leave it out of parts")
@@ -85,25 +85,7 @@ def _parts(place: str, above: tuple[Path, ...]) -> list[str]:
     return paths
 
 
-def read_config(path: str | Path) -> dict[str, Any]:
-    """A config file with its parts, as one mapping."""
-    config: dict[str, Any] = {}
-    for word in with_parts(["--config", str(path)]):
-        _merge(config, read_yaml(Path(word.removeprefix("--config="))))
-    config.pop("parts", None)
-    return config
-
-
-def _merge(config: dict[str, Any], later: dict[str, Any]) -> None:
-    for key, value in later.items():
-        before = config.get(key)
-        if isinstance(value, dict) and isinstance(before, dict) and "class_path" not in value:
-            _merge(before, value)
-        else:
-            config[key] = value
-
-
-def _is_text(place: str) -> bool:
+def _is_inline(place: str) -> bool:
     """None, one on the network, or the text of a config."""
     return not place or "://" in place or any(sign in place for sign in "{:\n")
 
@@ -131,7 +113,7 @@ def check_options(arguments: Sequence[str], also: Sequence[str] = ()) -> None:
 
 
 def _check_file(place: str) -> None:
-    if _is_text(place):
+    if _is_inline(place):
         return
     path = Path(place)
     if not path.is_file():

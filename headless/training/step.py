@@ -92,8 +92,8 @@ def gradient_norm(module: nn.Module) -> Tensor:
     return nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """A tensor that may be a DTensor, as a plain one: every process must ask."""
+def unsharded(tensor: Tensor) -> Tensor:
+    """A tensor that may be a DTensor, as a plain one: every process must call."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 

@@ -13,7 +13,7 @@ from headless.isolation import isolated
 from headless.progress import Display, Report
 from headless.runs.run import Run
 from headless.training.assembly import arguments_of, build
-from headless.training.loading import find_checkpoint, is_run, run_of
+from headless.training.checkpoint_io import find_checkpoint, is_run, run_of
 from headless.training.pretrain import fit
 
 TASK = "lm-head"

@@ -8,8 +8,7 @@ from headless.isolation import isolated
 from headless.progress import Display, Report
 from headless.runs.directory import open_run
 from headless.training.assembly import RunCLI, arguments_of, quiet_lightning
-from headless.training.checkpoint_io import read_checkpoint
-from headless.training.loading import find_checkpoint, run_of
+from headless.training.checkpoint_io import find_checkpoint, read_checkpoint, run_of
 
 # However many devices the run was trained on.
 ONE_DEVICE = (

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from config_files import read_config
 
 from headless.cli.main import main
-from headless.training.options import read_config
 
 
 def fails(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import yaml
+from config_files import read_config
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import headless.cli.pretrain
 from headless.cli.main import main
 from headless.data.prepare import prepare
-from headless.training.options import read_config
 
 SHIPPED = {
     path.stem: read_config(path)

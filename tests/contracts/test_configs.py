@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from config_files import read_config
 
 from headless.data.prepare import prepare
 from headless.errors import HeadlessError
 from headless.models.backbone import num_parameters
 from headless.training.assembly import build
-from headless.training.options import read_config, with_parts
+from headless.training.options import with_parts
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted(
