@@ -48,10 +48,8 @@ def covariance_spectrum(counts_NV: Any, *, scale: bool = False, top: int = TOP) 
     variance_V = np.asarray(counts_NV.multiply(counts_NV).mean(axis=0)).ravel() - mean_V**2
     varies = variance_V > 1e-12
     factor = 1 / np.sqrt(variance_V[varies]) if scale else np.ones(varies.sum())
-    x, mean = (
-        sparse.csr_matrix(counts_NV[:, varies] @ sparse.diags(factor)),
-        mean_V[varies] * factor,
-    )
+    mean = mean_V[varies] * factor
+    x = sparse.csr_matrix(counts_NV[:, varies] @ sparse.diags(factor))
     if min(x.shape) <= GRAM:
         if x.shape[1] <= number:
             gram = (x.T @ x).toarray() - number * np.outer(mean, mean)

@@ -132,29 +132,28 @@ def frequency(lab: Session, *, nulls: bool) -> Finding:
         table_VD = table.detach()[: len(counts_V)].double().cpu()
         measured = measures(table_VD, states_ND)
         spectra = [_spectrum(table_VD[group]) for group in groups]
-        own = {**correlations(measured, counts_V, draw), **_gao(table_VD, groups, states_ND)}
+        of_table = {**correlations(measured, counts_V, draw), **_gao(table_VD, groups, states_ND)}
         labels = [*(f"{index:02d}" for index in range(GROUPS + 1)), "random"]
         for label, group, spectrum in zip(labels, groups, spectra, strict=True):
             if len(group) > 1:
-                own |= {
+                of_table |= {
                     f"cos_mean_{label}": float(measured["cos_mean"][group].mean()),
                     f"norm_{label}": float(measured["norm"][group].mean()),
                     f"anisotropy_{label}": float(anisotropy(table_VD[group])),
                     f"effective_rank_{label}": ranks_of(torch.from_numpy(spectrum)).effective,
                 }
-        numbers[Place(name)] = own
+        numbers[Place(name)] = of_table
         payloads |= {f"{name}_{key}": {Place(): value_V} for key, value_V in measured.items()}
-        payloads[f"_tokens_{name}"] = _tokens(measured, counts_V, groups[1:-1], own)
+        payloads[f"_tokens_{name}"] = _tokens(measured, counts_V, groups[1:-1], of_table)
         tenths = enumerate(spectra[1:-1], 1)
         payloads[f"_spectra_{name}"] = {Place("", i): Spectrum(s, spectra[-1]) for i, s in tenths}
-    rho = own["rho_cos_mean"]
+    rho = of_table["rho_cos_mean"]
     return Finding(series_of(numbers), payloads).answered(
-        f"Token counts fall as rank^{slope:.2f}. The cosine of a token's {name} vector with the "
-        f"mean one has a rank correlation of {rho:+.2f} with frequency (±{own['rho_null']:.2f} by "
-        f"chance): {'rare' if rho < 0 else 'frequent'} tokens lie nearer to the common direction. "
-        f"{own['rare_against_states']:.0%} of the hidden states have a negative product with the "
-        f"mean of the rarest tenth; {own['negative_tokens']:.1%} of the tokens have one with the "
-        "mean hidden state."
+        f"Token counts fall as rank^{slope:.2f}. {'Rare' if rho < 0 else 'Frequent'} tokens lie "
+        f"nearer to the common direction of the {name} (rank correlation {rho:+.2f}, "
+        f"±{of_table['rho_null']:.2f} by chance). "
+        f"{of_table['rare_against_states']:.0%} of the hidden states have a negative product with "
+        "the mean of the rarest tenth."
     )
 
 
@@ -214,13 +213,15 @@ def correlations(
 
     seen = counts_V > 0
     counts = counts_V[seen]
-    found = {
-        f"rho_{key}": float(spearmanr(counts, value_V[seen]).statistic)
-        for key, value_V in measured.items()
-    }
     cosine = measured["cos_mean"][seen]
     chance = [spearmanr(draw.permutation(counts), cosine).statistic for _ in range(SHUFFLES)]
-    return found | {"rho_null": float(np.abs(chance).max())}
+    return {
+        **{
+            f"rho_{key}": float(spearmanr(counts, value_V[seen]).statistic)
+            for key, value_V in measured.items()
+        },
+        "rho_null": float(np.abs(chance).max()),
+    }
 
 
 def _spectrum(rows_ND: Tensor) -> np.ndarray:

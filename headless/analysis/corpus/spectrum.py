@@ -111,13 +111,8 @@ def corpus(lab: Session, *, nulls: bool) -> Finding:
         by_kind["null"] = spectra(shuffled_N, rows, LENGTH)
     real, null = by_kind["real"], by_kind["null"]
     sequences, types = len(text_N) // LENGTH, len(np.unique(text_N))
-    numbers: dict[Place, dict[str, float]] = {
-        Place(): {
-            "sequences": float(sequences),
-            "tokens": float(len(text_N)),
-            "types": float(types),
-        }
-    }
+    sizes = {"sequences": float(sequences), "tokens": float(len(text_N)), "types": float(types)}
+    numbers: dict[Place, dict[str, float]] = {Place(): sizes}
     for variant in VARIANTS:
         shared = min(len(real[variant]), len(null[variant]), 50)
         excess = real[variant][:shared].sum() / null[variant][:shared].sum() - 1
@@ -142,14 +137,13 @@ def corpus(lab: Session, *, nulls: bool) -> Finding:
         },
     }
     finding = Finding(series_of(numbers, MEASURES), payloads)
-    own, shuffled = _slope(finding, "covariance"), _slope(finding, "covariance/null")
     covariance, correlation = numbers[Place("covariance")], numbers[Place("correlation")]
     return finding.answered(
-        f"The eigenvalues of the token covariance fall as rank^{own:.2f} (R² "
-        f"{covariance['r2_head']:.3f}); with the tokens of the text shuffled as "
-        f"rank^{shuffled:.2f}. Word frequency alone makes {_word_frequency(finding):.0%} of the "
-        f"exponent; what occurs together adds {covariance['excess_50']:.0%} to the 50 largest "
-        f"eigenvalues, {correlation['excess_50']:.0%} where every token counts the same."
+        f"The eigenvalues of the token covariance fall as rank^{covariance['slope_head']:.2f} (R² "
+        f"{covariance['r2_head']:.3f}); word frequency alone makes {_word_frequency(finding):.0%} "
+        "of the exponent. What occurs together adds "
+        f"{covariance['excess_50']:.0%} to the 50 largest eigenvalues, "
+        f"{correlation['excess_50']:.0%} where every token counts the same."
     )
 
 
@@ -169,9 +163,11 @@ def _sample(tokens: np.ndarray | None) -> np.ndarray:
 
 def _models(lab: Session) -> dict[str, np.ndarray]:
     """Squared singular values of the tables, and eigenvalues of the last states' covariance."""
-    tables = lab.tables.items()
-    found = {n: singular_spectrum(x_VD, center=True).square().cpu().numpy() for n, x_VD in tables}
-    return found | {"last states": moments.eigenvalues(next(reversed(lab.statistics.values())))}
+    spectra = {
+        name: singular_spectrum(table_VD, center=True).square().cpu().numpy()
+        for name, table_VD in lab.tables.items()
+    }
+    return spectra | {"last states": moments.eigenvalues(next(reversed(lab.statistics.values())))}
 
 
 def _laws(values_R: np.ndarray) -> dict[str, float]:

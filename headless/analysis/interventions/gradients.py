@@ -3,6 +3,7 @@
 Shapes: B = 1 sequence, T positions, V vocabulary.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -111,14 +112,7 @@ def gradients(lab: Session, *, nulls: bool) -> Finding:
     finding = Finding(series_of(numbers, MEASURES))
     median = {
         f"median_{name}": float(np.median(finding.values(name)))
-        for name in (
-            "kurtosis",
-            "scaled_kurtosis",
-            "tail",
-            "piled",
-            "batch_kurtosis",
-            "noise_scale",
-        )
+        for name in MEDIANS
         if name in finding.series
     }
     off = float(np.abs(finding.values("mean_over_std")).max())
@@ -126,10 +120,8 @@ def gradients(lab: Session, *, nulls: bool) -> Finding:
     answer = (
         f"Entries have mean 0 (at most {off:.3f} standard deviations off). Their excess kurtosis "
         f"is {median['median_kurtosis']:.1f} in the median matrix and "
-        f"{finding.values('kurtosis').max():.0f} in the worst (0 for a Gaussian), and entries "
-        f"beyond four standard deviations are {median['median_tail']:.0f} times as frequent as a "
-        "Gaussian's. With rows and columns scaled to one size "
-        f"{median['median_scaled_kurtosis']:.1f} is left."
+        f"{finding.values('kurtosis').max():.0f} in the worst (0 for a Gaussian); with rows and "
+        f"columns scaled to one size {median['median_scaled_kurtosis']:.1f} is left."
     )
     if len(examples) > 1:
         answer += (
@@ -170,9 +162,6 @@ def measured(
     """Numbers of the first example's gradient in each matrix, its entries, and of the mean's.
 
     Weights and their `.grad` stay as they are.
-
-    Raises:
-        HeadlessError: a loss that is not finite, or one that does not run through a matrix.
     """
     wanted = {p: p.requires_grad for p in backbone.parameters()}
     try:
@@ -192,30 +181,23 @@ def _backward(
     numbers: Numbers = {}
     histograms: dict[Place, Sample] = {}
     sums: dict[Place, Tensor] = {}
-    squares: dict[Place, float] = {}
-    known: dict[Tensor, Tensor | None] = {}
-
-    def gradient_of(parameter: Tensor) -> Tensor:
-        found = known[parameter]
-        return torch.zeros_like(parameter) if found is None else found
-
+    squares: dict[Place, float] = defaultdict(float)
     for index, ids_BT in enumerate(examples):
         with torch.enable_grad():
             loss = loss_of(ids_BT.to(parameters[0].device))
         if not bool(loss.isfinite()):
             raise HeadlessError(f"the loss of example {index} is not finite: its gradient is not")
         # Not backward(): no .grad of the caller's is touched, the head's neither.
-        made = torch.autograd.grad(loss, parameters, allow_unused=True)
-        known.update(zip(parameters, made, strict=True))
-        for matrix in block_matrices(inside, gradient_of):
+        made = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
+        gradients = dict(zip(parameters, made, strict=True))
+        for matrix in block_matrices(inside, gradients.__getitem__):
             place, gradient = Place(matrix.role, matrix.block), matrix.weight.float()
             if index == 0:
                 numbers[place], histograms[place] = entries(gradient, place)
-            squares[place] = squares.get(place, 0.0) + float(gradient.double().square().sum())
+            squares[place] += float(gradient.double().square().sum())
             if len(examples) > 1:
                 sums[place] = sums[place].add_(gradient) if place in sums else gradient
-        known.clear()
-        del made
+        del made, gradients  # before the next example makes as many
     count = len(examples)
     for place, total in sums.items():
         square_mean = float((total.double() / count).square().sum())

@@ -106,41 +106,36 @@ def permutation(lab: Session, *, nulls: bool) -> Finding:
         with reordered(model, order):
             last_ND, norms[name] = _states(model, ids_BT)
             if name == "identity":
-                own_ND = last_ND
-            numbers[Place(name)] = {"cosine": float((last_ND * own_ND).sum(dim=1).mean())}
+                original_ND = last_ND
+            numbers[Place(name)] = {"cosine": float((last_ND * original_ND).sum(dim=1).mean())}
             if not lab.subject.no_loss:
                 mask, seed = lab.subject.mask_token, lab.seed
                 numbers[Place(name)]["loss_change"] = nll(model, ids_BT, mask_token=mask, seed=seed)
     if not lab.subject.no_loss:
-        own = numbers[Place("identity")]["loss_change"]
-        for one in numbers.values():
-            one["loss_change"] -= own
-        numbers[Place()] = {"loss": own}
+        loss_before = numbers[Place("identity")]["loss_change"]
+        for changed in numbers.values():
+            changed["loss_change"] -= loss_before
+        numbers[Place()] = {"loss": loss_before}
     finding = Finding(series_of(numbers))
     swaps = tuple(f"swap_{i}" for i in pairs)
-    cosine, loss = finding.values("cosine", *swaps), None
-    random, at = finding.values("cosine", *RANDOM), np.array(pairs)
-    drawn = {
-        Place("cosine with the original"): Spectrum(
-            cosine, np.full(len(at), random.max()), np.full(len(at), random.min()), at
-        )
-    }
-    worst = pairs[int(cosine.argmin())]
-    cost = ""
+    cosine, random = finding.values("cosine", *swaps), finding.values("cosine", *RANDOM)
+    at = np.array(pairs)
+    most, least = (np.full(len(at), x) for x in (random.max(), random.min()))
+    drawn = {Place("cosine with the original"): Spectrum(cosine, most, least, at)}
+    worst, cost = pairs[int(cosine.argmin())], ""
     if not lab.subject.no_loss:
         loss = finding.values("loss_change", *swaps)
         drawn[Place("change of the loss, nats")] = Spectrum(loss, at=at)
         worst, cost = pairs[int(loss.argmax())], f", which costs {loss.max():.2f} nats per token"
     depth_L = np.arange(len(norms["identity"]))
     kinds = {"reverse": Place("reverse")} | {n: Place("random", i) for i, n in enumerate(RANDOM, 1)}
-    own_norms = {
+    by_order = {
         place: Spectrum(norms[name], norms["identity"], at=depth_L) for name, place in kinds.items()
     }
-    reverse = numbers[Place("reverse")]["cosine"]
-    return Finding(finding.series, {"norm_{place}": own_norms, "_swaps": drawn}).answered(
+    return Finding(finding.series, {"norm_{place}": by_order, "_swaps": drawn}).answered(
         f"Two neighbouring blocks exchanged leave a cosine of {cosine.mean():.2f} with the "
-        f"original last states on average, random orders {random.mean():.2f}, the reverse one "
-        f"{reverse:.2f}. The exchange that matters most is {worst}↔{worst + 1}{cost}."
+        f"original last states on average, random orders {random.mean():.2f}. The exchange that "
+        f"matters most is {worst}↔{worst + 1}{cost}."
     )
 
 
@@ -156,16 +151,15 @@ def random_order(depth: int, seed: int) -> list[int]:
 @contextmanager
 def reordered(model: nn.Module, order: Sequence[int]) -> Iterator[None]:
     """Inside this, the i-th of `order` of a model's blocks is at its i-th place."""
-    inside = backbone_of(model)
-    own = blocks(inside)
-    holder = next(m for m in inside.modules() if isinstance(m, nn.ModuleList) and list(m) == own)
+    modules, ordered = backbone_of(model).modules(), blocks(backbone_of(model))
+    holder = next(m for m in modules if isinstance(m, nn.ModuleList) and list(m) == ordered)
     try:
         for place, index in enumerate(order):
-            holder[place] = own[index]
+            holder[place] = ordered[index]
         yield
     finally:
-        for place, module in enumerate(own):
-            holder[place] = module
+        for place, block in enumerate(ordered):
+            holder[place] = block
 
 
 def _states(model: nn.Module, ids_BT: Tensor) -> tuple[Tensor, np.ndarray]:

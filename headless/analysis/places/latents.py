@@ -136,17 +136,17 @@ def latents(lab: Session, *, nulls: bool) -> Finding:
             }
             clouds[Place(how)] = plane(axes, z_NK, block_N, kinds_N)
         if z_NK.shape[1] >= 6 and name == "stream":
-            shown = {"color": position_N[after_N].numpy()}
-            payloads["_positions"] = pairs_of(z_NK[after_N].numpy(), axes.shares_K, PAIRS, **shown)
+            color = position_N[after_N].numpy()
+            pairs = pairs_of(z_NK[after_N].numpy(), axes.shares_K, PAIRS, color=color)
+            payloads["_positions"] = pairs
         elif z_NK.shape[1] >= 6:
             look: dict[str, Any] = {"color": block_N.numpy(), "kinds": tuple(kinds_N)}
             payloads["_more"] = pairs_of(z_NK.numpy(), axes.shares_K, PAIRS, **look)
         if lab.umap:
-            some_N = _spread(len(x_ND), UMAP_STATES)
-            flat_N2, kinds = umap_layout(x_ND[some_N], lab.seed), tuple(kinds_N[some_N])
-            payloads[f"{name}_umap"] = {
-                Place("UMAP"): Cloud(flat_N2, block_N[some_N].numpy(), kinds=kinds)
-            }
+            shown_N = _spread(len(x_ND), UMAP_STATES)
+            flat_N2, kinds = umap_layout(x_ND[shown_N], lab.seed), tuple(kinds_N[shown_N])
+            depths_N = block_N[shown_N].numpy()
+            payloads[f"{name}_umap"] = {Place("UMAP"): Cloud(flat_N2, depths_N, kinds=kinds)}
             if len(set(kinds)) > 1:
                 numbers[Place(f"{name}/umap")] = _neighbours(flat_N2, kinds, lab.seed)
         kept_N = _spread(len(x_ND), FOLLOWED)
@@ -157,9 +157,8 @@ def latents(lab: Session, *, nulls: bool) -> Finding:
     return Finding(series_of(numbers), payloads).answered(
         f"The first principal component of the residual stream's directions holds "
         f"{stream['share/1']:.0%} of their variance ({stream['null_share/1']:.1%} if dimensions "
-        f"were independent); six components tell the depth of a state with R² "
-        f"{stream['depth_r2']:.2f} and its position with R² {stream['position_r2']:.2f} (0 by "
-        "chance)."
+        f"were independent); six components tell a state's depth with R² "
+        f"{stream['depth_r2']:.2f}, its position with R² {stream['position_r2']:.2f}."
     )
 
 
@@ -179,11 +178,7 @@ def _spread(count: int, most: int) -> Tensor:
 
 
 def check_umap() -> None:
-    """Before hours of work.
-
-    Raises:
-        HeadlessError: umap-learn is not installed.
-    """
+    """A HeadlessError before hours of work, where umap-learn is not installed."""
     if importlib.util.find_spec("umap") is None:
         raise HeadlessError("UMAP needs umap-learn: pip install umap-learn")
 
@@ -273,11 +268,10 @@ def attention_and_mlp(lab: Session, *, nulls: bool) -> Finding:
         planes[Place(title)] = plane(axes, axes(ready_ND), block_N, kinds_N)
     unit = numbers[Place("unit")]
     answer = (
-        f"In the middle blocks ({chosen[0]}–{chosen[-1]} of 0–{depth - 1}) a line in the plane of "
-        f"the first two components tells attention's outputs from the MLPs' in "
-        f"{unit['plane']:.0%} of the cases; six components learned on every second block tell them "
-        f"on the others in {unit['held_out']:.0%} (at most {unit['held_out/null_largest']:.0%} "
-        f"with shuffled labels, silhouette {unit['silhouette']:.2f})."
+        f"In the middle blocks ({chosen[0]}–{chosen[-1]} of 0–{depth - 1}) six components learned "
+        f"on every second block tell attention's outputs from the MLPs' on the others in "
+        f"{unit['held_out']:.0%} (at most {unit['held_out/null_largest']:.0%} with shuffled "
+        f"labels), a line in the plane of two in {unit['plane']:.0%}."
     )
     if len(chosen) < 4:
         answer += " Few blocks: the picture cannot be tested well."

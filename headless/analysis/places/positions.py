@@ -63,7 +63,7 @@ def _draw_helix(finding: Finding) -> Any:
     cosine_TT, norm_T, walks = (
         finding.payloads[key][Place()] for key in ("cosine", "norm", "walk_scores")
     )
-    score, shuffled = finding.values("helix_score")[0], finding.values("helix_score/shuffled")[0]
+    score, shuffled = (finding.values(f"helix_score{end}")[0] for end in ("", "/shuffled"))
     with drawing_style():
         figure = new_figure(11.2, 3.3)
         left, middle, right = figure.subplots(1, 3)
@@ -103,8 +103,7 @@ SCORE, WALK_SCORE = values("helix_score").only, values("helix_score/walks_larges
         path_figure(
             "positions-pairs",
             "All pairs of the first six components of the table of position embeddings, or where "
-            "there is none of mean states by position. Smooth curves alone prove nothing: random "
-            "walks draw them as well, below.",
+            "there is none of mean states by position.",
             "_pairs",
         ),
         path_figure(
@@ -186,8 +185,6 @@ def path_finding(path_TD: Tensor, learned: bool, floor: float, seed: int) -> Fin
         f"{best.score:.2f} (random walks {scores.mean():.2f}, at most {scores.max():.2f}), "
         f"{best.turns:.1f} turns and {best.pair_share:.0%} of the variance about the axis."
     )
-    if floor > 0.2:
-        answer += f" {floor:.0%} of the variance is noise of few sequences."
     return Finding(series_of({Place(): numbers}, MEASURES), payloads).answered(answer)
 
 
@@ -282,15 +279,12 @@ def sequence(lab: Session, *, nulls: bool) -> Finding:
         for point, s in posts.items()
     }
     payloads = {"_path": _pairs(axes, unit_TD), "_path_raw": _pairs(raw_axes, raw_TD[1:])}
-    answer = (
+    return Finding(series_of(numbers), payloads).answered(
         f"In the middle blocks position explains {whole['position']:.1%} and the sequence "
-        f"{whole['context']:.1%} of the stream's variance; the rest is the token in its context. "
-        f"Mean states of the first positions lie {whole['tail']:.1f} times as far from the middle "
-        "of the later ones as those do themselves, noise taken out."
+        f"{whole['context']:.1%} of the stream's variance. Mean states of the first positions lie "
+        f"{whole['tail']:.1f} times as far from the middle of the later ones as those do "
+        f"themselves; {floor:.0%} of the means' variance is noise, taken out."
     )
-    if floor > 0.2:
-        answer += f" Of the means' variance {floor:.0%} is noise of finitely many sequences."
-    return Finding(series_of(numbers), payloads).answered(answer)
 
 
 def _tail(mean_TD: Tensor, noise: float) -> float:
@@ -298,7 +292,7 @@ def _tail(mean_TD: Tensor, noise: float) -> float:
 
     The expected squared distance `noise` of a mean from its expectation is taken out. What is left
     of the later distance is no less than a tenth of it: a cloud within the noise has no size that
-    could be told. Position 0 is left out.
+    could be said. Position 0 is left out.
     """
     rest_TD = mean_TD[1:]
     half = len(rest_TD) // 2

@@ -101,7 +101,9 @@ def repeated(lab: Session, *, nulls: bool) -> Finding:
     arrays = {"norm": norm_ST.numpy(), "cos_last": cos_ST.numpy(), "step": step_ST.numpy()}
     payloads: dict[str, dict[Place, Any]] = {k: {Place(): x_ST} for k, x_ST in arrays.items()}
     payloads["_curves"] = {
-        Place(CURVES[key], s): Spectrum(x_ST[s], null=x_ST[-1], at=_from_one(key, x_ST))
+        Place(CURVES[key], s): Spectrum(
+            x_ST[s], null=x_ST[-1], at=np.arange(length)[-x_ST.shape[1] :] + 1
+        )
         for key, x_ST in arrays.items()
         for s in range(len(frequent))
     }
@@ -113,14 +115,9 @@ def repeated(lab: Session, *, nulls: bool) -> Finding:
         f"Half-way the state points where the last one points (cosine {n['cos_half_last']:.3f}; "
         f"{n['cos_half_last/null']:.3f} for random tokens) and a step moves it by "
         f"{n['step_last']:.1%} at the end ({n['step_last/null']:.0%} for random tokens). Its norm "
-        f"goes from {n['norm_second']:.3g} to {n['norm_last']:.3g}; the first position has "
-        f"{n['norm_first']:.3g}, and the cosine between first and last state is "
-        f"{n['cos_first_last']:.2f}."
+        f"goes from {n['norm_second']:.3g} to {n['norm_last']:.3g} (first position: "
+        f"{n['norm_first']:.3g})."
     )
-
-
-def _from_one(key: str, x_ST: np.ndarray) -> np.ndarray:
-    return np.arange(x_ST.shape[1]) + (2 if key == "step" else 1)
 
 
 def _path(x_TD: Tensor) -> Cloud:

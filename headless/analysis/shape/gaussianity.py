@@ -105,8 +105,8 @@ CLAIMS = (
         ),
         by_depth(
             "activation-kurtosis",
-            "Excess kurtosis by block (where large, linear below 1 only): pooled, of "
-            "the median dimension, and of random directions (the null). 0: a Gaussian.",
+            "Excess kurtosis by block (where large, linear below 1 only): pooled, of the median "
+            "dimension, and of random directions (null).",
             *(
                 Panel(part, ("kurtosis/pooled", "kurtosis/median_dimension"), (part,), log="s",
                       zero=True)

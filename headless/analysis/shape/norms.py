@@ -232,7 +232,6 @@ def _profile(profile_T: np.ndarray) -> Spectrum:
 
 
 def of_point(s: Statistics) -> dict[str, float]:
-    """The mean norm of position 0, of all others, and their ratio."""
     first, rest = moments.mean_norm(s, FIRST), moments.mean_norm(s)
     return {"first": first, "rest": rest, "ratio": first / rest}
 

@@ -189,9 +189,8 @@ def outliers(lab: Session, *, nulls: bool) -> Finding:
     for index, place in enumerate(posts):
         for name, other in (("next", index + 1), ("middle", len(posts) // 2)):
             if other < len(posts):
-                both = leading[index] & leading[other]
-                either = leading[index] | leading[other]
-                numbers[place][f"jaccard_{name}"] = len(both) / len(either)
+                dims, others = leading[index], leading[other]
+                numbers[place][f"jaccard_{name}"] = len(dims & others) / len(dims | others)
         numbers[place]["_chance"] = chance / (2 * top - chance)
     numbers[Place()] = {"_massive_bound": max(10, 0.02 * width), "_int8_bound": 7 + 0.02 * width}
     if (int8_D := int8_dims(lab.statistics)) is not None:
@@ -203,22 +202,15 @@ def outliers(lab: Session, *, nulls: bool) -> Finding:
         {"persistent": {Place(): persistent}} | _payloads(stream, posts),
         animations=_through_the_blocks({p: stream[p].example_ED.double().numpy() for p in posts}),
     )
-    counts, ratios, massive, stays = (
-        finding.values(name, "post")
-        for name in ("scale_dims", "largest_ratio", "massive_dims", "jaccard_next")
+    counts, ratios, massive = (
+        finding.values(name, "post") for name in ("scale_dims", "largest_ratio", "massive_dims")
     )
-    answer = (
+    return finding.answered(
         f"After the blocks {counts.min():.0f} to {counts.max():.0f} of {width} dimensions exceed "
-        f"{SCALE:g} times the median dimension's size; the largest is {ratios.max():.1f} times as "
-        f"large. Massive activations stand in {massive.max():.0f} dimensions at most."
+        f"{SCALE:g} times the median dimension's size (the largest {ratios.max():.1f} times), and "
+        f"{massive.max():.0f} at most have massive activations. {len(persistent)} dimensions stay "
+        f"among the {top} largest in half of the blocks or more."
     )
-    if len(stays):
-        answer += (
-            f" The {top} largest dimensions of neighbouring blocks overlap by "
-            f"{np.median(stays):.2f} (Jaccard, median); {len(persistent)} stay among them in half "
-            "of the blocks or more."
-        )
-    return finding.answered(answer)
 
 
 def of_point(s: Statistics, top: int) -> dict[str, float]:
@@ -304,8 +296,8 @@ def _evenly(count: int, most: int) -> list[int]:
 def _through_the_blocks(examples: Mapping[Place, np.ndarray]) -> tuple[Animation, ...]:
     """The stream of one text's first tokens, a block a frame, on one scale.
 
-    99 % of the last block's |x| lie below the full colour. Colours are linear up to the middle
-    block's median, so that the small values of early blocks are seen, too: the stream grows.
+    Colours are linear up to the middle block's median, so that the small values of early blocks
+    are seen, too: the stream grows.
     """
     if len(examples) < 2:
         return ()

@@ -89,9 +89,8 @@ class Norm:
     figures=(
         by_depth(
             "norm-gains",
-            "Gains by block: mean, smallest and largest, 5 and 95 % of the dimensions; they begin "
-            "at 1. Then excess kurtosis; 95 % of Gaussian samples of this width lie below the "
-            "dashed line.",
+            "Gains by block: mean, smallest and largest, 5 and 95 % of the dimensions. Then excess "
+            "kurtosis; 95 % of Gaussian samples of this width lie below the dashed line.",
             Panel("gains of norm1", LINES, ("norm1",)),
             Panel("gains of norm2", LINES, ("norm2",)),
             Panel("excess kurtosis of the gains", ("excess_kurtosis",), INNER, log="s"),
