@@ -189,7 +189,7 @@ def _backward(
             raise HeadlessError(f"the loss of example {index} is not finite: its gradient is not")
         # Not backward(): no .grad of the caller's is touched, the head's neither.
         made = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
-        gradients = dict(zip(parameters, made, strict=True))
+        gradients: dict[Tensor, Tensor] = dict(zip(parameters, made, strict=True))
         for matrix in block_matrices(inside, gradients.__getitem__):
             place, gradient = Place(matrix.role, matrix.block), matrix.weight.float()
             if index == 0:

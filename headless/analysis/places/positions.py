@@ -185,6 +185,8 @@ def path_finding(path_TD: Tensor, learned: bool, floor: float, seed: int) -> Fin
         f"{best.score:.2f} (random walks {scores.mean():.2f}, at most {scores.max():.2f}), "
         f"{best.turns:.1f} turns and {best.pair_share:.0%} of the variance about the axis."
     )
+    if floor > 0.2:
+        answer += f" {floor:.0%} of the variance is noise of few sequences."
     return Finding(series_of({Place(): numbers}, MEASURES), payloads).answered(answer)
 
 

@@ -120,7 +120,7 @@ def cone(lab: Session, *, nulls: bool) -> Finding:
     width = lab.last_states.shape[1]
     axes_AD = {place: cone_axes(x_ND, min(3, width)) for place, x_ND in sets.items()}
     angles_N = {place: angles_to(x_ND, axes_AD[place][0]) for place, x_ND in sets.items()}
-    numbers = {place: of_set(x_ND, angles_N[place]) for place, x_ND in sets.items()}
+    numbers = {place: set_numbers(x_ND, angles_N[place]) for place, x_ND in sets.items()}
     for first, second in combinations(sets, 2):
         cosine = float(axes_AD[first][0] @ axes_AD[second][0])
         numbers[Place(f"{first}/{second}")] = {"axes_cosine": cosine}
@@ -161,7 +161,7 @@ def cone(lab: Session, *, nulls: bool) -> Finding:
     )
 
 
-def of_set(x_ND: Tensor, angles_N: Tensor) -> dict[str, float]:
+def set_numbers(x_ND: Tensor, angles_N: Tensor) -> dict[str, float]:
     """The numbers of one set, from its angles to its mean direction in degrees."""
     low, half, high = np.quantile(angles_N.numpy(), [0.05, 0.5, 0.95]).tolist()
     return {

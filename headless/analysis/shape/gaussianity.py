@@ -141,8 +141,8 @@ def activations(lab: Session, *, nulls: bool) -> Finding:
     kinds: list[str] = []
     for place, s in measured.items() if nulls else ():
         views = views_of(s, lab.seed)
-        kind, more = _of_views(views, lab.seed)
-        numbers[place] |= more
+        kind, fitted = _view_numbers(views, lab.seed)
+        numbers[place] |= fitted
         quantiles = {name: np.quantile(x.numpy(), QUANTILES) for name, x in views.items()}
         payloads["{place}/histogram"][place] = histogram_of(s)
         for name, array in quantiles.items():
@@ -190,7 +190,7 @@ def _kurtosis(s: Statistics) -> dict[str, float]:
     }
 
 
-def _of_views(views: dict[str, Tensor], seed: int) -> tuple[str, dict[str, float]]:
+def _view_numbers(views: dict[str, Tensor], seed: int) -> tuple[str, dict[str, float]]:
     """The likeliest distribution of single dimensions, and the numbers of every view."""
     numbers, kind = {}, ""
     for name, values_N in views.items():

@@ -34,14 +34,6 @@ MEASURES = (
     Measure("kurtosis/pooled", "all neurons", null="null/kurtosis"),
     Measure("kurtosis/median_neuron", "median neuron"),
 )
-ANSWERED = (
-    "small",
-    "not_positive",
-    "kurtosis/pooled",
-    "kurtosis/median_neuron",
-    "null/kurtosis",
-    "null/small",
-)
 Activation = Callable[[Tensor], Tensor]
 
 
@@ -102,10 +94,10 @@ def hidden_activations(lab: Session, *, nulls: bool) -> Finding:
         values_N = torch.from_numpy(moments.values_of(s.histogram.numpy(), FITTED))
         fits = fit_distributions(values_N)
         kinds.append(best_fit(fits, FITTED).replace("_", "-"))
-        numbers[place] = _block(s, values_N) | {"student_t_nu": fits["student_t"].nu}
+        numbers[place] = _block_numbers(s, values_N) | {"student_t_nu": fits["student_t"].nu}
         rms = numbers[place]["rms"]
         null_N = null_values(activation, gated, rms, lab.seed)
-        numbers[place] |= _of_null(null_N)
+        numbers[place] |= _null_numbers(null_N)
         square_U = (s.powers_G4D[REST, 1] / s.count_G[REST]).numpy()
         orders.append(np.argsort(-square_U, kind="stable"))
         by_rank_U = square_U[orders[-1]] / square_U.mean()
@@ -125,20 +117,23 @@ def hidden_activations(lab: Session, *, nulls: bool) -> Finding:
     )
     share_B = finding.values("top_1_share")
     worst = int(share_B.argmax())
-    median = {name: float(np.median(finding.values(name))) for name in ANSWERED}
+
+    def median(name: str) -> float:
+        return float(np.median(finding.values(name)))
+
     return finding.answered(
-        f"In the median block {median['small']:.0%} of the activations are below 1 % of the root "
-        f"mean square and {median['not_positive']:.0%} not above 0. Excess kurtosis is "
-        f"{median['kurtosis/pooled']:.0f}, that of a median neuron "
-        f"{median['kurtosis/median_neuron']:.1f}; the nonlinearity alone gives "
-        f"{median['null/kurtosis']:.1f} and {median['null/small']:.0%} small ones. The likeliest "
+        f"In the median block {median('small'):.0%} of the activations are below 1 % of the root "
+        f"mean square and {median('not_positive'):.0%} not above 0. Excess kurtosis is "
+        f"{median('kurtosis/pooled'):.0f}, that of a median neuron "
+        f"{median('kurtosis/median_neuron'):.1f}; the nonlinearity alone gives "
+        f"{median('null/kurtosis'):.1f} and {median('null/small'):.0%} small ones. The likeliest "
         f"of four distributions is mostly {mode(kinds)}. The most active neuron, number "
         f"{orders[worst][0]} of block {list(blocks)[worst]}, has {share_B[worst]:.0%} of its "
         "block's sum of squares."
     )
 
 
-def _block(s: Statistics, values_N: Tensor) -> dict[str, float]:
+def _block_numbers(s: Statistics, values_N: Tensor) -> dict[str, float]:
     """The numbers of one block; values_N stand for its histogram."""
     square_U = (s.powers_G4D[REST, 1] / s.count_G[REST]).sort(descending=True).values
     positive_U = s.positive_GD[REST] / s.count_G[REST]
@@ -177,7 +172,7 @@ def null_values(activation: Activation, gated: bool, rms: float, seed: int) -> n
     return output(math.exp(brentq(excess, -20.0, 20.0))).numpy()
 
 
-def _of_null(values_N: np.ndarray) -> dict[str, float]:
+def _null_numbers(values_N: np.ndarray) -> dict[str, float]:
     rms = float(np.sqrt(np.square(values_N).mean()))
     return {
         "null/kurtosis": moments_of(torch.from_numpy(values_N)).excess_kurtosis,

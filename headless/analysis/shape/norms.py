@@ -177,7 +177,7 @@ CLAIMS = (
 def norms(lab: Session, *, nulls: bool) -> Finding:
     """Mean norms by layer and by position, and what the first position does."""
     measured = by_place(lab.statistics)
-    numbers = {place: of_point(s) for place, s in measured.items()}
+    numbers = {place: point_numbers(s) for place, s in measured.items()}
     posts = {p.block: s for p, s in measured.items() if p.kind == "post" and p.block is not None}
     middle = middle_blocks(posts)
     profiles = [posts[block].position_norm_T / posts[block].position_count_T for block in middle]
@@ -231,7 +231,7 @@ def _profile(profile_T: np.ndarray) -> Spectrum:
     return Spectrum(profile_T, null, start, at=positions)
 
 
-def of_point(s: Statistics) -> dict[str, float]:
+def point_numbers(s: Statistics) -> dict[str, float]:
     first, rest = moments.mean_norm(s, FIRST), moments.mean_norm(s)
     return {"first": first, "rest": rest, "ratio": first / rest}
 

@@ -183,7 +183,7 @@ def outliers(lab: Session, *, nulls: bool) -> Finding:
     posts = [place for place in stream if place.kind == "post"]
     width = stream[posts[0]].powers_G4D.shape[-1]
     top = min(TOP, max(1, width // 4))
-    numbers = {place: of_point(s, top) for place, s in stream.items()}
+    numbers = {place: point_numbers(s, top) for place, s in stream.items()}
     leading = [set(moments.rms(stream[p]).topk(top).indices.tolist()) for p in posts]
     chance = top * top / width  # dimensions that two random sets share, to first order
     for index, place in enumerate(posts):
@@ -213,7 +213,7 @@ def outliers(lab: Session, *, nulls: bool) -> Finding:
     )
 
 
-def of_point(s: Statistics, top: int) -> dict[str, float]:
+def point_numbers(s: Statistics, top: int) -> dict[str, float]:
     """Every measure of one point but those that compare points."""
     rms_D, shares_D = moments.rms(s), moments.cosine_shares(s)
     ratio_D, total = rms_D / rms_D.median(), float(shares_D.sum())

@@ -149,4 +149,4 @@ def _parts(
         yield role, weight
         return
     by_head = weight.reshape(heads, 3, -1, weight.shape[1])
-    yield from ((one, by_head[:, i].reshape(-1, weight.shape[1])) for i, one in enumerate(role))
+    yield from ((part, by_head[:, i].reshape(-1, weight.shape[1])) for i, part in enumerate(role))

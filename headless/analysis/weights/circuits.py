@@ -7,26 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from headless.analysis.drawing import Panel, Ranks, by_depth, by_rank
-from headless.analysis.record import Finding, Measure, Place, Spectrum, mean, series_of
+from headless.analysis.record import Finding, Place, Spectrum, mean, series_of
 from headless.analysis.registry import analysis
 from headless.analysis.session import Session
 from headless.analysis.states.families import block_matrices
-from headless.analysis.weights.matrices import beside_shuffled, rank_numbers, shuffled
+from headless.analysis.weights.matrices import beside_shuffled, paired, rank_numbers, shuffled
 
 CIRCUITS = ("qk", "ov")
-MEASURES = (
-    Measure("effective_rank", null="effective_rank_shuffled"),
-    Measure("first_share", null="first_share_shuffled"),
-)
-KEPT = (
-    "effective_rank",
-    "effective_rank_shuffled",
-    "stable_rank",
-    "first_share",
-    "first_share_shuffled",
-    "rank_exponent",
-    "spectral_norm",
-)
+PAIRED = ("effective_rank", "first_share")
+LEFT_OUT = ("rank_r_squared", "knee", "participation_ratio")
 
 
 @analysis(
@@ -78,7 +67,7 @@ def circuits(lab: Session, *, nulls: bool) -> Finding:
     }
     spectra = {place: Spectrum(*map(_relative, pair)) for place, pair in heads.items()}
     finding = Finding(
-        series_of(means, MEASURES, per_kind=True), {**by_head, "_spectra/{place}": spectra}
+        series_of(means, paired(*PAIRED), per_kind=True), {**by_head, "_spectra/{place}": spectra}
     )
     width = next(iter(heads.values()))[0].shape[-1]
     used = [
@@ -127,7 +116,11 @@ def _circuit(kind: str, parts: dict[str, Tensor], heads: int) -> Tensor:
 def _numbers(values_HR: Tensor, shuffled_HR: Tensor) -> dict[str, np.ndarray]:
     """Every measure, of each head [H]."""
     heads = [
-        beside_shuffled(rank_numbers(own_R), rank_numbers(null_R), "effective_rank", "first_share")
+        beside_shuffled(rank_numbers(own_R), rank_numbers(null_R), *PAIRED)
         for own_R, null_R in zip(values_HR, shuffled_HR, strict=True)
     ]
-    return {measure: np.array([numbers[measure] for numbers in heads]) for measure in KEPT}
+    return {
+        measure: np.array([numbers[measure] for numbers in heads])
+        for measure in heads[0]
+        if measure not in LEFT_OUT
+    }

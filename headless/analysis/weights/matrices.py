@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from headless.analysis.record import Place, Spectrum
+from headless.analysis.record import Measure, Place, Spectrum
 from headless.analysis.session import Session
 from headless.analysis.states.families import Matrix, block_matrices
 from headless.errors import HeadlessError
@@ -33,10 +33,8 @@ class Decomposition:
     @property
     def spectrum(self) -> Spectrum:
         """To draw."""
-        nulls = (self.shuffled_R, self.start_R)
-        return Spectrum(
-            self.values_R.numpy(), *(None if one is None else one.numpy() for one in nulls)
-        )
+        nulls = (x_R if x_R is None else x_R.numpy() for x_R in (self.shuffled_R, self.start_R))
+        return Spectrum(self.values_R.numpy(), *nulls)
 
 
 def decompose(
@@ -80,6 +78,11 @@ def rank_numbers(values_R: Tensor) -> dict[str, float]:
     }
 
 
+def paired(*measures: str) -> tuple[Measure, ...]:
+    """Measures whose nulls `beside_shuffled` names."""
+    return tuple(Measure(measure, null=f"{measure}_shuffled") for measure in measures)
+
+
 def beside_shuffled(
     numbers: Mapping[str, float], shuffled: Mapping[str, float], *measures: str
 ) -> dict[str, float]:
@@ -113,16 +116,12 @@ def spectra_of(
 
 
 def pairs(backbone: nn.Module, initial: nn.Module | None) -> list[tuple[Matrix, Matrix | None]]:
-    """The matrices of the blocks, each with the same one before training.
-
-    Raises:
-        HeadlessError: another family, or `initial` has other matrices.
-    """
+    """The matrices of the blocks, each with the same one before training."""
     matrices = block_matrices(backbone)
     if initial is None:
         return [(matrix, None) for matrix in matrices]
     starts = block_matrices(initial)
-    kinds = [[(m.block, m.role, m.weight.shape) for m in one] for one in (starts, matrices)]
+    kinds = [[(m.block, m.role, m.weight.shape) for m in made] for made in (starts, matrices)]
     if kinds[0] != kinds[1]:
         raise HeadlessError(
             "the backbone before training has other matrices than the one after it: give the "

@@ -11,16 +11,13 @@ from headless.analysis.weights.matrices import (
     Decomposition,
     beside_shuffled,
     decompose,
+    paired,
     pairs,
     rank_numbers,
 )
 
 RANKS = ("effective_rank", "stable_rank", "first_share", "rank_exponent")  # of the difference
-MEASURES = (
-    Measure("distance"),
-    Measure("cosine"),
-    Measure("effective_rank", null="effective_rank_shuffled"),
-)
+MEASURES = (Measure("distance"), Measure("cosine"), *paired("effective_rank"))
 
 
 @analysis(

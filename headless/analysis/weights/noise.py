@@ -6,7 +6,7 @@ from torch import Tensor
 
 from headless.analysis.claims import Claim, share
 from headless.analysis.drawing import Panel, by_depth, density
-from headless.analysis.record import Finding, Measure, Place, Sample, series_of
+from headless.analysis.record import Finding, Place, Sample, series_of
 from headless.analysis.registry import analysis
 from headless.analysis.session import Session
 from headless.analysis.sources import CONJECTURE
@@ -15,17 +15,12 @@ from headless.analysis.weights.matrices import (
     beside_shuffled,
     block_spectra,
     middle_block,
+    paired,
 )
 from headless.geometry import MarchenkoPastur, bulk_std, compare_with_noise, log_distance
 
 BINS, CURVE = 48, 400
-MEASURES = (
-    Measure("above", null="above_shuffled"),
-    Measure("below", null="below_shuffled"),
-    Measure("distance", null="distance_shuffled"),
-    Measure("_above", null="_above_shuffled"),  # as shares of all
-    Measure("_below", null="_below_shuffled"),
-)
+PAIRED = ("above", "below", "distance", "_above", "_below")  # "_": as shares of all
 
 
 @analysis(
@@ -100,9 +95,11 @@ MEASURES = (
 def noise(lab: Session, *, nulls: bool) -> Finding:
     """How many singular values of each matrix lie outside the law of noise, and how far it is."""
     spectra = block_spectra(lab, nulls=nulls)
-    with_start = all(one.start_std for one in spectra)
+    with_start = all(s.start_std for s in spectra)
     finding = Finding(
-        series_of({s.place: _numbers(s, with_start) for s in spectra}, MEASURES, per_kind=True),
+        series_of(
+            {s.place: _numbers(s, with_start) for s in spectra}, paired(*PAIRED), per_kind=True
+        ),
         {"_densities": _densities(spectra)},
     )
     shuffled = finding.values("above_shuffled").mean()
@@ -124,7 +121,7 @@ def _numbers(s: Decomposition, with_start: bool) -> dict[str, float]:
     assert s.shuffled_R is not None
     law, bulk, size = _law(s), bulk_std(s.values_R, *s.shape), len(s.values_R)
     own, null = (_beside(values_R, law) for values_R in (s.values_R, s.shuffled_R))
-    numbers = beside_shuffled(own, null, "above", "below", "distance", "_above", "_below") | {
+    numbers = beside_shuffled(own, null, *PAIRED) | {
         "above_bulk": compare_with_noise(s.values_R, _law(s, bulk)).above,
         "log_distance_to_shuffled": log_distance(s.values_R, s.shuffled_R),
         "bulk_variance": (bulk / s.std) ** 2,
