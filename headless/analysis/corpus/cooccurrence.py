@@ -41,7 +41,7 @@ def covariance_spectrum(counts_NV: Any, *, scale: bool = False, top: int = TOP) 
     With `scale` every token has variance 1 (the correlation); tokens that never vary are out.
     """
     from scipy import sparse
-    from scipy.sparse.linalg import LinearOperator, svds
+    from scipy.sparse.linalg import LinearOperator
 
     number = counts_NV.shape[0]
     mean_V = np.asarray(counts_NV.mean(axis=0)).ravel()
@@ -64,9 +64,16 @@ def covariance_spectrum(counts_NV: Any, *, scale: bool = False, top: int = TOP) 
         rmatvec=lambda u: x.T @ u.ravel() - mean * u.sum(),
         dtype=np.float64,
     )
-    start = np.random.default_rng(0).standard_normal(min(x.shape))
-    values = svds(operator, k=top, return_singular_vectors=False, v0=start)
-    return np.sort(values)[::-1] ** 2 / number
+    return _largest(operator, top) ** 2 / number
+
+
+def _largest(matrix: Any, top: int) -> np.ndarray:
+    """Singular values by Lanczos, descending, the same ones every time."""
+    from scipy.sparse.linalg import svds
+
+    start = np.random.default_rng(0).standard_normal(min(matrix.shape))
+    values = svds(matrix, k=top, return_singular_vectors=False, v0=start)
+    return np.sort(values)[::-1]
 
 
 def cooccurrences(tokens: np.ndarray, vocab_size: int, window: int = WINDOW) -> Any:
@@ -86,7 +93,6 @@ def pmi_spectrum(cooccurrences_VV: Any, top: int = TOP) -> np.ndarray:
     log p(a, b) / p(a) p(b) where it is above 0, else 0 (Levy and Goldberg 2014).
     """
     from scipy import sparse
-    from scipy.sparse.linalg import svds
 
     pairs = cooccurrences_VV.tocoo()
     count_V = np.asarray(cooccurrences_VV.sum(axis=1)).ravel()
@@ -98,6 +104,4 @@ def pmi_spectrum(cooccurrences_VV: Any, top: int = TOP) -> np.ndarray:
     )[used][:, used]
     if len(used) <= max(top + 2, 256):
         return torch.linalg.svdvals(torch.from_numpy(matrix.toarray())).numpy()[:top]
-    start = np.random.default_rng(0).standard_normal(len(used))
-    values = svds(matrix, k=top, return_singular_vectors=False, v0=start)
-    return np.sort(values)[::-1]
+    return _largest(matrix, top)

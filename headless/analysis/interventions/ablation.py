@@ -22,7 +22,7 @@ from headless.models.backbone import blocks as blocks_of
 
 COUNTS = (1, 2, 5, 10)  # dimensions; those above half of the width are left out
 DRAWS = 19  # random sets of the count that is asked about: the largest of 20 is so once in 20 times
-FEW_DRAWS = 3  # of the other counts, whose range is drawn
+RANGE_DRAWS = 3  # of the other counts, whose range is drawn
 MASKED = 0.15  # share of the tokens that are hidden from a masked model
 SHORT = (4, 128)  # sequences and tokens of each for what runs the model dozens of times
 
@@ -38,15 +38,14 @@ SHORT = (4, 128)  # sequences and tokens of each for what runs the model dozens 
         "Zero takes away what a dimension always adds; the mean leaves that and takes what differs "
         f"between tokens. For the largest number of dimensions {DRAWS} sets are drawn at random "
         "and p is the share of all sets that cost as much; for the others "
-        f"{FEW_DRAWS} sets show a range, which tests nothing."
+        f"{RANGE_DRAWS} sets show a range, which tests nothing."
     ),
     needs={"text", "loss"},
     figures=(
         by_rank(
             "outlier-ablation",
             "How much the loss grows when the largest dimensions are set to zero or to their mean, "
-            f"and for random dimensions set to zero (null: {FEW_DRAWS} draws, {DRAWS} of the "
-            "largest number).",
+            "and for random dimensions set to zero (null).",
             Ranks(
                 "_costs",
                 "dimensions taken out",
@@ -92,7 +91,7 @@ def outlier_ablation(lab: Session, *, nulls: bool) -> Finding:
     for k in counts:
         dims_K, zeros_K, others = order_D[:k], torch.zeros(k, dtype=torch.float64), order_D[k:]
         costs = []
-        for _ in range(DRAWS if k == counts[-1] else FEW_DRAWS):
+        for _ in range(DRAWS if k == counts[-1] else RANGE_DRAWS):
             chosen_K = others[torch.randperm(len(others), generator=generator)[:k]]
             costs.append(loss(chosen_K, zeros_K) - before)
         numbers[Place(str(k))] = {

@@ -94,8 +94,8 @@ CLAIMS = (
     figures=(
         by_depth(
             "anisotropy-by-layer",
-            "Mean cosine along the residual stream (left: its variants, with the shuffled null; 0 "
-            "is the isotropic one) and at every point of a block (right).",
+            "Mean cosine along the residual stream (left: its variants, with the shuffled null) "
+            "and at every point of a block (right).",
             Panel("residual stream", LINES, STREAM, "mean cosine", zero=True),
             Panel("all points", ("",), zero=True, nulls=False),
             film=("film-anisotropy", "Mean cosine along the residual stream"),
@@ -103,7 +103,7 @@ CLAIMS = (
         by_rank(
             "anisotropy-shares",
             "What the dimensions add to the mean cosine, largest first and accumulated: a line "
-            "that is high at once is the work of a few dimensions. Dashed: all alike (null).",
+            "that is high at once is the work of a few dimensions.",
             Ranks("_shares", "dimensions, largest first", "share", log="x", null="all alike"),
             wide=False,
         ),

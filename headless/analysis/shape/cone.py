@@ -149,11 +149,10 @@ def cone(lab: Session, *, nulls: bool) -> Finding:
         )
         payloads["_space"][place] = _space(unit(x_ND[:IN_SPACE]) @ axes_AD[place].T, halves[0])
     parts = [
-        f"the {kind_name(place.kind)} at {own['angle']:.1f}° (half of them within "
-        f"{own['half_angle_50']:.1f}°, mean cosine {own['mean_cosine']:.2f}, less the mean "
-        f"{own['mean_cosine/centred']:.4f})"
-        for place, own in numbers.items()
-        if place in sets
+        f"the {kind_name(place.kind)} at {numbers[place]['angle']:.1f}° (mean cosine "
+        f"{numbers[place]['mean_cosine']:.2f}, less the mean "
+        f"{numbers[place]['mean_cosine/centred']:.4f})"
+        for place in sets
     ]
     return Finding(series_of(numbers, MEASURES), payloads).answered(
         f"Mean angles to the mean direction: {'; '.join(parts)}; isotropic: 90 ± "

@@ -32,7 +32,7 @@ from headless.geometry.growth import MARGIN, RISES
 
 MASSIVE = 10.0  # first position's norm over the others' from which on it is called massive
 ALONE = 256  # tokens that are looked at one by one
-FEW = 4  # sequences whose attention is looked at
+SINK_TEXTS = 4  # sequences whose attention is looked at
 MEASURES = (
     Measure("rest", "other positions"),
     Measure("first", "position 0"),
@@ -204,7 +204,7 @@ def norms(lab: Session, *, nulls: bool) -> Finding:
             "massive_share": float(np.mean(alone_N >= MASSIVE * usual)),
         }
         if lab.is_causal:
-            rows = [row[None] for row in lab.sequences[:FEW]]
+            rows = [row[None] for row in lab.sequences[:SINK_TEXTS]]
             even = _even_attention(next(iter(posts.values())))
             sink = {
                 Place("sink", block): {"": value, "_even": even}

@@ -9,12 +9,11 @@ from torch import Tensor
 
 from headless.analysis.claims import Claim, values
 from headless.analysis.drawing import Panel, by_depth, heatmap
-from headless.analysis.drawing.grid import WIDE, place_name
+from headless.analysis.drawing.grid import WIDE
 from headless.analysis.drawing.map import draw_maps
 from headless.analysis.record import (
     STREAM,
     Animation,
-    Figure,
     Finding,
     Map,
     Measure,
@@ -28,7 +27,6 @@ from headless.analysis.states import moments
 from headless.analysis.states.accumulators import FIRST, REST, Statistics
 from headless.analysis.states.capture import Point
 from headless.analysis.states.reservoirs import by_place
-from headless.pages.figures import drawing_style, new_figure
 
 TOP = 5  # dimensions whose set is followed through the blocks
 SCALE = 6.0  # root mean square over the median dimension's, from which on a dimension is one
@@ -88,27 +86,6 @@ CLAIMS = (
 )
 
 
-def _draw_example(finding: Finding) -> Any:
-    examples: Any = list(finding.payloads["_examples"].items())
-    shown = [examples[i] for i in sorted({0, len(examples) // 2, len(examples) - 1})]
-    with drawing_style():
-        figure = new_figure(WIDE, 3.8)
-        for index, (place, example_ED) in enumerate(shown):
-            x_ED = np.abs(example_ED)
-            dims = np.sort(np.argsort(x_ED.max(axis=0))[::-1][:24])
-            panel = figure.add_subplot(1, len(shown), index + 1, projection="3d")
-            grid = np.meshgrid(np.arange(len(x_ED)), np.arange(len(dims)), indexing="ij")
-            height = np.log10(np.clip(x_ED[:, dims], max(np.median(x_ED), 1e-12), None))
-            panel.plot_surface(*grid, height, cmap="viridis_r", linewidth=0, antialiased=True)
-            ticks = np.arange(0, len(dims), max(1, len(dims) // 4))
-            panel.set_yticks(ticks, [str(dims[t]) for t in ticks])
-            panel.set(title=place_name(place), xlabel="token", ylabel="dimension")
-            panel.set_zlabel("log10 |x|")
-            panel.tick_params(labelsize=7)
-            panel.set_box_aspect(None, zoom=0.85)
-    return figure
-
-
 @analysis(
     "outliers",
     title="Which dimensions are outliers, and do they stay?",
@@ -156,12 +133,15 @@ def _draw_example(finding: Finding) -> Any:
             Panel("", ("jaccard_next", "jaccard_middle"), y="Jaccard", limits=(-0.03, 1.05)),
             wide=False,
         ),
-        Figure(
+        heatmap(
             "outlier-example",
             "The first tokens of one text in three blocks: |x| by token and dimension, the "
-            "largest dimensions only; the height is logarithmic.",
-            _draw_example,
-            ("_examples",),
+            "largest dimensions only; colours are logarithmic.",
+            "_largest",
+            x="dimension",
+            y="token",
+            label="|x|",
+            log=True,
         ),
         heatmap(
             "stream-example",
@@ -284,9 +264,17 @@ def _payloads(stream: Mapping[Place, Statistics], posts: list[Place]) -> dict[st
         "rms_last": {Place(): -np.sort(-sizes_PD[list(stream).index(posts[-1])])},
         "example": {Place(): stream[posts[len(posts) // 2]].example_ED.numpy()},
         "_sizes": {Place(): sizes},
-        "_examples": examples,
+        "_largest": {p: _largest(examples[p]) for p in (posts[i] for i in _evenly(len(posts), 3))},
         "_stream": {p: Map(np.clip(x[:, :SIDE] / scales[p], -1, 1)) for p, x in drawn.items()},
     }
+
+
+def _largest(x_ED: np.ndarray) -> Map:
+    """|x| in the dimensions that reach farthest; what is below the median is as good as it."""
+    size_ED = np.abs(x_ED)
+    dims = np.sort(np.argsort(size_ED.max(axis=0))[::-1][:24])
+    floor = max(float(np.median(size_ED)), 1e-12)
+    return Map(np.clip(size_ED[:, dims], floor, None), columns=tuple(map(str, dims)))
 
 
 def _evenly(count: int, most: int) -> list[int]:

@@ -133,23 +133,19 @@ def covariance_spectra(lab: Session, *, nulls: bool) -> Finding:
         payloads["{place}/correlation"] = {p: x_D.numpy() for p, x_D in correlated_D.items()}
         overlaps = _overlaps(lab)
     finding = Finding(series_of(numbers, MEASURES) | series_of(overlaps, OVERLAPS), payloads)
-    exponent, r_squared, rank, first = (
-        finding.values(name, "post")
-        for name in ("exponent", "r_squared", "participation", "first_share")
+    exponent, r_squared, rank = (
+        finding.values(name, "post") for name in ("exponent", "r_squared", "participation")
     )
     return finding.answered(
         f"After the blocks the eigenvalues fall as rank to the power −{exponent.min():.2f} to "
         f"−{exponent.max():.2f} (R² at least {r_squared.min():.3f}). The states fill "
-        f"{rank.min():.1f} to {rank.max():.1f} of {width} directions (participation ratio), and "
-        f"the first direction holds {first.min():.0%} to {first.max():.0%} of the variance."
+        f"{rank.min():.1f} to {rank.max():.1f} of {width} directions (participation ratio)."
     )
 
 
 def spread_of(values_D: Tensor) -> dict[str, float]:
-    """The numbers of a cloud from its covariance's eigenvalues, descending, none below 0.
-
-    The law is fitted from rank 10, or from the tenth part of a narrow model, on.
-    """
+    """The numbers of a cloud from its covariance's eigenvalues; the law is fitted from rank 10, or
+    from the tenth part of a narrow model, on."""
     law = rank_law(values_D, min(FIRST_RANK / len(values_D), 0.1), LAST_SHARE)
     probability_D = values_D / values_D.sum()
     entropy = -float(torch.special.xlogy(probability_D, probability_D).sum())
@@ -164,8 +160,7 @@ def spread_of(values_D: Tensor) -> dict[str, float]:
 
 
 def correlation_eigenvalues(s: Statistics) -> Tensor:
-    """Of the states with every dimension scaled to variance 1, descending; those that do not vary
-    are left out."""
+    """Descending; dimensions that do not vary are left out."""
     covariance_DD = moments.covariance(s)
     std_D = covariance_DD.diagonal().clamp(min=0).sqrt()
     alive_D = std_D > 1e-12 * std_D.max()

@@ -16,7 +16,7 @@ from headless.analysis.states.capture import Component, Point, middle_blocks
 from headless.errors import HeadlessError
 from headless.geometry import unit
 
-FEW = 8  # states at a point that scores need
+LEAST_STATES = 8  # states at a point that scores need
 
 
 def drawn(values: Tensor, most: int, seed: int) -> Tensor:
@@ -63,7 +63,7 @@ def gather(
     if not points:
         raise HeadlessError(f"no states of {', '.join(components)} were measured")
     number = min(most, *(len(statistics[point].sample_KD) for point in points))
-    if number < FEW:
+    if number < LEAST_STATES:
         raise HeadlessError(
             f"{number} states a point are too few for pictures: measure with a larger reservoir"
         )

@@ -136,7 +136,7 @@ def input_gains(backbone: nn.Module) -> dict[Place, Tensor]:
     """The gain of the norm whose output a reading matrix sees [D].
 
     Where the norms come after the additions (BERT), attention reads the previous block's second
-    one, and the first block the embeddings' own, which is left out here.
+    one, and in the first block that of the embeddings, which is left out.
     """
     post = family_of(backbone).post_norm
     gains: dict[Place, Tensor] = {}
