@@ -22,7 +22,7 @@ from headless.analysis.states import moments
 from headless.analysis.states.accumulators import Statistics
 from headless.analysis.states.capture import middle_blocks
 from headless.analysis.states.families import backbone_of
-from headless.analysis.states.reservoirs import position_means
+from headless.analysis.states.reservoirs import by_place, position_means
 from headless.errors import HeadlessError
 from headless.geometry import Projection, helix, principal_axes, random_walks, unit
 from headless.geometry.projection import shares_of_independent
@@ -258,9 +258,9 @@ def sequence(lab: Session, *, nulls: bool) -> Finding:
         raise HeadlessError(TOO_SHORT)
     raw_TD, raw_floor = position_means(lab.statistics, directions=False)
     axes, raw_axes = principal_axes(unit_TD), principal_axes(raw_TD[1:])
-    posts = {p: s for p, s in lab.statistics.items() if p.component == "post"}
-    parts = {p.block: moments.variance_shares(s) for p, s in posts.items()}
-    middle = [parts[block] for block in middle_blocks(parts)]
+    posts = by_place(lab.statistics, "post")
+    shares = {place: moments.variance_shares(s) for place, s in posts.items()}
+    middle = [shares[Place("post", i)] for i in middle_blocks([p.block or 0 for p in posts])]
     # Directions: a massive token somewhere in the text would decide a mean of raw states.
     spread = float((unit_TD[1:] - unit_TD[1:].mean(dim=0)).square().sum(dim=1).mean())
     whole = {
@@ -273,13 +273,10 @@ def sequence(lab: Session, *, nulls: bool) -> Finding:
         "tail/with_noise": _tail(unit_TD, 0.0),
         "six_shares": float(principal_axes(unit_TD[1:]).shares_K.sum()),
         "raw/six_shares": float(raw_axes.shares_K.sum()),
-        "position": float(np.mean([one["position"] for one in middle])),
-        "context": float(np.mean([one["context"] for one in middle])),
+        **{part: float(np.mean([x[part] for x in middle])) for part in ("position", "context")},
     }
-    numbers = {Place(): whole} | {
-        Place.parse(point.name): parts[point.block] | _overlap(s, lab.seed)
-        for point, s in posts.items()
-    }
+    numbers = {place: shares[place] | _overlap(s, lab.seed) for place, s in posts.items()}
+    numbers = {Place(): whole} | numbers
     payloads = {"_path": _pairs(axes, unit_TD), "_path_raw": _pairs(raw_axes, raw_TD[1:])}
     return Finding(series_of(numbers), payloads).answered(
         f"In the middle blocks position explains {whole['position']:.1%} and the sequence "
