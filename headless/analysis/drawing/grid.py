@@ -74,7 +74,8 @@ def by_kind(
     """A figure with a panel a kind of place, which `draw` fills, given a colour for each block."""
     kinds = list(dict.fromkeys(place.kind for place in payloads))
     blocks = sorted({place.block for place in payloads if place.block is not None}) or [0]
-    colors = dict(zip(blocks, depth_colors(len(blocks)), strict=True))
+    shades = depth_colors(len(blocks)) if len(blocks) > 1 else [series_color(0)]
+    colors = dict(zip(blocks, shades, strict=True))
     figure, panels = panels_of(len(kinds), height=2.4 if len(kinds) > 1 else 3.2)
     for panel, kind in zip(panels, kinds, strict=True):
         draw(panel, {place: one for place, one in payloads.items() if place.kind == kind}, colors)
