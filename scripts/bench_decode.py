@@ -15,6 +15,7 @@ Shapes: V rows, D coordinates, Q queries.
 
 import argparse
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -133,7 +134,8 @@ def measure(problem: Problem, kinds: tuple[str, ...], repeats: int) -> dict[str,
         # One index in memory at a time: beside it the product is measured again.
         for setting in SETTINGS[kind]:
             name = " ".join([kind, *(f"{key}={value}" for key, value in setting.items())])
-            head.index.tune(**setting)
+            head.index.options = replace(head.index.options, **setting)
+            head.index.tune(head.index.index)
             ids_Q = head.search(hidden_QD)[1][:, 0]
             ways[name] = {"recall_at_1": float((ids_Q == best_Q).double().mean()), **cost}
             for batch in BATCHES:

@@ -123,7 +123,7 @@ class Finetuning:
             sampler = LengthGroupedSampler(size, lengths=lengths, generator=generator)
         pad = DataCollatorWithPadding(self.tokenizer)
         collate: Any = default_collate if "pooled" in examples[0] else pad
-        return DataLoader(examples, size, sampler=sampler, collate_fn=collate)  # type: ignore[arg-type]
+        return DataLoader(examples, batch_size=size, sampler=sampler, collate_fn=collate)  # type: ignore[arg-type]
 
     def run(self, seed: int, directory: Path, report: Report, display: Display) -> SeedResult:
         """Train with one seed, choose the epoch on validation, then score the other splits once.

@@ -156,7 +156,7 @@ class VectorIndex:
         for begin in range(0, len(ids_n), ADD_ROWS):
             index.add(built._prepare(ids_n[begin : begin + ADD_ROWS]))
             progress(min(begin + ADD_ROWS, len(ids_n)), len(ids_n))
-        built._tune(index)
+        built.tune(index)
         return built
 
     @classmethod
@@ -175,7 +175,7 @@ class VectorIndex:
         same = (index.d, index.metric_type) == (empty.d, empty.metric_type)
         if not same or not isinstance(index, type(empty)) or index.ntotal != len(loaded.indexed_n):
             raise HeadlessError(f"{path} is an index of other rows or of another kind: {advice}")
-        loaded._tune(loaded._to_device(faiss, index))
+        loaded.tune(loaded._to_device(faiss, index))
         return loaded
 
     def save(self, path: Path) -> None:
@@ -300,7 +300,7 @@ class VectorIndex:
                 ) from error
             return index
 
-    def _tune(self, index: Any) -> None:
+    def tune(self, index: Any) -> None:
         """Set how far a search of the index looks, and keep it."""
         nprobe, ef = self.options.nprobe, self.options.ef
         if self.kind in ("ivf", "ivfpq"):
