@@ -143,10 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     demo_corpus.main(TEXT)
     if not (DATA / "manifest.json").is_file():
         say("preparing the text")
-        with Display(True, unit="MB") as display:
-            headless.prepare(
-                str(TEXT), DATA, vocab_size=4096, validation_fraction=0.03, report=display.report
-            )
+        headless.prepare(str(TEXT), DATA, vocab_size=4096, validation_fraction=0.03, progress=True)
     demo_evaluation.main([str(EVALUATION)])
     report = Report(runs)
     for objective in OBJECTIVES:
