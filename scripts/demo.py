@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,15 +86,13 @@ def is_finished(run: Path) -> bool:
     return (run / "summary.json").is_file() and headless.Run(run).finished
 
 
-def train(runs: Path, objective: str, report: Report, steps: int | None) -> None:
+def train(runs: Path, objective: str, report: Report, changes: Mapping[str, str]) -> None:
     """A run that is finished is reused; one that was stopped goes on."""
     if is_finished(runs / objective):
         say(f"reusing {runs / objective}")
         return
     say(f"training {objective}")
-    overrides: dict[str, Any] = {"run.root": str(runs), "run.resume": True}
-    if steps:
-        overrides["trainer.max_steps"] = steps
+    overrides = {"run.root": str(runs), "run.resume": True, **changes}
     config = ROOT / f"configs/demo/{objective}.yaml"
     headless.pretrain(config, overrides, progress=True, on_validation=report.renew)
 
@@ -137,17 +135,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/demo"))
     parser.add_argument("--full", action="store_true", help="all that the project can show")
     parser.add_argument("--steps", type=int, help="optimizer steps of each training")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="of both configs"
+    )
     options = parser.parse_args(arguments)
     begin, runs, full = time.monotonic(), options.runs, options.full
-    steps = options.steps or (FULL_STEPS if full else None)
+    changes = dict(change.split("=", 1) for change in options.set)
+    if steps := options.steps or (FULL_STEPS if full else None):
+        changes["trainer.max_steps"] = str(steps)
     demo_corpus.main(TEXT)
     if not (DATA / "manifest.json").is_file():
         say("preparing the text")
         headless.prepare(str(TEXT), DATA, vocab_size=4096, validation_fraction=0.03, progress=True)
-    demo_evaluation.main([str(EVALUATION)])
+    demo_evaluation.main([str(EVALUATION), "--data", str(DATA)])
     report = Report(runs)
     for objective in OBJECTIVES:
-        train(runs, objective, report, steps)
+        train(runs, objective, report, changes)
     for objective in OBJECTIVES:
         exported = runs / "exported" / objective
         if not exported.is_dir():
@@ -165,7 +168,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         text = headless.load(runs / "exported" / objective).generate(
             PROMPT, max_new_tokens=40, seed=1
         )
-        print(f"\n{runs}/exported/{objective}, a Hugging Face model, continues a prompt:\n{text}")
+        print(
+            f"\n{runs}/exported/{objective}, a Hugging Face model, continues a prompt:\n{PROMPT}{text}"
+        )
     print(f"\n{report.page}\n{time.monotonic() - begin:.0f} seconds")
 
 
