@@ -168,9 +168,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         text = headless.load(runs / "exported" / objective).generate(
             PROMPT, max_new_tokens=40, seed=1
         )
-        print(
-            f"\n{runs}/exported/{objective}, a Hugging Face model, continues a prompt:\n{PROMPT}{text}"
-        )
+        print(f"\n{runs}/exported/{objective}, a Hugging Face model, continues a prompt:")
+        print(f"{PROMPT}{text}")
     print(f"\n{report.page}\n{time.monotonic() - begin:.0f} seconds")
 
 
