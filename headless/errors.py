@@ -23,3 +23,8 @@ def suggestion(name: str, known: Iterable[str], kind: str) -> str:
     known = list(known)
     nearest = get_close_matches(name, known, n=1)
     return f"did you mean {nearest[0]!r}?" if nearest else f"{kind}: {', '.join(known)}"
+
+
+def one_line(error: object, most: int | None = None) -> str:
+    """An error's text without line ends, its first `most` characters."""
+    return " ".join(str(error).split())[:most]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
-from headless.errors import HeadlessError
+from headless.errors import HeadlessError, one_line
 
 T = TypeVar("T")
 DEEPEST = 100  # levels of a YAML text
@@ -29,7 +29,7 @@ def read_json(path: Path, kind: type[T]) -> T:
     try:
         value: Any = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise HeadlessError(f"{path} is damaged, it is no JSON: {_one_line(error)}") from error
+        raise HeadlessError(f"{path} is damaged, it is no JSON: {one_line(error)}") from error
     if not isinstance(value, kind):
         raise HeadlessError(
             f"{path} is damaged: it holds a {type(value).__name__} instead of a {kind.__name__}"
@@ -46,7 +46,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         check_yaml(text)
         value = yaml.safe_load(text)
     except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise HeadlessError(f"{path} is no proper YAML: {_one_line(error)}") from error
+        raise HeadlessError(f"{path} is no proper YAML: {one_line(error)}") from error
     if value is not None and not isinstance(value, dict):
         raise HeadlessError(f"{path} holds a {type(value).__name__} instead of keys and values")
     return value or {}
@@ -147,7 +147,7 @@ def check_entries(
 def damaged(path: Path, why: str) -> HeadlessError:
     """The complaint about a file among others that a command could do without."""
     return HeadlessError(
-        f"{path} is damaged ({_one_line(why)}): leave {path.parent} out, or move the file aside"
+        f"{path} is damaged ({one_line(why)}): leave {path.parent} out, or move the file aside"
     )
 
 
@@ -159,7 +159,3 @@ def _fits(value: Any, expected: tuple[type, ...]) -> bool:
 
 def _type_name(value: Any) -> str:
     return TYPE_NAMES.get(type(value), type(value).__name__)
-
-
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split())

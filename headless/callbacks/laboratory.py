@@ -16,7 +16,7 @@ from transformers import AutoModel
 
 from headless.callbacks.evaluating import evaluating, require_finite
 from headless.callbacks.progress import log_point, progress_of
-from headless.errors import HeadlessError
+from headless.errors import HeadlessError, one_line
 from headless.models.backbone import num_parameters
 from headless.models.sharding import is_sharded
 from headless.runs.directory import RunDirectory
@@ -131,7 +131,7 @@ class LaboratoryMonitor(Callback):
             try:
                 self._whole(trainer, pl_module, run)
             except (HeadlessError, torch.OutOfMemoryError) as error:
-                reason = " ".join(str(error).split())
+                reason = one_line(error)
                 self._say(
                     f"no analysis was written: {reason}; headless analyze --model {run.path} "
                     "makes one"

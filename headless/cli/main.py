@@ -15,7 +15,7 @@ from pathlib import Path
 
 import headless
 from headless import __version__
-from headless.errors import HeadlessError, UnforeseenError
+from headless.errors import HeadlessError, UnforeseenError, suggestion
 
 COMMANDS = {
     "prepare": "text to tokenizer and token stream",
@@ -86,11 +86,7 @@ def dispatch(arguments: list[str]) -> int:
         if not os.path.lexists(word) and not _is_text(word):
             raise HeadlessError(f"{word!a} is no text in UTF-8: write it in UTF-8")
     if name not in COMMANDS:
-        from difflib import get_close_matches
-
-        near = get_close_matches(name, COMMANDS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"commands: {', '.join(COMMANDS)}"
-        return fail(f"there is no command {name!r}; {hint}")
+        return fail(f"there is no command {name!r}; {suggestion(name, COMMANDS, 'commands')}")
     if any(word.startswith("--import") for word in rest):
         from headless.training.imports import take_imports
 

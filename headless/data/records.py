@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from headless.data.text_files import PARQUET, PLAIN, decode, find_files, kind_of, open_text
-from headless.errors import HeadlessError
+from headless.errors import HeadlessError, one_line
 
 TABLES = (".csv", ".tsv")
 RECORDS = (".jsonl", ".json", PARQUET, *TABLES)
@@ -88,7 +88,7 @@ def load_named(name: str, split: str | None = None) -> Any:
     except Exception as error:  # noqa: BLE001 - the library raises anything, from anywhere
         raise HeadlessError(
             f"{name!r} is neither a file nor a directory, and datasets cannot load it: "
-            + " ".join(str(error).split())[:300]
+            + one_line(error, 300)
         ) from error
 
 

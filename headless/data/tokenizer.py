@@ -14,7 +14,7 @@ import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from headless.data.stream import TokenDataset
-from headless.errors import HeadlessError
+from headless.errors import HeadlessError, one_line
 
 END_OF_TEXT = "<|endoftext|>"
 LARGEST = 10_000_000  # training takes memory for as many, whatever the text
@@ -93,7 +93,7 @@ def open_tokenizer(source: str, *, trust_remote_code: bool = False) -> Any:
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
             tokenizer = _as_in_file(tokenizer, source)
     except Exception as error:  # noqa: BLE001 - the library raises anything, from anywhere
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise HeadlessError(f"no tokenizer can be loaded from {source!r}: {reason}") from error
     if end_of_document(tokenizer) is None:
         raise HeadlessError(

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedMode
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 from transformers.utils import logging
 
-from headless.errors import HeadlessError
+from headless.errors import HeadlessError, one_line
 from headless.files import check_sums
 from headless.models.backbone import BackboneConfig
 
@@ -178,5 +178,5 @@ def as_backbone(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def _shorten(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = one_line(error)
     return text if len(text) <= 300 else text[:297] + "..."

@@ -10,7 +10,6 @@ import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn, Union, get_args
 
@@ -33,7 +32,7 @@ from headless.callbacks.samples import SampleWriter
 from headless.callbacks.throughput import ThroughputMonitor
 from headless.callbacks.wandb_logger import TokenWandbLogger
 from headless.data.datamodule import TokenDataModule
-from headless.errors import HeadlessError, UnforeseenError
+from headless.errors import HeadlessError, UnforeseenError, suggestion
 from headless.objectives import Objective
 from headless.progress import Display
 from headless.runs.directory import RunDirectory, check_name
@@ -69,10 +68,9 @@ class RunParser(CommandParser, LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         unknown = re.search(r"Expected a dot import path string: (\S+)", message)
         if unknown and 'key "model.objective"' in message:
-            near = get_close_matches(unknown.group(1), OBJECTIVES, n=1)
+            name = unknown.group(1)
             raise HeadlessError(
-                f"there is no objective {unknown.group(1)!r}; "
-                + (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(OBJECTIVES)}")
+                f"there is no objective {name!r}; {suggestion(name, OBJECTIVES, 'known')}"
             ) from ex
         super().error(message, ex)
 

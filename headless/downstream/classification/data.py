@@ -16,7 +16,7 @@ from headless.data.text_files import kind_of
 from headless.downstream.classification.labels import LabelColumn, read_labels
 from headless.downstream.classification.tasks import TASKS, TextTask
 from headless.downstream.options import Source
-from headless.errors import HeadlessError, suggestion
+from headless.errors import HeadlessError, one_line, suggestion
 
 VALIDATION_NAMES = ("validation", "valid", "val", "dev")
 
@@ -137,7 +137,7 @@ def _read_tables(task: TextTask, data: str) -> dict[str, Table]:
     try:
         loaded = load_named(data)
     except HeadlessError as error:
-        line = " ".join(str(error.__cause__).split())[:200]
+        line = one_line(error.__cause__, 200)
         hint = suggestion(data, TASKS, "tasks")
         raise HeadlessError(
             f"{data!r} is no task, no file, and datasets cannot load it ({line}); {hint}"

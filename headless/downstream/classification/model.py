@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModel, DataCollatorWithPadding
 
 from headless.data.tokenizer import end_of_document
 from headless.downstream.tokenizers import load_model_tokenizer
-from headless.errors import HeadlessError
+from headless.errors import HeadlessError, one_line
 from headless.files import check_sums, new_directory, write_sums, write_text
 from headless.models.pretrained import as_backbone
 
@@ -217,6 +217,6 @@ def load_classifier(directory: str | Path) -> TrainedClassifier:
         model = TextClassifier(backbone, len(description.classes) or 1, description.pooling)
         model.load_state_dict(load_file(place / WEIGHTS))
     except Exception as error:  # noqa: BLE001 - the libraries raise anything
-        line = " ".join(str(error).split())[:200]
+        line = one_line(error, 200)
         raise HeadlessError(f"the classifier in {place} cannot be loaded: {line}") from error
     return TrainedClassifier(model, load_model_tokenizer(place), description)

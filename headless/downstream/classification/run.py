@@ -40,7 +40,7 @@ from headless.downstream.classification.module import (
 from headless.downstream.classification.tasks import TextTask
 from headless.downstream.language_model import LanguageModel
 from headless.downstream.options import Recipe
-from headless.errors import HeadlessError
+from headless.errors import HeadlessError, one_line
 from headless.progress import Display
 from headless.training.devices import check_precision, choose_accelerator
 
@@ -173,7 +173,7 @@ class Finetuning:
                 callbacks=[StepProgressBar(display)] if display.is_wanted else [],
             )
         except (ValueError, RuntimeError) as error:  # Lightning's own check of its options
-            raise HeadlessError(" ".join(str(error).split())) from error
+            raise HeadlessError(one_line(error)) from error
 
     @torch.no_grad()
     def _pool(self, model: TextClassifier, trainer: Trainer) -> None:

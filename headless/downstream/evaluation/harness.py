@@ -17,7 +17,7 @@ from headless.downstream.evaluation.encoding import longest_input
 from headless.downstream.evaluation.kinds import check_kinds, facts
 from headless.downstream.evaluation.tasks import Task, digest
 from headless.downstream.language_model import LanguageModel
-from headless.errors import HeadlessError
+from headless.errors import HeadlessError, one_line
 from headless.runs.evaluations import Evaluation
 
 BOOTSTRAPS = 1000  # resamples for the standard errors that have no closed form
@@ -112,7 +112,7 @@ def _run(
     except ImportError as error:
         raise HeadlessError(f"lm-evaluation-harness is incomplete ({error}): {INSTALL}") from error
     except Exception as error:  # noqa: BLE001 - it reaches for the network and for foreign code
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = one_line(error, 300) or type(error).__name__
         raise HeadlessError(
             f"lm-evaluation-harness could not run {task.source!r} (is its data within reach?): "
             f"{reason}"

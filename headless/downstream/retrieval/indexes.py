@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from headless.errors import HeadlessError
+from headless.errors import HeadlessError, one_line
 from headless.files import exclusive, write_bytes
 
 Kind = Literal["exact", "ivf", "hnsw", "ivfpq"]
@@ -294,7 +294,7 @@ class VectorIndex:
             return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index, options)
         except RuntimeError as error:  # some numbers of codes and bits have no kernel
             if device == "gpu":
-                line = " ".join(str(error).split())[:200]
+                line = one_line(error, 200)
                 raise HeadlessError(
                     f"faiss cannot put this {self.kind} on the GPU: {line}"
                 ) from error
