@@ -1,6 +1,6 @@
 """What makes two objectives comparable: scores of the same tokens under each model's own LM head.
 
-Shapes: N rows, C rows of a chunk, D hidden size, V vocabulary.
+Shapes: N rows, C rows of a chunk, D hidden size, V vocabulary, K deciles.
 """
 
 import math
@@ -14,29 +14,52 @@ from headless.objectives import LMHead
 from headless.objectives.base import IGNORE_INDEX
 
 CHUNK_ROWS = 4096  # whose logits exist at a time: 0.8 GiB at V = 50,304 in float32
-SUMS = ("nll", "nll_uncalibrated", "correct", "tokens")
+DECILES = 10
+SUMS = {  # float64: of which shape each is
+    "nll_K": (DECILES,),  # nats under the head, by the target's decile
+    "tokens_K": (DECILES,),
+    "nll_uncalibrated": (),  # nats under the head without its bias
+    "correct": (),  # top-1 under the head
+}
 
 
-def head_scores(hidden_ND: Tensor, targets_N: Tensor, head: LMHead) -> dict[str, Tensor]:
-    """Sums over the rows that count, under a head and under the same head without its bias.
+def decile_of_token(counts_V: Tensor) -> Tensor:
+    """Which tenth of a text's occurrences each token belongs to, 0 the most frequent: long [V].
 
-    float64 scalars: `nll` and `nll_uncalibrated` (nats), `correct` (top-1 under the head) and
-    `tokens`.
+    In the order of their counts, a token goes where the middle of its occurrences lies: every cut
+    is the nearest that whole tokens allow. What never occurs is in the last decile.
     """
-    zero = torch.zeros((), dtype=torch.float64, device=hidden_ND.device)
-    sums = {name: zero.clone() for name in SUMS}
+    ordered_V, id_V = counts_V.sort(descending=True, stable=True)
+    twice_middle_V = 2 * ordered_V.cumsum(0) - ordered_V
+    decile_V = DECILES * twice_middle_V // (2 * counts_V.sum()).clamp(min=1)
+    return torch.empty_like(id_V).scatter_(0, id_V, decile_V.clamp(max=DECILES - 1))
+
+
+def head_scores(
+    hidden_ND: Tensor, targets_N: Tensor, head: LMHead, decile_V: Tensor
+) -> dict[str, Tensor]:
+    """The `SUMS` over the rows that count."""
+    device = hidden_ND.device
+    sums = {
+        name: torch.zeros(shape, dtype=torch.float64, device=device) for name, shape in SUMS.items()
+    }
+    deciles_K = torch.arange(DECILES, device=device)
     chunks = zip(hidden_ND.split(CHUNK_ROWS), targets_N.split(CHUNK_ROWS), strict=True)
     for hidden_CD, targets_C in chunks:
         scores_CV = head.scores(hidden_CD)
         logits_CV = head.complete(scores_CV)
-        nll = F.cross_entropy(logits_CV, targets_C, ignore_index=IGNORE_INDEX, reduction="sum")
-        bare = nll
+        nll_C = F.cross_entropy(
+            logits_CV, targets_C, ignore_index=IGNORE_INDEX, reduction="none"
+        ).double()
+        bare = nll_C.sum()
         if logits_CV is not scores_CV:
             bare = F.cross_entropy(scores_CV, targets_C, ignore_index=IGNORE_INDEX, reduction="sum")
-        sums["nll"] += nll
+        counts_C = targets_C != IGNORE_INDEX
+        is_in_CK = (decile_V[targets_C * counts_C][:, None] == deciles_K) & counts_C[:, None]
+        sums["nll_K"] += torch.where(is_in_CK, nll_C[:, None], 0.0).sum(0)
+        sums["tokens_K"] += is_in_CK.sum(0)
         sums["nll_uncalibrated"] += bare
         sums["correct"] += (logits_CV.argmax(dim=-1) == targets_C).sum()
-        sums["tokens"] += (targets_C != IGNORE_INDEX).sum()
     return sums
 
 
@@ -45,46 +68,57 @@ class Validation(Metric):
 
     `compute()` gives the objective's own `loss` and, under the LM head that it implies, `nll`,
     `perplexity`, `accuracy`, `nll_uncalibrated`; with the bytes of the text that was scored also
-    `bits_per_byte`. No token at all gives NaN.
+    `bits_per_byte`. With the counts of the training text also `nll_decile_0` (of the most frequent
+    tokens) ... `nll_decile_9`, where the split has such tokens: their mean, weighted by the tokens
+    of each, is `nll`. No token at all gives NaN.
     """
 
     full_state_update = False
 
     def __init__(self) -> None:
         super().__init__()
-        for name in (*SUMS, "loss", "bytes"):
-            zero = torch.zeros((), dtype=torch.float64)
-            self.add_state(name, default=zero, dist_reduce_fx="sum")
+        for name, shape in {**SUMS, "loss": (), "bytes": ()}.items():
+            zeros = torch.zeros(shape, dtype=torch.float64)
+            self.add_state(name, default=zeros, dist_reduce_fx="sum")
         self.head: LMHead | None = None
 
-    def begin(self, head: LMHead, *, copy: bool) -> None:
+    def begin(self, head: LMHead, unigram_counts: Tensor, *, copy: bool) -> None:
         """Score with this head; `copy` its tensors where they are whole for a moment only."""
         if copy:
             bias_V = None if head.bias_V is None else head.bias_V.detach().clone()
             head = head._replace(weight_VD=head.weight_VD.detach().clone(), bias_V=bias_V)
         self.head = head
+        self.decile_V = decile_of_token(unigram_counts)
+        self.has_counts = bool(unigram_counts.any())
 
     def update(self, loss: Tensor, hidden_ND: Tensor, targets_N: Tensor, num_bytes: float) -> None:
         """Count a batch, whose mean loss is given; `num_bytes` 0 where nobody knows them."""
         assert self.head is not None
-        sums = head_scores(hidden_ND, targets_N, self.head)
-        total = loss.detach().double() * sums["tokens"]
+        sums = head_scores(hidden_ND, targets_N, self.head, self.decile_V)
+        total = loss.detach().double() * sums["tokens_K"].sum()
         for name, value in {**sums, "loss": total, "bytes": num_bytes}.items():
             setattr(self, name, getattr(self, name) + value)
 
     def compute(self) -> dict[str, float]:
-        sums = (getattr(self, name) for name in (*SUMS, "loss", "bytes"))
-        total, bare, correct, tokens, loss, size = torch.stack([*sums]).tolist()
-        tokens = tokens or math.nan
+        sums = (getattr(self, name).reshape(-1) for name in (*SUMS, "loss", "bytes"))
+        numbers = torch.cat([*sums]).tolist()
+        nll_K, tokens_K = numbers[:DECILES], numbers[DECILES : 2 * DECILES]
+        bare, correct, loss, size = numbers[2 * DECILES :]
+        total, tokens = sum(nll_K), sum(tokens_K) or math.nan
         nll = total / tokens
-        return {
+        scores = {
             "loss": loss / tokens,
             "nll": nll,
             "perplexity": math.exp(min(nll, 700.0)),
             "accuracy": correct / tokens,
             "nll_uncalibrated": bare / tokens,
-            **({"bits_per_byte": total / math.log(2) / size} if size else {}),
         }
+        if size:
+            scores["bits_per_byte"] = total / math.log(2) / size
+        if self.has_counts:
+            deciles = enumerate(zip(nll_K, tokens_K, strict=True))
+            scores |= {f"nll_decile_{k}": nats / count for k, (nats, count) in deciles if count}
+        return scores
 
     def close(self) -> dict[str, float]:
         """The scores of all batches, reduced over ranks; the next validation begins anew."""

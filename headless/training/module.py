@@ -75,7 +75,9 @@ class PretrainingModule(LightningModule):
     Logs `train/loss`, `optim/lr`, `optim/grad_norm`, and at each validation `val/loss` (the
     objective's own) and, under the LM head that the objective implies, `val/nll`,
     `val/perplexity`, `val/bits_per_byte`, `val/accuracy`; where that head has a calibration bias
-    also `val/nll_uncalibrated`, without it. A masked model's scores are of the tokens that it was
+    also `val/nll_uncalibrated`, without it; `val/nll_decile_0` ... `val/nll_decile_9` are `val/nll`
+    of the targets in each tenth of the training text's occurrences, 0 the most frequent tokens, as
+    far as the validation text has them. A masked model's scores are of the tokens that it was
     asked for; they do not sum up to a text's, so that it has no `val/bits_per_byte`.
 
     Args:
@@ -252,7 +254,7 @@ class PretrainingModule(LightningModule):
             for buffer in self.objective.buffers():  # what a rank saw last, e.g. how many rows
                 torch.distributed.broadcast(buffer, 0)
         with gathered(self):  # a sharded parameter is whole only in here
-            self._validation.begin(self.lm_head(), copy=is_sharded(self))
+            self._validation.begin(self.lm_head(), self.unigram_counts, copy=is_sharded(self))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         hidden_ND = self.scored_states(batch["input_ids"], batch.get("rows"))

@@ -1,5 +1,6 @@
 """The training module: what it reports, what it saves, what two objectives share."""
 
+import itertools
 import math
 import shutil
 from collections.abc import Callable
@@ -17,6 +18,17 @@ from headless.training.pretrain import fit
 from headless.training.validate import validate_with
 
 OBJECTIVES = ["CrossEntropy", "ContrastiveWeightTying", "Combined"]
+
+
+def deciles_of(counts_V: list[int]) -> list[list[int]]:
+    """Token ids by falling count, each cut where the running sum is nearest to its tenth."""
+    order = sorted(range(len(counts_V)), key=lambda id: -counts_V[id])
+    reached = [0, *itertools.accumulate(counts_V[id] for id in order)]
+    cuts = [
+        min(range(len(reached)), key=lambda i: abs(reached[i] - reached[-1] * k / 10))
+        for k in range(10)
+    ]
+    return [order[a:b] for a, b in itertools.pairwise([*cuts, len(order)])]
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -58,6 +70,22 @@ def test_validation_scores_against_a_plain_computation(
     assert last["val/bits_per_byte"] == pytest.approx(
         nll / math.log(2) * len(targets_N) / size, rel=1e-5
     )
+    counts_V, total = data.unigram_counts.tolist(), data.unigram_counts.sum().item()
+    nll_N = F.cross_entropy(logits, targets_N, reduction="none")
+    ids_K = deciles_of(counts_V)
+    weighted = 0.0
+    for k, ids in enumerate(ids_K):
+        is_in_N = torch.isin(targets_N, torch.tensor(ids, dtype=torch.long))
+        if count := int(is_in_N.sum()):
+            assert last[f"val/nll_decile_{k}"] == pytest.approx(
+                nll_N[is_in_N].mean().item(), rel=1e-5
+            )
+            weighted += last[f"val/nll_decile_{k}"] * count / len(targets_N)
+        else:
+            assert f"val/nll_decile_{k}" not in last
+        assert sum(counts_V[id] for id in ids) == pytest.approx(total / 10, abs=max(counts_V))
+    assert weighted == pytest.approx(last["val/nll"], rel=1e-6)
+    assert cli.run.directory.read_summary()["last"]["val/nll_decile_9"] == last["val/nll_decile_9"]
     accuracy = (logits.argmax(-1) == targets_N).double().mean().item()
     assert last["val/accuracy"] == pytest.approx(accuracy, abs=2.1 / len(targets_N))
     if objective == "ContrastiveWeightTying":
@@ -117,7 +145,7 @@ def test_validate_gives_the_runs_own_numbers(run_arguments, tmp_path: Path) -> N
     run = tmp_path / "runs/run"
     last = [p for p in read_metrics(run / "metrics.jsonl") if "val/nll" in p][-1]
     scores = validate_with(run, ["--data.val_batch_size", "3"])
-    for key in ("val/nll", "val/nll_uncalibrated", "val/bits_per_byte", "val/accuracy"):
+    for key in ("val/nll", "val/nll_uncalibrated", "val/bits_per_byte", "val/nll_decile_0"):
         assert scores[key] == pytest.approx(last[key], rel=1e-5), key
     assert validate_with(run / "checkpoints" / "last.ckpt", []) == pytest.approx(scores, rel=0.5)
 
