@@ -40,7 +40,7 @@ def show(result: dict[str, Any], options: NeighborOptions) -> None:
             show_context(record, title)
         if not any(record["likeliest"] for record in result["contexts"]):
             name = result["model"]
-            print(f"left out: the likeliest tokens and the mixture: {name} has no LM head")
+            print(f"left out: the likeliest tokens: {name} has no LM head")
     elif "scores" in result:
         show_scores(result["scores"], f"{title}, {store['rows']:,} stored contexts")
     else:
@@ -74,13 +74,6 @@ def show_context(record: dict[str, Any], title: str) -> None:
         line.append(_flat(near["after"]))
         table.add_row(line, f"{near['distance']:.4g}")
     Console().print(table)
-    if "mixture" not in record:
-        return
-    table = _table("the next token", ["token", "model", "neighbours", "mixture"], 3)
-    for token in record["mixture"]:
-        shares = (f"{token[name]:.4f}" for name in ("model", "knn", "mixture"))
-        table.add_row(_text(token["text"]), *shares)
-    Console().print(table)
 
 
 def _show_next(record: dict[str, Any], title: str) -> None:
@@ -110,10 +103,8 @@ def show_scores(scores: dict[str, Any], title: str) -> None:
     table.add_row("model and neighbours", f"{scores['knn_nats']:.4f}")
     table.add_row("gain", f"{scores['gain']:.4f} ± {scores['gain_error']:.4f}")
     Console().print(table)
-    chosen = scores["chosen_on_tokens"]
-    how = "given" if chosen == 0 else f"best on {chosen:,} others"
     print(
         f"{scores['tokens']:,} tokens, {scores['neighbors']} neighbours, which hold "
         f"{scores['covered']:.1%} of them; λ {scores['weight']:g}, temperature "
-        f"{scores['temperature']:g} ({how})"
+        f"{scores['temperature']:g} (best on {scores['chosen_on_tokens']:,} others)"
     )

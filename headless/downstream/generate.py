@@ -27,7 +27,7 @@ def generate(
     seed: int = 0,
     head: Head = "auto",
     decoder: Literal["model", "faiss"] = "model",
-    index: Literal["exact", "ivf", "hnsw", "ivfpq"] = "exact",
+    index: Literal["exact", "ivf", "hnsw"] = "exact",
     device: str = "auto",
     trust_remote_code: bool = False,
     output: Path | None = None,

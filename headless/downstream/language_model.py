@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from headless.downstream.export import export
-from headless.downstream.retrieval.indexes import Metric, Search, VectorIndex, unit
+from headless.downstream.retrieval.indexes import Kind, Metric, VectorIndex, unit
 from headless.errors import HeadlessError
 from headless.models.sampling import check_prompt, check_sampling, likeliest
 from headless.training.hugging_face import FOLDED
@@ -177,12 +177,12 @@ class LanguageModel:
         k: int = 10,
         table: Table = "input",
         metric: Metric = "cosine",
-        search: Search | None = None,
+        index: Kind = "exact",
     ) -> list[list[dict[str, Any]]]:
         """The nearest rows of a table to each query, other than the query's tokens.
 
         Each with `token_id`, `text`, `score` and, where it is known, its `count` in the training
-        text. "l2" is the squared distance; the search is exact by default.
+        text. "l2" is the squared distance.
 
         Args:
             *queries: a token's text or id; or a sum of tokens with a sign, for an analogy [(a, 1),
@@ -192,13 +192,13 @@ class LanguageModel:
             raise HeadlessError(f"k must be at least 1, got {k}")
         sums = [[(self.token_id(q), 1.0)] if isinstance(q, str | int) else list(q) for q in queries]
         rows_VD = self.table(table)
-        index = VectorIndex.build(rows_VD, search or "exact", metric)
+        search = VectorIndex(rows_VD, index, metric).search
         vectors = []
         for tokens in sums:
             ids, signs = zip(*tokens, strict=True)
             terms = rows_VD[list(ids)] if len(ids) == 1 else unit(rows_VD[list(ids)])
             vectors.append(np.asarray(signs, dtype=np.float32) @ terms)
-        scores_Qk, ids_Qk = index.search(np.stack(vectors), k + max(map(len, sums)))
+        scores_Qk, ids_Qk = search(np.stack(vectors), k + max(map(len, sums)))
         neighbors = []
         for tokens, scores, ids in zip(sums, scores_Qk.tolist(), ids_Qk.tolist(), strict=True):
             excluded = {token for token, _ in tokens} | {-1}

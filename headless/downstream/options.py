@@ -22,6 +22,13 @@ def check_output_file(output: str | Path | None, overwrite: bool) -> None:
         )
 
 
+def check_at_least_1(options: object, *names: str) -> None:
+    """Refuse counts below 1; None is no count."""
+    for name in names:
+        if (value := getattr(options, name)) is not None and value < 1:
+            raise HeadlessError(f"{name} must be at least 1, got {value}")
+
+
 def write_output(output: str | Path | None, text: str) -> None:
     """Write results to a file, if there is to be one."""
     if output is not None:
@@ -71,9 +78,7 @@ class EvaluateOptions:
 
     def __post_init__(self) -> None:
         check_output_file(self.output, self.overwrite)
-        for name in ("batch_size", "limit"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise HeadlessError(f"{name} must be at least 1, got {value}")
+        check_at_least_1(self, "batch_size", "limit")
 
 
 @dataclass(frozen=True)
@@ -95,18 +100,10 @@ class NeighborOptions:
         metric: of tokens: cosine, inner product or l2 (squared distance).
         min_count: rarer tokens are left out of what is specific to a context.
         knn_neighbors: how many stored contexts vote on the next token.
-        knn_weight: their share λ in the mixture; by default 0.25, with --evaluate chosen on half
-            of the text.
-        knn_temperature: of softmax(-distance²), in units of the store's spread; by default 0.05,
-            with --evaluate chosen.
         split: of the dataset; train for --build_store, validation for --evaluate.
-        max_tokens: the store holds only the first so many.
-        limit: evaluate only the first so many tokens.
+        max_tokens: read only the first so many of the dataset.
         context_length: tokens of a window for the store; what the model can, at most 1,024.
         index: exact, or approximate (auto: by the number of rows; tokens: exact).
-        nprobe: clusters that a search of ivf or ivfpq looks into.
-        ef: candidates that a search of hnsw keeps.
-        index_device: auto is the GPU where faiss has one.
         head: of a run; auto is the one under which it is a proper language model.
         device: of the model: auto (a GPU where there is one), cpu, cuda, ...
         trust_remote_code: run the Python file that comes with a Hugging Face directory.
@@ -127,16 +124,10 @@ class NeighborOptions:
     metric: Literal["cosine", "inner", "l2"] = "cosine"
     min_count: int = 10
     knn_neighbors: int = 256
-    knn_weight: float | None = None
-    knn_temperature: float | None = None
     split: Literal["train", "validation"] | None = None
     max_tokens: int | None = None
-    limit: int | None = None
     context_length: int | None = None
-    index: Literal["auto", "exact", "ivf", "hnsw", "ivfpq"] = "auto"
-    nprobe: int | None = None
-    ef: int | None = None
-    index_device: Literal["auto", "cpu", "gpu"] = "auto"
+    index: Literal["auto", "exact", "ivf", "hnsw"] = "auto"
     head: Head = "auto"
     device: str = "auto"
     trust_remote_code: bool = False
@@ -163,8 +154,7 @@ class NeighborOptions:
             raise HeadlessError("--store goes with --context, --build_store or --evaluate")
         if self.analogy is not None and len(self.analogy) != 3:
             raise HeadlessError(f"--analogy takes three tokens [a, b, c], got {len(self.analogy)}")
-        if self.k < 1:
-            raise HeadlessError(f"k must be at least 1, got {self.k}")
+        check_at_least_1(self, "k", "knn_neighbors", "max_tokens")
         check_output_file(self.output, self.overwrite)
 
 
@@ -250,9 +240,7 @@ class Recipe:
     accelerator: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise HeadlessError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_at_least_1(self, "epochs", "batch_size")
         if not 0 <= self.dropout < 1 or not 0 <= self.warmup < 1:
             raise HeadlessError("dropout and warmup must lie in [0, 1)")
         if not self.gradient_clip > 0:

@@ -61,7 +61,7 @@ def test_tokens(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert json.loads(file.read_text()) != found
 
 
-def test_from_a_text_to_a_mixture(
+def test_from_a_text_to_its_neighbours(
     model: str, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = ("--model", model, "--store", tmp_path / "store")
@@ -74,8 +74,8 @@ def test_from_a_text_to_a_mixture(
     assert "'the king [a]' (run, calibrated head)" in out
     assert "nearest stored contexts" in out
     first = json.loads(file.read_text())["contexts"][0]
-    assert {key: len(first[key]) for key in ("likeliest", "specific", "contexts", "mixture")} == {
-        key: 4 for key in ("likeliest", "specific", "contexts", "mixture")
+    assert {key: len(first[key]) for key in ("likeliest", "specific", "contexts")} == {
+        key: 4 for key in ("likeliest", "specific", "contexts")
     }
     tokens = open_dataset(dataset).split("train")
     tokenizer = load_tokenizer(str(dataset / "tokenizer"))
@@ -86,7 +86,7 @@ def test_from_a_text_to_a_mixture(
     assert "nearest stored contexts" not in alone
 
     file = tmp_path / "scores.json"
-    out = works(capsys, *store, "--evaluate", dataset, "--limit", 200, "--output", file)
+    out = works(capsys, *store, "--evaluate", dataset, "--max_tokens", 200, "--output", file)
     scores = json.loads(file.read_text())["scores"]
     assert f"{scores['base_nats']:.4f}" in out
     assert f"{scores['knn_nats']:.4f}" in out
@@ -125,7 +125,7 @@ def test_what_is_wrong_is_said_before_the_work(
         (("--token", " king", "--store", "x"), "--store goes with"),
         (("--analogy", '["a", "b"]'), "three tokens"),
         (("--token", " king", "--k", "0"), "k must be at least 1"),
-        (("--context", "a", "--knn_weight", "1.5"), "knn_weight must be in [0, 1)"),
+        (("--context", "a", "--knn_neighbors", "0"), "knn_neighbors must be at least 1"),
         (("--token", " king", "--output", str(tmp_path)), "is a directory"),
         (("--token", " king"), "no model"),
         (("--token", " king", "--metrik", "l2"), "did you mean 'metric'?"),
@@ -137,5 +137,3 @@ def test_what_a_model_does_not_know(model: str, capsys: pytest.CaptureFixture[st
     assert "tokens: " in fails(capsys, "--model", model, "--token", " kingdom of heaven")
     assert "token_id must be from 0" in fails(capsys, "--model", model, "--token_id", 9999)
     assert "is not a store" in fails(capsys, "--model", model, "--context", "a", "--store", "/no")
-    nprobe = ("--token", " king", "--nprobe", 4)
-    assert "nprobe is for ivf" in fails(capsys, "--model", model, *nprobe)

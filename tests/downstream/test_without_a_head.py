@@ -261,11 +261,10 @@ def test_context_neighbors_need_states_alone(
     assert main(["neighbors", *store, *words]) == 0
     out = capsys.readouterr().out
     assert "nearest stored contexts" in out
-    assert "left out: the likeliest tokens and the mixture: bare has no LM head" in out
+    assert "left out: the likeliest tokens: bare has no LM head" in out
     (context,) = json.loads(file.read_text())["contexts"]
     assert len(context["contexts"]) == 3
     assert context["likeliest"] == []
-    assert "mixture" not in context
     assert main(["neighbors", *store, "--evaluate", str(dataset)]) == 2
     assert "predicts nothing" in capsys.readouterr().err
 

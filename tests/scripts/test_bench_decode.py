@@ -33,8 +33,8 @@ def test_the_smoke_preset(tmp_path: Path) -> None:
     assert ways["exact"]["recall_at_1"] >= 0.99
     assert ways["ivf nprobe=64"]["recall_at_1"] >= ways["ivf nprobe=4"]["recall_at_1"]
     assert ways["ivf nprobe=64"]["recall_at_1"] >= 0.97
-    assert ways["hnsw ef=512"]["recall_at_1"] >= 0.97
-    assert {"ivfpq nprobe=16", "ivf nprobe=16", "hnsw ef=32"} <= set(ways)
+    assert ways["hnsw efSearch=512"]["recall_at_1"] >= 0.97
+    assert {"ivf nprobe=16", "hnsw efSearch=32"} <= set(ways)
     for name, way in ways.items():
         if name == "matmul":
             continue

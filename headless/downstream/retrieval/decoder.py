@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from headless.downstream.language_model import LanguageModel
-from headless.downstream.retrieval.indexes import Kind, Search, VectorIndex
+from headless.downstream.retrieval.indexes import Kind, VectorIndex
 from headless.errors import HeadlessError
 
 PROBE_TOKENS = 8  # of the sequence on which a head is shown to be linear
@@ -26,7 +26,7 @@ TOLERANCE, HALF_TOLERANCE = 1e-4, 3e-2  # relative to the largest logit; in bflo
 class FaissHead(nn.Module):
     """`nn.Linear(D, V)` as an index, in float32: logits of the k likeliest tokens only."""
 
-    def __init__(self, linear: nn.Module, search: Search | Kind = "exact", k: int = 64) -> None:
+    def __init__(self, linear: nn.Module, kind: Kind = "exact", k: int = 64) -> None:
         super().__init__()
         if not isinstance(linear, nn.Linear):
             raise HeadlessError(
@@ -38,7 +38,7 @@ class FaissHead(nn.Module):
         table = linear.weight.detach().float()
         if linear.bias is not None:
             table = torch.cat([table, linear.bias.detach().float()[:, None]], dim=1)
-        self.index = VectorIndex.build(table.cpu().numpy(), search, "inner")
+        self.index = VectorIndex(table.cpu().numpy(), kind, "inner")
         self.k = min(k, len(table))
 
     def search(self, hidden_BD: Tensor) -> tuple[Tensor, Tensor]:
@@ -57,22 +57,18 @@ class FaissHead(nn.Module):
         """Logits [..., V] of hidden states [..., D]: -inf for all but the likeliest tokens."""
         scores_Bk, ids_Bk = self.search(hidden.flatten(0, -2))
         if bool((ids_Bk[:, 0] < 0).any()):
-            raise HeadlessError(
-                f"the {self.index.kind} index found no token: raise nprobe, or take exact"
-            )
+            raise HeadlessError(f"the {self.index.kind} index found no token: take exact")
         logits_BV = scores_Bk.new_full((len(scores_Bk), len(self.weight) + 1), -torch.inf)
         logits_BV.scatter_(1, ids_Bk.where(ids_Bk >= 0, len(self.weight)), scores_Bk)
         return logits_BV[:, :-1].unflatten(0, hidden.shape[:-1])
 
 
 @contextmanager
-def index_as_head(
-    lm: LanguageModel, search: Search | Kind = "exact", k: int = 64
-) -> Iterator[FaissHead]:
+def index_as_head(lm: LanguageModel, kind: Kind = "exact", k: int = 64) -> Iterator[FaissHead]:
     """For a while, `lm.generate` finds the likeliest tokens in an index, and draws among k."""
     check_linear(lm)
     linear: Any = lm.model.get_output_embeddings()
-    head = FaissHead(linear, search, k)
+    head = FaissHead(linear, kind, k)
     lm.model.set_output_embeddings(head)
     try:
         yield head

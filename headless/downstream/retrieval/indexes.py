@@ -1,14 +1,15 @@
-"""Nearest rows of a matrix with faiss: exact or approximate, on the CPU or a GPU.
+"""Nearest rows of a matrix with faiss, exact or approximate.
 
 faiss proposes candidates; scores are computed from the rows themselves.
 
-Approximate indexes need a distance, which an inner product is not. For them a row x becomes
-[x ; sqrt(M² - |x|²)] with M the largest norm and a query [q ; 0]: the squared distance is then
-|q|² + M² - 2 q·x, so that the nearest row has the largest inner product (Bachrach et al. 2014,
-Neyshabur & Srebro 2015). A few long rows, which are those that win most often (a language model's
-frequent tokens), would make the new coordinate all that distances see. So the mean row is
-subtracted first, which moves all of a query's products by the same number, and the longest rows
-are not indexed but always scored.
+Approximate indexes need a distance, which an inner product is not (asked for inner products, an
+inverted file of a table with a bias log p(v) finds 7 of 10 likeliest tokens, a graph 1 of 10). For
+them a row x becomes [x ; sqrt(M² - |x|²)] with M the largest norm and a query [q ; 0]: the squared
+distance is then |q|² + M² - 2 q·x, so that the nearest row has the largest inner product (Bachrach
+et al. 2014, Neyshabur & Srebro 2015). A few long rows, which are those that win most often (a
+language model's frequent tokens), would make the new coordinate all that distances see. So the mean
+row is subtracted first, which moves all of a query's products by the same number, and the longest
+rows are not indexed but always scored.
 
 Shapes: N rows, n of them in faiss, L long ones; Q queries, D coordinates, C candidates, k results.
 """
@@ -16,52 +17,24 @@ Shapes: N rows, n of them in faiss, L long ones; Q queries, D coordinates, C can
 import math
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from headless.errors import HeadlessError, one_line
-from headless.files import exclusive, write_bytes
+from headless.errors import HeadlessError
+from headless.files import write_bytes
 
-Kind = Literal["exact", "ivf", "hnsw", "ivfpq"]
+Kind = Literal["exact", "ivf", "hnsw"]
 Metric = Literal["cosine", "inner", "l2"]
-Device = Literal["auto", "cpu", "gpu"]
-Progress = Callable[[int, int], None]  # done, in all
 
-EXACT_ROWS, FLAT_ROWS = 200_000, 2_000_000  # up to which "auto" is exact, and keeps whole rows
+EXACT_ROWS = 200_000  # up to which "auto" is exact
 POINTS_PER_LIST = 39  # what faiss wants at least, to learn a cluster from
 SAMPLE_PER_LIST, ITERATIONS = 64, 10  # of k-means, whose time grows with both
-EF_CONSTRUCTION = 80  # of the graph
-EF = 128  # candidates of a search of the graph, where none are given
-PIECE = 4  # coordinates that one code of a product quantizer stands for
+EF_CONSTRUCTION, EF = 80, 128  # candidates while a graph is built, and while it is searched
 LONG_EVERY = 32  # one row in so many counts as long under inner products
-WIDER = 8  # times k candidates from compressed rows, for the exact scores to choose from
 ADD_ROWS = 65_536  # at a time
 SCORED_VALUES = 2**25  # of candidate rows in memory at a time
-WAIT_SECONDS = 600.0  # for another process that saves the same index
-GPU_MOST = 2048  # neighbours, and clusters of a search
-
-
-@dataclass(frozen=True)
-class Search:
-    """How rows are searched."""
-
-    #: "ivf": the rows of the nearest clusters; "hnsw": a graph; "ivfpq": clusters, compressed rows
-    kind: Kind = "exact"
-    nprobe: int | None = None  #: clusters that a search looks into; None: by their number
-    ef: int | None = None  #: candidates that a search of the graph keeps
-    device: Device = "auto"  #: "auto" is the GPU where faiss has one (never for "hnsw")
-
-    def __post_init__(self) -> None:
-        for name, kinds in (("nprobe", ("ivf", "ivfpq")), ("ef", ("hnsw",))):
-            value = getattr(self, name)
-            if value is not None and self.kind not in kinds:
-                raise HeadlessError(f"{name} is for {' and '.join(kinds)}, not for {self.kind}")
-            if value is not None and value < 1:
-                raise HeadlessError(f"{name} must be at least 1, got {value}")
 
 
 def load_faiss() -> Any:
@@ -77,22 +50,17 @@ def load_faiss() -> Any:
         os.environ.setdefault("KMP_DUPLICATE_LIB_OK", "TRUE")
     try:
         import faiss
-    except ModuleNotFoundError as error:
-        raise HeadlessError(
-            "nearest neighbours need faiss: pip install 'headless-lm[faiss]', or with an NVIDIA "
-            "GPU 'headless-lm[gpu]'"
-        ) from error
     except ImportError as error:
-        raise HeadlessError(f"faiss is installed but cannot be loaded: {error}") from error
+        raise HeadlessError(
+            f"nearest neighbours need faiss ({error}): pip install 'headless-lm[faiss]'"
+        ) from error
     faiss.omp_set_num_threads(1 if single else torch.get_num_threads())
     return faiss
 
 
 def automatic_kind(num_rows: int) -> Kind:
     """Exact as long as that is quick."""
-    if num_rows <= EXACT_ROWS:
-        return "exact"
-    return "ivf" if num_rows <= FLAT_ROWS else "ivfpq"
+    return "exact" if num_rows <= EXACT_ROWS else "ivf"
 
 
 def num_lists(num_rows: int) -> int:
@@ -106,82 +74,102 @@ def unit(x_ND: np.ndarray) -> np.ndarray:
 
 
 class VectorIndex:
-    """Rows that can be searched: made by `build` or `load`.
+    """Rows that can be searched.
 
-    `rows_ND`, float16 or float32, in memory or mapped, are kept, not copied. "l2" is the squared
-    distance.
+    Args:
+        rows_ND: float16 or float32, in memory or mapped: kept, not copied.
+        kind: "exact"; "ivf": the rows of the nearest clusters; "hnsw": a graph.
+        metric: "l2" is the squared distance.
+        file: an index of these rows that is read, or, where there is none, written.
     """
 
-    def __init__(self, rows_ND: np.ndarray, search: Search | Kind, metric: Metric) -> None:
+    def __init__(
+        self,
+        rows_ND: np.ndarray,
+        kind: Kind = "exact",
+        metric: Metric = "inner",
+        file: Path | None = None,
+    ) -> None:
         if len(rows_ND) == 0:
             raise HeadlessError("there are no rows to index")
-        self.rows_ND = rows_ND
-        self.options = Search(search) if isinstance(search, str) else search
-        self.kind, self.metric = self.options.kind, metric
-        self.index: Any = None
-        self.by_distance = metric == "inner" and self.kind != "exact"
-        width = rows_ND.shape[1] + self.by_distance
-        self.width = -(-width // PIECE) * PIECE if self.kind == "ivfpq" else width
-        self.indexed_n, self.long_L = np.arange(len(rows_ND)), np.arange(0)
-        if self.by_distance:
-            parts = [slice(begin, begin + ADD_ROWS) for begin in range(0, len(rows_ND), ADD_ROWS)]
-            self.mean_D = sum(rows_ND[p].sum(0, dtype=np.float64) for p in parts) / len(rows_ND)
-            squares_N = np.concatenate(
-                [np.square(rows_ND[p] - self.mean_D).sum(1) for p in parts]  # in float64
-            )
-            order_N = np.argsort(squares_N, kind="stable")
-            count = len(rows_ND) - len(rows_ND) // LONG_EVERY
-            self.indexed_n, self.long_L = np.sort(order_N[:count]), np.sort(order_N[count:])
-            self.long_LD = rows_ND[self.long_L].astype(np.float32)
-            self.largest = float(squares_N[order_N[count - 1]])
-
-    @classmethod
-    def build(
-        cls,
-        rows_ND: np.ndarray,
-        search: Search | Kind = "exact",
-        metric: Metric = "inner",
-        *,
-        progress: Progress = lambda done, total: None,
-    ) -> "VectorIndex":
-        """Index rows; mapped ones are read in pieces. `progress` gets rows done and in all."""
         faiss = load_faiss()
-        built = cls(rows_ND, search, metric)
-        ids_n = built.indexed_n
-        index = built._to_device(faiss, built._empty(faiss))
-        if not index.is_trained:
+        self.rows_ND, self.kind, self.metric = rows_ND, kind, metric
+        self.indexed_n, self.long_L = np.arange(len(rows_ND)), np.arange(0)
+        self.by_distance = metric == "inner" and kind != "exact"
+        if self.by_distance:
+            self._set_long_rows_apart()
+        self.index = self._empty(faiss)
+        if file is not None and file.is_file():
+            self.index = self._read(faiss, file)
+        else:
+            self._fill()
+            if file is not None:
+                write_bytes(file, faiss.serialize_index(self.index).tobytes())
+        if kind == "ivf":
+            self.index.nprobe = min(self.index.nlist, max(16, -(-self.index.nlist // 16)))
+        elif kind == "hnsw":
+            self.index.hnsw.efSearch = EF
+
+    def _set_long_rows_apart(self) -> None:
+        rows_ND = self.rows_ND
+        parts = [slice(begin, begin + ADD_ROWS) for begin in range(0, len(rows_ND), ADD_ROWS)]
+        self.mean_D = sum(rows_ND[p].sum(0, dtype=np.float64) for p in parts) / len(rows_ND)
+        squares_N = np.concatenate([np.square(rows_ND[p] - self.mean_D).sum(1) for p in parts])
+        order_N = np.argsort(squares_N, kind="stable")
+        count = len(rows_ND) - len(rows_ND) // LONG_EVERY
+        self.indexed_n, self.long_L = np.sort(order_N[:count]), np.sort(order_N[count:])
+        self.long_LD = rows_ND[self.long_L].astype(np.float32)
+        self.largest = float(squares_N[order_N[count - 1]])
+
+    def _empty(self, faiss: Any) -> Any:
+        """An index without rows: inner products only where it is exact, distances elsewhere."""
+        names = {"exact": "Flat", "ivf": f"IVF{num_lists(len(self.indexed_n))},Flat"}
+        inner = self.kind == "exact" and self.metric != "l2"
+        index = faiss.index_factory(
+            self.rows_ND.shape[1] + self.by_distance,
+            names.get(self.kind, "HNSW32"),
+            faiss.METRIC_INNER_PRODUCT if inner else faiss.METRIC_L2,
+        )
+        if self.kind == "hnsw":
+            index.hnsw.efConstruction = EF_CONSTRUCTION
+        elif self.kind == "ivf":
+            index.cp.niter = ITERATIONS
+        return index
+
+    def _read(self, faiss: Any, file: Path) -> Any:
+        try:
+            index = faiss.read_index(str(file))
+        except RuntimeError:
+            index = None
+        empty = self.index
+        if not isinstance(index, type(empty)) or (
+            (index.d, index.metric_type, index.ntotal)
+            != (empty.d, empty.metric_type, len(self.indexed_n))
+        ):
+            raise HeadlessError(
+                f"{file} is damaged, or an index of other rows or of another kind: delete it and "
+                "run the command again"
+            )
+        return index
+
+    def _fill(self) -> None:
+        ids_n = self.indexed_n
+        if not self.index.is_trained:
             sample = min(len(ids_n), SAMPLE_PER_LIST * max(num_lists(len(ids_n)), 256))
             sample_n = np.random.default_rng(0).choice(ids_n, size=sample, replace=False)
-            index.train(built._prepare(np.sort(sample_n)))
+            self.index.train(self._vectors(np.sort(sample_n)))
         for begin in range(0, len(ids_n), ADD_ROWS):
-            index.add(built._prepare(ids_n[begin : begin + ADD_ROWS]))
-            progress(min(begin + ADD_ROWS, len(ids_n)), len(ids_n))
-        built.tune(index)
-        return built
+            self.index.add(self._vectors(ids_n[begin : begin + ADD_ROWS]))
 
-    @classmethod
-    def load(
-        cls, path: Path, rows_ND: np.ndarray, search: Search | Kind, metric: Metric
-    ) -> "VectorIndex":
-        """What `save` wrote, with the rows that it was built from."""
-        faiss = load_faiss()
-        advice = f"delete {path} and run the command again"
-        try:
-            index = faiss.read_index(str(path))
-        except RuntimeError as error:
-            raise HeadlessError(f"{path} is missing or damaged: {advice}") from error
-        loaded = cls(rows_ND, search, metric)
-        empty = loaded._empty(faiss)
-        same = (index.d, index.metric_type) == (empty.d, empty.metric_type)
-        if not same or not isinstance(index, type(empty)) or index.ntotal != len(loaded.indexed_n):
-            raise HeadlessError(f"{path} is an index of other rows or of another kind: {advice}")
-        loaded.tune(loaded._to_device(faiss, index))
-        return loaded
-
-    def save(self, path: Path) -> None:
-        """Write it in one step; another process that writes the same file is waited for."""
-        with exclusive(path, patience=WAIT_SECONDS):
-            write_bytes(path, self._serialized().tobytes())
+    def _vectors(self, ids_C: np.ndarray) -> np.ndarray:
+        """What faiss gets in place of rows: float32 [C, D] or [C, D + 1]."""
+        rows_CD = self.rows_ND[ids_C].astype(np.float32)
+        if self.by_distance:
+            rows_CD = rows_CD - self.mean_D
+            squares_C1 = np.square(rows_CD, dtype=np.float64).sum(axis=1, keepdims=True)
+            more_C1 = np.sqrt(np.maximum(self.largest - squares_C1, 0.0))
+            return np.concatenate([rows_CD, more_C1], axis=1).astype(np.float32)
+        return unit(rows_CD) if self.metric == "cosine" else rows_CD
 
     def search(self, queries_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Scores (float32) and row numbers (int64) of the k nearest rows, at most N, nearest first.
@@ -191,17 +179,12 @@ class VectorIndex:
         if k < 1:
             raise HeadlessError(f"k must be at least 1, got {k}")
         k = min(k, len(self.rows_ND))
-        candidates = min(len(self.indexed_n), k * WIDER if self.kind == "ivfpq" else k)
-        if _is_on_gpu(self.index):
-            if k > GPU_MOST:
-                raise HeadlessError(f"k is at most {GPU_MOST} on a GPU, got {k}")
-            candidates = min(candidates, GPU_MOST)
         queries_QD = np.ascontiguousarray(queries_QD, dtype=np.float32)
         if self.metric == "cosine":
             queries_QD = unit(queries_QD)
-        padded = np.zeros((len(queries_QD), self.index.d), dtype=np.float32)
-        padded[:, : queries_QD.shape[1]] = queries_QD
-        scores_Qk, ids_QC = self.index.search(padded, candidates)
+        vectors_Q = np.pad(queries_QD, ((0, 0), (0, int(self.by_distance))))
+        candidates = min(k, len(self.indexed_n))
+        scores_Qk, ids_QC = self.index.search(vectors_Q, candidates)
         if self.kind == "exact":
             return scores_Qk, ids_QC
         step = max(1, SCORED_VALUES // max(candidates * queries_QD.shape[1], len(self.long_L)))
@@ -234,82 +217,3 @@ class VectorIndex:
             np.take_along_axis(scores_QC, order_Qk, axis=1),
             np.take_along_axis(ids_QC, order_Qk, axis=1),
         )
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of what `save` writes."""
-        return self._serialized().size
-
-    def _serialized(self) -> np.ndarray:
-        faiss, index = load_faiss(), self.index
-        return faiss.serialize_index(faiss.index_gpu_to_cpu(index) if _is_on_gpu(index) else index)
-
-    def _empty(self, faiss: Any) -> Any:
-        """An index without rows: inner products only where it is exact, distances elsewhere."""
-        rows, lists = len(self.indexed_n), num_lists(len(self.indexed_n))
-        bits = min(8, int(math.log2(max(1, rows // POINTS_PER_LIST)) or 1))
-        if self.kind == "ivfpq" and bits < 4:
-            raise HeadlessError(
-                f"{rows} rows are too few to learn how to compress them: take --index exact"
-            )
-        name = {
-            "exact": "Flat",
-            "ivf": f"IVF{lists},Flat",
-            "hnsw": "HNSW32",
-            "ivfpq": f"IVF{lists},PQ{self.width // PIECE}x{bits}",
-        }[self.kind]
-        inner = self.kind == "exact" and self.metric != "l2"
-        metric = faiss.METRIC_INNER_PRODUCT if inner else faiss.METRIC_L2
-        index = faiss.index_factory(self.width, name, metric)
-        if self.kind == "hnsw":
-            index.hnsw.efConstruction = EF_CONSTRUCTION
-        elif self.kind != "exact":
-            index.cp.niter = ITERATIONS
-        return index
-
-    def _prepare(self, ids_C: np.ndarray) -> np.ndarray:
-        """What faiss gets in place of rows: float32 [C, width]."""
-        rows_CD = self.rows_ND[ids_C].astype(np.float32)
-        vectors_C = np.zeros((len(rows_CD), self.width), dtype=np.float32)
-        size = rows_CD.shape[1]
-        if self.by_distance:
-            rows_CD = rows_CD - self.mean_D
-            squares_C = np.square(rows_CD, dtype=np.float64).sum(axis=1)
-            vectors_C[:, size] = np.sqrt(np.maximum(self.largest - squares_C, 0.0))
-        vectors_C[:, :size] = unit(rows_CD) if self.metric == "cosine" else rows_CD
-        return vectors_C
-
-    def _to_device(self, faiss: Any, index: Any) -> Any:
-        """The index on the GPU, where it is wanted and possible."""
-        device = self.options.device
-        has_gpu = hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0
-        if device == "gpu" and (not has_gpu or self.kind == "hnsw"):
-            reason = "hnsw runs on the CPU only" if has_gpu else "faiss sees no GPU"
-            raise HeadlessError(f"{reason}: take --index_device cpu, or another --index")
-        if device == "cpu" or not has_gpu or self.kind == "hnsw":
-            return index
-        options = faiss.GpuClonerOptions()
-        options.useFloat16 = self.kind == "ivfpq"  # lookup tables of many codes do not fit
-        try:
-            return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index, options)
-        except RuntimeError as error:  # some numbers of codes and bits have no kernel
-            if device == "gpu":
-                line = one_line(error, 200)
-                raise HeadlessError(
-                    f"faiss cannot put this {self.kind} on the GPU: {line}"
-                ) from error
-            return index
-
-    def tune(self, index: Any) -> None:
-        """Set how far a search of the index looks, and keep it."""
-        nprobe, ef = self.options.nprobe, self.options.ef
-        if self.kind in ("ivf", "ivfpq"):
-            lists = min(index.nlist, GPU_MOST) if _is_on_gpu(index) else index.nlist
-            index.nprobe = min(lists, nprobe or max(16, -(-lists // 16)))
-        elif self.kind == "hnsw":
-            index.hnsw.efSearch = ef or EF
-        self.index = index
-
-
-def _is_on_gpu(index: Any) -> bool:
-    return type(index).__name__.startswith("Gpu")

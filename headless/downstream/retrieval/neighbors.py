@@ -9,14 +9,9 @@ from typing import Any
 from headless.downstream.language_model import LanguageModel
 from headless.downstream.loading import load
 from headless.downstream.options import NeighborOptions, write_output
-from headless.downstream.retrieval.contexts import (
-    Mixture,
-    knn_lm_scores,
-    mixed_tokens,
-    nearest_contexts,
-    view_context,
-)
-from headless.downstream.retrieval.indexes import Search, VectorIndex, automatic_kind, load_faiss
+from headless.downstream.retrieval.contexts import nearest_contexts, view_context
+from headless.downstream.retrieval.indexes import VectorIndex, load_faiss
+from headless.downstream.retrieval.knn import knn_lm_scores
 from headless.downstream.retrieval.store import PLACE, HiddenStore, build_store, open_store
 from headless.errors import HeadlessError
 from headless.files import refuse_to_lose
@@ -45,7 +40,6 @@ def neighbors(
     """
     place = model.place if isinstance(model, LanguageModel) else str(model)
     settings = NeighborOptions(place, **options)
-    mixture = Mixture(settings.knn_neighbors, settings.knn_weight, settings.knn_temperature)
     # What can be wrong shows before the work.
     if settings.build_store is not None:
         refuse_to_lose(Path(settings.store or ""), overwrite=settings.overwrite, **PLACE)
@@ -63,9 +57,9 @@ def neighbors(
         if settings.build_store is not None:
             result["store"] = asdict(_build(settings, lm, display.report).manifest)
         elif settings.evaluate is not None:
-            result |= _scores(settings, lm, mixture, display.report)
+            result |= _scores(settings, lm, display.report)
         elif settings.context is not None:
-            result["contexts"] = _contexts(settings, lm, mixture, display.report)
+            result["contexts"] = _contexts(settings, lm)
         else:
             result |= {"table": settings.table, "metric": settings.metric}
             result["tokens"] = _tokens(settings, lm)
@@ -96,14 +90,8 @@ def _check_model(settings: NeighborOptions, lm: LanguageModel) -> None:
         raise HeadlessError(f"{lm.place} has no LM head: choose --table input")
 
 
-def _search(settings: NeighborOptions, num_rows: int) -> Search:
-    kind = automatic_kind(num_rows) if settings.index == "auto" else settings.index
-    return Search(kind, settings.nprobe, settings.ef, settings.index_device)
-
-
-def _index(settings: NeighborOptions, store: HiddenStore, progress: Report) -> VectorIndex:
-    search = _search(settings, len(store.keys_ND))
-    return store.index(search, progress=partial(progress, "indexing"))
+def _index(settings: NeighborOptions, store: HiddenStore) -> VectorIndex:
+    return store.index(None if settings.index == "auto" else settings.index)
 
 
 def _tokens(settings: NeighborOptions, lm: LanguageModel) -> list[dict[str, Any]]:
@@ -116,23 +104,15 @@ def _tokens(settings: NeighborOptions, lm: LanguageModel) -> list[dict[str, Any]
         tokens: Any = settings.token if settings.token_id is None else settings.token_id
         queries = [lm.token_id(t) for t in (tokens if isinstance(tokens, list) else [tokens])]
         names = [repr(lm.tokenizer.decode([i])) for i in queries]
-    rows = lm.neighbors(
-        *queries,
-        k=settings.k,
-        table=settings.table,
-        metric=settings.metric,
-        search=_search(settings, 1),
-    )
+    kind = "exact" if settings.index == "auto" else settings.index
+    options: Any = {"table": settings.table, "metric": settings.metric, "index": kind}
+    rows = lm.neighbors(*queries, k=settings.k, **options)
     return [{"query": n, "neighbors": row} for n, row in zip(names, rows, strict=True)]
 
 
-def _contexts(
-    settings: NeighborOptions, lm: LanguageModel, mixture: Mixture, progress: Report
-) -> list[dict[str, Any]]:
-    store = index = None
-    if settings.store is not None:
-        store = open_store(settings.store, lm)
-        index = _index(settings, store, progress)
+def _contexts(settings: NeighborOptions, lm: LanguageModel) -> list[dict[str, Any]]:
+    store = None if settings.store is None else open_store(settings.store, lm)
+    index = store and _index(settings, store)
     records = []
     texts = settings.context if isinstance(settings.context, list) else [settings.context or ""]
     for text in texts:
@@ -140,8 +120,6 @@ def _contexts(
         record = {"context": text, "likeliest": view.likeliest, "specific": view.specific}
         if store is not None and index is not None:
             record["contexts"] = nearest_contexts(lm, store, index, view.hidden_D, settings.k)
-            if lm.has_head:
-                record["mixture"] = mixed_tokens(lm, store, index, view, settings.k, mixture)
         records.append(record)
     return records
 
@@ -158,23 +136,22 @@ def _build(settings: NeighborOptions, lm: LanguageModel, progress: Report) -> Hi
         progress=partial(progress, "hidden states"),
     )
     if settings.index not in ("auto", "exact"):
-        _index(settings, store, progress)
+        progress("indexing", 0, 0)
+        _index(settings, store)
     return store
 
 
-def _scores(
-    settings: NeighborOptions, lm: LanguageModel, mixture: Mixture, progress: Report
-) -> dict[str, Any]:
+def _scores(settings: NeighborOptions, lm: LanguageModel, progress: Report) -> dict[str, Any]:
     store = open_store(settings.store or "", lm)
-    index = _index(settings, store, progress)
+    index = _index(settings, store)
     scores = knn_lm_scores(
         lm,
         store,
         index,
         settings.evaluate or "",
-        mixture,
+        neighbors=settings.knn_neighbors,
         split=settings.split or "validation",
-        limit=settings.limit,
+        max_tokens=settings.max_tokens,
         progress=partial(progress, "tokens"),
     )
     return {"store": asdict(store.manifest), "index": index.kind, "scores": asdict(scores)}

@@ -15,7 +15,7 @@ Shapes: N rows, D hidden size, V vocabulary; B windows of T tokens, n positions 
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -28,7 +28,7 @@ from torch import Tensor
 from headless.data.stream import TokenDataset, TokenStream, open_dataset, tokens_file
 from headless.data.tokenizer import load_tokenizer, same_ids
 from headless.downstream.language_model import LanguageModel
-from headless.downstream.retrieval.indexes import Progress, Search, VectorIndex, automatic_kind
+from headless.downstream.retrieval.indexes import Kind, VectorIndex, automatic_kind
 from headless.errors import HeadlessError
 from headless.files import new_directory, refuse_to_lose, write_text
 
@@ -41,6 +41,8 @@ PLACE: Any = {
 }
 LONGEST = 1024  # tokens of a window, where the model has more positions
 BATCH_TOKENS = 2048  # of windows at a time
+
+Progress = Callable[[int, int], None]  # done, in all
 
 
 class Window(NamedTuple):
@@ -138,21 +140,14 @@ class HiddenStore:
         self.keys_ND: np.ndarray = np.load(path / KEYS, mmap_mode="r")
         self.values_N: np.ndarray = np.load(path / VALUES, mmap_mode="r")
 
-    def index(
-        self, search: Search | None = None, *, progress: Progress = lambda done, total: None
-    ) -> VectorIndex:
-        """An index of the keys: the saved one, else a new one, which is saved.
+    def index(self, kind: Kind | None = None) -> VectorIndex:
+        """An index of the keys: a saved one, else a new one, which is saved.
 
         An exact one (the default for few rows) is 4·N·D bytes in memory, and no file.
         """
-        search = search or Search(automatic_kind(len(self.keys_ND)))
-        path = self.path / f"{search.kind}.faiss"
-        if path.is_file():
-            return VectorIndex.load(path, self.keys_ND, search, "l2")
-        index = VectorIndex.build(self.keys_ND, search, "l2", progress=progress)
-        if search.kind != "exact":
-            index.save(path)
-        return index
+        kind = kind or automatic_kind(len(self.keys_ND))
+        file = None if kind == "exact" else self.path / f"{kind}.faiss"
+        return VectorIndex(self.keys_ND, kind, "l2", file)
 
     def window(self, row: int, before: int, after: int) -> tuple[list[int], int, list[int]]:
         """Tokens before a row's value, the value, and those after it."""
@@ -187,8 +182,6 @@ def build_store(
     An existing store is moved aside with `overwrite`. `context_length`: see `window_length`.
     """
     refuse_to_lose(path, overwrite=overwrite, **PLACE)
-    if max_tokens is not None and max_tokens < 1:
-        raise HeadlessError(f"max_tokens must be at least 1, got {max_tokens}")
     dataset, stream = open_for(lm, data, split)
     rows = min(len(stream) - 1, max_tokens or len(stream))
     config: Any = lm.model.config

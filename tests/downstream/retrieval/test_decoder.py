@@ -10,6 +10,7 @@ from small_models import gpt_neox
 from torch import nn
 
 from headless.downstream.retrieval.decoder import FaissHead, check_linear, index_as_head
+from headless.downstream.retrieval.indexes import Kind
 from headless.errors import HeadlessError
 
 pytest.importorskip("faiss")
@@ -97,7 +98,8 @@ def test_an_approximate_index_mostly_agrees(dataset: Path) -> None:
     linear = nn.Linear(16, 3000)
     hidden_BD = torch.randn(100, 16)
     best_B = linear(hidden_BD).argmax(-1)
-    for kind in ("ivf", "hnsw", "ivfpq"):
+    kinds: list[Kind] = ["ivf", "hnsw"]
+    for kind in kinds:
         _, ids_Bk = FaissHead(linear, kind, k=4).search(hidden_BD)
         assert (ids_Bk[:, 0] == best_B).float().mean() >= 0.9
 

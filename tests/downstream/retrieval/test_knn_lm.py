@@ -1,6 +1,7 @@
 """kNN-LM against the formula in float64, over all stored contexts and the whole vocabulary."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,16 +11,13 @@ from hypothesis import strategies as st
 from small_models import gpt_neox
 
 from headless.data.stream import open_dataset
-from headless.downstream.retrieval.contexts import (
+from headless.downstream.retrieval.contexts import nearest_contexts, view_context
+from headless.downstream.retrieval.knn import (
     TEMPERATURES,
     WEIGHTS,
-    Mixture,
     knn_lm_scores,
-    knn_probability,
-    mixed_tokens,
     mixture_nats,
-    nearest_contexts,
-    view_context,
+    neighbor_weights,
 )
 from headless.downstream.retrieval.store import Window, build_store, read_windows
 from headless.errors import HeadlessError
@@ -45,9 +43,8 @@ def test_scores_are_the_formula(
     lm = gpt_neox(dataset)
     store = build_store(lm, dataset, tmp_path / "store", max_tokens=400)
     stream = open_dataset(dataset).split("validation")
-    scores = knn_lm_scores(
-        lm, store, store.index(), dataset, Mixture(k, weight, temperature), limit=150
-    )  # fmt: skip
+    given: Any = {"weights": [weight], "temperatures": [temperature], "max_tokens": 150}
+    scores = knn_lm_scores(lm, store, store.index(), dataset, neighbors=k, **given)
     windows = list(read_windows(lm, stream, 150, 32, scored=True))
     odd = windows[1::2]
     queries = np.concatenate([w.hidden_nD.numpy() for w in odd])
@@ -63,7 +60,7 @@ def test_scores_are_the_formula(
     assert scores.gain == pytest.approx(scores.base_nats - scores.knn_nats)
     assert scores.covered == pytest.approx((right > 0).mean(), abs=0.02)
     assert scores.tokens == len(targets)
-    assert scores.chosen_on_tokens == 0
+    assert scores.chosen_on_tokens + scores.tokens == 150
     sums = [g.sum() for g in np.split(-base.double().numpy() - nats - scores.gain,
             np.cumsum([len(w.targets_n) for w in odd])[:-1])]  # fmt: skip
     error = np.sqrt(np.square(sums).sum() * len(sums) / (len(sums) - 1)) / len(targets)
@@ -73,7 +70,7 @@ def test_scores_are_the_formula(
 def test_numbers_are_chosen_on_the_other_half(dataset: Path, tmp_path: Path) -> None:
     lm = gpt_neox(dataset, hidden_size=32)
     store = build_store(lm, dataset, tmp_path / "store", max_tokens=600)
-    scores = knn_lm_scores(lm, store, store.index(), dataset, Mixture(40), limit=200)
+    scores = knn_lm_scores(lm, store, store.index(), dataset, neighbors=40, max_tokens=200)
     stream = open_dataset(dataset).split("validation")
     windows = list(read_windows(lm, stream, 200, 32, scored=True))
 
@@ -102,16 +99,12 @@ def test_neighbours_help_a_model_that_knows_nothing_about_tokens(
     """Random weights still tell contexts apart: the store of the same grammar must help."""
     lm = gpt_neox(dataset, hidden_size=32)
     store = build_store(lm, dataset, tmp_path / "store")
-    scores = knn_lm_scores(lm, store, store.index(), dataset, Mixture(128))
+    scores = knn_lm_scores(lm, store, store.index(), dataset, neighbors=128)
     assert scores.gain > 5 * scores.gain_error > 0
     assert scores.weight in WEIGHTS
     assert scores.weight > 0
     assert scores.chosen_on_tokens > 0
-    given_both = knn_lm_scores(
-        lm, store, store.index(), dataset, Mixture(128, scores.weight, scores.temperature)
-    )  # fmt: skip
-    assert given_both.knn_nats == pytest.approx(scores.knn_nats)
-    alone = knn_lm_scores(lm, store, store.index(), dataset, Mixture(weight=0.0))
+    alone = knn_lm_scores(lm, store, store.index(), dataset, weights=[0.0])
     assert alone.knn_nats == pytest.approx(alone.base_nats)
 
 
@@ -123,17 +116,16 @@ def test_a_distribution_sums_to_one(seed: int, k: int, tau: float) -> None:
     weights_k = np.exp(-(distances_k - distances_k.min()) / tau)
     shares_4 = np.bincount(values_k, weights_k / weights_k.sum(), minlength=4)
     made_4 = [
-        knn_probability(distances_k[None], values_k[None], np.array([token]), tau)[0]
-        for token in range(4)
+        neighbor_weights(distances_k[None], tau)[0] @ (values_k == token) for token in range(4)
     ]
     assert sum(made_4) == pytest.approx(1)
     assert made_4 == pytest.approx(shares_4.tolist())
 
 
 def test_neighbours_that_were_not_found_do_not_vote() -> None:
-    distances, values = np.array([[1.0, np.inf], [np.inf, np.inf]]), np.array([[3, -1], [-1, -1]])
-    found = knn_probability(distances, values, np.array([3, 3]), 1.0)
-    assert found.tolist() == [1.0, 0.0]
+    weights = neighbor_weights(np.array([[1.0, np.inf], [np.inf, np.inf]]), 1.0)
+    assert weights.tolist() == [[1.0, 0.0], [0.0, 0.0]]
+    found = weights.sum(axis=1)
     nats = mixture_nats(np.log([0.5, 0.5]), found, 0.2)
     np.testing.assert_allclose(nats, -np.log([0.6, 0.4]))
 
@@ -150,33 +142,15 @@ def test_a_context_of_the_store_finds_itself(dataset: Path, tmp_path: Path) -> N
     assert near[0]["before"] == lm.tokenizer.decode(tokens[1:9])
     assert near[0]["after"] == lm.tokenizer.decode(tokens[10:14])
     assert near[0]["distance"] < near[1]["distance"]
-    mixed = mixed_tokens(
-        lm, store, index, view, 320, Mixture(50, 0.4, 0.1)
-    )  # fmt: skip
-    p = dense(view.hidden_D[None].numpy(), store.keys_ND, store.values_N, 320,
-              0.1 * store.manifest.spread, 50)[0]  # fmt: skip
-    wanted = 0.4 * p + 0.6 * view.log_probability_V.double().exp().numpy()
-    assert sum(token["mixture"] for token in mixed) == pytest.approx(1)
-    for token in mixed:
-        assert token["mixture"] == pytest.approx(wanted[token["token_id"]], abs=1e-3)
-        assert token["knn"] == pytest.approx(p[token["token_id"]], abs=1e-3)
 
 
 def test_misuse_is_one_line(dataset: Path, tmp_path: Path) -> None:
     lm = gpt_neox(dataset)
     store = build_store(lm, dataset, tmp_path / "store", max_tokens=50)
     index = store.index()
-    for wrong, message in (
-        ({"weight": 1.0}, "knn_weight"),
-        ({"temperature": 0.0}, "knn_temperature"),
-        ({"neighbors": 0}, "knn_neighbors"),
-    ):
-        with pytest.raises(HeadlessError, match=message):
-            Mixture(**wrong)  # type: ignore[arg-type]
     for options, message in (
-        ({"limit": 0}, "limit must be"),
-        ({"limit": 40}, "too few to choose"),
+        ({"max_tokens": 40}, "too few to choose"),
         ({"split": "train"}, "is the text of the store"),
     ):
         with pytest.raises(HeadlessError, match=message):
-            knn_lm_scores(lm, store, index, dataset, Mixture(), **options)  # type: ignore[arg-type]
+            knn_lm_scores(lm, store, index, dataset, **options)  # type: ignore[arg-type]
