@@ -38,7 +38,8 @@ class Calibration:
     def apply(self, head: LMHead) -> LMHead:
         """The head with both numbers in it."""
         bias_V = None if head.bias_V is None else head.bias_V * self.bias_scale
-        return head._replace(weight_VD=head.weight_VD * self.scale, bias_V=bias_V)
+        softcap = None if head.softcap is None else head.softcap * abs(self.scale)
+        return head._replace(weight_VD=head.weight_VD * self.scale, bias_V=bias_V, softcap=softcap)
 
 
 @torch.no_grad()

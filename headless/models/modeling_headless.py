@@ -30,9 +30,10 @@ class MaskedTransform(nn.Module):
 class HeadlessHead(nn.Linear):
     """Hidden states [..., D] to logits [..., V], in at least float32.
 
-    scores = transform(hidden) · weightᵀ + bias. Where `own_excess` is, the model's distribution is
-    proportional to r · (1 + own_excess · r) with r = softmax(scores). The matrix has the name that
-    it has in the family's class, which loads it as its own head where this file is not trusted.
+    scores = transform(hidden) · weightᵀ, with a softcap c made c · tanh(scores / c), plus the bias.
+    Where `own_excess` is, the model's distribution is proportional to r · (1 + own_excess · r) with
+    r = softmax(scores). The matrix has the name that it has in the family's class, which loads it
+    as its own head where this file is not trusted.
     """
 
     def __init__(self, config: Any) -> None:
@@ -40,6 +41,7 @@ class HeadlessHead(nn.Linear):
         super().__init__(config.hidden_size, config.vocab_size, bias=parts["bias"])
         self.transform = MaskedTransform(config.hidden_size) if parts["transform"] else None
         self.normalize = bool(parts["normalize"])
+        self.softcap = parts.get("softcap")
         excess = torch.zeros(config.vocab_size) if parts["own_excess"] else None
         self.own_excess = None if excess is None else nn.Parameter(excess, requires_grad=False)
 
@@ -51,8 +53,11 @@ class HeadlessHead(nn.Linear):
             hidden = hidden.to(dtype)
             if self.normalize:
                 hidden = F.normalize(hidden, dim=-1)
-            bias = None if self.bias is None else self.bias.to(dtype)
-            logits = F.linear(hidden, self.weight.to(dtype), bias)
+            logits = F.linear(hidden, self.weight.to(dtype))
+            if self.softcap is not None:
+                logits = self.softcap * (logits / self.softcap).tanh()
+            if self.bias is not None:
+                logits = logits + self.bias.to(dtype)
             if self.own_excess is not None:
                 logits = logits.log_softmax(dim=-1)
                 logits = logits + (self.own_excess * logits.exp()).log1p()

@@ -3,6 +3,7 @@
 Shapes: N rows (positions of the batch, flattened), D hidden size, V vocabulary, M unique targets.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, Self, get_args
 
@@ -35,6 +36,7 @@ class ObjectiveOutput(NamedTuple):
 class LMHead(NamedTuple):
     """How an objective's model turns hidden states into logits: transform(hidden) · weightᵀ + bias.
 
+    With a `softcap` c the scores are c · tanh(score / c) before the bias is added.
     `own_excess_V` is for objectives whose optimum is not a softmax (see docs/theory.md):
     with r = softmax(logits), the model's distribution is proportional to r · (1 + own_excess · r).
     """
@@ -44,6 +46,7 @@ class LMHead(NamedTuple):
     transform: Callable[[Tensor], Tensor] | None = None
     own_excess_V: Tensor | None = None
     is_calibrated: bool = False  # the bias was not trained: it completes what the objective omits
+    softcap: float | None = None
 
     def scores(self, hidden: Tensor) -> Tensor:
         """Scores [..., V] of hidden states [..., D] without the bias, at least float32.
@@ -55,7 +58,8 @@ class LMHead(NamedTuple):
             hidden = at_least_float32(hidden)
             if self.transform is not None:
                 hidden = self.transform(hidden)
-            return hidden @ self.weight_VD.to(hidden.dtype).T
+            scores = hidden @ self.weight_VD.to(hidden.dtype).T
+        return scores if self.softcap is None else self.softcap * (scores / self.softcap).tanh()
 
     def complete(self, scores: Tensor) -> Tensor:
         """Logits [..., V] from `scores`: their softmax is the model's distribution."""
@@ -81,6 +85,11 @@ def check_choice(name: str, value: str, choices: Any) -> None:
         raise ValueError(f"{name} must be one of {', '.join(get_args(choices))}, got {value!r}")
 
 
+def check_positive(name: str, value: float) -> None:
+    if not 0.0 < value < math.inf:
+        raise ValueError(f"{name} must be positive and finite, got {value}")
+
+
 def log_unigram(count_V: Tensor) -> Tensor:
     """The log of the unigram distribution of `count_V` [V], float32.
 
@@ -104,6 +113,8 @@ class Objective(nn.Module):
     negatives: Negatives = "microbatch"
     tied: bool
     weight_VD: nn.Parameter | None
+    temperature: float
+    log_temperature: nn.Parameter | None
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move or cast as any module; log p stays float32, for bf16 errs by up to 0.03 nats."""
@@ -113,6 +124,25 @@ class Objective(nn.Module):
         if before is not None and after is not None and after.itemsize < before.itemsize:
             self._buffers["log_unigram_V"] = before.to(after.device, torch.float32)
         return self
+
+    def begin_temperature(self, temperature: float, learn: bool) -> None:
+        """Divide scores by a temperature, or by one that is learned from there on."""
+        check_positive("temperature", temperature)
+        self.temperature = temperature
+        self.log_temperature = None
+        if learn:
+            # One entry and not a scalar: FSDP cannot shard those.
+            self.log_temperature = nn.Parameter(torch.tensor([math.log(temperature)]))
+
+    def temperature_now(self) -> float | Tensor:
+        if self.log_temperature is None:
+            return self.temperature
+        return self.log_temperature.exp().squeeze(0)
+
+    def describe_temperature(self) -> str:
+        if self.log_temperature is not None:
+            return "T learned"
+        return f"T={self.temperature:g}" if self.temperature != 1.0 else ""
 
     def setup(self, vocab_size: int, hidden_size: int, initializer_range: float) -> None:
         """Make the parameters whose shapes only the backbone knows; an own matrix if untied."""
@@ -152,6 +182,9 @@ class Objective(nn.Module):
             The mean loss in nats over the rows that count, 0 when none does.
         """
         raise NotImplementedError
+
+    def after_step(self, embedding_VD: Tensor) -> None:
+        """Change weights after an optimizer step, without gradients."""
 
     def lm_head(self, embedding_VD: Tensor, unigram_count_V: Tensor) -> LMHead:
         """The head under which this objective's model is a proper language model.

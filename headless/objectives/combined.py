@@ -56,6 +56,9 @@ class Combined(Objective):
             {"loss_cross_entropy": ce.loss.detach(), "loss_contrastive": cwt.loss.detach()},
         )
 
+    def after_step(self, embedding_VD: Tensor) -> None:
+        self.cross_entropy.after_step(embedding_VD)
+
     def lm_head(self, embedding_VD: Tensor, unigram_count_V: Tensor) -> LMHead:
         """The cross-entropy part's: the one that is trained to be a distribution."""
         return self.cross_entropy.lm_head(embedding_VD, unigram_count_V)

@@ -19,7 +19,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from headless.objectives.base import (
     IGNORE_INDEX,
@@ -30,6 +30,7 @@ from headless.objectives.base import (
     UniqueTargets,
     at_least_float32,
     check_choice,
+    check_positive,
     log_unigram,
     mean_over_valid,
 )
@@ -141,8 +142,8 @@ def _needs_unigram(duplicates: str, num_sampled: int) -> bool:
 def _check_form(
     temperature: float | Tensor, duplicates: str, num_sampled: int, implementation: str
 ) -> None:
-    if not isinstance(temperature, Tensor) and not 0.0 < temperature < math.inf:
-        raise ValueError(f"temperature must be positive and finite, got {temperature}")
+    if not isinstance(temperature, Tensor):
+        check_positive("temperature", temperature)
     if num_sampled < 0:
         raise ValueError(f"num_sampled must not be negative, got {num_sampled}")
     check_choice("duplicates", duplicates, Duplicates)
@@ -203,7 +204,7 @@ class ContrastiveWeightTying(Objective):
             raise ValueError("implementation='reference' is the paper's: negatives='microbatch'")
         if stop_gradient and not tied:
             raise ValueError("stop_gradient=True with tied=False would leave the matrix untrained")
-        self.temperature = temperature
+        self.begin_temperature(temperature, learn_temperature)
         self.duplicates = duplicates
         self.negatives = negatives
         self.num_sampled = num_sampled
@@ -211,10 +212,6 @@ class ContrastiveWeightTying(Objective):
         self.normalize = normalize
         self.stop_gradient = stop_gradient
         self.implementation = implementation
-        self.log_temperature: nn.Parameter | None = None
-        if learn_temperature:
-            # One entry and not a scalar: FSDP cannot shard those.
-            self.log_temperature = nn.Parameter(torch.tensor([math.log(temperature)]))
         self.weight_VD = None
         # From how many rows the candidates came: two forms' heads depend on it.
         self.register_buffer("num_rows", torch.zeros((), dtype=torch.long))
@@ -230,11 +227,6 @@ class ContrastiveWeightTying(Objective):
     def set_unigram(self, count_V: Tensor) -> None:
         if self.log_unigram_V is not None:
             self.log_unigram_V.copy_(log_unigram(count_V))
-
-    def _temperature(self) -> float | Tensor:
-        if self.log_temperature is None:
-            return self.temperature
-        return self.log_temperature.exp().squeeze(0)
 
     def forward(
         self,
@@ -252,7 +244,7 @@ class ContrastiveWeightTying(Objective):
             unique = unique_targets(targets_N)
         if self.training:
             self.num_rows.copy_(unique.count_M.sum())
-        temperature = self._temperature()
+        temperature = self.temperature_now()
         loss = contrastive_weight_tying_loss(
             hidden_ND,
             targets_N,
@@ -277,7 +269,7 @@ class ContrastiveWeightTying(Objective):
             weight_VD = _unit(weight_VD)
         form = (self.duplicates, log_unigram(unigram_count_V), self.num_rows, self.num_sampled)
         return LMHead(
-            weight_VD / self._temperature(),
+            weight_VD / self.temperature_now(),
             expected_log_weights(*form),
             transform=_unit if self.normalize else None,
             own_excess_V=own_excess(*form),
@@ -290,10 +282,9 @@ class ContrastiveWeightTying(Objective):
         return num_unique + min(self.num_sampled, vocab_size)
 
     def describe(self) -> str:
-        temperature = f"T={self.temperature:g}" if self.temperature != 1.0 else ""
         words = (
             "CWT" if self.tied else "NCE untied",
-            temperature if self.log_temperature is None else "T learned",
+            self.describe_temperature(),
             self.duplicates if self.duplicates != "count" else "",
             f"{self.negatives} negatives" if self.negatives != "microbatch" else "",
             f"+{self.num_sampled} sampled" if self.num_sampled else "",

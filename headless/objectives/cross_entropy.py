@@ -18,6 +18,7 @@ from headless.objectives.base import (
     UniqueTargets,
     at_least_float32,
     check_choice,
+    check_positive,
     log_unigram,
     mean_over_valid,
 )
@@ -25,6 +26,10 @@ from headless.objectives.base import (
 UnigramBias = Literal["none", "fixed", "initial"]
 Transform = Literal["none", "mlm"]
 MAX_LOGITS = 2**28  # logits that exist at a time under chunk_size="auto": 1 GiB in float32
+
+
+def _capped(scores: Tensor, softcap: float | None) -> Tensor:
+    return scores if softcap is None else scores.div(softcap).tanh() * softcap
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
@@ -51,6 +56,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         bias_V: Tensor | None,
         label_smoothing: float,
         z_loss: float,
+        softcap: float | None,
         chunk_size: int,
         with_gradients: bool,
     ) -> Tensor:
@@ -63,9 +69,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         for hidden_CD, targets_C in zip(
             hidden_ND.split(chunk_size), targets_N.split(chunk_size), strict=True
         ):
-            logits_CV = at_least_float32(hidden_CD @ weight_VD.T)
-            if bias_V is not None:
-                logits_CV = logits_CV + bias_V
+            scores_CV = _capped(at_least_float32(hidden_CD @ weight_VD.T), softcap)
+            logits_CV = scores_CV if bias_V is None else scores_CV + bias_V
             valid_C1 = (targets_C != IGNORE_INDEX)[:, None]
             own_C1 = targets_C.clamp(min=0)[:, None]
             log_z_C1 = logits_CV.logsumexp(dim=-1, keepdim=True)
@@ -83,6 +88,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             d_logits_CV = d_logits_CV.where(valid_C1, 0.0)
             if d_bias is not None:
                 d_bias = d_bias + d_logits_CV.sum(dim=0)
+            if softcap is not None:
+                d_logits_CV = d_logits_CV * (1 - (scores_CV / softcap).square())
             d_logits_CV = d_logits_CV.to(hidden_CD.dtype)
             d_hidden.append(d_logits_CV @ weight_VD)
             d_weight = d_weight + _product(d_logits_CV.T, hidden_CD)
@@ -95,7 +102,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         d_hidden, d_weight, d_bias = (
             None if d is None else d * d_total.to(d.dtype) for d in ctx.saved_tensors
         )
-        return d_hidden, None, d_weight, d_bias, None, None, None, None
+        return d_hidden, None, d_weight, d_bias, None, None, None, None, None
 
 
 def _unchunked(
@@ -105,8 +112,9 @@ def _unchunked(
     bias_V: Tensor | None,
     label_smoothing: float,
     z_loss: float,
+    softcap: float | None,
 ) -> Tensor:
-    logits_NV = at_least_float32(hidden_ND @ weight_VD.T)
+    logits_NV = _capped(at_least_float32(hidden_ND @ weight_VD.T), softcap)
     if bias_V is not None:
         logits_NV = logits_NV.add_(bias_V)  # in place: nobody else needs a product's result
     nll = F.cross_entropy(
@@ -130,6 +138,7 @@ def cross_entropy_loss(
     *,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
+    softcap: float | None = None,
     chunk_size: int | Literal["auto"] | None = "auto",
 ) -> Tensor:
     """Mean cross-entropy of `hidden · weightᵀ + bias` against the targets, in nats.
@@ -139,7 +148,7 @@ def cross_entropy_loss(
         targets_N: long; rows with -100 do not count.
         weight_VD: one vector a token of the vocabulary.
         bias_V: a number a token, or None.
-        label_smoothing: as for `CrossEntropy`, like z_loss and chunk_size.
+        label_smoothing: as for `CrossEntropy`, like z_loss, softcap and chunk_size.
 
     Returns:
         A scalar; 0 with finite gradients when no row counts.
@@ -148,7 +157,9 @@ def cross_entropy_loss(
     if chunk_size == "auto":
         chunk_size = max(1, MAX_LOGITS // len(weight_VD))
     if chunk_size is None or chunk_size >= rows:
-        total = _unchunked(hidden_ND, targets_N, weight_VD, bias_V, label_smoothing, z_loss)
+        total = _unchunked(
+            hidden_ND, targets_N, weight_VD, bias_V, label_smoothing, z_loss, softcap
+        )
     else:
         if torch.is_autocast_enabled(hidden_ND.device.type):  # it does not look into a Function
             dtype = torch.get_autocast_dtype(hidden_ND.device.type)
@@ -161,6 +172,7 @@ def cross_entropy_loss(
             bias_V,
             label_smoothing,
             z_loss,
+            softcap,
             -(-rows // parts),  # equal chunks
             torch.is_grad_enabled(),
         )
@@ -198,6 +210,11 @@ class CrossEntropy(Objective):
             trained bias that begins there.
         transform: "mlm" puts the BERT family's dense layer, GELU and LayerNorm before the
             vocabulary and a trained bias after it.
+        temperature: scores are divided by it.
+        learn_temperature: train log T too, from `temperature` on.
+        softcap: c of c · tanh(score / c), which is done before the bias (Gemma 2, §2); None: none.
+        mu_centering: take the mean row off the scored matrix after each step, against drifting
+            logits (Stollenwerk and Stollenwerk 2026); a softmax without a softcap does not see it.
         z_loss: weight of the mean squared log-partition (PaLM, §5), against drifting logits.
         label_smoothing: mass spread over the vocabulary.
         chunk_size: rows whose logits exist at a time; None: all of them; "auto": as many as make
@@ -209,6 +226,10 @@ class CrossEntropy(Objective):
         tied: bool = False,
         unigram_bias: UnigramBias = "none",
         transform: Transform = "none",
+        temperature: float = 1.0,
+        learn_temperature: bool = False,
+        softcap: float | None = None,
+        mu_centering: bool = False,
         z_loss: float = 0.0,
         label_smoothing: float = 0.0,
         chunk_size: int | Literal["auto"] | None = "auto",
@@ -220,11 +241,16 @@ class CrossEntropy(Objective):
             raise ValueError(f"z_loss must not be negative, got {z_loss}")
         if isinstance(chunk_size, int) and chunk_size < 1:
             raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
+        if softcap is not None:
+            check_positive("softcap", softcap)
+        self.begin_temperature(temperature, learn_temperature)
         check_choice("unigram_bias", unigram_bias, UnigramBias)
         check_choice("transform", transform, Transform)
         self.tied = tied
         self.unigram_bias = unigram_bias
         self.with_transform = transform == "mlm"
+        self.softcap = softcap
+        self.mu_centering = mu_centering
         self.z_loss = z_loss
         self.label_smoothing = label_smoothing
         self.chunk_size = chunk_size
@@ -262,19 +288,32 @@ class CrossEntropy(Objective):
         embedding_VD: Tensor,
         unique: UniqueTargets | None = None,
     ) -> ObjectiveOutput:
+        if self.transform is not None:
+            hidden_ND = self.transform(hidden_ND)
+        temperature = self.temperature_now()
+        is_learned = isinstance(temperature, Tensor)
         loss = cross_entropy_loss(
-            hidden_ND if self.transform is None else self.transform(hidden_ND),
+            hidden_ND / temperature if is_learned or temperature != 1.0 else hidden_ND,
             targets_N,
             self.scored_table(embedding_VD),
             self._bias(),
             label_smoothing=self.label_smoothing,
             z_loss=self.z_loss,
+            softcap=self.softcap,
             chunk_size=self.chunk_size,
         )
-        return ObjectiveOutput(loss, {})
+        return ObjectiveOutput(loss, {"temperature": temperature.detach()} if is_learned else {})
+
+    def after_step(self, embedding_VD: Tensor) -> None:
+        if self.mu_centering:
+            table_VD = self.scored_table(embedding_VD)
+            table_VD.sub_(table_VD.sum(dim=0, keepdim=True) / len(table_VD))
 
     def lm_head(self, embedding_VD: Tensor, unigram_count_V: Tensor) -> LMHead:
-        return LMHead(self.scored_table(embedding_VD), self._bias(), self.transform)
+        weight_VD, temperature = self.scored_table(embedding_VD), self.temperature_now()
+        if isinstance(temperature, Tensor) or temperature != 1.0:
+            weight_VD = weight_VD / temperature
+        return LMHead(weight_VD, self._bias(), self.transform, softcap=self.softcap)
 
     def take_head(self, head: LMHead) -> None:
         if self.weight_VD is None:
@@ -283,7 +322,9 @@ class CrossEntropy(Objective):
             raise ValueError("the other head is more than a matrix and a bias")
         if head.bias_V is not None and self.bias_V is None:
             raise ValueError("the other head has a bias: set unigram_bias to initial to hold it")
-        self.weight_VD.copy_(head.weight_VD)
+        if head.softcap != self.softcap:
+            raise ValueError(f"the other head has the softcap {head.softcap}, not {self.softcap}")
+        self.weight_VD.copy_(head.weight_VD * self.temperature_now())
         if self.bias_V is not None:
             bias_V = torch.zeros_like(self.bias_V) if head.bias_V is None else head.bias_V
             fixed_V = 0.0 if self.log_unigram_V is None else self.log_unigram_V
@@ -296,9 +337,12 @@ class CrossEntropy(Objective):
         return vocab_size + dense
 
     def describe(self) -> str:
-        words = ["tied" if self.tied else "untied"]
-        if self.unigram_bias != "none":
-            words.append(f"{self.unigram_bias} unigram bias")
-        if self.with_transform:
-            words.append("MLM transform")
-        return f"cross-entropy ({', '.join(words)})"
+        words = (
+            "tied" if self.tied else "untied",
+            f"{self.unigram_bias} unigram bias" if self.unigram_bias != "none" else "",
+            "MLM transform" if self.with_transform else "",
+            self.describe_temperature(),
+            f"softcap {self.softcap:g}" if self.softcap else "",
+            "μ-centering" if self.mu_centering else "",
+        )
+        return f"cross-entropy ({', '.join(filter(None, words))})"

@@ -14,8 +14,9 @@ Four ways, the plainest that is exact:
   makes s·z of it for a small s, GELU(s·z) is s·z/2 but for a relative 0.8·s·z, and a LayerNorm
   with gain γ and bias β gives y again;
 * the family's class with our head (headless/models/modeling_headless.py) for everything else:
-  RMSNorm families, cosines, the head of `duplicates="mask"`. The family's own class then finds the
-  head without what it has no place for: the matrix alone, or what else can be folded.
+  RMSNorm families, cosines, a soft-cap, the head of `duplicates="mask"`. The family's own class
+  then finds the head without what it has no place for: the matrix alone, or what else can be
+  folded.
 
 Shapes: D hidden size, V vocabulary.
 """
@@ -41,6 +42,7 @@ HeadName = Literal["auto", "calibrated", "tied", "trained"]
 Form = Literal["native", "folded", "custom"]
 PROBE_TOKENS = 16  # of the sequence on which two models are compared
 SMALL = 2.0**-16  # s above: the smaller the more exact; float16 ends at 2**-24
+SOFTCAP = "final_logit_softcapping"  # in the configs of families that have one
 FOLDED = "headless_folded_norm"  # in a config: whose bias was moved by half of its gain
 TOLERANCE = 1e-4  # largest difference of logits, relative to the largest logit, in float32
 
@@ -138,9 +140,12 @@ def lm_class(config: PretrainedConfig, causal: bool) -> type[PreTrainedModel]:
     return mapping[type(config)]
 
 
-def _config(backbone: Any, tied: bool) -> Any:
+def _config(backbone: Any, tied: bool, softcap: float | None = None) -> Any:
+    """A copy; where the family's own class caps logits (Gemma), it caps as ours does."""
     config = type(backbone.config)(**backbone.config.to_dict())
     config.tie_word_embeddings = tied
+    if hasattr(config, SOFTCAP):
+        setattr(config, SOFTCAP, softcap)
     config._attn_implementation = backbone.config._attn_implementation
     return config
 
@@ -164,8 +169,10 @@ def _native(backbone: Any, head: LMHead, embedding_VD: Tensor) -> Any:
     causal, transform = is_causal(backbone), head.transform
     if transform is not None if causal else not isinstance(transform, MaskedHeadTransform):
         return None
-    config = _config(backbone, _same(head, embedding_VD))
+    config = _config(backbone, _same(head, embedding_VD), head.softcap)
     if _has_bias(config, causal) != (head.bias_V is not None):
+        return None
+    if getattr(config, SOFTCAP, None) != head.softcap:
         return None
     model: Any = lm_class(config, causal)(config)
     linear = model.get_output_embeddings()
@@ -200,7 +207,7 @@ def transform_names(model: Any) -> list[str]:
 
 def _folded(backbone: Any, head: LMHead, embedding_VD: Tensor) -> Any:
     """The family's own class with the head folded into its weights; None without a LayerNorm."""
-    if head.transform is not None or head.own_excess_V is not None:
+    if head.transform is not None or head.own_excess_V is not None or head.softcap is not None:
         return None
     fold = _folded_bias if is_causal(backbone) else _folded_transform
     return fold(backbone, head, embedding_VD)
@@ -316,6 +323,7 @@ def _custom(backbone: Any, head: LMHead, embedding_VD: Tensor) -> Any:
         "transform": learned,
         "normalize": head.transform is not None and not learned,
         "own_excess": head.own_excess_V is not None,
+        "softcap": head.softcap,
     }
     family = lm_class(config, causal)
     model: Any = (causal_class if causal else masked_class)(family)(config)
@@ -329,7 +337,9 @@ def _custom(backbone: Any, head: LMHead, embedding_VD: Tensor) -> Any:
     if isinstance(head.transform, MaskedHeadTransform):
         ours.transform.load_state_dict(head.transform.state_dict())
     if not causal:  # what the family's own class finds in the file
-        rest = head._replace(own_excess_V=None, transform=head.transform if learned else None)
+        rest = head._replace(
+            own_excess_V=None, softcap=None, transform=head.transform if learned else None
+        )
         plain = _native(backbone, rest, embedding_VD) or _folded(backbone, rest, embedding_VD)
         if plain is not None:
             model.load_state_dict(plain.state_dict(), strict=False)

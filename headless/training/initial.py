@@ -105,7 +105,8 @@ def _linear_head(place: str, backbone: Any) -> LMHead:
         raise more
     model: Any = load_pretrained(place, auto_class)
     linear = model.get_output_embeddings()
-    head = LMHead(linear.weight, linear.bias)
+    softcap = getattr(model.config, "final_logit_softcapping", None)
+    head = LMHead(linear.weight, linear.bias, softcap=softcap)
     ids_1T = torch.arange(min(16, len(linear.weight)))[None]
     logits = model(input_ids=ids_1T).logits
     if not torch.allclose(head.logits(backbone(input_ids=ids_1T).last_hidden_state), logits, 1e-3):

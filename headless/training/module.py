@@ -308,6 +308,11 @@ class PretrainingModule(LightningModule):
         # As a tensor of the host: Lightning would copy a number to the device, and wait for it.
         self.log("optim/lr", torch.tensor(optimizer.param_groups[0]["lr"]))
 
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        with torch.no_grad():
+            self.objective.after_step(self.embedding_VD)
+
     def configure_gradient_clipping(
         self,
         optimizer: torch.optim.Optimizer,

@@ -75,3 +75,12 @@ def test_what_cannot_be_fitted() -> None:
         calibrate(head, data[:1])
     with pytest.raises(HeadlessError, match="without --fit"):
         calibrate(head._replace(own_excess_V=torch.ones(V)), data)
+
+
+def test_a_soft_cap_is_scaled_with_the_scores() -> None:
+    head, data = text_of(1.0, 1.0, batches=1)
+    head = head._replace(softcap=2.0)
+    hidden_ND = data[0][0]
+    found = Calibration(0.6, 1.4).apply(head).logits(hidden_ND)
+    wanted = 0.6 * 2.0 * torch.tanh(hidden_ND @ head.weight_VD.T / 2.0) + 1.4 * head.bias_V
+    torch.testing.assert_close(found, wanted)

@@ -22,24 +22,82 @@ def rows() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("chunk_size", [None, 1, 7, 64])
 @pytest.mark.parametrize("z_loss", [0.0, 0.1])
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
-def test_value_and_gradients(rows, chunk_size, z_loss, label_smoothing) -> None:
+@pytest.mark.parametrize("softcap", [None, 2.0])
+def test_value_and_gradients(rows, chunk_size, z_loss, label_smoothing, softcap) -> None:
     hidden, targets, table = rows
+    bias = torch.randn(V, dtype=torch.float64, requires_grad=True)
     loss = cross_entropy_loss(
         hidden,
         targets,
         table,
+        bias,
         chunk_size=chunk_size,
         z_loss=z_loss,
         label_smoothing=label_smoothing,
+        softcap=softcap,
     )
     logits = hidden @ table.T
+    if softcap is not None:
+        logits = softcap * torch.tanh(logits / softcap)
+    logits = logits + bias
     valid = targets != -100
     expected = F.cross_entropy(logits[valid], targets[valid], label_smoothing=label_smoothing)
     expected = expected + z_loss * logits[valid].logsumexp(-1).square().mean()
-    gradients = torch.autograd.grad(loss, (hidden, table))
-    expected_gradients = torch.autograd.grad(expected, (hidden, table))
+    gradients = torch.autograd.grad(loss, (hidden, table, bias))
+    expected_gradients = torch.autograd.grad(expected, (hidden, table, bias))
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(gradients, expected_gradients)
+
+
+@pytest.mark.parametrize("chunk_size", [None, 7])
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("unigram_bias", ["none", "fixed", "initial"])
+def test_its_head_is_what_it_scores_with(rows, chunk_size, tied, unigram_bias) -> None:
+    """The loss is that of the head's logits, by formula; T and the bias learn where they should."""
+    hidden, targets, table = rows
+    objective = CrossEntropy(
+        tied=tied,
+        unigram_bias=unigram_bias,
+        temperature=0.7,
+        learn_temperature=True,
+        softcap=3.0,
+        chunk_size=chunk_size,
+    )
+    objective.setup(V, D, 1.0)
+    counts = torch.arange(V)
+    objective.double().set_unigram(counts)
+    scored = table if tied else objective.weight_VD
+    log_q = ((counts + 1.0).double() / (counts + 1.0).double().sum()).log()
+    logits = 3.0 * torch.tanh(hidden @ scored.T / 0.7 / 3.0)
+    if unigram_bias != "none":
+        logits = logits + log_q
+    head = objective.lm_head(table, counts)
+    torch.testing.assert_close(head.logits(hidden), logits, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(head.scores(hidden), 3.0 * torch.tanh(hidden @ scored.T / 2.1))
+    loss = objective(hidden, targets, table).loss
+    expected = F.cross_entropy(logits, targets)
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-6)
+    loss.backward()
+    names = {"log_temperature", *([] if tied else ["weight_VD"])}
+    names |= {"bias_V"} if unigram_bias == "initial" else set()
+    assert {n for n, p in objective.named_parameters() if p.grad.abs().sum() > 0} == names
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_mu_centering_keeps_the_softmax_and_plain_descent_keeps_the_mean(rows, tied) -> None:
+    hidden, targets, table = rows
+    objective = CrossEntropy(tied=tied, mu_centering=True, unigram_bias="initial")
+    objective.setup(V, D, 1.0)
+    objective.double()
+    scored = table if tied else objective.weight_VD
+    output = objective(hidden, targets, table)
+    output.loss.backward()
+    torch.testing.assert_close(scored.grad.sum(dim=0), torch.zeros(D).double())
+    before = scored.detach().clone()
+    with torch.no_grad():
+        objective.after_step(table)
+    torch.testing.assert_close(scored.detach(), before - before.mean(dim=0))
+    torch.testing.assert_close(objective(hidden, targets, table).loss, output.loss)
 
 
 @pytest.mark.parametrize("chunk_size", [None, 7])
@@ -80,7 +138,16 @@ def test_combined_is_the_weighted_sum(rows) -> None:
     assert both.lm_head(table, torch.ones(V)).weight_VD is table
 
 
-@pytest.mark.parametrize("options", [{"label_smoothing": 1.0}, {"z_loss": -1.0}, {"chunk_size": 0}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"label_smoothing": 1.0},
+        {"z_loss": -1.0},
+        {"chunk_size": 0},
+        {"softcap": 0.0},
+        {"temperature": 0.0},
+    ],
+)
 def test_bad_options_are_refused(options) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         CrossEntropy(**options)

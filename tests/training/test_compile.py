@@ -18,7 +18,9 @@ from headless.training.module import PretrainingModule
 V, B, T = 1500, 4, 64
 OBJECTIVES = {
     "cross-entropy": lambda: CrossEntropy(),
-    "cross-entropy in chunks": lambda: CrossEntropy(chunk_size=100, unigram_bias="initial"),
+    "cross-entropy in chunks": lambda: CrossEntropy(
+        chunk_size=100, unigram_bias="initial", learn_temperature=True, softcap=15.0
+    ),
     "CWT": lambda: ContrastiveWeightTying(),
     "CWT, every option": lambda: ContrastiveWeightTying(
         duplicates="logq", num_sampled=16, normalize=True, learn_temperature=True

@@ -27,6 +27,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 MORE: dict[str, dict[str, Any]] = {
     "mistral": {"intermediate_size": 32, "extra": {"num_key_value_heads": 2}},
     "qwen2": {"intermediate_size": 32, "extra": {"num_key_value_heads": 2}},
+    "gemma2": {"intermediate_size": 32, "extra": {"num_key_value_heads": 2, "head_dim": 8}},
     "gemma": {"intermediate_size": 32, "extra": {"num_key_value_heads": 2, "head_dim": 8}},
 }
 OBJECTIVES: dict[str, Objective] = {
@@ -37,6 +38,7 @@ OBJECTIVES: dict[str, Objective] = {
     "calibrated": ContrastiveWeightTying(temperature=0.7),
     "calibrated untied": ContrastiveWeightTying(tied=False),
     "mask": ContrastiveWeightTying(duplicates="mask"),
+    "capped": CrossEntropy(temperature=0.7, softcap=2.0, unigram_bias="initial"),
     "cosine": ContrastiveWeightTying(normalize=True, temperature=0.1),
 }
 
@@ -89,7 +91,7 @@ def reload(converted: Converted, directory: Path) -> Any:
 
 def expected_form(family: str, name: str) -> str:
     if family in ("bert", "distilbert"):
-        if name in ("mask", "cosine"):
+        if name in ("mask", "cosine", "capped"):
             return "custom"
         return "native" if name == "transform" else "folded"
     if name in ("untied", "tied"):
@@ -153,6 +155,20 @@ def test_a_tied_head_stays_tied() -> None:
     ).model
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
     assert model.config.tie_word_embeddings is True
+
+
+@pytest.mark.parametrize("softcap", [None, 2.0])
+@pytest.mark.parametrize("bias", ["none", "initial"])
+def test_a_family_that_caps_caps_as_the_run_did(softcap: float | None, bias: Any) -> None:
+    backbone = backbone_of("gemma2")
+    assert backbone.config.final_logit_softcapping == 30.0  # the family's own habit
+    head = head_of(CrossEntropy(softcap=softcap, unigram_bias=bias), backbone)
+    table = backbone.get_input_embeddings().weight
+    converted = to_hugging_face(backbone, head, embedding_VD=table)
+    assert converted.form == ("native" if bias == "none" else "custom")
+    assert converted.error <= 1e-5
+    capped = converted.model.config.final_logit_softcapping
+    assert capped == (softcap if bias == "none" else None)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "gpt_neox"])

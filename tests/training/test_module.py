@@ -211,6 +211,7 @@ def test_it_learns_on_a_gpu(run_arguments, tmp_path: Path, objective: str) -> No
     [
         ("CrossEntropy", {"tied": "true", "unigram_bias": "fixed"}),
         ("CrossEntropy", {"unigram_bias": "initial"}),
+        ("CrossEntropy", {"softcap": "5", "learn_temperature": "true", "mu_centering": "true"}),
         ("ContrastiveWeightTying", {"duplicates": "logq", "num_sampled": "8"}),
         ("ContrastiveWeightTying", {"duplicates": "unique", "learn_temperature": "true"}),
     ],
@@ -230,6 +231,8 @@ def test_forms_take_the_texts_unigram_distribution_and_keep_it(
         assert ours.log_unigram_V is None
     if "initial" in options.values():  # it began there and moved
         assert 0 < (ours.bias_V - log_p).abs().max() < 1.0
+    if "mu_centering" in options:  # a matrix of normal numbers is not centred
+        assert ours.weight_VD.mean(dim=0).abs().max() < 1e-7
     if objective == "ContrastiveWeightTying":
         assert ours.num_rows == 8 * 16
     (point,) = [p for p in read_metrics(cli.run.directory.metrics) if "val/nll" in p][-1:]
