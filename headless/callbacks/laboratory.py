@@ -44,7 +44,7 @@ class LaboratoryMonitor(Callback):
     | `analysis/anisotropy/POINT` | mean cosine of all pairs, without position 0 |
     | `analysis/anisotropy/POINT/VARIANT` | with position 0, within texts, centred, without the largest dimensions, first singular value's share, ... |
     | `analysis/anisotropy/TABLE` | of a table's rows |
-    | `analysis/anisotropy/TABLE/VARIANT` | the same centred, and the first share |
+    | `analysis/anisotropy/TABLE/VARIANT` | the same centred |
     | `analysis/alignment_uniformity/POINT/MEASURE` | squared distance of states of one token, and of random pairs |
     | `analysis/alignment_uniformity/next_token` | of a state and the head's row of what follows |
     | `analysis/alignment_uniformity/next_token/random_pairs` | the same in random pairs |

@@ -6,7 +6,7 @@ Shapes: N vectors of width D, one a row.
 from headless.geometry.gaussianity import best_fit, fit_distributions, gaussian_distance, moments
 from headless.geometry.growth import Growth, growth
 from headless.geometry.helix import Helix, helix, random_walks
-from headless.geometry.isotropy import anisotropy
+from headless.geometry.isotropy import anisotropy, class_alignment, uniformity
 from headless.geometry.marchenko_pastur import (
     MarchenkoPastur,
     bulk_std,
@@ -25,42 +25,8 @@ from headless.geometry.projection import (
 )
 from headless.geometry.spectrum import (
     effective_rank,
-    participation,
     participation_ratio,
     ranks_of,
     singular_spectrum,
     stable_rank,
 )
-
-__all__ = [
-    "anisotropy",
-    "effective_rank",
-    "participation",
-    "participation_ratio",
-    "singular_spectrum",
-    "stable_rank",
-    "MarchenkoPastur",
-    "best_fit",
-    "bulk_std",
-    "compare_with_noise",
-    "fit_distributions",
-    "gaussian_distance",
-    "log_distance",
-    "log_fit",
-    "moments",
-    "rank_law",
-    "tail_law",
-    "ranks_of",
-    "Growth",
-    "Helix",
-    "Projection",
-    "Separation",
-    "explained",
-    "growth",
-    "helix",
-    "principal_axes",
-    "random_walks",
-    "separation",
-    "shares_of_independent",
-    "unit",
-]

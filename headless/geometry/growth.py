@@ -9,8 +9,8 @@ LEAST = 5  # values: two laws of two parameters each need some to disagree on
 MARGIN = 4.0  # difference of AIC from which on one law is chosen
 RISES = 0.9  # R² of the better law, in logarithms: below it neither describes the values
 # Slopes over intercepts that are tried for a linear law.
-_SLOPES = np.concatenate([[0.0], np.geomspace(1e-6, 1e6, 1201)])
-_EXACT = 1e-24  # mean squared error of logarithms that is rounding
+SLOPES = np.concatenate([[0.0], np.geomspace(1e-6, 1e6, 20_001)])
+EXACT = 1e-9  # mean squared error of logarithms that is rounding, of these slopes too
 
 
 @dataclass(frozen=True)
@@ -44,26 +44,13 @@ def growth(values_L: np.ndarray) -> Growth | None:
     step_L, log_L = np.arange(length, dtype=np.float64), np.log(values_L)
     slope, intercept = np.polyfit(step_L, log_L, 1)
     exponential = float(np.square(log_L - intercept - slope * step_L).mean())
-    linear = _linear(step_L, log_L)
+    # Of a + b·k the best log a is the mean of what is left.
+    linear = float((log_L - np.log1p(np.outer(SLOPES, step_L))).var(axis=1).min())
     variance = float(log_L.var())
     return Growth(
         factor=math.exp(slope),
         exponential_r2=1 - exponential / variance if variance else 0.0,
         linear_r2=1 - linear / variance if variance else 0.0,
         # As many parameters on both sides: what is left of the criteria are the errors.
-        evidence=length * math.log((linear + _EXACT) / (exponential + _EXACT)),
+        evidence=length * math.log((linear + EXACT) / (exponential + EXACT)),
     )
-
-
-def _linear(step_L: np.ndarray, log_L: np.ndarray) -> float:
-    """Mean squared error of log(a + b·k), the best of all a > 0 and b ≥ 0."""
-    from scipy.optimize import minimize_scalar
-
-    def error(slope: float) -> float:
-        return float((log_L - np.log1p(slope * step_L)).var())  # the best log a is the mean
-
-    errors = [error(slope) for slope in _SLOPES]
-    best = int(np.argmin(errors))
-    low, high = _SLOPES[max(best - 1, 0)], _SLOPES[min(best + 1, len(_SLOPES) - 1)]
-    refined = minimize_scalar(error, bounds=(low, high), method="bounded", options={"xatol": 1e-12})
-    return min(float(refined.fun), errors[best])

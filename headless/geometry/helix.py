@@ -10,10 +10,12 @@ helix would mix its axis and its circle.
 Shapes: T positions along the path, D dimensions, K components, F frequencies.
 """
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,17 +40,16 @@ class Helix:
 
     axis_share: float  #: of the path's variance that lies on the straight line through it
     axis_rho: float  #: |Spearman correlation| of the coordinate along that line with position
-    shares: tuple[float, ...]  #: variance shares of the first components of what is left
-    pair: tuple[int, int]  #: the two of them (from 0) that come closest to a circle
-    pair_share: float  #: their share together
-    ratio: float  #: the larger of their variances over the smaller
-    frequencies: tuple[float, float]  #: of a sinusoid fitted to each, in turns over the path
+    pair_share: float = 0.0  #: of the variance about the line, of the two components
+    ratio: float = math.nan  #: the larger of their variances over the smaller
+    #: of a sinusoid fitted to each, in turns over the path
+    frequencies: tuple[float, float] = (math.nan, math.nan)
     #: the largest share of the pair's variance that one steady rotation has; 1 for a circle, about
     #: 0.5 for two unrelated sinusoids
-    rotation: float
-    turns: float  #: of that rotation
-    phase_r2: float  #: R² of the pair's unwrapped angle over position
-    score: float  #: rotation / ratio: 1 for a perfect circle
+    rotation: float = 0.0
+    turns: float = math.nan  #: of that rotation
+    phase_r2: float = math.nan  #: R² of the pair's unwrapped angle over position
+    score: float = 0.0  #: rotation / ratio: 1 for a perfect circle
 
     @property
     def has_circle(self) -> bool:
@@ -83,19 +84,16 @@ def helix(path_TD: Tensor) -> Helix:
     along_T = (centred_TD @ slope_D).cpu()
     axis_rho = abs(float(spearmanr(along_T, range(len(t_T))).statistic)) if total else 0.0
     axes = principal_axes(about_TD, COMPONENTS)
-    scores_TK = axes(about_TD).cpu()
+    scores_TK, shares = axes(about_TD).cpu(), axes.shares_K.tolist()
     variance_K = scores_TK.square().mean(dim=0)
-    shares = tuple(axes.shares_K.tolist())
     k = int((variance_K > 1e-12 * total / len(about_TD)).sum())
     if k < 2:
-        nan = float("nan")
-        return Helix(axis_share, axis_rho, shares, (0, 1), 0.0, nan, (nan, nan), 0.0, nan, nan, 0.0)
+        return Helix(axis_share, axis_rho)
     waves_FT = _waves(len(about_TD))
     spectra_FK = waves_FT @ scores_TK[:, :k].to(waves_FT.dtype)
     pairs = list(combinations(range(k), 2))
-    strong = [p for p in pairs if sum(shares[i] for i in p) >= SHARE] or pairs
     measured = []
-    for a, b in strong:
+    for a, b in [p for p in pairs if sum(shares[i] for i in p) >= SHARE] or pairs:
         rotation, turns = _rotation(scores_TK, spectra_FK, a, b)
         ratio = float(variance_K[a] / variance_K[b])
         measured.append((rotation / ratio, rotation, turns, ratio, a, b))
@@ -103,8 +101,6 @@ def helix(path_TD: Tensor) -> Helix:
     return Helix(
         axis_share=axis_share,
         axis_rho=axis_rho,
-        shares=shares,
-        pair=(a, b),
         pair_share=shares[a] + shares[b],
         ratio=ratio,
         frequencies=(
@@ -166,8 +162,5 @@ def _frequency(spectrum_F: Tensor, waves_FT: Tensor) -> float:
 
 
 def _phase_r2(a_T: Tensor, b_T: Tensor) -> float:
-    jumps = torch.atan2(b_T / b_T.std(), a_T / a_T.std()).diff()
-    jumps = jumps - 2 * torch.pi * (jumps / (2 * torch.pi)).round()
-    unwrapped_T = jumps.cumsum(dim=0)
-    t_T = torch.arange(len(unwrapped_T), dtype=torch.float64)
-    return float(torch.corrcoef(torch.stack([unwrapped_T, t_T]))[0, 1].square())
+    angle_T = np.unwrap(torch.atan2(b_T / b_T.std(), a_T / a_T.std()).numpy())
+    return float(np.corrcoef(angle_T, np.arange(len(angle_T)))[0, 1] ** 2)

@@ -1,6 +1,6 @@
-"""How evenly a set of vectors points everywhere, and how evenly it fills its space.
+"""How evenly a set of vectors points everywhere: cosines, cones, alignment and uniformity.
 
-Shapes: N vectors of width D, C classes.
+Shapes: N vectors of width D, A axes, C classes.
 """
 
 import math
@@ -8,8 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from headless.geometry.projection import unit
-from headless.geometry.spectrum import participation
+from headless.geometry.projection import principal_axes, unit
 
 ROWS = 8192  # whose float64 copies exist at a time
 CHUNK = 1024  # rows whose cosines with all rows exist at a time
@@ -22,44 +21,44 @@ def anisotropy(x_ND: Tensor) -> Tensor:
     (Ethayarajh 2019 and Godey et al. 2024 estimate it from sampled pairs). 0 for directions drawn
     uniformly, 1 for one direction. Rows of zeros have cosine 0 with every row.
     """
-    num_rows = x_ND.shape[0]
-    if num_rows < 2:
+    rows = len(x_ND)
+    if rows < 2:
         return x_ND.new_full((), torch.nan, dtype=torch.float64)
     total_D = x_ND.new_zeros(x_ND.shape[1], dtype=torch.float64)
-    alive = total_D.new_zeros(())
+    squares = total_D.new_zeros(())
     for part_ND in x_ND.split(ROWS):  # a vocabulary in float64 would be large, three times over
-        part_ND = part_ND.double()
-        norm_N1 = torch.linalg.vector_norm(part_ND, dim=-1, keepdim=True)
-        total_D = total_D + (part_ND / norm_N1.where(norm_N1 > 0, 1.0)).sum(dim=0)
-        alive = alive + (norm_N1 > 0).sum()
-    # Rows of zeros add nothing to either term.
-    pairs = total_D.square().sum() - alive
-    return pairs / (num_rows * (num_rows - 1))
+        unit_ND = unit(part_ND)
+        total_D = total_D + unit_ND.sum(dim=0)
+        squares = squares + unit_ND.square().sum()  # rows of zeros add nothing to either
+    return (total_D.square().sum() - squares) / (rows * (rows - 1))
 
 
-def isoscore(eigenvalues_D: Tensor) -> float:
-    """IsoScore (Rudman et al. 2022) from the eigenvalues of the covariance.
-
-    (participation - 1) / (D - 1): 0 where the vectors vary along one line, 1 where they vary alike
-    everywhere. It does not see a common mean. NaN in one dimension and where nothing varies.
+def cone_axes(x_ND: Tensor, axes: int = 3) -> Tensor:
+    """Orthonormal axes [A, D], at most D: the mean of the unit rows, then the directions at right
+    angles to it in which the unit rows vary most. The largest entry of each but the first is
+    positive: the same rows give the same picture.
     """
-    directions = float(participation(eigenvalues_D.double().clamp(min=0.0)))
-    if len(eigenvalues_D) < 2 or not directions:
-        return math.nan
-    return (directions - 1.0) / (len(eigenvalues_D) - 1)
+    unit_ND = unit(x_ND)
+    mean_D = unit(unit_ND.mean(dim=0, keepdim=True))[0]
+    across_AD = principal_axes(unit_ND - torch.outer(unit_ND @ mean_D, mean_D), axes - 1).axes_KD
+    # The mean itself has no variance left, but rounding may turn the others a little.
+    basis_DA = torch.linalg.qr(torch.cat([mean_D[None], across_AD]).T).Q
+    wanted_DA = torch.cat([mean_D[None], across_AD]).T
+    return (basis_DA * (basis_DA * wanted_DA).sum(dim=0).sign()).T.contiguous()
 
 
-def partition_isotropy(x_ND: Tensor) -> float:
-    """I(W) = min Z(c) / max Z(c), Z(c) = sum_i exp(x_i·c) over the eigenvectors ±c of XᵀX.
+def angles_to(x_ND: Tensor, direction_D: Tensor) -> Tensor:
+    """Degrees [N] between each row and a direction; 90 for rows of zeros."""
+    cosine_N = unit(x_ND) @ unit(direction_D[None])[0]
+    return cosine_N.clamp(-1.0, 1.0).arccos().rad2deg()
 
-    Mu and Viswanath 2018, after Arora et al. 2016. 1 for a set without a preferred direction; in
-    float64 through logarithms, since exp of a large state overflows.
-    """
-    x_ND = x_ND.double()
-    vectors_DD = torch.linalg.eigh(x_ND.T @ x_ND).eigenvectors
-    scores_ND = x_ND @ vectors_DD
-    logs = torch.cat([scores_ND.logsumexp(dim=0), (-scores_ND).logsumexp(dim=0)])
-    return float((logs.min() - logs.max()).exp())
+
+def isotropic_angle_density(degrees: Tensor, width: int) -> Tensor:
+    """Density, per degree, of the angle between a fixed direction and one drawn uniformly in D
+    dimensions: proportional to sin^(D-2), with mean 90 and standard deviation 57.3/√D."""
+    sine = degrees.double().deg2rad().sin().clamp(min=torch.finfo(torch.float64).tiny)
+    log_constant = math.lgamma(width / 2) - math.lgamma((width - 1) / 2) - math.log(math.pi) / 2
+    return (log_constant + (width - 2) * sine.log()).exp() * (math.pi / 180)
 
 
 def uniformity(x_ND: Tensor) -> float:
@@ -72,12 +71,10 @@ def uniformity(x_ND: Tensor) -> float:
     rows = len(unit_ND)
     if rows < 2:
         return math.nan
-    total = 0.0
-    for part in unit_ND.split(CHUNK):
-        # |x̂ - ŷ|² = 2 - 2 x̂·ŷ
-        total += float((4.0 * (part @ unit_ND.T) - 4.0).exp().sum())
+    # |x̂ - ŷ|² = 2 - 2 x̂·ŷ
+    parts = (float((4.0 * (p @ unit_ND.T) - 4.0).exp().sum()) for p in unit_ND.split(CHUNK))
     itself = float((4.0 * unit_ND.square().sum(dim=1) - 4.0).exp().sum())
-    return math.log((total - itself) / (rows * (rows - 1)))
+    return math.log((sum(parts) - itself) / (rows * (rows - 1)))
 
 
 def isotropic_uniformity(width: int) -> float:
@@ -87,16 +84,12 @@ def isotropic_uniformity(width: int) -> float:
     return math.log(hyp0f1(width / 2, 4.0)) - 4.0
 
 
-def class_alignment(x_ND: Tensor, classes_N: Tensor) -> tuple[float, int]:
-    """The mean of |x̂ - ŷ|² over all pairs of rows of one class (Wang and Isola 2020), and how many
-    pairs: NaN and 0 where no class has two rows. Exact, as `anisotropy` is.
-    """
+def class_alignment(x_ND: Tensor, classes_N: Tensor) -> float:
+    """The mean of |x̂ - ŷ|² over all pairs of rows of one class (Wang and Isola 2020), exact as
+    `anisotropy` is; NaN where no class has two rows."""
     unit_ND = unit(x_ND)
     _, index_N, count_C = classes_N.unique(return_inverse=True, return_counts=True)
     sums_CD = unit_ND.new_zeros(len(count_C), unit_ND.shape[1]).index_add_(0, index_N, unit_ND)
-    squares = float(unit_ND.square().sum())
     pairs = int((count_C * (count_C - 1)).sum())
-    if not pairs:
-        return math.nan, 0
-    cosine = (float(sums_CD.square().sum()) - squares) / pairs
-    return 2.0 - 2.0 * cosine, pairs // 2
+    total = float(sums_CD.square().sum()) - float(unit_ND.square().sum())
+    return 2.0 - 2.0 * total / pairs if pairs else math.nan

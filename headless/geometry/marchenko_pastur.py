@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headless.geometry.spectrum import NOISE
+from headless.geometry.spectrum import NOISE, exp_entropy
 
 # 99 % point of Tracy and Widom's law for real matrices: how far the largest eigenvalue of noise
 # strays beyond the edge, in units of its scale.
 TRACY_WIDOM_99 = 2.0234
-_GRID = 4096
+GRID = 4096
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,8 @@ class MarchenkoPastur:
     def edges(self, slack: bool = False) -> tuple[float, float]:
         """The smallest and the largest singular value of a large matrix: s(√N ± √M).
 
-        Args:
-            slack: widen both by what a matrix of this size strays (Tracy and Widom, 99 %). For
-                square matrices the lower one is 0 in any case.
+        `slack` widens both by what a matrix of this size strays (Tracy and Widom, 99 %); the lower
+        one of square matrices is 0 in any case.
         """
         n, m = math.sqrt(self.rows), math.sqrt(self.columns)
         low, high = (n - m) ** 2, (n + m) ** 2
@@ -52,17 +51,16 @@ class MarchenkoPastur:
         low, high = self.edges()
         values_K = values_K.double()
         inside_K = (values_K > low) & (values_K < high)
-        v_K = values_K.where(inside_K, torch.full_like(values_K, (low + high) / 2))
-        squares_K = v_K.square()
+        squares_K = values_K.square()
         root_K = ((high**2 - squares_K) * (squares_K - low**2)).sqrt()
-        density_K = root_K / (math.pi * self.std**2 * self.columns * v_K)
+        density_K = root_K / (math.pi * self.std**2 * self.columns * values_K)
         return density_K.where(inside_K, 0.0)
 
-    def _table(self) -> tuple[np.ndarray, np.ndarray]:
-        """Singular values between the edges, and the share that lies below each."""
+    def table(self) -> tuple[np.ndarray, np.ndarray]:
+        """Singular values between the edges, and the share of noise's that lies below each."""
         low, high = self.edges()
         # Points are dense at both edges, where the density has the slope of a root.
-        angle = torch.linspace(0, math.pi, _GRID, dtype=torch.float64)
+        angle = torch.linspace(0, math.pi, GRID, dtype=torch.float64)
         values_G = low + (high - low) * (1 - angle.cos()) / 2
         density_G = self.density(values_G)
         if low == 0:  # a quarter circle, highest at 0
@@ -71,13 +69,9 @@ class MarchenkoPastur:
         below_G = torch.cat([steps.new_zeros(1), steps.cumsum(0)])
         return values_G.numpy(), (below_G / below_G[-1]).numpy()
 
-    def below(self, values_K: Tensor) -> Tensor:
-        """The share of noise's singular values that are smaller [K]: the distribution function."""
-        return torch.from_numpy(np.interp(values_K.double().cpu().numpy(), *self._table()))
-
     def expected(self) -> Tensor:
         """The M singular values of a typical noise matrix, descending: the law's quantiles."""
-        values_G, below_G = self._table()
+        values_G, below_G = self.table()
         shares_M = (np.arange(self.columns)[::-1] + 0.5) / self.columns
         return torch.from_numpy(np.interp(shares_M, below_G, values_G))
 
@@ -90,16 +84,15 @@ def effective_rank_of_noise(rows: int, columns: int) -> float:
     """
     if rows < 2:
         return math.nan
-    values_M = MarchenkoPastur.of((rows - 1, columns), 1.0).expected()  # the mean takes one row
-    shares_M = values_M / values_M.sum()
-    return float((-torch.special.xlogy(shares_M, shares_M).sum()).exp())
+    # The mean takes one row.
+    return float(exp_entropy(MarchenkoPastur.of((rows - 1, columns), 1.0).expected()))
 
 
 def bulk_std(values_R: Tensor, rows: int, columns: int) -> float:
     """The entries' standard deviation that gives the median of all min(N, M) singular values
     (Gavish and Donoho): a few large ones raise the entries' variance, but leave the median.
     """
-    values_G, below_G = MarchenkoPastur.of((rows, columns), 1.0)._table()
+    values_G, below_G = MarchenkoPastur.of((rows, columns), 1.0).table()
     return float(values_R.double().cpu().quantile(0.5) / np.interp(0.5, below_G, values_G))
 
 
@@ -125,16 +118,16 @@ def compare_with_noise(values_R: Tensor, law: MarchenkoPastur) -> NoiseCompariso
     """
     values_R = values_R.double().cpu()
     low, high = law.edges(slack=True)
-    below_R = law.below(values_R.flip(0))
-    place_R = torch.arange(len(values_R), dtype=torch.float64)
-    count = len(values_R)
-    steps = torch.maximum((place_R + 1) / count - below_R, below_R - place_R / count)
+    values_G, below_G = law.table()
+    below_R = np.interp(values_R.flip(0).numpy(), values_G, below_G)
+    share_R = np.arange(len(values_R)) / len(values_R)
+    steps_R = np.maximum(share_R + 1 / len(values_R) - below_R, below_R - share_R)
     largest = float(values_R[0])
     return NoiseComparison(
         above=int((values_R > high).sum()),
         below=int((values_R < low).sum()),
         soft_rank=(law.edges()[1] / largest) ** 2 if largest > 0 else math.nan,
-        distance=float(steps.max()),
+        distance=float(steps_R.max()),
         log_distance=log_distance(values_R, law.expected()),
     )
 
@@ -143,8 +136,8 @@ def log_distance(first_R: Tensor, second_R: Tensor) -> float:
     """Wasserstein-1 between two spectra's log λ = 2 log σ, in nats: singular values, descending, as
     many in both. What is below `NOISE` of the largest counts as that.
     """
-    logs = []
-    for values_R in (first_R, second_R):
-        values_R = values_R.double().cpu()
-        logs.append(2 * values_R.clamp(min=NOISE * float(values_R[0])).log())
-    return float((logs[0] - logs[1]).abs().mean())
+    first_R, second_R = (
+        2 * values_R.double().cpu().clamp(min=NOISE * float(values_R[0])).log()
+        for values_R in (first_R, second_R)
+    )
+    return float((first_R - second_R).abs().mean())

@@ -3,6 +3,7 @@
 Shapes: N vectors of width D, K axes.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,21 +42,15 @@ def principal_axes(x_ND: Tensor, k: int = SPACE) -> Projection:
     x_ND = x_ND.double()
     mean_D = x_ND.mean(dim=0)
     centred_ND = x_ND - mean_D
-    rows, width = centred_ND.shape
-    k = min(k, rows, width)
-    if rows >= width:
+    if len(x_ND) >= x_ND.shape[1]:  # faster than to decompose the rows
         squares, vectors = torch.linalg.eigh(centred_ND.T @ centred_ND)
-        axes_KD = vectors.flip(1)[:, :k].T
+        squares, axes_KD = squares.clamp(min=0).flip(0), vectors.flip(1).T[:k]
     else:
-        squares, vectors = torch.linalg.eigh(centred_ND @ centred_ND.T)
-        axes_KD = vectors.flip(1)[:, :k].T @ centred_ND
-        # Through QR, so that axes without variance are orthonormal, too.
-        axes_KD = torch.linalg.qr(axes_KD.T).Q.T
-    largest_K = axes_KD.abs().argmax(dim=1, keepdim=True)
-    axes_KD = axes_KD * torch.sign(axes_KD.gather(1, largest_K))
-    squares = squares.clamp(min=0).flip(0)
+        _, values, axes_KD = torch.linalg.svd(centred_ND, full_matrices=False)
+        squares, axes_KD = values.square(), axes_KD[:k]
+    largest_K1 = axes_KD.gather(1, axes_KD.abs().argmax(dim=1, keepdim=True))
     shares_K = squares[:k] / squares.sum().clamp(min=torch.finfo(torch.float64).tiny)
-    return Projection(mean_D, axes_KD, shares_K)
+    return Projection(mean_D, axes_KD * largest_K1.sign(), shares_K)
 
 
 def shares_of_independent(x_ND: Tensor, seed: int = 0) -> Tensor:
@@ -74,16 +69,14 @@ def explained(x_NK: Tensor, value_N: Tensor) -> float:
 
     0 in expectation where they have nothing to do with each other.
     """
+    from sklearn.linear_model import LinearRegression
+
     rows, k = x_NK.shape
-    value_N = value_N.double() - value_N.double().mean()
-    centred_NK = x_NK.double() - x_NK.double().mean(dim=0)
-    total = float(value_N.square().sum())
-    if total == 0 or rows <= k + 1:
-        return float("nan")
-    # gelsd copes with axes that have no variance.
-    fit = torch.linalg.lstsq(centred_NK, value_N[:, None], driver="gelsd").solution
-    rest = float((value_N - (centred_NK @ fit)[:, 0]).square().sum())
-    return 1 - rest / total * (rows - 1) / (rows - k - 1)
+    if rows <= k + 1 or not bool((value_N != value_N[0]).any()):
+        return math.nan
+    x, value = x_NK.double().cpu().numpy(), value_N.double().cpu().numpy()
+    rest = 1 - LinearRegression().fit(x, value).score(x, value)
+    return 1 - rest * (rows - 1) / (rows - k - 1)
 
 
 @dataclass(frozen=True)
@@ -102,7 +95,6 @@ class Separation:
     #: `held_out` after the kinds of whole groups were swapped at random: what two clusters a group
     #: give without any direction that the groups share
     null_swapped: np.ndarray
-    shares_K: Tensor  #: variance shares of the axes
 
 
 def separation(
@@ -162,7 +154,6 @@ def separation(
         null_plane=np.array([plane(labels) for labels in nulls]),
         null_held_out=np.array([held_out(labels) for labels in nulls]),
         null_swapped=np.array([held_out(swapped()) for _ in range(shuffles)]),
-        shares_K=axes.shares_K,
     )
 
 

@@ -33,37 +33,36 @@ def singular_spectrum(x_ND: Tensor, center: bool = False) -> Tensor:
     return eigenvalues.clamp(min=0.0).sqrt().flip(0).where(finite, torch.nan)
 
 
-def without_noise(values_R: Tensor) -> Tensor:
-    """Singular values, descending, in float64: 0 in place of what is below `NOISE`."""
-    values_R = values_R.double()
-    return values_R.masked_fill(values_R <= NOISE * values_R[:1], 0.0)  # NaN stays NaN
-
-
 def effective_rank(x_ND: Tensor, center: bool = True) -> Tensor:
     """exp of the entropy of the normalised singular values (Roy and Vetterli 2007).
 
     k for k orthogonal directions of equal strength. With `center=False` it is RankMe (Garrido et
     al. 2023). A float64 scalar in [1, min(N, D)], or 0 or NaN.
     """
-    return _exp_entropy(without_noise(singular_spectrum(x_ND, center)))
+    return exp_entropy(_without_noise(singular_spectrum(x_ND, center)))
 
 
 def stable_rank(x_ND: Tensor, center: bool = False) -> Tensor:
     """The squared Frobenius norm over the squared spectral norm."""
-    squares = without_noise(singular_spectrum(x_ND, center)).square()
-    largest = squares[:1].sum()
-    return squares.sum() / largest.where(largest != 0, 1.0)
+    squares_R = _without_noise(singular_spectrum(x_ND, center)).square()
+    return _over(squares_R.sum(), squares_R[:1].sum())
 
 
 def participation_ratio(x_ND: Tensor, center: bool = True) -> Tensor:
     """`participation` of the covariance's eigenvalues."""
-    return participation(without_noise(singular_spectrum(x_ND, center)).square())
+    return participation(_without_noise(singular_spectrum(x_ND, center)).square())
 
 
 def participation(eigenvalues_R: Tensor) -> Tensor:
     """(sum λ)² / sum λ²: how many of the eigenvalues count; 0 where all are 0."""
-    squares = eigenvalues_R.square().sum()
-    return eigenvalues_R.sum().square() / squares.where(squares != 0, 1.0)
+    return _over(eigenvalues_R.sum().square(), eigenvalues_R.square().sum())
+
+
+def exp_entropy(weights_R: Tensor) -> Tensor:
+    """exp of the entropy of weights that are made to add up to 1; 0 where all are 0."""
+    shares_R = _over(weights_R, weights_R.sum())
+    entropy = -torch.special.xlogy(shares_R, shares_R).sum()
+    return entropy.exp().where(weights_R.sum() != 0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,6 @@ class Ranks:
     """How many directions a matrix uses; with R equal ones every rank but `missing` is R."""
 
     full: int  #: singular values, zero or not
-    numerical: int  #: those above `NOISE` of the largest
     effective: float  #: exp of the entropy of σ/Σσ (Roy and Vetterli 2007; RankMe)
     entropy: float  #: exp of the entropy of λ/Σλ, λ = σ²
     stable: float  #: Σσ²/σ₁²
@@ -83,18 +81,15 @@ class Ranks:
 
 
 def ranks_of(values_R: Tensor) -> Ranks:
-    """From singular values, descending; of zeros alone nothing but the first two is known: NaN."""
-    values_R = without_noise(values_R)
-    full, numerical = len(values_R), int((values_R > 0).sum())
-    if numerical == 0:
-        return Ranks(full, 0, *[math.nan] * 6)
-    squares_R = values_R.square()
-    effective = float(_exp_entropy(values_R))
+    """From singular values, descending; of zeros alone nothing but the first is known: NaN."""
+    values_R, full = _without_noise(values_R), len(values_R)
+    if not values_R.any():
+        return Ranks(full, *[math.nan] * 6)
+    squares_R, effective = values_R.square(), float(exp_entropy(values_R))
     return Ranks(
         full=full,
-        numerical=numerical,
         effective=effective,
-        entropy=float(_exp_entropy(squares_R)),
+        entropy=float(exp_entropy(squares_R)),
         stable=float(squares_R.sum() / squares_R[0]),
         participation=float(participation(squares_R)),
         first_share=float(squares_R[0] / squares_R.sum()),
@@ -102,7 +97,11 @@ def ranks_of(values_R: Tensor) -> Ranks:
     )
 
 
-def _exp_entropy(weights_R: Tensor) -> Tensor:
-    total = weights_R.sum()
-    shares_R = weights_R / total.where(total != 0, 1.0)
-    return (-torch.special.xlogy(shares_R, shares_R).sum()).exp().where(total != 0, 0.0)
+def _without_noise(values_R: Tensor) -> Tensor:
+    """Singular values, descending, in float64: 0 in place of what is below `NOISE`."""
+    values_R = values_R.double()
+    return values_R.masked_fill(values_R <= NOISE * values_R[:1], 0.0)  # NaN stays NaN
+
+
+def _over(x: Tensor, total: Tensor) -> Tensor:
+    return x / total.where(total != 0, 1.0)

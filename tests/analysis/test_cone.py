@@ -16,13 +16,13 @@ from headless.analysis.shape.alignment import alignment_uniformity, next_token
 from headless.analysis.shape.anisotropy import anisotropy as by_layer
 from headless.analysis.shape.anisotropy import variants
 from headless.analysis.shape.cone import cone
-from headless.geometry import anisotropy, participation_ratio
-from headless.geometry.cone import angles_to, cone_axes, isotropic_angle_density
+from headless.geometry import anisotropy
 from headless.geometry.isotropy import (
+    angles_to,
     class_alignment,
-    isoscore,
+    cone_axes,
+    isotropic_angle_density,
     isotropic_uniformity,
-    partition_isotropy,
     uniformity,
 )
 
@@ -48,8 +48,7 @@ def test_every_variant_against_all_pairs() -> None:
     other = ~torch.eye(len(rest), dtype=torch.bool)
     assert found[""] == pytest.approx(float(cosines[other].mean()), abs=1e-12)
     assert found["within"] == pytest.approx(float(cosines[same & other].mean()), abs=1e-12)
-    assert found["between"] == pytest.approx(float(cosines[~same].mean()), abs=1e-12)
-    assert found["within"] > found["between"]
+    assert found["within"] > found[""]
     everything = brute_cosines(x.flatten(0, 1))
     off = ~torch.eye(len(everything), dtype=torch.bool)
     assert found["with_first"] == pytest.approx(float(everything[off].mean()), abs=1e-12)
@@ -59,8 +58,6 @@ def test_every_variant_against_all_pairs() -> None:
     assert found["centred"] == pytest.approx(centred, abs=1e-6)  # the reservoir is float32
     singular = torch.linalg.svdvals(rest).square()
     assert found["first_share"] == pytest.approx(float(singular[0] / singular.sum()), abs=1e-9)
-    wanted = (float(participation_ratio(rest)) - 1) / 7
-    assert found["isoscore"] == pytest.approx(wanted, abs=1e-6)
 
 
 def test_a_mean_makes_the_expected_cone(tmp_path: Path) -> None:
@@ -157,10 +154,9 @@ def test_alignment_of_classes() -> None:
     unit = x / x.norm(dim=1, keepdim=True)
     distances = torch.cdist(unit, unit).square()
     same = (classes[:, None] == classes[None]) & ~torch.eye(60, dtype=torch.bool)
-    value, pairs = class_alignment(x, classes)
-    assert value == pytest.approx(float(distances[same].mean()), abs=1e-10)
-    assert pairs == int(same.sum()) // 2
-    assert np.isnan(class_alignment(x, torch.arange(60))[0])
+    wanted = float(distances[same].mean())
+    assert class_alignment(x, classes) == pytest.approx(wanted, abs=1e-10)
+    assert np.isnan(class_alignment(x, torch.arange(60)))
 
 
 def test_alignment_along_the_stream(tmp_path: Path) -> None:
@@ -189,11 +185,3 @@ def test_alignment_along_the_stream(tmp_path: Path) -> None:
     lab.subject.has_head = False
     assert claim(alignment_uniformity(lab), "brings together") is None
     assert next_token(x[0], torch.full((12,), -1), table) == {}
-
-
-def test_isotropy_scores() -> None:
-    assert isoscore(torch.ones(10)) == pytest.approx(1)
-    assert isoscore(torch.eye(10)[0]) == pytest.approx(0)
-    assert partition_isotropy(0.01 * rows(2000, 8)) > 0.98
-    assert partition_isotropy(rows(2000, 8) + 5) < 1e-6
-    assert np.isfinite(partition_isotropy(rows(100, 8) * 1e5))

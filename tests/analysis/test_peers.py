@@ -1,6 +1,6 @@
 """The same tensors through the libraries that others use: the same numbers, or a stated relation.
 
-scikit-learn and scipy always; IsoScore, powerlaw and WeightWatcher come with the `dev` extra.
+scikit-learn and scipy always; powerlaw and WeightWatcher come with the `dev` extra.
 """
 
 import contextlib
@@ -26,7 +26,6 @@ from headless.geometry import (
     effective_rank,
     fit_distributions,
     gaussian_distance,
-    participation_ratio,
     principal_axes,
     rank_law,
     ranks_of,
@@ -34,7 +33,6 @@ from headless.geometry import (
     tail_law,
 )
 from headless.geometry import moments as moments_of
-from headless.geometry.isotropy import isoscore
 
 WIDE = {"alpha": [1, 20]}  # powerlaw 2.0.0 keeps α below 3 where it is not told otherwise
 
@@ -137,21 +135,6 @@ def test_ranks_are_scipys_entropies() -> None:
     )
 
 
-@pytest.mark.parametrize("slope", [0.0, 1.0, 3.0])
-def test_isoscore_is_the_package(slope: float) -> None:
-    """The package goes by way of distances and rescales; it is the participation ratio, rescaled.
-    It builds its ones in float32, so that ours is the more exact one."""
-    package = peer("IsoScore.IsoScore")
-    x = gaussian(20, 33, 24)[:, 1:].flatten(0, 1)
-    x = x * torch.arange(1, 25, dtype=torch.float64) ** -slope
-    with quietly():
-        wanted = float(package.IsoScore(x.numpy()))
-    centred = x - x.mean(dim=0)
-    found = isoscore(singular_spectrum(centred).square())
-    assert found == pytest.approx(wanted, abs=1e-6)
-    assert found == pytest.approx((float(participation_ratio(x)) - 1) / 23)
-
-
 def pareto(alpha: float, count: int = 400, seed: int = 0) -> np.ndarray:
     return (1 - np.random.default_rng(seed).random(count)) ** (-1 / (alpha - 1))
 
@@ -174,17 +157,12 @@ def test_tail_exponents_are_powerlaws(alpha: float, seed: int) -> None:
         free = powerlaw.Fit(values, verbose=0, parameter_ranges=WIDE)
         same = powerlaw.Fit(values, xmin=ours.x_min * (1 - 1e-12), parameter_ranges=WIDE, verbose=0)
         exponential = same.distribution_compare("power_law", "exponential")
-        lognormal = same.distribution_compare("power_law", "lognormal")
-    # At one beginning of the tail: the same exponent, its error and both comparisons.
+    # At one beginning of the tail: the same exponent, its error and the comparison.
     assert same.n_tail == ours.count
     assert same.power_law.alpha == pytest.approx(ours.alpha, rel=1e-6)
     assert same.power_law.standard_err == pytest.approx(ours.standard_error, rel=1e-6)
     # It searches for the exponential's rate; ours is the mean's reciprocal.
     assert exponential[0] == pytest.approx(ours.exponential, rel=1e-3)
-    assert exponential[1] == pytest.approx(ours.exponential_p, rel=0.05)
-    # The lognormal's likelihood is flat where it is a power law: a search stops somewhere on it.
-    assert lognormal[0] >= ours.lognormal - 1e-4
-    assert lognormal[0] == pytest.approx(ours.lognormal, abs=0.05)
     inside = values[values >= ours.x_min * (1 - 1e-12)]
     exact = stats.kstest(inside, lambda x: 1 - (x / ours.x_min) ** (1 - ours.alpha))
     assert ours.distance == pytest.approx(exact.statistic, abs=1e-9)
@@ -262,11 +240,10 @@ def test_weight_watcher_sees_the_same_spectra(gpt2: Any, watcher: Any) -> None:
         assert row["norm"] == pytest.approx(squares.sum(), rel=1e-4)  # the square of Frobenius'
         assert row["log_norm"] == pytest.approx(np.log10(squares.sum()), abs=1e-4)
         assert row["stable_rank"] == pytest.approx(ranks.stable, rel=1e-4)
-        assert row["matrix_rank"] == ranks.numerical
+        rank = int((sigma > 1e-7 * sigma[0]).sum())
+        assert row["matrix_rank"] == rank
         # Its entropy is over the logarithm of the rank, in σ²: ours is the number of directions.
-        assert row["entropy"] == pytest.approx(
-            np.log(ranks.entropy) / np.log(ranks.numerical), rel=1e-3
-        )
+        assert row["entropy"] == pytest.approx(np.log(ranks.entropy) / np.log(rank), rel=1e-3)
         assert row["alpha_weighted"] == pytest.approx(row["alpha"] * np.log10(squares[0]), abs=1e-3)
         # Its tail may hold two values where ours holds ten; with the same beginning the exponent
         # is the same.

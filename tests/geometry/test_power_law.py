@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import optimize, stats
+from scipy import stats
 from torch import Tensor
 
 from headless.geometry import log_fit, rank_law, tail_law
@@ -35,7 +35,7 @@ def test_the_knee_is_where_the_fall_off_begins() -> None:
     assert rank_law(values).knee == 181
     values[180:] = 0.0
     law = rank_law(values)
-    assert (law.ranks, law.exponent) == (180, pytest.approx(0.5))
+    assert law.exponent == pytest.approx(0.5)
     assert law.knee == 181
 
 
@@ -75,9 +75,6 @@ def test_a_pareto_tail_gives_its_exponent(alpha: float) -> None:
     fitted = stats.pareto(shape, scale=law.x_min).cdf
     assert law.distance == pytest.approx(stats.kstest(tail.numpy(), fitted).statistic)
     assert law.exponential > 0
-    assert law.exponential_p < 0.01
-    assert law.lognormal < 0.1  # a lognormal comes as near as one likes, never much nearer
-    assert law.lognormal_p > 0.05
 
 
 def test_the_tail_begins_where_the_law_does() -> None:
@@ -106,8 +103,7 @@ def slow_scan(values: Tensor) -> tuple[float, float, float]:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_scan_is_clausets(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headless.geometry.power_law._CHUNK", 700)  # several chunks
+def test_the_scan_is_clausets(seed: int) -> None:
     values = torch.randn(90, generator=torch.Generator().manual_seed(seed)).double().exp()
     values = torch.cat([values, values[:12]])  # with equal values
     law = tail_law(values)
@@ -117,7 +113,7 @@ def test_the_scan_is_clausets(seed: int, monkeypatch: pytest.MonkeyPatch) -> Non
     assert law.distance == pytest.approx(distance)
 
 
-def test_likelihood_ratios_are_those_of_best_fits() -> None:
+def test_the_likelihood_ratio_is_that_of_the_best_exponential() -> None:
     values = torch.randn(600, generator=torch.Generator().manual_seed(4)).double().exp()
     law = tail_law(values)
     x = values[values >= law.x_min * (1 - 1e-12)].numpy()
@@ -125,14 +121,6 @@ def test_likelihood_ratios_are_those_of_best_fits() -> None:
     scale = x.mean() - law.x_min
     exponential = stats.expon.logpdf(x, loc=law.x_min, scale=scale)
     assert law.exponential == pytest.approx((own - exponential).sum(), rel=1e-6)
-
-    def cost(theta: list[float]) -> float:
-        shape, mu = math.exp(theta[0]), theta[1]
-        density = stats.lognorm.logpdf(x, shape, scale=math.exp(mu))
-        return -(density - stats.lognorm.logsf(law.x_min, shape, scale=math.exp(mu))).sum()
-
-    best = optimize.minimize(cost, [0.0, 0.0], method="Nelder-Mead", options={"xatol": 1e-8})
-    assert law.lognormal == pytest.approx(own.sum() + best.fun, abs=1e-3)
 
 
 def test_an_exponential_tail_is_told_from_a_law() -> None:

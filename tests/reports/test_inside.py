@@ -192,7 +192,7 @@ def test_reading(tmp_path: Path) -> None:
 def test_null_angles_of_an_old_analysis_follow_the_formula(tmp_path: Path) -> None:
     import torch
 
-    from headless.geometry.cone import isotropic_angle_density
+    from headless.geometry.isotropy import isotropic_angle_density
 
     groups = groups_of(tmp_path, analysis(), analysis(cosine=0.5))
     figure = inside_plots.angles(groups)

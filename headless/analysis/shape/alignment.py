@@ -8,7 +8,6 @@ from headless.analysis.drawing import Panel, by_depth
 from headless.analysis.record import STREAM, Finding, Measure, Place, series_of
 from headless.analysis.registry import analysis
 from headless.analysis.session import Session
-from headless.analysis.states import moments
 from headless.analysis.states.measure import sample_tokens
 from headless.analysis.states.reservoirs import by_place
 from headless.geometry import anisotropy as mean_cosine
@@ -71,8 +70,7 @@ def alignment_uniformity(lab: Session, *, nulls: bool) -> Finding:
         x_KD = s.sample_KD.double()
         numbers[place] = {
             "random_pairs": 2.0 - 2.0 * float(mean_cosine(x_KD)),
-            "mean_cosine": moments.mean_cosine(s),
-            "same_token": class_alignment(x_KD, tokens_K)[0],
+            "same_token": class_alignment(x_KD, tokens_K),
         }
     if nulls:
         isotropic = isotropic_uniformity(last.sample_KD.shape[1])
@@ -82,10 +80,7 @@ def alignment_uniformity(lab: Session, *, nulls: bool) -> Finding:
         for name, table in lab.tables.items():
             table_VD = table.cpu().double()
             rows_N = torch.linspace(0, len(table_VD) - 1, min(ROWS, len(table_VD))).long()
-            numbers[Place(name)] = {
-                "uniformity": uniformity(table_VD[rows_N]),
-                "mean_cosine": float(mean_cosine(table_VD)),
-            }
+            numbers[Place(name)] = {"uniformity": uniformity(table_VD[rows_N])}
         numbers[Place()] = {"isotropic": isotropic}
     following: dict[str, float] = {}
     if lab.subject.has_head:

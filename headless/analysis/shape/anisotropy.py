@@ -2,11 +2,10 @@
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from headless.analysis.claims import Claim, values
-from headless.analysis.drawing import Panel, Ranks, by_depth, by_rank
-from headless.analysis.record import STREAM, Finding, Measure, Place, Spectrum, series_of
+from headless.analysis.drawing import Panel, by_depth
+from headless.analysis.record import STREAM, Finding, Measure, Place, series_of
 from headless.analysis.registry import analysis
 from headless.analysis.session import Session
 from headless.analysis.sources import ISOTROPY
@@ -14,12 +13,9 @@ from headless.analysis.states import moments
 from headless.analysis.states.accumulators import FIRST, REST, Statistics
 from headless.analysis.states.reservoirs import by_place
 from headless.geometry import anisotropy as mean_cosine
-from headless.geometry.isotropy import isoscore, partition_isotropy
 
 ROGUE = 5  # dimensions that are taken out for one variant
-PARTITION = 1024  # states for the partition function
 SHUFFLED = 512  # states whose entries are shuffled
-LEAST = 0.01  # mean cosine of which the dimensions' shares are drawn
 MEASURES = (
     Measure("", "mean cosine", null="shuffled"),
     Measure("within", "mean cosine within a text"),
@@ -82,12 +78,10 @@ CLAIMS = (
         "The mean cosine between the states of two different tokens: 0 for states that point "
         "everywhere, 1 for one direction. It is exact for all pairs, not estimated from some. "
         "Variants say where it comes from: with position 0 (one very long state in many models) "
-        "and for position 0 alone; within one text and between texts; after the common mean is "
-        f"taken away; without the {ROGUE} dimensions that add most; with every dimension scaled to "
+        "and for position 0 alone; within one text; after the common mean is taken away; "
+        f"without the {ROGUE} dimensions that add most; with every dimension scaled to "
         "mean 0 and variance 1. Two nulls: directions drawn uniformly (0), and each state's own "
-        "entries shuffled, which keeps its length and values but not which dimension holds them. "
-        "Beside it: the share of the first singular value, IsoScore (spread of the variance), I(W) "
-        "(Mu and Viswanath) and the length of the mean over the mean length."
+        "entries shuffled, which keeps its length and values but not which dimension holds them."
     ),
     needs={"text"},
     cheap=True,
@@ -100,25 +94,17 @@ CLAIMS = (
             Panel("all points", ("",), zero=True, nulls=False),
             film=("film-anisotropy", "Mean cosine along the residual stream"),
         ),
-        by_rank(
-            "anisotropy-shares",
-            "What the dimensions add to the mean cosine, largest first and accumulated: a line "
-            "that is high at once is the work of a few dimensions.",
-            Ranks("_shares", "dimensions, largest first", "share", log="x", null="all alike"),
-            wide=False,
-        ),
     ),
     claims=CLAIMS,
 )
 def anisotropy(lab: Session, *, nulls: bool) -> Finding:
     """The mean cosine and its variants at every point, and of tables such as the embeddings."""
-    points = by_place(lab.statistics)
-    numbers = {place: variants(s, lab.seed, nulls) for place, s in points.items()}
-    numbers |= {Place(name): table_variants(table_VD) for name, table_VD in lab.tables.items()}
-    finding = Finding(
-        series_of(numbers, MEASURES),
-        {"_shares": {p: _shares(s) for p, s in points.items() if _has_shares(p, numbers[p])}},
-    )
+    numbers = {p: variants(s, lab.seed, nulls) for p, s in by_place(lab.statistics).items()}
+    for name, table_VD in lab.tables.items():
+        table_VD = table_VD.detach().double()
+        centred = float(mean_cosine(table_VD - table_VD.mean(dim=0)))
+        numbers[Place(name)] = {"": float(mean_cosine(table_VD)), "centred": centred}
+    finding = Finding(series_of(numbers, MEASURES))
     plain, clean, centred = (finding.values(m, "post") for m in ("", "without_rogue", "centred"))
     answer = (
         f"After the blocks the mean cosine is between {plain.min():.2f} and {plain.max():.2f} "
@@ -132,28 +118,24 @@ def anisotropy(lab: Session, *, nulls: bool) -> Finding:
 def variants(s: Statistics, seed: int = 0, nulls: bool = True) -> dict[str, float]:
     """The mean cosine of the states at one point, "" the plain one, and its relatives."""
     unit_D, squares = s.unit_GD.sum(dim=0), float(s.unit_squares_GD.sum())
-    n, rest, pairs = float(s.count_G.sum()), float(s.count_G[REST]), float(s.within_pairs)
-    own = float(s.unit_squares_GD[REST].sum())
-    total = float(s.unit_GD[REST].square().sum()) - own
-    within = float(s.within_square) - own
-    between = rest * (rest - 1) - pairs
+    n, pairs = float(s.count_G.sum()), float(s.within_pairs)
+    within = float(s.within_square) - float(s.unit_squares_GD[REST].sum())
     numbers = {
         "": moments.mean_cosine(s),
         "first": moments.mean_cosine(s, FIRST),
         "with_first": (float(unit_D.square().sum()) - squares) / (n * (n - 1)),
         "within": within / pairs if pairs else float("nan"),
-        "between": (total - within) / between if between else float("nan"),
-        "mean_ratio": float(moments.mean(s).norm()) / moments.mean_norm(s),
     }
     if len(s.sample_KD) > 1:
         numbers |= _transformed(s)
         if nulls:
-            numbers |= _nulls(s.sample_KD.double(), seed)
+            entries_KD = s.sample_KD[:SHUFFLED].double()
+            draw = torch.Generator().manual_seed(seed)
+            order_KD = torch.rand(entries_KD.shape, generator=draw).argsort(1)
+            numbers["shuffled"] = float(mean_cosine(entries_KD.gather(1, order_KD)))
     if s.outer_DD is not None:
-        values, spectrum = torch.linalg.eigvalsh(s.outer_DD), moments.eigenvalues(s)
+        values = torch.linalg.eigvalsh(s.outer_DD)
         numbers["first_share"] = float(values[-1] / values.sum())
-        numbers["first_share/centred"] = float(spectrum[0] / spectrum.sum())
-        numbers["isoscore"] = isoscore(torch.from_numpy(spectrum.copy()))
     return numbers
 
 
@@ -162,43 +144,11 @@ def _transformed(s: Statistics) -> dict[str, float]:
     x_KD = s.sample_KD.double()
     centred_KD = x_KD - moments.mean(s)
     std_D = moments.variance(s).clamp(min=0).sqrt()
-    alive_D = std_D > 0
     shares_D = moments.cosine_shares(s)
-    kept_D = torch.ones_like(alive_D)
+    kept_D = torch.ones_like(std_D, dtype=torch.bool)
     kept_D[shares_D.topk(min(ROGUE, len(shares_D) // 4)).indices] = False
     return {
         "centred": float(mean_cosine(centred_KD)),
         "without_rogue": float(mean_cosine(x_KD[:, kept_D])),
-        "standardised": float(mean_cosine(centred_KD[:, alive_D] / std_D[alive_D])),
+        "standardised": float(mean_cosine((centred_KD / std_D)[:, std_D > 0])),
     }
-
-
-def _nulls(x_KD: Tensor, seed: int) -> dict[str, float]:
-    entries_KD = x_KD[:SHUFFLED]
-    draw = torch.Generator().manual_seed(seed)
-    order_KD = torch.rand(entries_KD.shape, generator=draw).argsort(1)
-    return {
-        "shuffled": float(mean_cosine(entries_KD.gather(1, order_KD))),
-        "partition": partition_isotropy(x_KD[:PARTITION]),
-    }
-
-
-def table_variants(table_VD: Tensor) -> dict[str, float]:
-    """Those that are defined for the rows of a table [V, D]."""
-    table_VD = table_VD.detach().double()
-    values = torch.linalg.eigvalsh(table_VD.T @ table_VD)
-    return {
-        "": float(mean_cosine(table_VD)),
-        "centred": float(mean_cosine(table_VD - table_VD.mean(dim=0))),
-        "first_share": float(values[-1] / values.sum()),
-    }
-
-
-def _has_shares(place: Place, numbers: dict[str, float]) -> bool:
-    return place.kind == "post" and numbers[""] > LEAST
-
-
-def _shares(s: Statistics) -> Spectrum:
-    shares_D = moments.cosine_shares(s).sort(descending=True).values
-    ranks_D = np.arange(1, len(shares_D) + 1)
-    return Spectrum((shares_D.cumsum(0) / shares_D.sum()).numpy(), null=ranks_D / len(ranks_D))

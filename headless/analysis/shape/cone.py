@@ -1,5 +1,6 @@
 """The cone itself: vectors seen along their mean direction."""
 
+from collections import defaultdict
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
@@ -16,7 +17,7 @@ from headless.analysis.registry import analysis
 from headless.analysis.session import Session
 from headless.analysis.sources import TALK
 from headless.geometry import anisotropy as mean_cosine
-from headless.geometry.cone import angles_to, cone_axes, isotropic_angle_density
+from headless.geometry.isotropy import angles_to, cone_axes, isotropic_angle_density
 from headless.geometry.projection import unit
 
 SETS = ("embedding", "head", "hidden")
@@ -101,15 +102,6 @@ def _along(finding: Finding, last: Finding) -> Finding:
             "widest ones across it, with the cone that holds half of them.",
             "_space",
         ),
-        cloud(
-            "cone-together",
-            "All sets on one canvas, as unit vectors: along the first set's mean direction and "
-            "along what is left of the second's at right angles to it.",
-            "_together",
-            equal=True,
-            together=True,
-            wide=False,
-        ),
     ),
     claims=tuple(claim for name in SETS for claim in _claims(name)),
 )
@@ -118,36 +110,38 @@ def cone(lab: Session, *, nulls: bool) -> Finding:
     sets = {Place(name): x.detach().cpu().double() for name, x in lab.tables.items()}
     sets[Place("hidden")] = lab.last_states.detach().cpu().double()
     width = lab.last_states.shape[1]
-    axes_AD = {place: cone_axes(x_ND, min(3, width)) for place, x_ND in sets.items()}
-    angles_N = {place: angles_to(x_ND, axes_AD[place][0]) for place, x_ND in sets.items()}
-    numbers = {place: set_numbers(x_ND, angles_N[place]) for place, x_ND in sets.items()}
-    for first, second in combinations(sets, 2):
-        cosine = float(axes_AD[first][0] @ axes_AD[second][0])
-        numbers[Place(f"{first}/{second}")] = {"axes_cosine": cosine}
     middles = torch.from_numpy((EDGES[:-1] + EDGES[1:]) / 2)
     null = isotropic_angle_density(middles, width).numpy()
-    histograms = {p: np.histogram(x.numpy(), EDGES, density=True)[0] for p, x in angles_N.items()}
+    numbers: dict[Place, dict[str, float]] = {}
+    payloads: dict[str, dict[Place, Any]] = defaultdict(dict)
     generator = torch.Generator().manual_seed(lab.seed)
-    drawn = {p: torch.randperm(len(x), generator=generator)[:DRAWN] for p, x in sets.items()}
-    shown = {place: x_ND[drawn[place]] for place, x_ND in sets.items()}
-    payloads: dict[str, dict[Place, Any]] = {
-        "{place}/angles": {place: x_N.numpy() for place, x_N in angles_N.items()},
-        "{place}/angle_density": {
-            p: Sample(EDGES, x, null, len(angles_N[p])) for p, x in histograms.items()
-        },
-        "{place}/isotropic_density": dict.fromkeys(sets, null),
-        "{place}/vectors": {place: _evenly(x_ND).float().numpy() for place, x_ND in sets.items()},
-        "{place}/axes": {place: x_AD.numpy() for place, x_AD in axes_AD.items()},
-        "_plane": {},
-        "_space": {},
-        "_together": _together(shown, axes_AD),
-    }
-    for place, x_ND in shown.items():
-        halves = [numbers[place][f"half_angle_{part}"] for part in (50, 95)]
-        payloads["_plane"][place] = _plane(
-            x_ND @ axes_AD[place].T, _log_counts(lab, sets[place], drawn[place]), halves
-        )
-        payloads["_space"][place] = _space(unit(x_ND[:IN_SPACE]) @ axes_AD[place].T, halves[0])
+    for place, x_ND in sets.items():
+        axes_AD = cone_axes(x_ND, min(3, width))
+        angles_N = angles_to(x_ND, axes_AD[0]).numpy()
+        half, high = np.quantile(angles_N, [0.5, 0.95]).tolist()
+        numbers[place] = {
+            "angle": float(angles_N.mean()),
+            "half_angle_50": half,
+            "half_angle_95": high,
+            "isotropic_angle": 90.0,
+            "mean_cosine": float(mean_cosine(x_ND)),
+            "mean_cosine/centred": float(mean_cosine(x_ND - x_ND.mean(dim=0))),
+        }
+        density_K = np.histogram(angles_N, EDGES, density=True)[0]
+        same_N = torch.linspace(0, len(x_ND) - 1, min(len(x_ND), FOLLOWED)).round().long()
+        rows_N = torch.randperm(len(x_ND), generator=generator)[:DRAWN]
+        seen_NA = x_ND[rows_N] @ axes_AD.T
+        payloads["{place}/angles"][place] = angles_N
+        payloads["{place}/angle_density"][place] = Sample(EDGES, density_K, null, len(angles_N))
+        payloads["{place}/isotropic_density"][place] = null
+        payloads["{place}/vectors"][place] = x_ND[same_N].float().numpy()
+        payloads["{place}/axes"][place] = axes_AD.numpy()
+        payloads["_plane"][place] = _plane(seen_NA, _log_counts(lab, x_ND, rows_N), (half, high))
+        payloads["_space"][place] = _space(unit(x_ND[rows_N[:IN_SPACE]]) @ axes_AD.T, half)
+    for first, second in combinations(sets, 2):
+        axes = payloads["{place}/axes"]
+        cosine = float(axes[first][0] @ axes[second][0])
+        numbers[Place(f"{first}/{second}")] = {"axes_cosine": cosine}
     parts = [
         f"the {kind_name(place.kind)} at {numbers[place]['angle']:.1f}° (mean cosine "
         f"{numbers[place]['mean_cosine']:.2f}, less the mean "
@@ -160,26 +154,6 @@ def cone(lab: Session, *, nulls: bool) -> Finding:
     )
 
 
-def set_numbers(x_ND: Tensor, angles_N: Tensor) -> dict[str, float]:
-    """The numbers of one set, from its angles to its mean direction in degrees."""
-    low, half, high = np.quantile(angles_N.numpy(), [0.05, 0.5, 0.95]).tolist()
-    return {
-        "angle": float(angles_N.mean()),
-        "angle_05": low,
-        "half_angle_50": half,
-        "half_angle_95": high,
-        "isotropic_angle": 90.0,
-        "isotropic_std": 57.29578 / x_ND.shape[1] ** 0.5,
-        "mean_cosine": float(mean_cosine(x_ND)),
-        "mean_cosine/centred": float(mean_cosine(x_ND - x_ND.mean(dim=0))),
-    }
-
-
-def _evenly(x_ND: Tensor) -> Tensor:
-    """The same rows at every checkpoint."""
-    return x_ND[torch.linspace(0, len(x_ND) - 1, min(len(x_ND), FOLLOWED)).round().long()]
-
-
 def _log_counts(lab: Session, x_ND: Tensor, rows_N: Tensor) -> np.ndarray | None:
     """Of the tokens that rows are of, where there is one a token."""
     counts_V = lab.subject.counts_V
@@ -188,17 +162,15 @@ def _log_counts(lab: Session, x_ND: Tensor, rows_N: Tensor) -> np.ndarray | None
     return counts_V[rows_N].double().clamp(min=0.5).log10().numpy()
 
 
-def _plane(x_NA: Tensor, color_N: np.ndarray | None, half_angles: list[float]) -> Cloud:
+def _plane(x_NA: Tensor, color_N: np.ndarray | None, half_angles: tuple[float, float]) -> Cloud:
     """Along the mean direction and the widest across it; what is farther out than 99.5 % is not
     shown."""
     xy = x_NA[:, :2].numpy()
     size_N = np.hypot(*xy.T)
     reach = float(np.quantile(size_N, 0.995))
     near_N = size_N <= reach
-    lines = []
-    for angle in np.radians(half_angles):
-        x, y = reach * np.cos(angle), reach * np.sin(angle)
-        lines.append(np.array([[x, y], [0.0, 0.0], [x, -y]]))
+    ends = [reach * np.array([np.cos(angle), np.sin(angle)]) for angle in np.radians(half_angles)]
+    lines = [np.array([end, [0.0, 0.0], end * (1, -1)]) for end in ends]
     lines.append(np.array([[0.0, reach], [0.0, -reach]]) * 0.6)
     names = ("along the mean direction", "widest direction across it")
     return Cloud(xy[near_N], None if color_N is None else color_N[near_N], names, tuple(lines))
@@ -211,17 +183,3 @@ def _space(unit_NA: Tensor, half_angle: float) -> Cloud:
     spokes = np.stack([rim[:-1], rim[1:], 0 * rim[1:]], axis=1).reshape(-1, 3) * np.sin(half)
     xyz = torch.nn.functional.pad(unit_NA, (0, 3 - unit_NA.shape[1]))[:, [1, 2, 0]].numpy()
     return Cloud(xyz, axes=("", "", "along the mean"), lines=(spokes,))
-
-
-def _together(shown: dict[Place, Tensor], axes_AD: dict[Place, Tensor]) -> dict[Place, Cloud]:
-    (first, along_AD), (_, second_AD) = list(axes_AD.items())[:2]
-    left_D = second_AD[0] - (second_AD[0] @ along_AD[0]) * along_AD[0]
-    if float(left_D.norm()) < 1e-6:  # both point one way
-        left_D = along_AD[1]
-    plane_2D = torch.stack([along_AD[0], left_D / left_D.norm()])
-    names = (f"mean direction of the {kind_name(first.kind)}", "across it")
-    clouds = {}
-    for place, x_ND in shown.items():
-        xy = (unit(x_ND) @ plane_2D.T).numpy()
-        clouds[place] = Cloud(xy, axes=names, lines=(np.stack([xy.mean(axis=0) * 0, xy.mean(0)]),))
-    return clouds

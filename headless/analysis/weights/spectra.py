@@ -138,5 +138,4 @@ def _laws(values_R: Tensor) -> dict[str, float]:
         "alpha_error": tail.standard_error,
         "tail_size": tail.count,
         "over_exponential": tail.exponential,
-        "over_lognormal": tail.lognormal,
     }

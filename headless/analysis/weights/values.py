@@ -20,7 +20,7 @@ from headless.analysis.states.families import Matrix
 from headless.analysis.states.reservoirs import drawn
 from headless.analysis.weights.matrices import SEED, middle_block, pairs
 from headless.geometry import best_fit, fit_distributions, gaussian_distance, moments
-from headless.geometry.gaussianity import TAIL_AT_4, Fit, log_density
+from headless.geometry.gaussianity import TAIL_AT_4, Fit
 
 SAMPLE = 32_768  # entries that distributions are fitted to; moments take all
 EDGES = np.linspace(-8, 8, 97)  # of the histograms, in standard deviations; outer bins hold more
@@ -181,16 +181,12 @@ def _gaussian_band() -> tuple[np.ndarray, np.ndarray]:
 
 def _beside_fits(title: str, block: int, sample: Sample, student: Fit) -> dict[Place, Sample]:
     """A matrix's histogram with a Gaussian's, and the Student-t, which has no block."""
-    z = torch.from_numpy((EDGES[1:] + EDGES[:-1]) / 2)
-    own = replace(sample, null=log_density("gaussian", z).exp().numpy())
-    if not math.isfinite(student.scale):
+    z = (EDGES[1:] + EDGES[:-1]) / 2
+    own = replace(sample, null=np.exp(-np.square(z) / 2) / math.sqrt(2 * math.pi))
+    if student.law is None:
         return {Place(title, block): own}
-    title += f", ν {min(student.nu, 999):.0f}"
-    curve = log_density("student_t", (z - student.location) / student.scale, student.nu).exp()
-    return {
-        Place(title, block): own,
-        Place(title): Sample(EDGES, (curve / student.scale).numpy()),
-    }
+    fitted = Place(f"{title}, ν {min(student.nu, 999):.0f}")
+    return {replace(fitted, block=block): own, fitted: Sample(EDGES, student.law.pdf(z))}
 
 
 def _moments(matrix: Matrix) -> tuple[dict[str, float], Tensor, Sample]:
