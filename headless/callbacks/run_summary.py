@@ -59,7 +59,7 @@ class RunSummary(Callback):
         memory = next((c for c in trainer.callbacks if isinstance(c, MemoryMonitor)), None)  # type: ignore[attr-defined]
         config = pl_module.backbone.config
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        data_facts = ("seed", "dataset_sha256", "tokenizer_sha256", "inexact_share")
+        data_facts = ("seed", "dataset_sha256", "tokenizer_sha256", "inexact_share", "anchors")
         return {
             **self.labels,
             "objective": pl_module.objective.describe(),

@@ -25,5 +25,8 @@ def main(arguments: list[str]) -> None:
         f"{prepared.path}: vocabulary {manifest.vocab_size:,}, {seconds:.1f} s, "
         f"{megabytes / seconds:.1f} MB/s"
     )
+    if manifest.anchors:
+        scores = (f"{name} {nats:.3f}" for name, nats in manifest.anchors["nll"].items())
+        print(f"to beat, in nats a token of validation: {', '.join(scores)}")
     if manifest.caution:
         print(f"headless: {manifest.caution}", file=sys.stderr)

@@ -138,6 +138,13 @@ class TokenDataModule(LightningDataModule):
         return torch.zeros_like(counts).index_copy(0, ordinary, counts[ordinary])
 
     @property
+    def anchors(self) -> dict[str, float] | None:
+        """Nats a token of trivial models on the validation split; None of masked models, whose
+        targets are others, and of data that an earlier version prepared."""
+        found = self.manifest.anchors if self.task == "causal" else None
+        return found and found["nll"]
+
+    @property
     def mask_token_id(self) -> int | None:
         """What stands in the place of a masked token; None without such a token."""
         return self.tokenizer.mask_token_id

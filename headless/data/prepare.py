@@ -8,12 +8,13 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from headless.data.anchors import anchors_of
 from headless.data.documents import Documents
 from headless.data.encode import write_streams
 from headless.data.stream import FORMAT, MANIFEST, TOKENIZER, Manifest, TokenDataset, token_dtype
@@ -176,6 +177,8 @@ def prepare(
         values |= {"seed": seed, "validation_fraction": validation_fraction}
         reasons = Counter(reason for _, reason in left_out)
         manifest = Manifest(**values, left_out=dict(sorted(reasons.items())))
+        anchors = anchors_of(TokenDataset(partial, manifest), fast, display.report)
+        manifest = replace(manifest, anchors=anchors)
         manifest.write(partial)
     return TokenDataset(output, manifest)
 

@@ -74,6 +74,8 @@ class Manifest:
     inexact_share: float | None = None
     #: how much lay beside the text and was not read, by its reason
     left_out: dict[str, int] | None = None
+    #: what trivial models score on the validation split; see `headless.data.anchors`
+    anchors: dict[str, Any] | None = None
 
     def bytes_per_token(self, split: str) -> float:
         """Bytes of UTF-8 text a token stands for; each document's EOS stands for none."""

@@ -44,4 +44,5 @@ def test_last_values_are_those_of_the_file(train) -> None:
         summary = run.directory.read_summary()
         assert summary["finished"]
         assert summary["last"] == last_of(run.points)
+        assert summary["anchors"].keys() == {"uniform", "unigram", "bigram"}
         assert {"val/nll", "train/loss", "memory/peak_host_gib"} <= set(summary["last"])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+from headless.data.datamodule import TokenDataModule
 from headless.data.documents import Documents
 from headless.data.stream import Manifest, TokenStream, open_dataset, token_dtype
 from headless.errors import HeadlessError
@@ -149,5 +150,10 @@ def test_a_number_that_no_file_tells_is_found_by_the_checksum(
     for verify in ("full", "size"):
         with pytest.raises(HeadlessError, match="do not fit its checksum: was it edited"):
             open_dataset(copy, verify=verify)
-    earlier = edited(dataset, tmp_path / "b", lambda m: m.pop("inexact_share"), sign=True)
+
+    def of_an_earlier_version(m: dict) -> None:
+        del m["inexact_share"], m["anchors"]
+
+    earlier = edited(dataset, tmp_path / "b", of_an_earlier_version, sign=True)
     assert open_dataset(earlier).manifest.inexact_share is None
+    assert TokenDataModule(earlier, sequence_length=16).anchors is None
