@@ -6,9 +6,8 @@ Standard errors are closed forms over the items, no resampling.
 import math
 import re
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -70,110 +69,88 @@ def ratio(totals: Sequence[float], counts: Sequence[float]) -> Measured:
     return Measured(value, math.sqrt(n / (n - 1) * squares) / count)
 
 
-@dataclass
-class Scorer:
-    """A model, and how it scores: tokens that it reads, and that a window adds (None: as many)."""
+class Part(NamedTuple):
+    """Rows whose scores make one text's, and whether its context was cut to fit."""
+
+    rows: list[Row]
+    cut: bool = False
+
+
+Scored = list[tuple[Item, list[list[Score]]]]  # items with the scores of the rows of each part
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How a model reads items: `max_length` tokens at a time, `stride` new ones a window."""
 
     lm: LanguageModel
-    batch_size: int
     max_length: int
-    stride: int | None
-    progress: Progress
+    stride: int
 
     def __post_init__(self) -> None:
-        self.tokenizer = self.lm.tokenizer
-
-    def grouped(self, groups: Sequence[Sequence[Row] | None]) -> list[list[Score] | None]:
-        """Scores of the rows of each item; None for an item without rows."""
-        rows = [row for group in groups for row in group or ()]
-        scores = iter(
-            score_rows(self.lm.model, rows, batch_size=self.batch_size, progress=self.progress)
-        )
-        return [group if group is None else [next(scores) for _ in group] for group in groups]
-
-    def continuations(
-        self, items: Sequence[Sequence[tuple[str, str]]]
-    ) -> tuple[list[list[Score] | None], int]:
-        """Scores of each item's (context, continuation) pairs, and how many contexts were cut.
-
-        None for an item of which a continuation has no token or does not fit.
-        """
-        groups: list[list[Row] | None] = []
-        truncated = 0
-        for pairs in items:
-            rows = [
-                continuation_row(*encode_pair(self.tokenizer, *pair), self.max_length)
-                for pair in pairs
-            ]
-            usable = [row for row in rows if row is not None]
-            fits = len(usable) == len(rows)
-            groups.append([row for row, _ in usable] if fits else None)
-            truncated += fits and any(cut for _, cut in usable)
-        return self.grouped(groups), truncated
-
-    def sentence(self, text: str) -> list[Row] | None:
-        """The rows whose scores make a sentence's; None where it does not fit."""
-        if self.lm.task == "masked":
-            framed = self.lm.head == "own"  # our runs read streams
-            return masked_rows(self.tokenizer, text, self.max_length, framed=framed)
-        ids = encode_pair(self.tokenizer, "", f" {text}")
-        fitting = continuation_row(*ids, self.max_length)
-        return fitting and [fitting[0]]
-
-    def count_skipped(self, scored: Sequence[Any], items: Sequence[Any]) -> int:
-        """How many items were not scored; refuses where none was."""
-        if not scored:
+        if not 1 <= self.stride <= self.max_length:
             raise HeadlessError(
-                f"none of the {len(items)} items fits into the {self.max_length} tokens that "
-                f"{self.lm.place} reads at a time"
+                f"stride must be in 1 to max_length {self.max_length}, got {self.stride}"
             )
-        return len(items) - len(scored)
+
+    def windows(self, text: str) -> Part:
+        """Each token of a document once, from the prefix token on."""
+        tokenizer = self.lm.tokenizer
+        ids, prefix = plain_ids(tokenizer, text), prefix_token(tokenizer)
+        return Part(list(rolling_rows(ids, prefix, self.max_length, self.stride)))
+
+    def after(self, context: str, text: str) -> Part | None:
+        """A text after its context and a blank; None where it has no token or does not fit."""
+        ids = encode_pair(self.lm.tokenizer, context, f" {text}")
+        if (fitting := continuation_row(*ids, self.max_length)) is None:
+            return None
+        return Part([fitting[0]], fitting[1])
+
+    def sentence(self, text: str) -> Part | None:
+        """A sentence by itself; None where it has no token or does not fit.
+
+        A causal model reads it after the prefix token and a blank, as in lm-evaluation-harness; a
+        masked one is asked for each token in turn with that token masked (pseudo-log-likelihood,
+        Salazar et al. 2020).
+        """
+        if self.lm.task != "masked":
+            return self.after("", text)
+        if self.lm.tokenizer.mask_token_id is None:
+            raise HeadlessError(f"the tokenizer of {self.lm.place} has no mask token")
+        framed = self.lm.head == "own"  # our runs read streams
+        rows = masked_rows(self.lm.tokenizer, text, self.max_length, framed=framed)
+        return None if rows is None else Part(rows)
 
 
-@dataclass
-class Outcome:
+class Outcome(NamedTuple):
     """Fields of `Evaluation`."""
 
     metrics: dict[str, Measured]
-    items: int
-    skipped: int = 0
-    truncated: int = 0
-    subsets: dict[str, dict[str, float]] = field(default_factory=dict)
-    settings: dict[str, Any] = field(default_factory=dict)
+    subsets: dict[str, dict[str, float]] = {}
+    settings: dict[str, Any] = {}
 
 
-def text_outcome(scorer: Scorer, documents: Sequence[Item]) -> Outcome:
+def text_outcome(reader: Reader, scored: Scored) -> Outcome:
     """`nll` (nats a token), `perplexity`, `bits_per_byte`, `byte_` and `word_perplexity`.
 
-    Each document is predicted by itself from the prefix token on, each token once, in windows; the
-    special tokens that some tokenizers add are not predicted (the harness does). Bytes are those of
-    the UTF-8 text, words what blanks separate. Standard errors take documents as independent, or
-    windows where there are few documents. The setting `inexact_share` is the share of the bytes in
-    documents that their tokens do not give back.
+    The special tokens that some tokenizers add are not predicted (the harness does). Bytes are
+    those of the UTF-8 text, words what blanks separate. Standard errors take documents as
+    independent, or windows where there are few documents. The setting `inexact_share` is the share
+    of the bytes in documents that their tokens do not give back.
     """
-    stride = scorer.max_length if scorer.stride is None else scorer.stride
-    if not 1 <= stride <= scorer.max_length:
-        raise HeadlessError(f"stride must be in 1 to max_length {scorer.max_length}, got {stride}")
-    texts, prefix = [document["text"] for document in documents], prefix_token(scorer.tokenizer)
-    groups: list[list[Row]] = []
-    inexact = 0
-    for text in texts:
-        ids = plain_ids(scorer.tokenizer, text)
-        if scorer.tokenizer.decode(ids, clean_up_tokenization_spaces=False) != text:
-            inexact += len(text.encode("utf-8"))
-        groups.append(list(rolling_rows(ids, prefix, scorer.max_length, stride)))
-    scorer.count_skipped([row for rows in groups for row in rows], texts)
-    units: list[list[tuple[float, int]]] = [  # nats and tokens of the windows of each document
-        [(-score.log_likelihood, len(row.targets)) for row, score in zip(rows, scores, strict=True)]
-        for rows, scores in zip(groups, scorer.grouped(groups), strict=True)
-        if scores is not None
-    ]
-    unit = "windows" if len(texts) < FEW_DOCUMENTS else "documents"
-    if unit == "windows":
-        units = [[window] for windows in units for window in windows]
-    nats, tokens = ([math.fsum(w[i] for w in windows) for windows in units] for i in (0, 1))
-    nll, count = ratio(nats, tokens), math.fsum(tokens)
-    size = sum(len(text.encode("utf-8")) for text in texts)
+    tokenizer, texts = reader.lm.tokenizer, [item["text"] for item, _ in scored]
+    sizes = [len(text.encode("utf-8")) for text in texts]
+    inexact = sum(
+        size
+        for text, size in zip(texts, sizes, strict=True)
+        if tokenizer.decode(plain_ids(tokenizer, text), clean_up_tokenization_spaces=False) != text
+    )
+    unit, units = "documents", [windows for _, (windows,) in scored]
+    if len(texts) < FEW_DOCUMENTS:
+        unit, units = "windows", [[window] for windows in units for window in windows]
+    nats = [-math.fsum(window.log_likelihood for window in windows) for windows in units]
+    tokens = [sum(window.tokens for window in windows) for windows in units]
+    nll, count, size = ratio(nats, tokens), sum(tokens), sum(sizes)
     words = sum(len(re.split(r"\s+", text)) for text in texts)  # as lm-evaluation-harness
     return Outcome(
         {
@@ -183,10 +160,9 @@ def text_outcome(scorer: Scorer, documents: Sequence[Item]) -> Outcome:
             "byte_perplexity": nll.scaled(count / size).exponential(),
             "word_perplexity": nll.scaled(count / words).exponential(),
         },
-        items=len(texts),
         settings={
-            "stride": stride,
-            "tokens": int(count),
+            "stride": reader.stride,
+            "tokens": count,
             "bytes": size,
             "inexact_share": inexact / size,
             "words": words,
@@ -195,50 +171,35 @@ def text_outcome(scorer: Scorer, documents: Sequence[Item]) -> Outcome:
     )
 
 
-def last_word_outcome(scorer: Scorer, items: Sequence[Item]) -> Outcome:
+def last_word_outcome(reader: Reader, scored: Scored) -> Outcome:
     """`accuracy` (every token of the word is the likeliest) and `perplexity` (of whole words)."""
-    groups, cut = scorer.continuations([[(i["context"], f" {i['word']}")] for i in items])
-    scores = [group[0] for group in groups if group is not None]
-    skipped = scorer.count_skipped(scores, items)
-    metrics = {
-        "accuracy": mean([float(score.greedy) for score in scores]),
-        "perplexity": mean([-score.log_likelihood for score in scores]).exponential(),
-    }
-    return Outcome(metrics, len(scores), skipped, cut)
+    scores = [score for _, ((score,),) in scored]
+    return Outcome(
+        {
+            "accuracy": mean([float(score.greedy) for score in scores]),
+            "perplexity": mean([-score.log_likelihood for score in scores]).exponential(),
+        }
+    )
 
 
-def pair_outcome(scorer: Scorer, pairs: Sequence[Item]) -> Outcome:
+def pair_outcome(reader: Reader, scored: Scored) -> Outcome:
     """`accuracy`: share of pairs whose good sentence has the greater summed log-likelihood.
 
-    A causal model reads a sentence after the prefix token and a blank, as in
-    lm-evaluation-harness; a masked one is asked for each token in turn with that token masked
-    (pseudo-log-likelihood, Salazar et al. 2020). A tie counts as wrong.
+    A tie counts as wrong.
     """
-    masked = scorer.lm.task == "masked"
-    if masked and scorer.tokenizer.mask_token_id is None:
-        raise HeadlessError(f"the tokenizer of {scorer.lm.place} has no mask token")
-    sentences = [[scorer.sentence(pair[name]) for name in ("good", "bad")] for pair in pairs]
-    groups = scorer.grouped([r for s in sentences for r in (s if all(s) else (None, None))])
-    totals = [
-        None if group is None else math.fsum(score.log_likelihood for score in group)
-        for group in groups
-    ]
-    correct = [
-        (pair["subset"], float(good > bad))
-        for pair, good, bad in zip(pairs, totals[::2], totals[1::2], strict=True)
-        if good is not None and bad is not None
-    ]
-    skipped = scorer.count_skipped(correct, pairs)
+    by_subset: dict[str, list[float]] = {}
+    for pair, parts in scored:
+        good, bad = (math.fsum(score.log_likelihood for score in part) for part in parts)
+        by_subset.setdefault(pair["subset"], []).append(float(good > bad))
     subsets: dict[str, dict[str, float]] = {}
-    sizes = Counter(subset for subset, _ in correct)
-    for subset in sorted(sizes) if len(sizes) > 1 else ():
-        accuracy = mean([value for name, value in correct if name == subset])
-        subsets[subset] = {"items": sizes[subset], "accuracy": accuracy.value}
+    for subset, correct in sorted(by_subset.items()) if len(by_subset) > 1 else ():
+        accuracy = mean(correct)
+        subsets[subset] = {"items": len(correct), "accuracy": accuracy.value}
         if accuracy.error is not None:
             subsets[subset]["accuracy_error"] = accuracy.error
-    metrics = {"accuracy": mean([value for _, value in correct])}
-    settings = {"score": "pseudo-log-likelihood" if masked else "log-likelihood"}
-    return Outcome(metrics, len(correct), skipped, 0, subsets, settings)
+    score = "pseudo-log-likelihood" if reader.lm.task == "masked" else "log-likelihood"
+    every = [value for correct in by_subset.values() for value in correct]
+    return Outcome({"accuracy": mean(every)}, subsets, {"score": score})
 
 
 CHOICE_LENGTHS: dict[str, Callable[[str], int]] = {
@@ -248,33 +209,42 @@ CHOICE_LENGTHS: dict[str, Callable[[str], int]] = {
 }
 
 
-def choice_outcome(scorer: Scorer, questions: Sequence[Item]) -> Outcome:
+def choice_outcome(reader: Reader, scored: Scored) -> Outcome:
     """`accuracy`, and the same of log-likelihoods per character and per byte of the answer.
 
-    An answer follows its question and a blank; of equal ones the first counts.
-    `accuracy_norm` (characters) is what lm-evaluation-harness calls acc_norm.
+    Of equal ones the first counts. `accuracy_norm` (characters) is what lm-evaluation-harness calls
+    acc_norm.
     """
-    groups, cut = scorer.continuations(
-        [[(q["query"], f" {c}") for c in q["choices"]] for q in questions]
-    )
-    scored = [(q, group) for q, group in zip(questions, groups, strict=True) if group is not None]
-    skipped = scorer.count_skipped(scored, questions)
     metrics = {}
     for name, length in CHOICE_LENGTHS.items():
         correct = []
-        for question, group in scored:
-            pairs = zip(group, question["choices"], strict=True)
-            values = [score.log_likelihood / length(choice) for score, choice in pairs]
+        for question, parts in scored:
+            pairs = zip(parts, question["choices"], strict=True)
+            values = [score.log_likelihood / length(choice) for (score,), choice in pairs]
             correct.append(float(values.index(max(values)) == question["gold"]))
         metrics[name] = mean(correct)
-    return Outcome(metrics, len(scored), skipped, cut)
+    return Outcome(metrics)
 
 
-OUTCOMES: dict[str, Callable[[Scorer, Any], Outcome]] = {
-    "text": text_outcome,
-    "lambada": last_word_outcome,
-    "blimp": pair_outcome,
-    "choice": choice_outcome,
+class Kind(NamedTuple):
+    """The texts of an item that are scored, and what the scores say."""
+
+    parts: Callable[[Reader, Item], list[Part | None]]
+    outcome: Callable[[Reader, Scored], Outcome]
+
+
+KINDS = {
+    "text": Kind(lambda reader, item: [reader.windows(item["text"])], text_outcome),
+    "lambada": Kind(
+        lambda reader, item: [reader.after(item["context"], item["word"])], last_word_outcome
+    ),
+    "blimp": Kind(
+        lambda reader, item: [reader.sentence(item[name]) for name in ("good", "bad")], pair_outcome
+    ),
+    "choice": Kind(
+        lambda reader, item: [reader.after(item["query"], c) for c in item["choices"]],
+        choice_outcome,
+    ),
 }
 
 
@@ -291,8 +261,23 @@ def evaluate_items(
     check_kinds(lm, [items.task])
     begin = time.perf_counter()
     max_length = longest_input(lm.model, lm.tokenizer, max_length)
-    scorer = Scorer(lm, batch_size, max_length, stride, progress)
-    outcome = OUTCOMES[items.task.kind](scorer, items.items)
+    reader = Reader(lm, max_length, max_length if stride is None else stride)
+    kind = KINDS[items.task.kind]
+    read: list[tuple[Item, list[Part]]] = []
+    for item in items.items:
+        parts = kind.parts(reader, item)
+        fitting = [part for part in parts if part is not None]
+        if len(fitting) == len(parts):
+            read.append((item, fitting))
+    rows = [row for _, parts in read for part in parts for row in part.rows]
+    if not rows:
+        raise HeadlessError(
+            f"none of the {len(items.items)} items fits into the {max_length} tokens that "
+            f"{lm.place} reads at a time"
+        )
+    scores = iter(score_rows(lm.model, rows, batch_size=batch_size, progress=progress))
+    scored = [(item, [[next(scores) for _ in part.rows] for part in parts]) for item, parts in read]
+    outcome = kind.outcome(reader, scored)
     return Evaluation(
         task=str(items.task),
         kind=items.task.kind,
@@ -300,9 +285,9 @@ def evaluate_items(
         data_sha256=items.sha256,
         metrics={name: m.value for name, m in outcome.metrics.items()},
         errors={name: m.error for name, m in outcome.metrics.items() if m.error is not None},
-        items=outcome.items,
-        skipped=items.skipped + outcome.skipped,
-        truncated=outcome.truncated,
+        items=len(read),
+        skipped=items.skipped + len(items.items) - len(read),
+        truncated=sum(any(part.cut for part in parts) for _, parts in read),
         subsets=outcome.subsets,
         settings={"max_length": max_length, **outcome.settings},
         **facts(lm, begin),

@@ -30,10 +30,11 @@ class Row(NamedTuple):
 
 
 class Score(NamedTuple):
-    """Nats of a row's targets, summed, and whether each of them is the likeliest token."""
+    """Nats of a row's targets, summed, whether each is the likeliest token, and how many."""
 
     log_likelihood: float
     greedy: bool
+    tokens: int = 0
 
 
 def score_rows(
@@ -77,7 +78,10 @@ def score_rows(
             scored += sum(last[i] == place for place, i in enumerate(numbers, start=done))
             done = end
             progress(scored, len(rows))
-    return [Score(total, wrong == 0) for total, wrong in zip(totals, missed, strict=True)]
+    return [
+        Score(total, wrong == 0, len(row.targets))
+        for row, total, wrong in zip(rows, totals, missed, strict=True)
+    ]
 
 
 class _ChosenLogits(nn.Module):
