@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from headless.downstream.evaluation.harness import check_harness, evaluate_harness
+from headless.downstream.evaluation.harness import evaluate_harness, open_harness
 from headless.downstream.evaluation.kinds import check_kinds, evaluate_items
 from headless.downstream.evaluation.tasks import (
     Items,
@@ -92,8 +92,8 @@ def evaluate(
     results: list[Evaluation] = []
     with display:
         for task, items in tasks_items.items():
-            if items is None:
-                scored = evaluate_harness(lm, task, **scoring, limit=settings.limit)
+            if not isinstance(items, Items):
+                scored = evaluate_harness(lm, task, items, **scoring, limit=settings.limit)
             else:
                 report, stride = partial(display.report, str(task)), settings.stride
                 scored = [evaluate_items(lm, items, **scoring, stride=stride, progress=report)]
@@ -113,13 +113,12 @@ def evaluate(
     return Evaluations(lm.place, lm.head, results, files)
 
 
-def _read_tasks(settings: EvaluateOptions, display: Display) -> dict[Task, Items | None]:
-    """The items of each task; None for the harness's."""
-    tasks: dict[Task, Items | None] = {}
+def _read_tasks(settings: EvaluateOptions, display: Display) -> dict[Task, Any]:
+    """The `Items` of each task; of the harness's what it needs to run them."""
+    tasks: dict[Task, Any] = {}
     for task in parse_tasks(settings.tasks):
         if task.kind == "harness":
-            check_harness(task)
-            tasks[task] = None
+            tasks[task] = open_harness(task)
             continue
         tasks[task] = read_items(
             task, limit=settings.limit, split=settings.split, text_field=settings.text_field

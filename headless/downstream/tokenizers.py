@@ -1,4 +1,4 @@
-"""The tokenizer that belongs to a model, and the special tokens that the model's config names."""
+"""The tokenizer that belongs to a model, its special tokens in the model's config, its lengths."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,36 @@ from typing import Any
 from headless.data.tokenizer import end_of_document, open_tokenizer
 from headless.errors import HeadlessError
 from headless.files import sha256_of
+from headless.models.backbone import is_causal
 from headless.runs.directory import RunDirectory
+
+NO_LIMIT = 10**9  # tokenizers that know no limit name a number beyond this one
+
+
+def longest_input(
+    model: Any,
+    tokenizer: Any,
+    wanted: int | None = None,
+    *,
+    usual: int = 2048,
+    least: int = 2,
+    name: str = "max_length",
+) -> int:
+    """How many tokens a model reads at a time: `wanted`, or all it can (`usual` if not known)."""
+    positions = getattr(model.config, "max_position_embeddings", None)
+    limits = [positions] if positions else []
+    # An encoder of the RoBERTa family has two positions that no token takes.
+    if (not positions or not is_causal(model)) and tokenizer.model_max_length < NO_LIMIT:
+        limits.append(int(tokenizer.model_max_length))
+    if wanted is None:
+        return min(limits, default=usual)
+    if wanted < least:
+        raise HeadlessError(f"{name} must be at least {least}, got {wanted}")
+    if limits and wanted > min(limits):
+        raise HeadlessError(
+            f"{name} {wanted} is more than the {min(limits)} positions of the model: lower it"
+        )
+    return wanted
 
 
 def load_run_tokenizer(run: RunDirectory, sha256: str | None) -> Any:

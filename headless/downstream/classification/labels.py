@@ -11,9 +11,8 @@ from typing import Any
 
 from headless.errors import HeadlessError
 
-HIDDEN = -1
+HIDDEN = "-1"
 NEVER = "none"  # as the value of `unlabelled`: every value is a label
-ENOUGH_CLASSES = 3  # classes 0, 1, 2, …: with so many, -1 is none; with fewer it may be "negative"
 
 
 @dataclass(frozen=True)
@@ -28,63 +27,42 @@ class LabelColumn:
 def read_labels(
     columns: dict[str, LabelColumn], *, regression: bool, unlabelled: str | None
 ) -> dict[str, list[Any]]:
-    """Class names or numbers of each split ("train" is one); None where an example has no label.
+    """Class names or numbers of each split; None where an example has no label.
 
-    `unlabelled` is the value that, besides none, stands for no label; "none": no value; None: -1,
-    wherever it can be neither a class nor a number of the task.
+    `unlabelled` is the value that, besides none, stands for no label; "none": no value; None: -1
+    where the classes have names. Elsewhere -1 is a label among negative numbers, and beside 1.
     """
     if unlabelled is None:
-        marker: str | int = HIDDEN
-        marked_splits = _splits_with_hidden(columns, regression)
-    else:
-        marker = unlabelled
-        marked_splits = set() if unlabelled == NEVER else set(columns)
-    labels: dict[str, list[Any]] = {}
-    for name, column in columns.items():
-        labels[name] = [
+        named = all(column.names and HIDDEN not in column.names for column in columns.values())
+        unlabelled = HIDDEN if named else NEVER
+        if not named:
+            _refuse_doubtful(columns)
+    return {
+        name: [
             None
-            if _is_absent(value) or (name in marked_splits and _is(value, marker))
+            if _is_absent(value) or (unlabelled != NEVER and _is(value, unlabelled))
             else _label(value, column.names, regression, f"{column.place}, row {row}")
             for row, value in enumerate(column.values, start=1)
         ]
-    return labels
-
-
-def _splits_with_hidden(columns: dict[str, LabelColumn], regression: bool) -> set[str]:
-    """The splits in which -1 means that there is no label."""
-    present = {
-        name: [value for value in column.values if not _is_absent(value)]
         for name, column in columns.items()
     }
-    only_hidden = {n for n, values in present.items() if all(_is(v, HIDDEN) for v in values)}
-    known = [value for value in present["train"] if not _is(value, HIDDEN)]
-    occurs = len(known) < len(present["train"])
-    if regression:
-        below = any((_number(value) or 0) < 0 for value in known)
-        if occurs and known and not below:
-            raise _ambiguous(columns["train"], "no other number below 0", "a number")
-        return only_hidden if occurs or below else set(columns)
-    names = columns["train"].names
-    if names is not None:
-        return set() if str(HIDDEN) in names else set(columns)
-    if not occurs or not known:
-        return set(columns)
-    numbers = {_number(value) for value in known}
-    if None in numbers:  # a number among words
-        return set(columns)
-    if numbers != set(range(len(numbers))):
-        return only_hidden
-    if len(numbers) < ENOUGH_CLASSES:
-        classes = ", ".join(f"{number:g}" for number in sorted(n for n in numbers if n is not None))
-        raise _ambiguous(columns["train"], classes, "a class")
-    return set(columns)
 
 
-def _ambiguous(column: LabelColumn, others: str, kind: str) -> HeadlessError:
-    return HeadlessError(
-        f"{column.place} has the labels -1, {others}: if -1 says that there is no label, give "
-        f"--unlabelled=-1; if it is {kind}, --unlabelled {NEVER}"
-    )
+def _refuse_doubtful(columns: dict[str, LabelColumn]) -> None:
+    """Refuse -1 beside labels that do not tell whether it is one."""
+    for column in columns.values():
+        if any(_is(value, HIDDEN) for value in column.values):
+            break
+    else:
+        return
+    values = {v for c in columns.values() for v in c.values if not _is_absent(v)}
+    others = {value: _number(value) for value in values if not _is(value, HIDDEN)}
+    is_signed = any(number is not None and number < 0 for number in others.values())
+    if not is_signed and set(others.values()) != {1.0}:
+        raise HeadlessError(
+            f"{column.place} has the label -1: if it says that there is no label, give "
+            f"--unlabelled=-1; if it is a label, --unlabelled {NEVER}"
+        )
 
 
 def _label(value: Any, names: Sequence[str] | None, regression: bool, place: str) -> Any:
@@ -115,10 +93,10 @@ def _is_absent(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def _is(value: Any, marker: str | int) -> bool:
+def _is(value: Any, marker: str) -> bool:
     """Whether two values are the same number, or are written in the same way."""
     number = _number(value)
-    return str(value) == str(marker) if number is None else number == _number(marker)
+    return str(value) == marker if number is None else number == _number(marker)
 
 
 def _number(value: Any) -> float | None:

@@ -9,11 +9,6 @@ from typing import Any
 
 from headless.data.tokenizer import end_of_document
 from headless.downstream.evaluation.likelihood import Row
-from headless.errors import HeadlessError
-
-LENGTHS = ("n_positions", "max_position_embeddings", "n_ctx")
-DEFAULT_LENGTH = 2048
-NO_LIMIT = 10**9  # tokenizers that know no limit name a number beyond this one
 
 
 def rolling_rows(tokens: Sequence[int], prefix: int, max_length: int, stride: int) -> Iterator[Row]:
@@ -95,19 +90,3 @@ def masked_rows(tokenizer: Any, text: str, max_length: int, *, framed: bool) -> 
         Row([*row[:place], mask, *row[place + 1 :]], [place], [row[place]])
         for place in range(begin, begin + len(ids))
     ]
-
-
-def longest_input(model: Any, tokenizer: Any, max_length: int | None) -> int:
-    """How many tokens the model reads at a time: `max_length`, or all it can."""
-    known = [int(n) for name in LENGTHS if (n := getattr(model.config, name, None))]
-    if not known and tokenizer.model_max_length < NO_LIMIT:
-        known = [int(tokenizer.model_max_length)]
-    if max_length is None:
-        return known[0] if known else DEFAULT_LENGTH
-    if max_length < 2:
-        raise HeadlessError(f"max_length must be at least 2, got {max_length}")
-    if known and max_length > known[0]:
-        raise HeadlessError(
-            f"max_length {max_length} is more than the {known[0]} positions of the model: lower it"
-        )
-    return max_length

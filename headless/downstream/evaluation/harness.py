@@ -9,14 +9,13 @@ import logging
 import sys
 import time
 from difflib import get_close_matches
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from headless.downstream.evaluation.encoding import longest_input
 from headless.downstream.evaluation.kinds import check_kinds, facts
 from headless.downstream.evaluation.tasks import Task, digest
 from headless.downstream.language_model import LanguageModel
+from headless.downstream.tokenizers import longest_input
 from headless.errors import HeadlessError, one_line
 from headless.runs.evaluations import Evaluation
 
@@ -26,29 +25,30 @@ INSTALL = "pip install 'headless-lm[eval]'"
 NAMES = {"acc": "accuracy", "acc_norm": "accuracy_norm", "acc_bytes": "accuracy_bytes"}
 
 
-def check_harness(task: Task) -> None:
-    """Refuse a task that cannot be found, before a model is opened."""
-    if find_spec("lm_eval") is None:
-        raise HeadlessError(
-            f"{task} needs lm-evaluation-harness, which is not installed: {INSTALL}"
-        )
-    if Path(task.source).suffix in (".yaml", ".yml"):
-        if not Path(task.source).is_file():
-            raise HeadlessError(f"there is no {task.source}")
-        return
+def open_harness(task: Task) -> Any:
+    """The harness's list of tasks with this one in it; refuses one that is not, in seconds."""
+    local = Path(task.source).suffix in (".yaml", ".yml")
+    if local and not Path(task.source).is_file():
+        raise HeadlessError(f"there is no {task.source}")
     try:
-        known = _manager(task).all_tasks
+        from lm_eval.tasks import TaskManager
+
+        manager = TaskManager(include_defaults=not local)
     except ImportError as error:
-        raise HeadlessError(f"lm-evaluation-harness is incomplete ({error}): {INSTALL}") from error
-    if task.source not in known:
-        near = get_close_matches(task.source, known, n=1)
+        raise HeadlessError(
+            f"{task} needs lm-evaluation-harness, which is not installed ({error}): {INSTALL}"
+        ) from error
+    if not local and task.source not in manager.all_tasks:
+        near = get_close_matches(task.source, manager.all_tasks, n=1)
         hint = f"did you mean {near[0]!r}?" if near else "lm-eval ls tasks lists them"
         raise HeadlessError(f"lm-evaluation-harness has no task {task.source!r}; {hint}")
+    return manager
 
 
 def evaluate_harness(
     lm: LanguageModel,
     task: Task,
+    manager: Any,
     *,
     batch_size: int = 32,
     max_length: int | None = None,
@@ -56,13 +56,12 @@ def evaluate_harness(
 ) -> list[Evaluation]:
     """Run a task, or a group of tasks, of lm-evaluation-harness on a causal model.
 
-    The windows of texts are the harness's own.
+    The windows of texts are the harness's own. `manager` is of `open_harness`.
     """
-    check_harness(task)
     check_kinds(lm, [task])
     begin = time.perf_counter()
     max_length = longest_input(lm.model, lm.tokenizer, max_length)
-    report = _run(lm, task, batch_size, max_length, limit)
+    report = _run(lm, task, manager, batch_size, max_length, limit)
     common = facts(lm, begin, lm_eval=report["lm_eval"])  # the seconds are those of the group
     evaluations = []
     for name, samples in report["samples"].items():
@@ -88,7 +87,7 @@ def evaluate_harness(
 
 
 def _run(
-    lm: LanguageModel, task: Task, batch_size: int, max_length: int, limit: int | None
+    lm: LanguageModel, task: Task, manager: Any, batch_size: int, max_length: int, limit: int | None
 ) -> dict[str, Any]:
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # its hints are about our own doing
     try:
@@ -107,10 +106,8 @@ def _run(
                 tasks=[task.source],
                 limit=limit,
                 bootstrap_iters=BOOTSTRAPS,
-                task_manager=_manager(task),
+                task_manager=manager,
             )
-    except ImportError as error:
-        raise HeadlessError(f"lm-evaluation-harness is incomplete ({error}): {INSTALL}") from error
     except Exception as error:  # noqa: BLE001 - it reaches for the network and for foreign code
         reason = one_line(error, 300) or type(error).__name__
         raise HeadlessError(
@@ -133,10 +130,3 @@ def _numbers(values: dict[str, Any]) -> tuple[dict[str, float], dict[str, float]
         metric = NAMES.get(metric, metric)
         into[metric if filtered == "none" else f"{metric} ({filtered})"] = float(value)
     return metrics, errors
-
-
-def _manager(task: Task) -> Any:
-    from lm_eval.tasks import TaskManager
-
-    local = Path(task.source).suffix in (".yaml", ".yml")
-    return TaskManager(include_defaults=not local)

@@ -18,7 +18,6 @@ import headless
 from headless.downstream.evaluation.encoding import (
     continuation_row,
     encode_pair,
-    longest_input,
     masked_rows,
     plain_ids,
     prefix_token,
@@ -27,6 +26,7 @@ from headless.downstream.evaluation.encoding import (
 from headless.downstream.evaluation.likelihood import Progress, Row, Score, score_rows
 from headless.downstream.evaluation.tasks import MASKED_KINDS, Item, Items, Task
 from headless.downstream.language_model import LanguageModel
+from headless.downstream.tokenizers import longest_input
 from headless.errors import HeadlessError
 from headless.runs.evaluations import Evaluation
 

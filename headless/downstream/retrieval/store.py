@@ -29,6 +29,7 @@ from headless.data.stream import TokenDataset, TokenStream, open_dataset, tokens
 from headless.data.tokenizer import load_tokenizer, same_ids
 from headless.downstream.language_model import LanguageModel
 from headless.downstream.retrieval.indexes import Kind, VectorIndex, automatic_kind
+from headless.downstream.tokenizers import longest_input
 from headless.errors import HeadlessError
 from headless.files import new_directory, refuse_to_lose, write_text
 
@@ -55,13 +56,8 @@ class Window(NamedTuple):
 
 def window_length(lm: LanguageModel, context_length: int | None = None) -> int:
     """Tokens of a window; None: what the model can read, at most `LONGEST`."""
-    positions = getattr(lm.model.config, "max_position_embeddings", None)
-    if context_length is None:
-        return min(positions or LONGEST, LONGEST)
-    if context_length < 2 or context_length > (positions or context_length):
-        most = f" and at most the model's {positions}" if positions else ""
-        raise HeadlessError(f"context_length must be at least 2{most}, got {context_length}")
-    return context_length
+    length = longest_input(lm.model, lm.tokenizer, context_length, name="context_length")
+    return min(length, LONGEST) if context_length is None else length
 
 
 def open_for(lm: LanguageModel, path: Any, split: str) -> tuple[TokenDataset, TokenStream]:

@@ -25,7 +25,6 @@ from headless.downstream.evaluation import likelihood, tasks
 from headless.downstream.evaluation.encoding import (
     continuation_row,
     encode_pair,
-    longest_input,
     masked_rows,
     rolling_rows,
 )
@@ -34,6 +33,7 @@ from headless.downstream.evaluation.kinds import mean, ratio
 from headless.downstream.evaluation.likelihood import Row, Score, score_rows
 from headless.downstream.evaluation.tasks import Items, Task, parse_tasks, read_items
 from headless.downstream.language_model import LanguageModel
+from headless.downstream.tokenizers import longest_input
 from headless.errors import HeadlessError
 
 WORDS = "king crown night love lord sea sword man ghost rose storm loves fears sees calls".split()
