@@ -10,6 +10,7 @@ import yaml
 
 from headless.downstream.classification.data import read_task
 from headless.downstream.classification.model import save_classifier
+from headless.downstream.classification.module import rank
 from headless.downstream.classification.run import Finetuning, SeedResult
 from headless.downstream.classification.tasks import make_task
 from headless.downstream.loading import load
@@ -75,7 +76,8 @@ def finetune(
         plain = {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
         write_text(directory / "config.yaml", yaml.safe_dump(plain, sort_keys=False))
         results = [_run_seed(finetuning, seed, directory, display) for seed in settings.seeds]
-        best = max(results, key=lambda result: _quality(finetuning, result))
+        main = finetuning.metrics[0]
+        best = max(results, key=lambda result: rank(main, result.scores["validation"]))
         save_classifier(best.trained, directory / "model")
         summary = _summary(finetuning, recipe.mode, results) | {"model_seed": best.seed}
         write_json(directory / RESULTS, summary)
@@ -95,13 +97,6 @@ def _run_seed(finetuning: Finetuning, seed: int, output: Path, display: Display)
     result = finetuning.run(seed, directory, report, display)
     write_text(directory / "predictions.jsonl", json_lines(_predictions(finetuning, result)))
     return result
-
-
-def _quality(finetuning: Finetuning, result: SeedResult) -> float:
-    """The first metric on validation: the higher the better."""
-    main = finetuning.metrics[0]
-    value = result.scores["validation"][main] * (-1 if main == "rmse" else 1)
-    return -math.inf if math.isnan(value) else value
 
 
 def _predictions(finetuning: Finetuning, result: SeedResult) -> list[dict[str, Any]]:

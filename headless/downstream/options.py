@@ -169,7 +169,7 @@ class Source:
         label_column: the class, or the number; "label" by default.
         group_column: examples with the same value there go to the same split.
         unlabelled: the label, besides an empty one, of examples that have none; by default -1 where
-            it can be no class and no number of the task; "none": no value.
+            the classes have names; "none": no value.
         regression: labels are numbers to be predicted.
         metrics: accuracy, f1 (of the second class), macro_f1, matthews; spearman, pearson, rmse.
             The first one chooses the epoch; all that fit are scored.
@@ -214,8 +214,7 @@ class Recipe:
         weight_decay: of matrices and embeddings.
         warmup: share of the steps in which the rate rises.
         schedule: of the rate after that.
-        balanced: give every class the same weight, by its frequency in the training text ("train")
-            or in the batch ("batch": the paper).
+        balanced: "batch" gives every class of a batch the same weight (the paper).
         max_length: the most tokens of an example; by default the model's positions.
         pooling: "auto": the last token of decoders, the mean over the tokens of encoders.
         dropout: before the linear layer.
@@ -231,7 +230,7 @@ class Recipe:
     weight_decay: float = 0.01
     warmup: float = 0.1
     schedule: Literal["constant", "linear", "cosine"] = "linear"
-    balanced: Literal["none", "train", "batch"] = "none"
+    balanced: Literal["none", "batch"] = "none"
     max_length: int | None = None
     pooling: Literal["auto", "first", "mean", "last"] = "auto"
     dropout: float = 0.1

@@ -158,7 +158,7 @@ def test_an_output_is_only_moved_aside_when_asked(
         (["--task", "colla"], "did you mean 'cola'?"),
         (["--task", "copa"], "does not fit a classifier"),
         (["--task", "nowhere.csv"], "there is no nowhere.csv"),
-        (["--max_length", "64"], "max_length 64 is more than the model's 32 positions"),
+        (["--max_length", "64"], "max_length 64 is more than the 32 positions"),
         (["--metrics", "[acuracy]"], "did you mean 'accuracy'?"),
         (["--seeds", "[1,1]"], "seeds must be different"),
         (["--lr", "-1"], "lr must be positive"),

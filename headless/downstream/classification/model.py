@@ -27,7 +27,6 @@ Batch = Mapping[str, Tensor]
 Pooling = Literal["first", "mean", "last"]
 WEIGHTS, DESCRIPTION = "model.safetensors", "classifier.json"
 SHORTEST = 4  # tokens: an end of document, one of each text and one between them
-NO_LIMIT = 10**9
 
 
 def with_template(tokenizer: Any) -> Any:
@@ -70,19 +69,6 @@ def encode(
     )
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     return rows, sum(len(ids) > max_length for ids in uncut)
-
-
-def text_length(backbone: Any, tokenizer: Any, max_length: int | None) -> int:
-    """The most tokens of an example: `max_length`, or all that the model has positions for."""
-    positions = getattr(backbone.config, "max_position_embeddings", None) or NO_LIMIT
-    limit = min(int(positions), int(min(tokenizer.model_max_length, NO_LIMIT)))
-    if max_length is None:
-        return 512 if limit == NO_LIMIT else limit
-    if max_length > limit:
-        raise HeadlessError(f"max_length {max_length} is more than the model's {limit} positions")
-    if max_length < SHORTEST:
-        raise HeadlessError(f"max_length must be at least {SHORTEST}, got {max_length}")
-    return max_length
 
 
 def pool(hidden_BTD: Tensor, attention_mask_BT: Tensor, pooling: Pooling) -> Tensor:

@@ -5,14 +5,12 @@ Shapes: N examples, B batch, C classes (1: regression).
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
-import torchmetrics.functional as tm
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics.functional import classification as tmc
 
 from headless.downstream.classification.model import Batch, TextClassifier
 from headless.downstream.options import Recipe
@@ -47,34 +45,14 @@ def optimizer_of(recipe: Recipe, backbone: Any) -> AdamWConfig:
     return AdamWConfig(rate, (0.9, 0.999), 1e-8, recipe.weight_decay, decay_embeddings=True)
 
 
-def classification_loss(
-    logits_BC: Tensor,
-    labels_B: Tensor,
-    balanced: Literal["none", "train", "batch"],
-    weight_C: Tensor | None = None,
-) -> Tensor:
-    """Cross-entropy, every example or every class with the same weight.
-
-    "none": the mean over examples. "batch": the mean over the classes of the batch of each class's
-    mean (the paper, E.2). "train": examples weighted by `class_weights`, divided by their number,
-    so that the expectation is that of classes of equal frequency.
-    """
-    if balanced == "none":
+def classification_loss(logits_BC: Tensor, labels_B: Tensor, balanced: bool) -> Tensor:
+    """Cross-entropy: the mean over the examples, or over the classes of the batch of each one's
+    mean (the paper, E.2)."""
+    if not balanced:
         return F.cross_entropy(logits_BC, labels_B)
-    if balanced == "train":
-        assert weight_C is not None
-        return F.cross_entropy(logits_BC, labels_B, weight_C, reduction="sum") / len(labels_B)
     count_C = torch.bincount(labels_B, minlength=logits_BC.shape[1])
     # Divided by the sum of the examples' weights, which is the number of classes in the batch.
     return F.cross_entropy(logits_BC, labels_B, (1.0 / count_C.clamp_min(1)).to(logits_BC))
-
-
-def class_weights(labels_N: Tensor, num_classes: int) -> Tensor:
-    """N / (number of classes that occur · count) [C]; zero for a class that does not occur."""
-    count_C = torch.bincount(labels_N, minlength=num_classes)
-    occurs_C = count_C > 0
-    weight_C = len(labels_N) / (occurs_C.sum() * count_C.clamp_min(1))
-    return torch.where(occurs_C, weight_C, 0.0)
 
 
 def choose_metrics(first: Sequence[str], *, num_classes: int, regression: bool) -> tuple[str, ...]:
@@ -96,27 +74,24 @@ def score(
     """Each metric of a split, from logits and class numbers, or from numbers [N, 1] and labels.
 
     `f1` is that of the second class, as GLUE's; `macro_f1` the mean over classes that occur. The
-    correlation of a constant is NaN for numbers and 0 for classes, as scikit-learn has it. `center`
-    holds the mean and deviation of the labels, whose units `rmse` has.
+    correlation of a constant is NaN for numbers and 0 for classes. `center` holds the mean and
+    deviation of the labels, whose units `rmse` has.
     """
-    if NUMBER_METRICS[0] in metrics:
-        numbers_N, labels_N = outputs_NC[:, 0].double(), labels_N.double()
-        constant = len(labels_N) < 2 or any(bool(x.std() == 0) for x in (numbers_N, labels_N))
-        values = {
-            "spearman": math.nan if constant else tm.spearman_corrcoef(numbers_N, labels_N),
-            "pearson": math.nan if constant else tm.pearson_corrcoef(numbers_N, labels_N),
-            "rmse": tm.mean_squared_error(numbers_N, labels_N, squared=False) * center[1],
-        }
-        return {name: float(values[name]) for name in metrics}
-    guess_N, classes = outputs_NC.argmax(1), outputs_NC.shape[1]
-    constant = any(len(x.unique()) == 1 for x in (guess_N, labels_N))
+    from scipy.stats import pearsonr, spearmanr
+    from sklearn import metrics as sk
+
+    is_regression = NUMBER_METRICS[0] in metrics
+    guesses = outputs_NC[:, 0].double() if is_regression else outputs_NC.argmax(1)
+    guess, label = guesses.cpu().numpy(), labels_N.to(guesses).cpu().numpy()
+    constant = is_regression and (len(label) < 2 or 0 in (label.std(), guess.std()))
     functions: dict[str, Callable[[], Any]] = {
-        "accuracy": lambda: tmc.multiclass_accuracy(guess_N, labels_N, classes, average="micro"),
-        "f1": lambda: tmc.binary_f1_score(guess_N, labels_N),
-        "macro_f1": lambda: tmc.multiclass_f1_score(guess_N, labels_N, classes, average="macro"),
-        "matthews": lambda: (
-            0.0 if constant else tmc.multiclass_matthews_corrcoef(guess_N, labels_N, classes)
-        ),
+        "accuracy": lambda: sk.accuracy_score(label, guess),
+        "f1": lambda: sk.f1_score(label, guess, zero_division=0),
+        "macro_f1": lambda: sk.f1_score(label, guess, average="macro", zero_division=0),
+        "matthews": lambda: sk.matthews_corrcoef(label, guess),
+        "spearman": lambda: math.nan if constant else spearmanr(label, guess).statistic,
+        "pearson": lambda: math.nan if constant else pearsonr(label, guess).statistic,
+        "rmse": lambda: sk.root_mean_squared_error(label, guess) * center[1],
     }
     return {name: float(functions[name]()) for name in metrics}
 
@@ -142,24 +117,19 @@ class ClassificationModule(LightningModule):
         model: TextClassifier,
         recipe: Recipe,
         metrics: tuple[str, ...],
-        labels_train: Tensor,
         report: Report = lambda epoch, step, values: None,
     ) -> None:
         super().__init__()
         self.model, self.recipe, self.metrics, self.report = model, recipe, metrics, report
         self.best: tuple[int, dict[str, float], dict[str, Tensor]] | None = None
-        outputs = model.classifier.out_features
-        self.regression = outputs == 1
-        weight_C = None if self.regression else class_weights(labels_train, outputs)
-        self.register_buffer("weight_C", weight_C, persistent=False)
         self._outputs: list[tuple[Tensor, Tensor]] = []
         self._losses: list[Tensor] = []
 
     def loss(self, outputs_BC: Tensor, labels_B: Tensor) -> Tensor:
         """Mean squared error in standard deviations, or cross-entropy."""
-        if self.regression:
+        if outputs_BC.shape[1] == 1:
             return F.mse_loss(outputs_BC[:, 0], labels_B.float())
-        return classification_loss(outputs_BC, labels_B, self.recipe.balanced, self.weight_C)  # type: ignore[arg-type]
+        return classification_loss(outputs_BC, labels_B, self.recipe.balanced == "batch")
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self.loss(self.model(batch), batch["labels"])
@@ -176,7 +146,7 @@ class ClassificationModule(LightningModule):
         scores = score(outputs_NC, labels_N, self.metrics, self.model.get_buffer("center").tolist())
         scores["loss"] = float(self.loss(outputs_NC, labels_N))
         epoch, main = self.current_epoch + 1, self.metrics[0]
-        if self.best is None or _rank(main, scores) > _rank(main, self.best[1]):
+        if self.best is None or rank(main, scores) > rank(main, self.best[1]):
             state = {k: v.detach().cpu().clone() for k, v in self.model.state_dict().items()}
             self.best = epoch, scores, state
         values = {
@@ -212,7 +182,7 @@ class ClassificationModule(LightningModule):
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
 
-def _rank(metric: str, scores: dict[str, float]) -> tuple[float, float]:
-    """The higher the better; equal ones by their loss; undefined ones last."""
+def rank(metric: str, scores: dict[str, float]) -> tuple[float, float]:
+    """The higher the better; equal ones by their loss, if it is there; undefined ones last."""
     value = scores[metric] * (-1.0 if metric == "rmse" else 1.0)
-    return (-math.inf if math.isnan(value) else value), -scores["loss"]
+    return (-math.inf if math.isnan(value) else value), -scores.get("loss", 0.0)

@@ -20,13 +20,13 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from headless.callbacks.progress_bar import StepProgressBar
 from headless.downstream.classification.data import LabelledText, sha256
 from headless.downstream.classification.model import (
+    SHORTEST,
     Description,
     Pooling,
     TextClassifier,
     TrainedClassifier,
     encode,
     takes_segments,
-    text_length,
     with_template,
 )
 from headless.downstream.classification.module import (
@@ -40,6 +40,7 @@ from headless.downstream.classification.module import (
 from headless.downstream.classification.tasks import TextTask
 from headless.downstream.language_model import LanguageModel
 from headless.downstream.options import Recipe
+from headless.downstream.tokenizers import longest_input
 from headless.errors import HeadlessError, one_line
 from headless.progress import Display
 from headless.training.devices import check_precision, choose_accelerator
@@ -72,7 +73,9 @@ class Finetuning:
         self.metrics = choose_metrics(
             task.metrics, num_classes=len(text.classes), regression=task.regression
         )
-        self.max_length = text_length(encoder.model, encoder.tokenizer, recipe.max_length)
+        self.max_length = longest_input(
+            encoder.model, encoder.tokenizer, recipe.max_length, usual=512, least=SHORTEST
+        )
         default: Pooling = "last" if encoder.task == "causal" else "mean"
         self.pooling: Pooling = default if recipe.pooling == "auto" else recipe.pooling
         self.tokenizer = with_template(encoder.tokenizer)
@@ -134,9 +137,7 @@ class Finetuning:
         model, trainer = self.model(), self._trainer(directory, display)
         if model.frozen:
             self._pool(model, trainer)
-        module = ClassificationModule(
-            model, self.recipe, self.metrics, self.labels["train"], report
-        )
+        module = ClassificationModule(model, self.recipe, self.metrics, report)
         trainer.fit(module, self.loader("train", seed), self.loader("validation"))
         assert module.best is not None
         epoch, best, state = module.best
