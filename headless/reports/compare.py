@@ -10,16 +10,26 @@ from typing import TYPE_CHECKING, Any
 from headless.files import check_pieces, exclusive, holds_json, whole_file
 from headless.isolation import isolated
 from headless.pages.page import Page
+from headless.reports.anchors import ANCHORS, anchors_of
+from headless.reports.deciles import DECILES
+from headless.reports.equal_loss import as_json as equal_loss_as_json
 from headless.reports.evaluations import evaluations_as_json
 from headless.reports.fairness import unfair
 from headless.reports.finetunings import read_finetuning
 from headless.reports.finetunings import task_tables as classifiers_of
-from headless.reports.groups import Group, differing_settings, observing_differences, read_groups
+from headless.reports.groups import (
+    OVER,
+    Group,
+    differing_settings,
+    observing_differences,
+    read_groups,
+)
 from headless.reports.headline import QUANTITIES, baseline_of, gap, headline, share_to_reach
 from headless.reports.lm_heads import as_json as tuned_as_json
 from headless.reports.lm_heads import split
 from headless.reports.places import find_places
-from headless.reports.sections import Compared, build_page, tables_of
+from headless.reports.sections import Compared, build_page, sheets_of
+from headless.reports.statistics import Difference
 
 if TYPE_CHECKING:
     import pandas
@@ -53,8 +63,8 @@ class Comparison(Compared):
 
     def _repr_html_(self) -> str:
         page = Page("")
-        for table in tables_of(self):
-            page.table(*table.cells(), table.title)
+        for title, columns, rows in sheets_of(self):
+            page.table(columns, rows, title)
         if self.warnings:
             page.notes(self.warnings, "warning", "Read this before comparing")
         return page.fragment()
@@ -69,6 +79,7 @@ class Comparison(Compared):
             "left_out": self.left_out,
             "differing_settings": differing_settings(self.groups),
             "observing_settings": observing_differences(self.groups),
+            "anchors": anchors_of(self.groups),
             "groups": [_group_as_json(group, self.baseline or group) for group in self.groups],
             "fine_tuned": tuned_as_json(self.tuned),
             "classifiers": [task.as_json() for task in classifiers_of(self.finetunings)],
@@ -155,10 +166,11 @@ def _group_as_json(group: Group, baseline: Group) -> dict[str, Any]:
     places = sorted(f"geometry/{m}/{layer}" for m in MEASURES for layer in run.layers)
     keys = [*(q.key for q in QUANTITIES), "flops", "wall_seconds"]
     keys += [*(f"geometry/{measure}/embedding" for measure in MEASURES), *places]
+    keys += [*DECILES, *(OVER + name for name in ANCHORS)]
     relative: dict[str, Any] = {
-        q.key: {"difference": change.mean, "half_width": change.half_width}
-        for q in QUANTITIES
-        if (change := gap(q.key, group, baseline))
+        key: _difference_as_json(change)
+        for key in (*(q.key for q in QUANTITIES), *DECILES)
+        if (change := gap(key, group, baseline))
     } | {
         f"share_of_{axis}_to_reach_baseline_nll": {"value": share_to_reach(group, baseline, axis)}
         for axis in ("tokens", "seconds")
@@ -174,5 +186,11 @@ def _group_as_json(group: Group, baseline: Group) -> dict[str, Any]:
         "runs": [{"name": r.name, "seed": r.seed, "finished": r.finished} for r in group.runs],
         "metrics": {key: number for key in keys if (number := group.as_json(key))},
         "relative_to_baseline": relative,
+        "equal_loss": equal_loss_as_json(group, baseline),
         "evaluations": evaluations_as_json(group),
     }
+
+
+def _difference_as_json(change: Difference) -> dict[str, Any]:
+    numbers = {"difference": change.mean, "half_width": change.half_width, "p": change.p}
+    return numbers | {"n": change.n, "by_seed": change.by_seed}

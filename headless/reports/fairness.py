@@ -5,6 +5,7 @@ from typing import Any
 
 from headless.files import is_moved_aside
 from headless.pages.numbers import MISSING, compact
+from headless.reports.anchors import ANCHORS, best_at_first, unbeaten
 from headless.reports.groups import (
     OBJECTIVE,
     STEP_FACTORS,
@@ -21,6 +22,7 @@ from headless.runs.run import Run
 
 TOKEN_TOLERANCE = 0.005  # of the budget: the last step of a run may be a partial one
 BEGINNINGS = ("model.init_head", "model.freeze_backbone")
+TUNED = "tuned"  # the tag of runs whose learning rates are the best of their own recipe
 MAX_TEXT = 40  # letters of a value in a sentence
 SENTENCES, REMARKS = TEXTS["unfair"], TEXTS["remarks"]
 # What a difference means, where that can be said; the most special name of a setting first.
@@ -35,10 +37,10 @@ def unfair(groups: Sequence[Group]) -> list[str]:
     runs = runs_of(groups)
     tuned = all(run.init_from for run in runs)
     began = differ(groups, lambda run: run.begins_from) and not tuned
-    scopes = {run.memory_scope for run in runs if run.summary}
     across = SENTENCES["inexact" if inexact(groups) else "exact"]
     return [
         *_states(runs),
+        *_flags(runs),
         *_budgets(runs),
         *_sentence("tokenizers", not same_tokenizer(groups), across=across),
         *_sentence("data", not same_data(groups), names=_names(run.data for run in runs)),
@@ -47,8 +49,6 @@ def unfair(groups: Sequence[Group]) -> list[str]:
         ),
         *_settings(runs, (OBJECTIVE, *(BEGINNINGS if tuned else ()))),
         *_sentence("hardware", not same_hardware(groups)),
-        *_sentence("clock", not same_clock(groups)),
-        *_sentence("memory", len(scopes) > 1),
         *_sentence("code", differ(groups, _environment("commit", "headless"))),
         *_seeds(groups),
     ]
@@ -76,6 +76,20 @@ def _states(runs: Sequence[Run]) -> list[str]:
     ]
 
 
+def _flags(runs: Sequence[Run]) -> list[str]:
+    """Runs that have learned little, or nothing after their first validation."""
+    weak = {name: [r.name for r in runs if unbeaten(r) == name] for name in ANCHORS}
+    stuck = [run.name for run in runs if best_at_first(run)]
+    return [
+        *(
+            s
+            for a, names in weak.items()
+            for s in _sentence("weak", names, anchor=a, names=_names(names))
+        ),
+        *_sentence("stuck", stuck, names=_names(stuck)),
+    ]
+
+
 def same_tokenizer(groups: Iterable[Group]) -> bool:
     """Whether all runs whose tokenizer is known used the same one."""
     return len({run.summary.get("tokenizer_sha256") for run in runs_of(groups)} - {None}) < 2
@@ -93,11 +107,6 @@ def same_data(groups: Sequence[Group]) -> bool:
     if None in digests and differ(groups, lambda run: run.data):
         return False
     return len(digests - {None}) < 2
-
-
-def same_clock(groups: Iterable[Group]) -> bool:
-    """Whether the seconds of all runs are of the same steps: earlier versions counted all."""
-    return len({"startup_seconds" in run.summary for run in runs_of(groups) if run.summary}) < 2
 
 
 def same_hardware(groups: Iterable[Group]) -> bool:
@@ -139,14 +148,31 @@ def _seeds(groups: Sequence[Group]) -> list[str]:
 
 def remarks(groups: Sequence[Group]) -> list[str]:
     """Sentences that are no fault of the comparison, but limit what it shows."""
+    runs = runs_of(groups)
     single = any(len(group.runs) == 1 for group in groups)
-    dirty = any(run.environment.get("dirty") for run in runs_of(groups))
-    return [REMARKS["single"]] * single + [REMARKS["dirty"]] * dirty
+    dirty = any(run.environment.get("dirty") for run in runs)
+    rates = {key: texts for key, texts in _differences(runs).items() if _is_tuned(key, runs)}
+    listed = "; ".join(f"`{key}`: {_listed(dict.fromkeys(texts))}" for key, texts in rates.items())
+    return [
+        *[REMARKS["single"]] * single,
+        *[REMARKS["dirty"]] * dirty,
+        *[REMARKS["rates"].format(rates=listed)] * bool(rates),
+    ]
+
+
+def _is_tuned(key: str, runs: Sequence[Run]) -> bool:
+    """Whether a setting is a learning rate, and every run says that its own were tuned."""
+    is_rate = is_among(key, ("model.optimizer",)) and key.endswith("lr")
+    return is_rate and all(TUNED in (run.flat_config.get("run.tags") or []) for run in runs)
+
+
+def _differences(runs: Sequence[Run]) -> dict[str, list[str]]:
+    return differing([counting(run.settings) for run in runs])
 
 
 def _settings(runs: Sequence[Run], compared: tuple[str, ...]) -> list[str]:
     """A sentence for each kind of setting that differs besides what is compared."""
-    differences = differing([counting(run.settings) for run in runs])
+    differences = {k: v for k, v in _differences(runs).items() if not _is_tuned(k, runs)}
     steps = sorted({n for run in runs if (n := sequences_per_step(run.settings))})
     factors = ", ".join(f"`{key}`" for key in STEP_FACTORS if key in differences)
     by_meaning: dict[str, list[str]] = {}

@@ -5,6 +5,7 @@ one that nobody thought of does. What does not count is named here, with its rea
 """
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from headless.reports.statistics import known
 from headless.reports.tables import Row
 from headless.runs.resume import OBSERVING, is_among
 from headless.runs.run import Run
-from headless.structured import damaged
+from headless.structured import damaged, is_number
 
 HEAD_STARTS = {"source": "its own", "embedding": "the embeddings", "random": "random weights"}
 OBJECTIVE = "model.objective"  # what is compared
@@ -29,6 +30,7 @@ LABELS = (
     "data.path",  # the data's digest counts
     "model.init_from",  # what the source was counts
 )
+OVER = "over/"  # "over/unigram": the nll, less that anchor's nats
 STEP_FACTORS = (
     *("data.batch_size", "trainer.accumulate_grad_batches"),
     *("trainer.devices", "trainer.num_nodes"),
@@ -53,10 +55,19 @@ class Group(Row):
 
     @property
     def about(self) -> str:  # type: ignore[override]
-        return ", ".join(filter(None, (self.first.summary.get("backbone"), self.count)))
+        compiled = self.first.settings.get("model.compile")
+        state = None if compiled is None else "compiled" if compiled else "eager"
+        arithmetic = (state, self.first.settings.get("trainer.precision"))
+        words = (self.first.summary.get("backbone"), self.count, *arithmetic)
+        return ", ".join(str(word) for word in words if word)
 
     def values(self, key: str) -> list[float | None]:
-        return [run.value(key) for run in self.runs]
+        return [value_of(run, key) for run in self.runs]
+
+    def partners(self, run: Run) -> list[Run]:
+        """The runs to hold a run of another group against: those with its seed, or else all."""
+        same = [one for one in self.runs if one.seed == run.seed and run.seed is not None]
+        return same or self.runs
 
     @property
     def inexact_share(self) -> float:
@@ -72,6 +83,27 @@ class Group(Row):
             run.seed if run.seed is not None else -1 - place: value
             for place, (run, value) in enumerate(zip(self.runs, values, strict=True))
         }
+
+
+def value_of(run: Run, key: str) -> float | None:
+    """A number of a run, or what follows from several.
+
+    "rows" are those of one loss: of a micro-batch on one device. "unique_share" is the mean share
+    of the vocabulary that is among a micro-batch's targets.
+    """
+    if key.startswith(OVER):
+        nll = run.value("val/nll")
+        nats = (run.summary.get("anchors") or {}).get(key.removeprefix(OVER))
+        return nll - nats if nll is not None and is_number(nats) else None
+    if key == "rows":
+        masked = run.settings.get("data.task") == "masked"
+        shape = [run.settings.get(f"data.{name}") for name in ("batch_size", "sequence_length")]
+        shape += [run.settings.get("data.mask_probability")] if masked else []
+        return float(round(math.prod(shape))) if all(map(is_number, shape)) else None
+    if key == "unique_share":
+        unique, size = run.value("train/unique_targets"), run.value("vocab_size")
+        return unique / size if unique and size else None
+    return run.value(key)
 
 
 def runs_of(groups: Iterable[Group]) -> list[Run]:

@@ -9,7 +9,6 @@ from headless.pages.page import Cell, Column
 from headless.reports.fairness import (
     inexact,
     same_budget,
-    same_clock,
     same_data,
     same_hardware,
     same_tokenizer,
@@ -17,17 +16,18 @@ from headless.reports.fairness import (
 )
 from headless.reports.groups import Group, runs_of
 from headless.reports.plots import curves_of, logged, mean_curve, reached_at
-from headless.reports.statistics import Estimate, difference
-from headless.reports.tables import Quantity, Table
+from headless.reports.statistics import Difference, difference
+from headless.reports.tables import Quantity, Table, percent
 
 COST, SCORES, GEOMETRY = "cost", "validation, under the objective's LM head", "geometry"
 RANK = "geometry/effective_rank/last_layer"
 STATES, NOISE = "geometry/states", "geometry/effective_rank/null"
 MEMORY = ("peak_memory_gib", "peak_validation_memory_gib")
-CLOCKED = ("seconds", "tokens_per_second")
 QUANTITIES = (
     Quantity("parameters", "params", "", COST, "compact"),
     Quantity("tokens", "tokens", "", COST, "compact"),
+    Quantity("rows", "N", "rows of a loss", COST, 0),
+    replace(percent("unique_share", "M/V", "% of the vocabulary", COST), better=None),
     Quantity("seconds", "time", "seconds", COST, 0, "lower"),
     Quantity("tokens_per_second", "speed", "tokens/s", COST, 0, "higher"),
     Quantity("startup_seconds", "start-up", "seconds", COST, 0),
@@ -48,45 +48,40 @@ RATIOS = {
     "flops": "FLOPs",
 }
 DELTAS = ("val/nll", "val/bits_per_byte", "val/accuracy")
+BUDGETS = ("tokens", "seconds")
 
 
 def headline(groups: Sequence[Group]) -> Table:
     """The headline table: one row a group, of the quantities that any of them has."""
     widths = {group.first.width for group in groups}
+    kinds = {run.memory_kind for run in runs_of(groups)}
+    fair = same_budget(groups) and same_tokenizer(groups) and same_data(groups)
 
     def can_lead(quantity: Quantity) -> bool:
-        if not (same_budget(groups) and same_tokenizer(groups) and same_data(groups)):
-            return False
-        if quantity.group == COST and not same_hardware(groups):
-            return False
-        if quantity.key in CLOCKED and not same_clock(groups):
-            return False
-        return quantity.key not in MEMORY or all(memory_of(groups))
+        costs_alike = quantity.group != COST or same_hardware(groups)
+        return fair and costs_alike and (quantity.key not in MEMORY or len(kinds) == 1)
 
     def note(quantity: Quantity, group: Group) -> str:
         """What is not the same for all groups."""
         number = group.number(quantity.key)
-        memory = ""
-        if quantity.key in MEMORY:
-            common = memory_of(groups, quantity.key)
-            words = memory_of([group], quantity.key)
-            memory = ", ".join(w for w in words if w and w not in common)
         parts = [
             f"of {group.first.width}" if quantity.key == RANK and len(widths) > 1 else "",
             f"({number.n} runs)" if number and number.n < len(group.runs) else "",
-            memory,
+            _memory_of(group) if quantity.key in MEMORY and len(kinds) > 1 else "",
         ]
         return " ".join(filter(None, parts))
 
     shown = [q for q in QUANTITIES if any(group.number(q.key) for group in groups)]
     columns = [replace(q, name=_starred(q, groups), unit=_unit(q, groups)) for q in shown]
-    return Table(Column("objective", "backbone, runs", "left"), columns, groups, can_lead, note)
+    heading = Column("objective", "backbone, runs, arithmetic", "left")
+    return Table(heading, columns, groups, can_lead, note)
 
 
 def _unit(quantity: Quantity, groups: Sequence[Group]) -> str:
     """The unit, and what else is the same for all groups."""
-    if quantity.key in MEMORY:
-        return ", ".join([quantity.unit, *filter(None, memory_of(groups, quantity.key))])
+    kinds = {run.memory_kind for run in runs_of(groups)}
+    if quantity.key in MEMORY and len(kinds) == 1:
+        return f"{quantity.unit}, {kinds.pop()}"
     widths = {group.first.width for group in groups}
     if quantity.key != RANK or len(widths) > 1 or None in widths:
         return quantity.unit
@@ -99,11 +94,9 @@ def _starred(quantity: Quantity, groups: Sequence[Group]) -> str:
     return quantity.name + "*" * bool(quantity.key.endswith("bits_per_byte") and inexact(groups))
 
 
-def memory_of(groups: Sequence[Group], key: str = MEMORY[0]) -> tuple[str, str]:
-    """Whose memory the peaks are and of what: "host", "training"; empty where they differ."""
-    kinds = {run.memory_kind for run in runs_of(groups)}
-    scopes = {run.memory_scope for run in runs_of(groups)} if key == MEMORY[0] else set()
-    return kinds.pop() if len(kinds) == 1 else "", scopes.pop() if len(scopes) == 1 else ""
+def _memory_of(group: Group) -> str:
+    """Whose memory the peaks are: "host", "gpu", or both."""
+    return " and ".join(sorted({run.memory_kind for run in group.runs}))
 
 
 def noise_ranks(groups: Sequence[Group]) -> list[tuple[int, float]]:
@@ -140,37 +133,53 @@ def baseline_of(groups: Sequence[Group], name: str | None = None) -> Group:
 def relative(
     groups: Sequence[Group], baseline: Group | None = None
 ) -> tuple[list[Column], list[list[Cell | str]]]:
-    """Each group against the baseline: ratios of costs, differences of scores, and `share_to_reach`
-    its nll."""
+    """Each group against the baseline: ratios of costs, differences of scores with the pairs they
+    are over, and `share_to_reach` its nll."""
     baseline = baseline or baseline_of(groups)
     ratios = [key for key in RATIOS if baseline.number(key)]
     deltas = [q for q in QUANTITIES if q.key in DELTAS and baseline.number(q.key)]
     columns = [Column("objective", "", "left")]
-    columns += [Column(RATIOS[key], "ratio", "right", COST) for key in ratios]
     columns += [Column(f"Δ {_starred(q, groups)}", q.unit, "right", "scores") for q in deltas]
-    columns += [Column(n, "ratio", "right", "budget to reach its nll") for n in ("tokens", "time")]
+    columns += [Column("over", "", "right", "scores")] if deltas else []
+    columns += [Column(RATIOS[key], "ratio", "right", COST) for key in ratios]
+    columns += [
+        Column(f"{name} to equal nll", "ratio", "right", COST) for name in ("tokens", "time")
+    ]
     rows: list[list[Cell | str]] = []
     for group in groups:
+        same = group is baseline
         row: list[Cell | str] = [
-            Cell(group.label, "baseline" if group is baseline else "", swatch=group.index)
+            Cell(group.label, "baseline" if same else "", swatch=group.index),
+            *("0" if same else _change(q, gap(q.key, group, baseline)) for q in deltas),
         ]
+        if deltas:
+            row.append(MISSING if same else _over(gap(deltas[0].key, group, baseline)))
         for key in ratios:
             one, other = group.number(key), baseline.number(key)
-            same = _same_measure(key, group, baseline)
-            ratio = one.mean / other.mean if same and one and other and other.mean else None
+            alike = _same_measure(key, group, baseline)
+            ratio = one.mean / other.mean if alike and one and other and other.mean else None
             row.append(decimals(ratio, 2))
-        for quantity in deltas:
-            change = gap(quantity.key, group, baseline)
-            text = quantity.text(change.mean if change else None)
-            sign = "+" if change and change.mean > 0 else ""
-            same = group is baseline
-            row.append("0" if same else Cell(sign + text, quantity.interval(change)))
-        row += [_reached(group, baseline, axis) for axis in ("tokens", "seconds")]
-        rows.append(row)
+        rows.append(row + [_reached(group, baseline, axis) for axis in BUDGETS])
     return columns, rows
 
 
-def gap(key: str, group: Group, baseline: Group) -> Estimate | None:
+def _change(quantity: Quantity, change: Difference | None) -> Cell | str:
+    if change is None:
+        return MISSING
+    p = "" if change.p is None else "p < 0.001" if change.p < 0.001 else f"p = {change.p:.2g}"
+    return Cell(quantity.signed(change.mean), f"{quantity.interval(change)} {p}".strip())
+
+
+def _over(change: Difference | None) -> Cell | str:
+    """What a difference is the mean of."""
+    if change is None:
+        return MISSING
+    if not change.by_seed:
+        return Cell("no pairs", "Welch" if change.half_width is not None else "")
+    return f"{change.n} pair{'s' * (change.n > 1)}"
+
+
+def gap(key: str, group: Group, baseline: Group) -> Difference | None:
     """How much larger a group's value is; None where it is not known, or measures another thing."""
     if not _same_measure(key, group, baseline):
         return None
@@ -178,28 +187,22 @@ def gap(key: str, group: Group, baseline: Group) -> Estimate | None:
 
 
 def _same_measure(key: str, group: Group, baseline: Group) -> bool:
-    """Memory of one device and of training alone, seconds of the same steps, scores of one unit."""
+    """Memory of one kind of device, scores of one unit."""
     if key in MEMORY:
-        return memory_of([group], key) == memory_of([baseline], key)
-    if key in CLOCKED:
-        return same_clock([group, baseline])
+        return _memory_of(group) == _memory_of(baseline)
     return not key.startswith("val/") or same_unit(key, [group, baseline])
-
-
-def _same_course(axis: str, group: Group, baseline: Group) -> bool:
-    return all(_same_measure(key, group, baseline) for key in ("val/nll", axis))
 
 
 def _reached(group: Group, baseline: Group, axis: str) -> str:
     share = share_to_reach(group, baseline, axis)
-    missing = "not reached" if _same_course(axis, group, baseline) else MISSING
+    missing = "not reached" if _same_measure("val/nll", group, baseline) else MISSING
     return missing if share is None else f"{share:.2f}"
 
 
 def share_to_reach(group: Group, baseline: Group, axis: str) -> float | None:
     """The share of the baseline's budget after which a group's mean nll is the baseline's last;
     None where it is never reached or not known."""
-    if not _same_course(axis, group, baseline):
+    if not _same_measure("val/nll", group, baseline):
         return None
     mine, others = (curves_of(g.runs, logged("val/nll", axis)) for g in (group, baseline))
     if not mine or not others:

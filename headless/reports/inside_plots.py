@@ -2,27 +2,17 @@
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from headless.analysis import tables
-from headless.pages.figures import INK, MUTED, compact_ticks, drawing_style, new_figure
+from headless.pages.figures import INK, compact_ticks
 from headless.reports.groups import Group, runs_of
-from headless.reports.plots import DASHES, WIDE, Curve, Read, curves_of, draw, legend
+from headless.reports.plots import Curve, Panel, Read, grid, shown
 from headless.runs.run import Run
 from headless.structured import is_number
-
-
-@dataclass(frozen=True)
-class Panel:
-    """A curve of every run over one x, and of its null model."""
-
-    title: str
-    read: Read
-    null: Read | None = None
-    log: bool = False
 
 
 def by_block(run: Run, place: str, measure: str = "") -> np.ndarray | None:
@@ -56,25 +46,10 @@ def last_spectrum(run: Run) -> np.ndarray | None:
     return next((values for values in spectra if values is not None), None)
 
 
-def angle_density(run: Run, name: str) -> np.ndarray | None:
-    """Density per degree of a set's angles to its mean direction, in equal bins over 0 to 180."""
-    density, angles = (
-        finding_array(run, "cone", f"{name}/{key}") for key in ("angle_density", "angles")
-    )
-    if density is None and angles is not None:
-        density, _ = np.histogram(angles, np.arange(0, 181, 2.0), density=True)
-    return density
-
-
 def depth(groups: Sequence[Group]) -> Any | None:
     """Mean cosine, effective rank, norm and the largest dimension by block."""
-    lengths = {
-        len(values)
-        for run in runs_of(groups)
-        for place, measure in (("norms/post", "rest"), ("anisotropy/post", ""))
-        if (values := by_block(run, place, measure)) is not None
-    }
-    shared = len(lengths) <= 1
+    measured = [by_block(run, "anisotropy/post") for run in runs_of(groups)]
+    shared = len({len(values) for values in measured if values is not None}) <= 1
 
     def along(place: str, measure: str = "", relative: bool = False) -> Read:
         def read(run: Run) -> Curve | None:
@@ -86,23 +61,25 @@ def depth(groups: Sequence[Group]) -> Any | None:
 
         return read
 
-    cosine = "anisotropy/post"
-    ranks = along("covariance_spectra/post", "entropy_rank", relative=True)
-    sizes = along("outliers/post", "largest_ratio")
-    panels = [
-        Panel("mean cosine", along(cosine), along(cosine, "shuffled")),
-        Panel("entropy rank, share of the width", ranks),
-        Panel("mean norm", along("norms/post", "rest"), log=True),
-        Panel("largest over median dimension", sizes, log=True),
-    ]
-
-    def finish(panel: Any, title: str) -> None:
+    def finish(panel: Any, log: bool = False) -> None:
         if shared:
             panel.xaxis.get_major_locator().set_params(integer=True)
-        if title == "mean cosine":
-            panel.axhline(0, color=INK, lw=0.7)
+        _scale_y(panel, log)
 
-    return _row(groups, panels, "block" if shared else "depth, share of the blocks", finish)
+    x = "block" if shared else "depth, share of the blocks"
+    cosine, logarithmic = "anisotropy/post", partial(finish, log=True)
+    ranks = along("covariance_spectra/post", "entropy_rank", relative=True)
+    sizes, norms = along("outliers/post", "largest_ratio"), along("norms/post", "rest")
+    shuffled = along(cosine, "shuffled")
+    return _row(
+        groups,
+        [
+            Panel(along(cosine), "mean cosine", x, null=shuffled, marked=32, finish=finish),
+            Panel(ranks, "entropy rank, share of the width", x, marked=32, finish=finish),
+            Panel(norms, "mean norm", x, marked=32, finish=logarithmic),
+            Panel(sizes, "largest over median dimension", x, marked=32, finish=logarithmic),
+        ],
+    )
 
 
 def spectra(groups: Sequence[Group]) -> Any | None:
@@ -126,90 +103,61 @@ def spectra(groups: Sequence[Group]) -> Any | None:
     def table(name: str) -> Read:
         return ranked(lambda run: finding_array(run, "table_spectra", name), 2)
 
+    def finish(panel: Any) -> None:
+        compact_ticks(panel.xaxis, log=True)
+        _scale_y(panel, log=True)
+
     sizes = ranked(lambda run: finding_array(run, "outliers", "rms_last"), 0)
     panels = [
-        Panel(
-            f"{title}: singular values", table(f"{name}/raw"), table(f"{name}/shuffled"), log=True
-        )
-        for name, title in (("embedding", "embedding"), ("head", "LM head"))
+        (table("embedding/raw"), "embedding: singular values", table("embedding/shuffled")),
+        (table("head/raw"), "LM head: singular values", table("head/shuffled")),
+        (ranked(last_spectrum, 1), "last states: eigenvalues", None),
+        (sizes, "last block: dimensions", None),
     ]
-    panels.append(Panel("last states: eigenvalues", ranked(last_spectrum, 1), log=True))
-    panels.append(Panel("last block: dimensions", sizes, log=True))
     x = "rank" if shared else "rank, share of all"
-    return _row(groups, panels, x, lambda panel, _: compact_ticks(panel.xaxis, log=True))
+    return _row(
+        groups,
+        [Panel(read, title, x, null=null, finish=finish) for read, title, null in panels],
+    )
 
 
 def angles(groups: Sequence[Group]) -> Any | None:
     """Angles to the mean direction, against directions drawn uniformly."""
 
-    def over_degrees(density: np.ndarray | None) -> Curve | None:
-        if density is None:
-            return None
-        return (np.arange(len(density)) + 0.5) * 180 / len(density), density
+    def density(name: str) -> Read:
+        """Per degree, in equal bins over 0 to 180."""
 
-    def null(name: str) -> Read:
         def read(run: Run) -> Curve | None:
-            curve = over_degrees(finding_array(run, "cone", f"{name}/isotropic_density"))
-            if curve is not None or angle_density(run, name) is None or not run.width:
-                return curve
-            x = np.arange(1.0, 180.0, 2.0)  # an analysis before it wrote its null: sin^(D-2)
-            log_y = (run.width - 2) * np.log(np.sin(np.radians(x)))
-            y = np.exp(log_y - log_y.max())
-            return x, y / (2 * y.sum())
+            y = finding_array(run, "cone", name)
+            return None if y is None else ((np.arange(len(y)) + 0.5) * 180 / len(y), y)
 
         return read
 
-    titles = {"embedding": "embedding", "head": "LM head", "hidden": "last states"}
-    panels = [
-        Panel(title, lambda run, name=name: over_degrees(angle_density(run, name)), null(name))  # type: ignore[misc]
-        for name, title in titles.items()
-    ]
-
-    def finish(panel: Any, _: str) -> None:
+    def finish(panel: Any) -> None:
         panel.set(xlim=(0, 180), xticks=range(0, 181, 30))
+        _scale_y(panel)
 
-    return _row(groups, panels, "degrees to the mean direction", finish)
-
-
-def _row(
-    groups: Sequence[Group], panels: Sequence[Panel], x: str, finish: Callable[[Any, str], None]
-) -> Any | None:
-    """Panels side by side; those that no group has anything for are left out."""
-    drawn = [panel for panel in panels if curves_of(runs_of(groups), panel.read)]
-    if not drawn:
-        return None
-    with drawing_style():
-        figure = new_figure(WIDE * (0.1 + 0.225 * max(len(drawn), 2)), 3.1)
-        nulls: list[Curve] = []
-        for axes, panel in zip(
-            figure.subplots(1, len(drawn), squeeze=False)[0], drawn, strict=True
-        ):
-            if panel.null is not None:
-                first = [c for g in groups for c in curves_of(g.runs, panel.null)[:1]]
-                for curve in _distinct(first):
-                    axes.plot(*curve, color=MUTED, lw=0.9, ls=DASHES)
-                nulls += first
-            draw(axes, groups, panel.read, marked=32)
-            axes.set(title=panel.title, xlabel=x)
-            if panel.log:
-                compact_ticks(axes.yaxis, log=True)
-            else:
-                axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
-            finish(axes, panel.title)
-        shown = [g for g in groups if any(curves_of(g.runs, panel.read) for panel in drawn)]
-        legend(figure, shown, ["null model"] if nulls else [])
-    return figure
+    titles = {"embedding": "embedding", "head": "LM head", "hidden": "last states"}
+    x = "degrees to the mean direction"
+    panels = [
+        Panel(density(f"{name}/angle_density"), title, x, finish=finish,
+              null=density(f"{name}/isotropic_density"))
+        for name, title in titles.items()
+    ]  # fmt: skip
+    return _row(groups, panels)
 
 
-def _distinct(curves: Sequence[Curve]) -> list[Curve]:
-    """Without those that lie on another one: null models of models of one shape are one line."""
-    kept: list[Curve] = []
-    for x, y in curves:
-        if not any(
-            len(y) == len(b) and np.allclose(y, b, rtol=0.02, equal_nan=True) for _, b in kept
-        ):
-            kept.append((x, y))
-    return kept
+def _scale_y(panel: Any, log: bool = False) -> None:
+    if log:
+        compact_ticks(panel.yaxis, log=True)
+    else:
+        panel.axhline(0, color=INK, linewidth=0.7)
+        panel.set_ylim(bottom=min(0.0, panel.get_ylim()[0]))
+
+
+def _row(groups: Sequence[Group], panels: Sequence[Panel]) -> Any | None:
+    """Those side by side that a group has anything for."""
+    return grid(groups, [shown(groups, panels)], share=False, dashed=["null model"])
 
 
 FIGURES = {"depth": depth, "spectra": spectra, "angles": angles}

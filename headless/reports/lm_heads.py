@@ -8,11 +8,11 @@ model's own head that of the calibrated one.
 from collections.abc import Sequence
 from typing import Any
 
-from headless.pages.figures import MUTED, compact_ticks, drawing_style, new_figure
+from headless.pages.figures import MUTED, compact_ticks
 from headless.pages.numbers import MISSING, decimals
 from headless.pages.page import Cell, Column, Page
 from headless.reports.groups import Group
-from headless.reports.plots import DASHES, WIDE, curves_of, draw, legend, logged, reached_at
+from headless.reports.plots import DASHES, Panel, curves_of, grid, logged, reached_at
 from headless.reports.statistics import Estimate, estimate
 from headless.reports.texts import TEXTS
 
@@ -116,22 +116,27 @@ def _cell(number: Estimate | None) -> Cell | str:
 def _figure(tuned: Sequence[Group]) -> Any | None:
     drawn = [g for g in tuned if any(len(x) > 1 for x, _ in curves_of([g.first], CURVE))]
     sources = list(dict.fromkeys(group.first.begins_from for group in drawn))
-    if not sources:
-        return None
-    with drawing_style():
-        figure = new_figure(WIDE * min(1.0, 0.62 + 0.38 * (len(sources) - 1)), 3.6)
-        panels = figure.subplots(1, len(sources), squeeze=False)[0]
-        for panel, source in zip(panels, sources, strict=True):
-            groups = [group for group in tuned if group.first.begins_from == source]
-            draw(panel, groups, CURVE, marked=1000)
-            level = free_level(groups[0], tuned)
-            if level is not None:
-                panel.axhline(level.mean, color=MUTED, linestyle=DASHES, linewidth=1.0)
-            panel.set(title=f"after {source}", xlabel="optimizer steps of fine-tuning")
-            compact_ticks(panel.xaxis, log=False)
-        panels[0].set_ylabel("validation nll\nnats per token")
-        legend(figure, tuned)
-    return figure
+    panels = [_panel(source, tuned, not place) for place, source in enumerate(sources)]
+    return grid(tuned, [panels], share=False) if panels else None
+
+
+def _panel(source: str | None, tuned: Sequence[Group], first: bool) -> Panel:
+    """The runs that began from one model, over their steps."""
+
+    def finish(axes: Any) -> None:
+        own = [group for group in tuned if group.first.begins_from == source]
+        if (level := free_level(own[0], tuned)) is not None:
+            axes.axhline(level.mean, color=MUTED, linestyle=DASHES, linewidth=1.0)
+        compact_ticks(axes.xaxis, log=False)
+
+    return Panel(
+        lambda run: CURVE(run) if run.begins_from == source else None,
+        f"after {source}",
+        "optimizer steps of fine-tuning",
+        "validation nll\nnats per token" if first else "",
+        marked=1000,
+        finish=finish,
+    )
 
 
 def as_json(tuned: Sequence[Group]) -> list[dict[str, Any]]:

@@ -1,37 +1,56 @@
-"""Curves of runs, and the figures of a comparison: one colour a group, thin lines for seeds, a
-thick one for the mean.
+"""Curves of runs, and panels of them on one grid: one colour a group, thin lines for seeds, a thick
+one for the mean.
 
 Everything is drawn through matplotlib's objects, in the style of `headless.pages.figures`.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from headless.pages.figures import (
-    INK,
     MUTED,
-    SURFACE,
     compact_ticks,
     drawing_style,
     new_figure,
     series_color,
 )
-from headless.pages.numbers import compact, decimals
 from headless.reports.groups import Group, runs_of
-from headless.reports.statistics import known
-from headless.runs.run import AXES, Run
+from headless.runs.run import Run
 
-AXIS_NAMES = {"tokens": "training tokens", "seconds": "training seconds", "flops": "training FLOPs"}
 LOG_FROM = 30.0  # a first and a last x further apart than this are drawn on a logarithmic axis
 TRANSIENT = 0.04  # the first part of a linear axis that may leave the top of the panel
-WIDE = 11.2
+WIDE = 11.2  # inches
 DASHES = (0, (3.2, 2.2))
 MAX_POINTS = 160  # of a line: what a panel of 3.5 inches can show
+LEGEND_WIDTH = 170  # letters, of a figure as wide as the page
 
 Curve = tuple[np.ndarray, np.ndarray]
 Read = Callable[[Run], Curve | None]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A curve of every run over one x.
+
+    Args:
+        read: gives a run's curve.
+        also: another one of the run's, dashed in its colour.
+        null: what no run is compared with but every one stands over: dashed and grey.
+        marked: a line with no more points than this shows them.
+        finish: is called with the panel's axes when all of the row is drawn.
+    """
+
+    read: Read
+    title: str = ""
+    x: str = ""
+    y: str = ""
+    also: Read | None = None
+    null: Read | None = None
+    marked: int = 3
+    finish: Callable[[Any], None] = lambda axes: None
 
 
 def thin(curve: Curve, limit: int = MAX_POINTS) -> Curve:
@@ -86,90 +105,50 @@ def reached_at(curve: Curve, level: float) -> float | None:
     return float(np.interp(level, y[[first, before]], x[[first, before]]) if first else x[0])
 
 
-def learning_curves(groups: Sequence[Group]) -> Any | None:
-    """Validation nll and training loss over tokens, seconds and FLOPs; None without any point."""
+def shown(groups: Sequence[Group], panels: Iterable[Panel]) -> list[Panel]:
+    """The panels that a group has something for."""
+    return [panel for panel in panels if curves_of(runs_of(groups), panel.read)]
 
-    def has(key: str, axis: str) -> bool:
-        return bool(curves_of(runs_of(groups), logged(key, axis)))
 
-    rows = {
-        "val/nll": "validation nll\nnats per token",
-        "train/loss": "training loss\nof each objective",
-    }
-    rows = {key: name for key, name in rows.items() if has(key, "tokens")}
-    axes = [axis for axis in AXES if any(has(key, axis) for key in rows)]
-    if not rows or not axes:
+def grid(
+    groups: Sequence[Group],
+    rows: Sequence[Sequence[Panel]],
+    *,
+    share: bool = True,
+    dashed: Sequence[str] = (),
+) -> Any | None:
+    """A figure of rows of panels; None without any curve.
+
+    Args:
+        share: the panels of a row have one y axis, those of a column one x axis.
+        dashed: what dashed lines are, where there are some.
+    """
+    drawn = shown(groups, [panel for row in rows for panel in row])
+    if not drawn:
         return None
-    bare = has("val/nll_uncalibrated", "tokens")
+    columns = len(rows[0])
     with drawing_style():
-        figure = new_figure(WIDE * (0.16 + 0.28 * len(axes)), 0.5 + 2.65 * len(rows))
-        panels = figure.subplots(len(rows), len(axes), squeeze=False, sharex="col", sharey="row")
-        for row, (key, name) in zip(panels, rows.items(), strict=True):
-            for panel, axis in zip(row, axes, strict=True):
-                draw(panel, groups, logged(key, axis))
-                if key == "val/nll" and bare:
-                    draw(panel, groups, logged("val/nll_uncalibrated", axis), dashed=True)
-            row[0].set_ylabel(name)
-            _crop(row)
-        for column, axis in enumerate(axes):
-            panels[-1][column].set_xlabel(AXIS_NAMES[axis])
-            _scale(panels[-1][column], panels[0][column])
-        legend(figure, groups, ["bare tied head, without calibration"] if bare else [])
-    return figure
-
-
-def geometry(groups: Sequence[Group]) -> Any | None:
-    """Anisotropy and effective rank by layer at the end, and of two tables over training."""
-    runs = runs_of(groups)
-    if not any(run.layers for run in runs):
-        return None
-    relative = all(run.width for run in runs)
-    rows = {
-        "anisotropy": "anisotropy\nmean cosine",
-        "effective_rank": "effective rank\n" + ("share of the width" if relative else ""),
-    }
-    titles = ("by layer, at the end", "last layer, during training", "embedding table")
-    with drawing_style():
-        figure = new_figure(WIDE, 5.8)
-        panels = figure.subplots(2, 3, sharex="col", sharey="row")
-        for row, (measure, name) in zip(panels, rows.items(), strict=True):
-            shrink = relative and measure == "effective_rank"
-            draw(row[0], groups, _by_layer(measure, shrink), marked=1000)
-            for panel, place in zip(row[1:], ("last_layer", "embedding"), strict=True):
-                key = f"geometry/{measure}/{place}"
-                draw(panel, groups, logged(key, "tokens", relative=shrink))
-            row[0].xaxis.get_major_locator().set_params(integer=True)
-            row[0].set_xlim(-0.35, max(len(run.layers) for run in runs) - 0.65)
-            row[0].set(ylabel=name, ylim=(min(0.0, row[0].get_ylim()[0]), None))
-        for panel, title in zip(panels[0], titles, strict=True):
-            panel.set_title(title)
-        panels[1][0].set_xlabel("layer (0: its input)")
-        for column in (1, 2):
-            panels[1][column].set_xlabel(AXIS_NAMES["tokens"])
-            _scale(panels[1][column], panels[0][column])
-        legend(figure, groups)
-    return figure
-
-
-def costs(groups: Sequence[Group]) -> Any | None:
-    kinds = {run.memory_kind for run in runs_of(groups)}
-    bars = {
-        "tokens_per_second": "tokens per second",
-        "step_ms": "mean step, milliseconds",
-        "peak_memory_gib": f"peak memory ({' and '.join(sorted(kinds))}), GiB",
-        "flops": "training FLOPs",
-    }
-    bars = {key: title for key, title in bars.items() if any(g.number(key) for g in groups)}
-    if not bars:
-        return None
-    with drawing_style():
-        figure = new_figure(WIDE, 0.75 + 0.36 * len(groups))
-        panels = figure.subplots(1, len(bars), squeeze=False)[0]
-        for panel, (key, title) in zip(panels, bars.items(), strict=True):
-            _bars(panel, groups, key)
-            panel.set_title(title)
-        for panel in panels[1:]:
-            panel.set_yticklabels([])
+        figure = new_figure(WIDE * min(1.0, 0.16 + 0.28 * columns), 0.5 + 2.65 * len(rows))
+        axes = {"sharex": "col", "sharey": "row"} if share else {}
+        nulls: list[Curve] = []
+        for row, panels in zip(
+            figure.subplots(len(rows), columns, squeeze=False, **axes), rows, strict=True
+        ):
+            for place, panel in zip(row, panels, strict=True):
+                null = panel.null
+                firsts = [c for g in groups for c in curves_of(g.runs, null)[:1]] if null else []
+                for curve in _distinct(firsts):
+                    place.plot(*curve, color=MUTED, linewidth=0.9, linestyle=DASHES)
+                nulls += firsts
+                draw(place, groups, panel.read, marked=panel.marked)
+                if panel.also is not None:
+                    draw(place, groups, panel.also, dashed=True)
+                place.set(title=panel.title, xlabel=panel.x, ylabel=panel.y)
+            for place, panel in zip(row, panels, strict=True):
+                panel.finish(place)
+        having = [g for g in groups if any(curves_of(g.runs, panel.read) for panel in drawn)]
+        also = any(p.also and curves_of(runs_of(groups), p.also) for p in drawn)
+        _legend(figure, having, dashed if nulls or also else [])
     return figure
 
 
@@ -188,47 +167,20 @@ def draw(
         panel.plot(x, y, marker="o" if len(x) <= marked else None, markersize=4, **style)
 
 
-def _by_layer(measure: str, relative: bool) -> Read:
-    def read(run: Run) -> tuple[np.ndarray, np.ndarray] | None:
-        values = [run.last.get(f"geometry/{measure}/{layer}", np.nan) for layer in run.layers]
-        y = np.array(values) / ((run.width or 1) if relative else 1)
-        return (np.arange(len(y)), y) if values else None
-
-    return read
-
-
-def _bars(panel: Any, groups: Sequence[Group], key: str) -> None:
-    ends: dict[int, tuple[float, str]] = {}
-    for place, group in enumerate(groups):
-        number = group.number(key)
-        if number is None:
-            panel.text(0.01, place, "not known", va="center", color=MUTED)
-            continue
-        mean, half = number.mean, number.half_width
-        panel.barh(place, mean, height=0.58, color=series_color(group.index), alpha=0.88)
-        end = mean
-        if half is not None:
-            dots = known(group.values(key))
-            panel.errorbar(mean, place, xerr=half, color=INK, linewidth=0.9, capsize=2.5)
-            panel.scatter(
-                dots, [place] * len(dots), s=7, color=SURFACE, edgecolor=INK, linewidth=0.5
-            ).set_zorder(4)
-            end = max(end + half, *dots)
-        ends[place] = (end, decimals(mean, 2) if mean < 100 else compact(mean))
-    widest = max([0.0, *(end for end, _ in ends.values())])
-    for place, (end, text) in ends.items():
-        panel.text(end + 0.035 * widest, place, text, va="center", color=INK)
-    panel.set_yticks(range(len(groups)), [group.label for group in groups])
-    panel.tick_params(axis="y", length=0, labelcolor=INK)
-    panel.set(ylim=(len(groups) - 0.45, -0.55), xlim=(0, widest * 1.32 or 1), xticks=[])
-    panel.grid(visible=False)
-    panel.spines["bottom"].set_visible(False)
+def _distinct(curves: Sequence[Curve]) -> list[Curve]:
+    """Without those that lie on another one: null models of models of one shape are one line."""
+    kept: list[Curve] = []
+    for x, y in curves:
+        if not any(
+            len(y) == len(b) and np.allclose(y, b, rtol=0.02, equal_nan=True) for _, b in kept
+        ):
+            kept.append((x, y))
+    return kept
 
 
-def _scale(panel: Any, leading: Any) -> None:
-    """Ticks of a shared x axis: logarithmic when the leading panel's lines span a large ratio."""
-    lines = leading.get_lines() or panel.get_lines()
-    x = np.concatenate([np.asarray(line.get_xdata()) for line in lines] or [np.empty(0)])
+def scale_x(panel: Any) -> None:
+    """Ticks of an x axis: logarithmic when the panel's lines span a large ratio."""
+    x = np.concatenate([np.asarray(p.get_xdata(), float) for p in panel.get_lines()] or [[]])
     if not (x > 0).any():
         return
     low, high = x[x > 0].min(), x.max()
@@ -237,22 +189,17 @@ def _scale(panel: Any, leading: Any) -> None:
     panel.set_xlim(low if log else 0, high * (1.08 if log else 1.02))
 
 
-def _crop(panels: Sequence[Any]) -> None:
+def crop(panel: Any) -> None:
     """Leave the first moments of training above the panel, so that the end can be read."""
-    low, high = np.inf, -np.inf
-    for panel in panels:
-        lines = [(np.asarray(p.get_xdata()), np.asarray(p.get_ydata())) for p in panel.get_lines()]
-        end = max((x.max() for x, _ in lines if len(x)), default=0)
-        for x, y in lines:
-            later = y[x >= TRANSIENT * end]
-            if len(later):
-                low, high = min(low, later.min()), max(high, later.max())
-    if low < high:
+    lines = [(np.asarray(p.get_xdata()), np.asarray(p.get_ydata())) for p in panel.get_lines()]
+    end = max((x.max() for x, _ in lines if len(x)), default=0)
+    later = np.concatenate([y[x >= TRANSIENT * end] for x, y in lines] or [[]])
+    if len(later) and (low := later.min()) < (high := later.max()):
         margin = 0.05 * (high - low)
-        panels[0].set_ylim(low - margin, high + margin)
+        panel.set_ylim(low - margin, high + margin)
 
 
-def legend(figure: Any, groups: Sequence[Group], dashed: Sequence[str] = ()) -> None:
+def _legend(figure: Any, groups: Sequence[Group], dashed: Sequence[str]) -> None:
     """Groups by colour above the panels, and what else the lines are."""
     from matplotlib.lines import Line2D
 
@@ -261,7 +208,8 @@ def legend(figure: Any, groups: Sequence[Group], dashed: Sequence[str] = ()) -> 
     if any(len(group.runs) > 1 for group in groups):
         handles.append(Line2D([], [], color=MUTED, linewidth=0.7, label="single seeds"))
     labels = [str(handle.get_label()) for handle in handles]
-    columns = next(n for n in range(len(labels), 0, -1) if n == 1 or _letters(labels, n) < 170)
+    room = LEGEND_WIDTH * figure.get_figwidth() / WIDE
+    columns = next(n for n in range(len(labels), 0, -1) if n == 1 or _letters(labels, n) < room)
     figure.legend(handles=handles, loc="outside upper left", ncols=columns, borderaxespad=0.2)
 
 

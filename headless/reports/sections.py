@@ -9,6 +9,10 @@ from typing import Any
 import headless
 from headless.pages.numbers import MISSING, compact, decimals
 from headless.pages.page import Cell, Column, Page, TextCard
+from headless.reports.anchors import anchor_table
+from headless.reports.curves import costs, geometry, learning_curves
+from headless.reports.deciles import decile_table, deciles, difference_table
+from headless.reports.equal_loss import equal_loss
 from headless.reports.evaluations import add_zero_shot
 from headless.reports.fairness import inexact, remarks, same_budget
 from headless.reports.finetunings import Finetuning, add_finetunings, task_tables
@@ -16,9 +20,7 @@ from headless.reports.groups import Group, differing_settings, observing_differe
 from headless.reports.headline import COST, baseline_of, headline, noise_ranks, relative
 from headless.reports.inside import add_inside
 from headless.reports.lm_heads import add_lm_heads
-from headless.reports.plots import costs, geometry, learning_curves
 from headless.reports.statistics import estimate
-from headless.reports.tables import Table
 from headless.reports.texts import TEXTS
 from headless.runs.directory import RunDirectory
 from headless.runs.run import Run
@@ -26,6 +28,7 @@ from headless.runs.run import Run
 MAX_COLUMNS = 13  # that a page is wide enough for
 MAX_PROMPTS = 4  # shown open; more are folded away
 NOT_KNOWN = "not known"
+AGAINST = ("equal_loss", "deciles", "decile_differences")  # texts that name the baseline
 COLUMNS = (
     Column("run", "", "left"),
     Column("seed"),
@@ -48,10 +51,18 @@ class Compared:
     left_out: list[str] = field(default_factory=list)  # sentences on what folders hold besides
 
 
-def tables_of(compared: Compared) -> list[Table]:
-    """The tables that stand for a comparison where there is no page: recipes, then classifiers."""
-    recipes = [headline(compared.groups)] if compared.groups else []
-    return recipes + [task.table() for task in task_tables(compared.finetunings)]
+Sheet = tuple[str, list[Column], list[list[Cell | str]]]  # a title, columns, rows
+
+
+def sheets_of(compared: Compared) -> list[Sheet]:
+    """The tables that stand for a comparison where there is no page: recipes, their differences
+    from the baseline, classifiers."""
+    groups, baseline = compared.groups, compared.baseline
+    sheets: list[Sheet] = [("", *headline(groups).cells())] if groups else []
+    if baseline is not None and len(groups) > 1:
+        sheets.append((f"Against {baseline.label}", *relative(groups, baseline)))
+    tables = [task.table() for task in task_tables(compared.finetunings)]
+    return sheets + [(table.title, *table.cells()) for table in tables]
 
 
 def build_page(compared: Compared, output: Path) -> Page:
@@ -61,9 +72,9 @@ def build_page(compared: Compared, output: Path) -> Page:
     if compared.warnings:
         page.notes(compared.warnings, "warning", "Read this before comparing")
     if groups:
-        _results(page, groups, compared.baseline or baseline_of(groups))
-        curves = {TEXTS["learning_curves"]: learning_curves(groups), TEXTS["costs"]: costs(groups)}
-        _figures(page, "Learning and cost", curves)
+        baseline = compared.baseline or baseline_of(groups)
+        _results(page, groups, baseline)
+        _learning(page, groups, baseline)
         add_zero_shot(page, groups)
     add_finetunings(page, compared.finetunings)
     add_lm_heads(page, compared.tuned)
@@ -122,6 +133,26 @@ def _results(page: Page, groups: Sequence[Group], baseline: Group) -> None:
     if len(groups) > 1:
         caption = TEXTS["relative"].format(baseline=baseline.label)
         page.table(*relative(groups, baseline), caption, wide=True)
+    if (anchors := anchor_table(groups)) is not None:
+        page.table(*anchors.cells(), TEXTS["anchors"])
+
+
+def _learning(page: Page, groups: Sequence[Group], baseline: Group) -> None:
+    """Figures over training, what it cost, and the loss by frequency."""
+    against = {name: TEXTS[name].format(baseline=baseline.label) for name in AGAINST}
+    figures = {
+        TEXTS["learning_curves"]: learning_curves(groups),
+        against["equal_loss"]: equal_loss(groups, baseline),
+        TEXTS["costs"]: costs(groups),
+    }
+    _figures(page, "Learning and cost", figures)
+    if (table := decile_table(groups)) is not None:
+        _figures(page, "Loss by frequency", {against["deciles"]: deciles(groups, baseline)})
+        page.table(*table.cells(), TEXTS["decile_table"], wide=True)
+        if len(groups) > 1:
+            page.table(
+                *difference_table(groups, baseline), against["decile_differences"], wide=True
+            )
 
 
 def _figures(page: Page, heading: str, figures: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ wide on each side, which is what three seeds can tell.
 import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from headless.structured import is_number
@@ -33,6 +33,14 @@ class Estimate:
         return self.half_width / float(stats.t.ppf((1 + LEVEL) / 2, self.n - 1))
 
 
+@dataclass(frozen=True)
+class Difference(Estimate):
+    """Of two sets of runs; `n` pairs, or as many runs as the smaller of two unpaired sets has."""
+
+    p: float | None = None  # two-sided, of a t test; None where there is no interval
+    by_seed: dict[int, float] = field(default_factory=dict)  # of each pair; empty: unpaired
+
+
 def known(values: Iterable[float | None]) -> list[float]:
     return [float(value) for value in values if is_number(value)]
 
@@ -51,36 +59,34 @@ def estimate(values: Iterable[float | None]) -> Estimate | None:
 
 def difference(
     values: Mapping[int, float | None], baseline: Mapping[int, float | None]
-) -> Estimate | None:
-    """How much larger `values` are than `baseline`; both by seed.
+) -> Difference | None:
+    """How much larger `values` are than `baseline`; both by seed, of which those below 0 are none.
 
     Runs with the same seed saw the same data in the same order, so their differences are what is
-    averaged (a paired t interval); where one has a single run, that of the seed which both have.
-    Otherwise: the difference of the means, with Welch's interval where both have several runs, and
-    without one where one has a single run.
+    averaged and tested (paired t); only where no seed is in both, it is the difference of the
+    means (Welch's t). Without an interval where that leaves one pair, or one run on a side.
     """
-    pairs = [
-        x - y
-        for seed in sorted(values.keys() & baseline.keys())
-        if is_number(x := values[seed]) and is_number(y := baseline[seed])
-    ]
-    one, other = estimate(values.values()), estimate(baseline.values())
-    if one is None or other is None:
+    one, other = (
+        {seed: float(value) for seed, value in side.items() if is_number(value)}
+        for side in (values, baseline)
+    )
+    if not one or not other:
         return None
-    if len(pairs) > 1 or (pairs and None in (one.half_width, other.half_width)):
-        return estimate(pairs)
-    mean, n = one.mean - other.mean, min(one.n, other.n)
-    if one.half_width is None or other.half_width is None:
-        return Estimate(mean, None, n)
-    if not one.half_width + other.half_width:
-        return Estimate(mean, 0.0, n)
+    seeds = [seed for seed in sorted(one.keys() & other.keys()) if seed >= 0]
+    x, y = ([side[seed] for seed in seeds] or list(side.values()) for side in (one, other))
+    mean, n = math.fsum(x) / len(x) - math.fsum(y) / len(y), min(len(x), len(y))
+    by_seed = {seed: one[seed] - other[seed] for seed in seeds}
+    if n < 2:
+        return Difference(mean, None, n, None, by_seed)
     from scipy import stats
 
     with warnings.catch_warnings():  # it doubts the digits of runs that hardly vary
         warnings.simplefilter("ignore", RuntimeWarning)
-        test = stats.ttest_ind(known(values.values()), known(baseline.values()), equal_var=False)
+        test = stats.ttest_rel(x, y) if seeds else stats.ttest_ind(x, y, equal_var=False)
         low, high = test.confidence_interval(LEVEL)
-    return Estimate(mean, float(high - low) / 2, n)
+    p = float(test.pvalue)  # not known where all runs are the same
+    certain = p if math.isfinite(p) else None
+    return Difference(mean, float(high - low) / 2, n, certain, by_seed)
 
 
 def leader(

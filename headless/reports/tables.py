@@ -34,6 +34,10 @@ class Quantity:
             return ""
         return f"± {self.text(number.half_width)}"
 
+    def signed(self, value: float) -> str:
+        """A difference with its sign."""
+        return ("+" if value > 0 else "") + self.text(value)
+
 
 def percent(key: str, name: str, unit: str = "%", group: str = "") -> Quantity:
     """A share as a column: higher is better."""

@@ -13,8 +13,7 @@ from rich.text import Text
 from headless.pages.page import Cell
 from headless.reports.fairness import inexact
 from headless.reports.groups import runs_of
-from headless.reports.sections import Compared, tables_of
-from headless.reports.tables import Table
+from headless.reports.sections import Compared, Sheet, sheets_of
 
 GAP = 2  # between columns
 MAX_WORD = 24  # longer ones are broken
@@ -43,11 +42,11 @@ class Block:
 def show(compared: Compared) -> None:
     """Print the headline numbers, one row a number and one column a recipe, and what to know."""
     console = Console(width=shutil.get_terminal_size().columns)
-    for table in tables_of(compared):
-        if table.title:
-            console.print(f"\n{escape(table.title)}", style="bold", highlight=False)
-        _print(console, table)
-        if not table.title:
+    for sheet in sheets_of(compared):
+        if sheet[0]:
+            console.print(f"\n{escape(sheet[0])}", style="bold", highlight=False)
+        _print(console, sheet)
+        if not sheet[0]:
             for note in inexact(compared.groups):
                 console.print(escape(note), style="dim", highlight=False)
     if compared.tuned:
@@ -61,9 +60,9 @@ def show(compared: Compared) -> None:
             console.print(line, highlight=False, soft_wrap=True)
 
 
-def _print(console: Console, table: Table) -> None:
+def _print(console: Console, sheet: Sheet) -> None:
     """A page's table on its side, in parts below each other of as many columns as fit."""
-    columns, rows = table.cells()
+    _, columns, rows = sheet
     names = [Text.assemble(c.name, (f" {c.unit}" if c.unit else "", "dim")) for c in columns[1:]]
     headings = Block(Text(), names)
     left = [

@@ -28,7 +28,7 @@ SUMMARY = {
     **dict.fromkeys(("tokenizer_sha256", "dataset_sha256", "memory_kind"), TEXT),
     **dict.fromkeys(("seed", "hidden_size"), WHOLE),
     "wall_seconds": NUMBER,
-    "last": (dict,),
+    **dict.fromkeys(("last", "anchors"), (dict,)),
 }
 ENVIRONMENT = {"gpus": (list,), "packages": (dict,)}
 ANALYSIS = {"findings": (list,), "about": (dict,)}

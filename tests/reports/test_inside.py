@@ -14,7 +14,7 @@ from headless.pages.page import Page
 from headless.reports import inside_plots
 from headless.reports.groups import Group, read_groups
 from headless.reports.inside import add_inside, disputed, scalar
-from headless.reports.inside_plots import angle_density, by_block, finding_array, last_spectrum
+from headless.reports.inside_plots import by_block, finding_array, last_spectrum
 
 
 def analysis(
@@ -63,7 +63,7 @@ def analysis(
             "title": "The cone",
             "answer": "",
             "scalars": {"cone/hidden/angle": 60.0},
-            "arrays": {"hidden/angles": (90 - 90 * cosine * generator.random(50)).tolist()},
+            "arrays": {"hidden/angle_density": [0.0] * 30 + [1 / 60] * 30 + [0.0] * 30},
         },
         {
             "name": "covariance_spectra",
@@ -183,19 +183,4 @@ def test_reading(tmp_path: Path) -> None:
     assert spectrum[0] == pytest.approx(
         4 * np.asarray(finding_array(run, "table_spectra", "embedding/raw"))[0] ** 2
     )
-    density = np.asarray(angle_density(run, "hidden"))  # from the angles themselves
-    assert density.sum() * 2 == pytest.approx(1.0)
-    assert angle_density(run, "head") is None
     assert disputed([group, other]) == []
-
-
-def test_null_angles_of_an_old_analysis_follow_the_formula(tmp_path: Path) -> None:
-    import torch
-
-    from headless.geometry.isotropy import isotropic_angle_density
-
-    groups = groups_of(tmp_path, analysis(), analysis(cosine=0.5))
-    figure = inside_plots.angles(groups)
-    (null,) = [line for line in figure.axes[0].get_lines() if line.get_linestyle() == "--"]
-    expected = isotropic_angle_density(torch.from_numpy(null.get_xdata()), 192).numpy()
-    np.testing.assert_allclose(null.get_ydata(), expected, rtol=0.02, atol=1e-6)
