@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
@@ -11,6 +10,7 @@ from headless.errors import HeadlessError, one_line
 
 T = TypeVar("T")
 DEEPEST = 100  # levels of a YAML text
+TOO_DEEP = f"it is nested more than {DEEPEST} levels deep"
 UNFOLDED = 100_000  # values that its aliases may stand for
 TEXT, WHOLE, NUMBER = (str,), (int,), (int, float)
 Kinds = Mapping[str, tuple[type, ...]]  # what an entry may be, besides missing and null
@@ -39,69 +39,64 @@ def read_json(path: Path, kind: type[T]) -> T:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The content of a YAML file of keys and values; empty for an empty file."""
-    import yaml
+    from yaml import YAMLError
 
     try:
-        text = path.read_text(encoding="utf-8")
-        check_yaml(text)
-        value = yaml.safe_load(text)
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        value = load_yaml(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, YAMLError) as error:
         raise HeadlessError(f"{path} is no proper YAML: {one_line(error)}") from error
     if value is not None and not isinstance(value, dict):
         raise HeadlessError(f"{path} holds a {type(value).__name__} instead of keys and values")
     return value or {}
 
 
-def check_yaml(text: str) -> None:
-    """Refuse what YAML readers take in silence: a key given twice, and what unfolds without end.
+def load_yaml(text: str) -> Any:
+    """What a YAML text says, refused where readers take in silence what cannot be meant.
+
+    That is a key given twice, and aliases or levels without end.
 
     Raises:
         yaml.YAMLError: names the line.
     """
     import yaml
+
+    loader = yaml.SafeLoader(text)
+    try:
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        _size(root, {}, DEEPEST)
+        return loader.construct_document(root)
+    except RecursionError as error:
+        raise yaml.constructor.ConstructorError(None, None, TOO_DEEP) from error
+    finally:
+        loader.dispose()
+
+
+def _size(node: Any, sizes: dict[int, int], levels: int) -> int:
+    """How many values a node stands for, its aliases unfolded; at most so many levels of them."""
     from yaml.constructor import ConstructorError
 
-    anchors: dict[str, int] = {}  # how many values each stands for
-    nodes = [_Node()]
-    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-        problem, size = None, 1
-        if isinstance(event, yaml.CollectionEndEvent):
-            node = nodes.pop()
-            nodes[-1].size += node.size
-            anchors[node.anchor or ""] = node.size
-        elif isinstance(event, yaml.NodeEvent):
-            word = event.value if isinstance(event, yaml.ScalarEvent) else None
-            size = anchors.get(event.anchor or "", 1) if isinstance(event, yaml.AliasEvent) else 1
-            if nodes[-1].has_already(word):
-                problem = f"the key {word!r} is given twice: keep one of them"
-            nodes[-1].size += size
-            if isinstance(event, yaml.CollectionStartEvent):
-                nodes.append(_Node(isinstance(event, yaml.MappingStartEvent), event.anchor))
-        if len(nodes) > DEEPEST:
-            problem = f"it is nested more than {DEEPEST} levels deep"
-        if nodes[-1].size > UNFOLDED:
-            problem = f"its aliases stand for more than {UNFOLDED:,} values"
-        if problem:
-            raise ConstructorError(None, None, problem, event.start_mark)  # type: ignore[arg-type] # either kind of mark prints
-
-
-@dataclass
-class _Node:
-    is_mapping: bool = False
-    anchor: str | None = None
-    size: int = 0
-    keys: set[str] = field(default_factory=set)
-    key_is_next: bool = True
-
-    def has_already(self, word: str | None) -> bool:
-        """Whether the next value is a key for the second time; None is no plain word."""
-        is_key = self.is_mapping and self.key_is_next
-        self.key_is_next = not self.key_is_next
-        if not is_key or word is None:
-            return False
-        is_repeated = word in self.keys
-        self.keys.add(word)
-        return is_repeated
+    if id(node) in sizes:
+        return sizes[id(node)]
+    sizes[id(node)] = 1  # in itself
+    problem, mark = TOO_DEEP if levels < 0 else None, node.start_mark
+    parts = node.value if node.id == "sequence" else []
+    if node.id == "mapping":
+        parts = [part for pair in node.value for part in pair]
+        known: set[str] = set()
+        for key in (key for key, _ in node.value if key.id == "scalar"):
+            if key.value in known:
+                problem = f"the key {key.value!r} is given twice: keep one of them"
+                mark = key.start_mark
+            known.add(key.value)
+    total = 1 if problem else 1 + sum(_size(part, sizes, levels - 1) for part in parts)
+    if total > UNFOLDED:
+        problem = f"its aliases stand for more than {UNFOLDED:,} values"
+    if problem:
+        raise ConstructorError(None, None, problem, mark)
+    sizes[id(node)] = total
+    return total
 
 
 def is_number(value: Any) -> TypeGuard[float]:

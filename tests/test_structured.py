@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from headless.errors import HeadlessError
-from headless.structured import check_yaml, read_json, read_yaml
+from headless.structured import load_yaml, read_json, read_yaml
 
 LAUGHS = "a: &a [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]\n" + "".join(
     f"{name}: &{name} [{', '.join([f'*{chr(ord(name) - 1)}'] * 10)}]\n" for name in "bcdef"
@@ -26,7 +26,7 @@ LAUGHS = "a: &a [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]\n" + "".join(
 )
 def test_what_is_refused(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(yaml.YAMLError, match=message):
-        check_yaml(text)
+        load_yaml(text)
     path = tmp_path / "some.yaml"
     path.write_text(text)
     with pytest.raises(HeadlessError, match="some.yaml"):
@@ -40,13 +40,13 @@ def test_what_is_refused(text: str, message: str, tmp_path: Path) -> None:
         "- {x: 1}\n- {x: 1}\n",
         "a: &a {x: 1}\nb: {<<: *a, y: 2}\nc: [*a, *a, x, x]\n",
         "x: x\ny: x\n",
-        "? [a, b]\n: a\n? {c: d}\n: a\na: c\n",
+        "? b\n: a\na: c\n",
         "plain words",
         "",
     ],
 )
 def test_what_is_not(text: str) -> None:
-    check_yaml(text)
+    assert load_yaml(text) == yaml.safe_load(text)
 
 
 def test_the_shipped_configs_are_not_refused() -> None:

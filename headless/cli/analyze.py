@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import headless
-from headless.cli.parsing import options_from, verb
+from headless.cli.parsing import options_from
 from headless.errors import HeadlessError
 from headless.runs.directory import RunDirectory
 
 
 def main(arguments: list[str]) -> None:
-    options = options_from("analyze", arguments, verb("analyze"))
+    options = options_from("analyze", arguments)
     if options["output"] is None:
         run = RunDirectory(Path(options["model"]))
         if not run.config.is_file():

@@ -61,7 +61,7 @@ def number(metric: str, value: Any) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    options = EvaluateOptions(**options_from("evaluate", arguments, EvaluateOptions))
+    options = EvaluateOptions(**options_from("evaluate", arguments))
     evaluated = headless.evaluate(**vars(options), progress=True)
     show(evaluated.results, f"{evaluated.model}, {evaluated.head} head")
     for path in evaluated.files:

@@ -1,7 +1,7 @@
 """`headless export`: a checkpoint to a Hugging Face directory."""
 
 import headless
-from headless.cli.parsing import options_from, verb
+from headless.cli.parsing import options_from
 
 FORMS = {
     "native": "the family's own class",
@@ -11,6 +11,6 @@ FORMS = {
 
 
 def main(arguments: list[str]) -> None:
-    options = options_from("export", arguments, verb("export"))
+    options = options_from("export", arguments)
     facts = headless.export(**options, progress=True)
     print(f"{options['output']}: {facts['head']} head, {FORMS[facts['head_form']]}")

@@ -8,7 +8,6 @@ from rich.table import Table
 
 import headless
 from headless.cli.parsing import options_from
-from headless.downstream.options import FinetuneOptions, Recipe, Source
 
 
 def show(result: dict[str, Any], output: Path) -> None:
@@ -38,6 +37,6 @@ def show(result: dict[str, Any], output: Path) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    options = options_from("finetune", arguments, FinetuneOptions, Source, Recipe)
+    options = options_from("finetune", arguments)
     result = headless.finetune(**options, progress=True)
     show(result, options["output"])

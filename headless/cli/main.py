@@ -49,7 +49,8 @@ def usage() -> str:
             *lines,
             "",
             "headless COMMAND --help lists the options of a command; --import MODULE lets a config",
-            "name the classes of a module of your own.",
+            "name the classes of a module of your own; --print_completion shtab-bash writes a script",
+            "by which a shell completes commands, options and values.",
         ]
     )
 
@@ -82,6 +83,12 @@ def dispatch(arguments: list[str]) -> int:
         print(f"headless {__version__}")
         return 0
     name, rest = arguments[0], arguments[1:]
+    option, _, shell = name.partition("=")
+    if option == "--print_completion":  # imports what the options are of: seconds
+        from headless.cli import completion
+
+        completion.main([shell] if shell else rest, COMMANDS)
+        return 0
     for word in rest:
         if not os.path.lexists(word) and not _is_text(word):
             raise HeadlessError(f"{word!a} is no text in UTF-8: write it in UTF-8")
@@ -94,8 +101,7 @@ def dispatch(arguments: list[str]) -> int:
     if name == "finetune" and _task(rest) == "lm-head":
         name = "finetune_head"
     if name in ("pretrain", "validate", "finetune_head"):  # torch and Lightning take seconds
-        from headless.training.options import check_options
-        from headless.training.signatures import stub
+        from headless.training.options import check_options, stub
 
         head_options = signature(stub("headless.training.tune_head", "tuning_config")).parameters
         check_options(rest, also=["task", *head_options] if name == "finetune_head" else ())

@@ -7,6 +7,6 @@ from headless.downstream.options import NeighborOptions
 
 
 def main(arguments: list[str]) -> None:
-    options = NeighborOptions(**options_from("neighbors", arguments, NeighborOptions))
+    options = NeighborOptions(**options_from("neighbors", arguments))
     result = headless.neighbors(**vars(options), progress=True)
     show(result, options)

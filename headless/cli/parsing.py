@@ -7,36 +7,35 @@ from typing import Any
 from docstring_parser import parse
 
 import headless
+from headless.downstream.options import (
+    EvaluateOptions,
+    FinetuneOptions,
+    NeighborOptions,
+    Recipe,
+    Source,
+)
 from headless.errors import HeadlessError
+from headless.training.options import stub
 from headless.training.parsing import CommandParser
-from headless.training.signatures import stub
 
+# Whose options are the fields of these; those of the others are a verb's own parameters.
+DATACLASSES: dict[str, tuple[Callable[..., Any], ...]] = {
+    "evaluate": (EvaluateOptions,),
+    "finetune": (FinetuneOptions, Source, Recipe),
+    "neighbors": (NeighborOptions,),
+}
+POSITIONAL = {"compare": "runs"}  # given without its name, as often as one likes
 SEEDS = ("seed", "seeds", "split_seed")  # whichever a command has: numpy takes 32 bits
 OF_LIBRARY = {"progress", "say", "stream"}  # what a command decides for itself
 
 
-def verb(name: str) -> Callable[..., Any]:
-    """The signature and docstring of a verb, whose module is not imported for it."""
-    return stub(headless.HOMES[name], name)
-
-
-def parser_of(
-    command: str, *sources: Callable[..., Any], positional: str = "", config: bool = True
-) -> CommandParser:
-    """The parser of a command.
-
-    Args:
-        sources: functions and dataclasses whose parameters the options are; the docstring of the
-            first describes the command.
-        positional: a parameter that is given without its name, as often as one likes.
-        config: whether a file can hold the options.
-    """
+def parser_of(command: str) -> CommandParser:
+    """The parser of a command; the docstring of its first source describes it."""
+    sources = DATACLASSES.get(command) or (stub(headless.HOMES[command], command),)
     help_text = parse(inspect.getdoc(sources[0]) or "")
-    parser = CommandParser(
-        prog=f"headless {command}", description=help_text.short_description, allow_abbrev=False
-    )
-    if config:
-        parser.add_argument("--config", action="config", help="a YAML file with these options")
+    parser = CommandParser(prog=f"headless {command}", description=help_text.short_description)
+    parser.add_argument("--config", action="config", help="a YAML file with these options")
+    positional = POSITIONAL.get(command, "")
     if positional:
         descriptions = {param.arg_name: param.description for param in help_text.params}
         parser.add_argument(positional, nargs="*", type=str, help=descriptions[positional])
@@ -50,11 +49,9 @@ def parser_of(
     return parser
 
 
-def options_from(
-    command: str, arguments: list[str], *sources: Callable[..., Any], positional: str = ""
-) -> dict[str, Any]:
-    """The options of a command by their names, from what follows it; see `parser_of`."""
-    parser = parser_of(command, *sources, positional=positional)
+def options_from(command: str, arguments: list[str]) -> dict[str, Any]:
+    """The options of a command by their names, from what follows it."""
+    parser = parser_of(command)
     options: dict[str, Any] = parser.instantiate_classes(parser.parse_args(arguments)).as_dict()
     options.pop("config", None)
     for option in SEEDS:

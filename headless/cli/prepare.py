@@ -7,11 +7,11 @@ from rich.console import Console
 from rich.table import Table
 
 import headless
-from headless.cli.parsing import options_from, verb
+from headless.cli.parsing import options_from
 
 
 def main(arguments: list[str]) -> None:
-    options = options_from("prepare", arguments, verb("prepare"))
+    options = options_from("prepare", arguments)
     begin = time.perf_counter()
     prepared = headless.prepare(**options, progress=True)
     seconds, manifest = time.perf_counter() - begin, prepared.manifest

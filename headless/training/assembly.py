@@ -48,9 +48,17 @@ from headless.training.imports import take_imports
 from headless.training.module import PretrainingModule
 from headless.training.optim import check_clipping
 from headless.training.options import check_options, with_parts
-from headless.training.parsing import CommandParser
+from headless.training.parsing import CommandParser, read_words
 from headless.training.settings import RunConfig, check_settings
 
+CALLBACKS = {
+    "checkpoint": RunCheckpoint,
+    "throughput": ThroughputMonitor,
+    "memory": MemoryMonitor,
+    "geometry": GeometryMonitor,
+    "laboratory": LaboratoryMonitor,
+    "samples": SampleWriter,
+}
 OBJECTIVES = {
     name: value
     for name, value in vars(headless.objectives).items()
@@ -89,6 +97,7 @@ class RunCLI(LightningCLI):
         **trainer_defaults: Any,
     ) -> None:
         self.display = display or Display(False)
+        self.checkpoints = AtomicCheckpointIO()
         super().__init__(
             PretrainingModule,
             TokenDataModule,
@@ -97,7 +106,7 @@ class RunCLI(LightningCLI):
             save_config_callback=None,
             seed_everything_default=0,
             auto_configure_optimizers=False,
-            parser_kwargs={"prog": prog, "allow_abbrev": False},
+            parser_kwargs={"prog": prog},
             trainer_defaults={
                 "num_sanity_val_steps": 0,
                 "enable_model_summary": False,
@@ -118,12 +127,8 @@ class RunCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The named slots, and what only the data knows."""
         parser.add_class_arguments(RunConfig, "run")
-        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
-        parser.add_lightning_class_args(ThroughputMonitor, "throughput")
-        parser.add_lightning_class_args(MemoryMonitor, "memory")
-        parser.add_lightning_class_args(GeometryMonitor, "geometry")
-        parser.add_lightning_class_args(LaboratoryMonitor, "laboratory")
-        parser.add_lightning_class_args(SampleWriter, "samples")
+        for name, callback in CALLBACKS.items():
+            parser.add_lightning_class_args(callback, name)
         parser.link_arguments("seed_everything", "data.seed", compute_fn=_seed)
         parser.link_arguments("data.sequence_length", "model.sequence_length")
         parser.link_arguments("data.task", "model.task")
@@ -189,7 +194,7 @@ class RunCLI(LightningCLI):
         if config.logger and config.logger is not True:  # the user's own come after ours
             loggers += _as_list(config.logger)
         config.strategy = choose_strategy(config.strategy)
-        config.plugins = [*plugins, *cluster_plugins(plugins), AtomicCheckpointIO()]
+        config.plugins = [*plugins, *cluster_plugins(plugins), self.checkpoints]
         config.callbacks = [
             ProgressMonitor(),
             RunSummary(name=run.name, group=run.group, tags=run.tags or []),
@@ -259,14 +264,11 @@ def arguments_of(
 
 def _flat(values: Mapping[str, Any], above: str) -> Iterator[tuple[str, str]]:
     for key, value in values.items():
-        name = f"{above}{key}"
         if isinstance(value, Mapping) and "class_path" not in value and value:
-            yield from _flat(value, f"{name}.")
+            yield from _flat(value, f"{above}{key}.")
         else:
-            yield (
-                name,
-                str(value) if isinstance(value, str | Path) else json.dumps(value, default=str),
-            )
+            is_text = isinstance(value, str | Path)
+            yield f"{above}{key}", str(value) if is_text else json.dumps(value, default=str)
 
 
 def quiet_lightning() -> None:
@@ -287,10 +289,7 @@ def quiet_lightning() -> None:
 
 def _in_place(arguments: Sequence[str]) -> list[str]:
     """A run that goes on by its own config does so where that lies, moved or copied."""
-    options = {}
-    for word, following in zip(arguments, [*arguments[1:], ""], strict=False):
-        name, equals, value = word.partition("=")
-        options[name] = value if equals else following
+    options = {name: value or "" for name, value, _ in read_words(arguments)}
     config = Path(options.get("--config", ""))
     place = config.parent if config.parent.name not in ("", "..") else config.absolute().parent
     run = RunDirectory(place)

@@ -1,14 +1,19 @@
-"""The options of `headless pretrain` by name: a wrong one is answered before torch is imported."""
+"""The options of a command by name, read from source files: a wrong one is answered at once.
 
-from collections.abc import Iterator, Sequence
+Nothing is imported for it: torch and Lightning take seconds.
+"""
+
+import ast
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from headless.errors import HeadlessError
 from headless.structured import read_yaml
-from headless.training.parsing import suggest
-from headless.training.signatures import names_of
+from headless.training.parsing import read_words, suggest
 
 # Where the settings of each group are written down.
 GROUPS = {
@@ -40,6 +45,12 @@ LINKED = {
     "data.seed": "set seed_everything",
 }
 OTHER = ("config", "help", "parts", "print_config", "print_completion", "seed_everything")
+PLAIN: dict[str, Any] = {
+    **{t.__name__: t for t in (str, int, float, bool, list, dict, tuple, Path, Mapping, Sequence)},
+    **{"Any": Any, "Literal": Literal, "None": None},
+}
+
+# -- of `headless pretrain` -------------------------------------------------------------------
 
 
 @cache
@@ -49,21 +60,59 @@ def options() -> frozenset[str]:
     return frozenset(names - set(GROUPS) - set(LINKED) | {"seed_everything"})
 
 
+def check_options(arguments: Sequence[str], also: Sequence[str] = ()) -> None:
+    """Refuse the first option, key of a config file, or config file that does not exist.
+
+    `also` are further options of the command.
+    """
+    for option, value, _ in read_words(with_parts(arguments)):
+        name = option[2:].removesuffix("+")
+        if name == "config":
+            _check_file(value or "")
+        elif name and name not in also:
+            _check_name(name, option, f"unrecognized arguments: {option}", also)
+
+
+def _check_file(place: str) -> None:
+    if _is_inline(place):
+        return
+    if not Path(place).is_file():
+        raise HeadlessError(f"there is no config file {place}")
+    for name in _keys(read_yaml(Path(place))):
+        _check_name(name, f"{place}: {name}", f"{place}: key '{name}' is not expected", ())
+
+
+def _check_name(name: str, place: str, unknown: str, also: Sequence[str]) -> None:
+    if name in LINKED:
+        raise HeadlessError(f"{place} would be overruled: {LINKED[name]}, so leave it out")
+    if any(name == key or name.startswith(f"{key}.") for key in OPEN):
+        return
+    if name not in options() and name not in GROUPS and name not in OTHER:
+        raise HeadlessError(suggest(unknown, [*also, *sorted(options()), *GROUPS, *OTHER]))
+
+
+def _keys(values: dict[Any, Any], above: str = "") -> Iterator[str]:
+    """The dotted keys of a config, down to where the live parser knows better."""
+    for key, value in values.items():
+        name = f"{above}.{key}" if above else str(key)
+        if isinstance(value, dict) and value and name in GROUPS:
+            yield from _keys(value, name)
+        else:
+            yield name
+
+
 def with_parts(arguments: Sequence[str]) -> list[str]:
     """The words of a command line, before each config the parts that it names.
 
     `parts: [../backbone/pythia-70m.yaml]` are config files, beside the one that names them, or in
     the working directory; what comes later wins.
     """
-    words, waiting = [], iter(arguments)
-    for word in waiting:
-        option, equals, value = word.partition("=")
+    rest: list[str] = []
+    for option, value, words in read_words(arguments):
         if option == "--config":
-            value = value if equals else next(waiting, "")
-            words += [f"--config={part}" for part in _parts(value, ())]
-            word = f"--config={value}"
-        words.append(word)
-    return words
+            words = [f"--config={place}" for place in (*_parts(value or "", ()), value or "")]
+        rest += words
+    return rest
 
 
 def _parts(place: str, above: tuple[Path, ...]) -> list[str]:
@@ -90,57 +139,83 @@ def _is_inline(place: str) -> bool:
     return not place or "://" in place or any(sign in place for sign in "{:\n")
 
 
-def check_options(arguments: Sequence[str], also: Sequence[str] = ()) -> None:
-    """Refuse the first option, key of a config file, or config file that does not exist.
+# -- of any class or function -----------------------------------------------------------------
 
-    `also` are further options of the command.
+
+@cache
+def _tree(module: str) -> ast.Module:
+    package, *inner = module.split(".")
+    spec = find_spec(package)  # of the package alone, which imports nothing
+    assert spec is not None
+    assert spec.origin is not None
+    path = Path(spec.origin).parent.joinpath(*inner)
+    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return ast.parse(file.read_text(encoding="utf-8"), str(file))
+
+
+def _find(module: str, name: str) -> Any:
+    """What a module binds to a name at its top level, followed to where it is written."""
+    for node in _tree(module).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
+            return node
+        if isinstance(node, ast.Assign) and any(getattr(t, "id", "") == name for t in node.targets):
+            return node.value
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                if name == (alias.asname or alias.name):
+                    is_ours = (node.module or "").split(".")[0] == module.split(".")[0]
+                    return _find(str(node.module), alias.name) if is_ours else None
+    return None
+
+
+def names_of(module: str, name: str) -> list[str]:
+    """What a class is made with: the fields of a dataclass, else the parameters of `__init__`."""
+    node = _find(module, name)
+    for method in node.body:
+        if isinstance(method, ast.FunctionDef) and method.name == "__init__":
+            return [argument.arg for argument in (*method.args.args[1:], *method.args.kwonlyargs)]
+    fields = (statement.target for statement in node.body if isinstance(statement, ast.AnnAssign))
+    return [target.id for target in fields if isinstance(target, ast.Name)]
+
+
+def docstring_of(module: str, name: str) -> str:
+    """Of a class or function; where a class has none, of its `__init__`."""
+    node = _find(module, name)
+    inner = (part for part in node.body if getattr(part, "name", "") == "__init__")
+    return next((text for part in (node, *inner) if (text := ast.get_docstring(part))), "")
+
+
+def stub(module: str, name: str) -> Callable[..., Any]:
+    """A function with the signature and the docstring of another one, that does nothing.
+
+    Types that are not plain ones, of which a command line has none (an open model, a callable),
+    are left out of a union.
     """
-    waiting = iter(with_parts(arguments))
-    for argument in waiting:
-        option, equals, value = argument.partition("=")
-        if not option.startswith("--"):
-            continue
-        name = option[2:].removesuffix("+")
-        if name == "config":
-            _check_file(value if equals else next(waiting, ""))
-        elif name in also:
-            continue
-        elif name in LINKED:
-            raise _decided(option, name)
-        elif not _is_known(name):
-            names = [*also, *sorted(options()), *OTHER]
-            raise HeadlessError(suggest(f"unrecognized arguments: {option}", names))
+    node = copy.deepcopy(_find(module, name))
+    known = dict(PLAIN)
+    node.decorator_list, node.returns, node.body = [], None, node.body[:1]
+    for argument in (*node.args.args, *node.args.kwonlyargs):
+        argument.annotation = _plain(argument.annotation, module, known)
+    space = known | {"__name__": __name__}  # the parser imports a function's module
+    exec(compile(ast.fix_missing_locations(ast.Module([node], [])), module, "exec"), space)
+    function: Any = space[name]
+    function.__qualname__ = f"{name}'s signature"  # by its name, the parser would find the verb
+    return function
 
 
-def _check_file(place: str) -> None:
-    if _is_inline(place):
-        return
-    path = Path(place)
-    if not path.is_file():
-        raise HeadlessError(f"there is no config file {place}")
-    for name in _keys(read_yaml(path)):
-        if name in LINKED:
-            raise _decided(f"{place}: {name}", name)
-        if not _is_known(name):
-            raise HeadlessError(
-                suggest(f"{place}: key '{name}' is not expected", [*sorted(options()), *GROUPS])
-            )
-
-
-def _keys(values: dict[Any, Any], above: str = "") -> Iterator[str]:
-    """The dotted keys of a config, down to where the live parser knows better."""
-    for key, value in values.items():
-        name = f"{above}.{key}" if above else str(key)
-        if isinstance(value, dict) and value and name in GROUPS and name not in OPEN:
-            yield from _keys(value, name)
-        else:
-            yield name
-
-
-def _is_known(name: str) -> bool:
-    is_open = any(name == key or name.startswith(f"{key}.") for key in OPEN)
-    return is_open or name in options() or name in GROUPS or name in OTHER
-
-
-def _decided(place: str, name: str) -> HeadlessError:
-    return HeadlessError(f"{place} would be overruled: {LINKED[name]}, so leave it out")
+def _plain(node: Any, module: str, known: dict[str, Any]) -> Any:
+    """An annotation without what is not plain; names that stand for plain types become known."""
+    if isinstance(node, ast.BinOp):
+        left, right = (_plain(side, module, known) for side in (node.left, node.right))
+        return ast.BinOp(left, node.op, right) if left and right else left or right
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):  # written in quotes
+        return _plain(ast.parse(node.value, mode="eval").body, module, known)
+    for part in ast.walk(node):
+        if isinstance(part, ast.Attribute):
+            return None
+        if isinstance(part, ast.Name) and part.id not in known:
+            alias = _find(module, part.id)
+            if not isinstance(alias, ast.Subscript) or _plain(alias, module, known) is None:
+                return None
+            known[part.id] = eval(compile(ast.Expression(alias), module, "eval"), known)
+    return node

@@ -5,8 +5,9 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, NoReturn, get_args, get_origin
 
 import yaml
@@ -20,21 +21,17 @@ from jsonargparse import (
 )
 
 from headless.errors import HeadlessError, UnforeseenError
-from headless.structured import check_yaml
+from headless.structured import load_yaml
 from headless.training.imports import DENIED, OPTION, PACKAGES, restrict_imports
 
 MODE = "strict_yaml"
-
-
-def leaf_keys(parser: argparse.ArgumentParser) -> list[str]:
-    """Every option that a parser accepts, as dotted keys."""
-    return [
-        action.dest for action in parser._actions if action.dest not in ("help", "==SUPPRESS==")
-    ]
+UNKNOWN = re.compile(r"(?:unrecognized arguments: (?:--)?|[Oo]ption '|[Kk]ey ['\"])([\w.]+)")
+GROUP = re.compile(r"Group '([\w.]+)'")
+COMPLAINT = re.compile(r"unrecognized arguments|not accept|is not expected|does not exist")
 
 
 def _load(text: str) -> Any:
-    check_yaml(text)
+    load_yaml(text)
     return get_loader("yaml")(text)
 
 
@@ -45,9 +42,20 @@ def _dump(values: Any) -> str:
 set_loader(MODE, _load, (yaml.YAMLError,))
 set_dumper(MODE, _dump)
 
-UNKNOWN = re.compile(r"(?:unrecognized arguments: (?:--)?|[Oo]ption '|[Kk]ey ['\"])([\w.]+)")
-GROUP = re.compile(r"Group '([\w.]+)'")
-COMPLAINT = re.compile(r"unrecognized arguments|not accept|is not expected|does not exist")
+
+def read_words(arguments: Sequence[str]) -> Iterator[tuple[str, str | None, list[str]]]:
+    """Each option, its value, and the words that they are; a word by itself has no option."""
+    waiting = list(arguments)
+    while waiting:
+        word = waiting.pop(0)
+        option, equals, value = word.partition("=")
+        if not word.startswith("--") or " " in option:
+            yield "", word, [word]
+        elif equals or not waiting or waiting[0].startswith("--"):
+            yield option, value if equals else None, [word]
+        else:
+            following = waiting.pop(0)
+            yield option, following, [word, following]
 
 
 def suggest(message: str, keys: Iterable[str]) -> str:
@@ -83,11 +91,11 @@ class CommandParser(ArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         restrict_imports()
         set_parsing_settings(add_print_completion_argument=True)
-        super().__init__(*args, **{"parser_mode": MODE, **kwargs})
+        super().__init__(*args, **{"parser_mode": MODE, "allow_abbrev": False, **kwargs})
 
     def known_keys(self) -> list[str]:
-        """What an unknown key may have been meant to be."""
-        return leaf_keys(self)
+        """What an unknown key may have been meant to be: every option, as a dotted key."""
+        return [a.dest for a in self._actions if a.dest not in ("help", argparse.SUPPRESS)]
 
     def parse_args(  # type: ignore[override]
         self, args: Any = None, namespace: Any = None, **options: Any
@@ -115,41 +123,30 @@ def with_lists(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> lis
     `--prompt+`, but takes the text apart ("HAMLET: to be" is a mapping in YAML), so that each value
     is handed over as a list of one, in JSON.
     """
-    options = {f"--{a.dest}": a for a in parser._actions if f"--{a.dest}" in a.option_strings}
-    kinds = {name: _kinds(getattr(action, "_typehint", None)) for name, action in options.items()}
+    hints = {f"--{a.dest}": getattr(a, "_typehint", None) for a in parser._actions}
     # Lightning's have one value: a number of devices that is given again replaces the first.
-    lists = {n for n, kind in kinds.items() if list in kind and not n.startswith("--trainer.")}
-    times = Counter(name for name, _, _ in map(_parts, arguments) if name in lists)
-    repeated: list[str] = []
+    kinds = {n: k for n, h in hints.items() if (k := _kinds(h)) and not n.startswith("--trainer.")}
+    given = list(read_words(arguments))
+    times = Counter(option for option, _, _ in given)
+    rest: list[str] = []
     seen: set[str] = set()
-    rest = iter(arguments)
-    for argument in rest:
-        name, equals, value = _parts(argument)
-        alone = times[name] == 1 and kinds.get(name, set()) & {str, int, float}
-        if name not in lists or alone:
-            repeated.append(argument)
+    for option, value, words in given:
+        alone, inner = kinds.get(option, (False, set()))
+        if option not in kinds or value is None or (alone and times[option] == 1):
+            rest += words
             continue
-        if not equals and (value := next(rest, "")) == "":
-            return list(arguments)  # nothing follows: the parser's own complaint
-        written = _as_list(value, is_text=not kinds[name] & {"numbers"})
-        repeated.append(f"{name}{'+' if name in seen else ''}={written}")
-        seen.add(name)
-    return repeated
+        written = _as_list(value, is_text=not inner & {int, float})
+        rest.append(f"{option}{'+' if option in seen else ''}={written}")
+        seen.add(option)
+    return rest
 
 
-def _parts(argument: str) -> tuple[str, str, str]:
-    name, equals, value = argument.partition("=")
-    return (name, equals, value) if argument.startswith("--") else (argument, "", "")
-
-
-def _kinds(hint: Any) -> set[Any]:
-    """What an option's type allows: str, int, float, list, and "numbers" for what a list holds."""
-    if get_origin(hint) is list:
-        inner = set(get_args(hint))
-        simple = bool(inner) and all(isinstance(i, type) for i in inner)
-        return ({list, "numbers"} if inner & {int, float} else {list}) if simple else set()
-    parts = get_args(hint)
-    return set().union(*map(_kinds, parts)) if parts else {hint}
+def _kinds(hint: Any) -> tuple[bool, set[Any]] | None:
+    """Of a type that allows a list: whether a value alone is allowed, too, and what it holds."""
+    parts = [hint] if get_origin(hint) is list else list(get_args(hint))
+    inner = {kind for part in parts if get_origin(part) is list for kind in get_args(part)}
+    values = {str, int, float}
+    return (bool(values & set(parts)), inner) if inner and inner <= values | {Path} else None
 
 
 def _as_list(value: str, *, is_text: bool) -> str:

@@ -24,6 +24,7 @@ from headless.runs.run import Run
 from headless.runs.start import begin_run
 from headless.training.assembly import RunCLI, arguments_of, build
 from headless.training.checkpoint_io import read_own_checkpoint
+from headless.training.compat import ShardedStrategy
 from headless.training.resume import check_resume, is_finished
 
 
@@ -95,6 +96,8 @@ def fit(cli: RunCLI, *, validate_first: bool = False) -> Path:
                     + (f"; not used: {unused}" if unused else "")
                 )
             return directory.path
+        if not isinstance(cli.trainer.strategy, ShardedStrategy):  # which reads for itself
+            cli.checkpoints.given = checkpoint
         del checkpoint
         with _begin(cli, directory, changed, step):
             _train(cli, directory, path)

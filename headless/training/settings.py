@@ -3,7 +3,7 @@
 Every setting is used or refused; none is overruled in silence.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -51,9 +51,8 @@ class RunConfig:
                 f"run.project must be a name without any of {' '.join(sorted(NOT_IN_PROJECT))}, "
                 f"got {self.project!r}"
             )
-        for tag in self.tags:
-            if not 1 <= len(tag) <= TAG or not tag.isprintable():
-                raise HeadlessError(f"run.tags must be printable, of 1 to {TAG} characters each")
+        if not all(1 <= len(tag) <= TAG and tag.isprintable() for tag in self.tags):
+            raise HeadlessError(f"run.tags must be printable, of 1 to {TAG} characters each")
         if len(set(self.tags)) < len(self.tags):
             raise HeadlessError("run.tags holds one twice: keep one")
 
@@ -62,36 +61,16 @@ class RunConfig:
         return RunDirectory(Path(self.root) / self.name)
 
 
-def _at_least(lowest: int, *others: Any) -> tuple[Callable[[Any], bool], str]:
-    words = " or ".join(["at least " + str(lowest), *map(str, others)])
-    return lambda value: value in others or (isinstance(value, int) and value >= lowest), words
-
-
-def _share_or_count(lowest: int) -> tuple[Callable[[Any], bool], str]:
-    def fits(value: Any) -> bool:
-        if isinstance(value, float):
-            return 0.0 <= value <= 1.0 and (value > 0.0 or lowest == 0)
-        return not isinstance(value, int) or value >= lowest  # a time is left to Lightning
-
-    return fits, f"a share of 0.0 to 1.0 or a number of at least {lowest}"
-
-
-RANGES = {
-    "num_nodes": _at_least(1),
-    "accumulate_grad_batches": _at_least(1),
-    "log_every_n_steps": _at_least(1),
-    "max_steps": _at_least(1, -1),
-    "max_epochs": _at_least(1, -1),
-    "min_steps": _at_least(0, -1),
-    "min_epochs": _at_least(0, -1),
-    "check_val_every_n_epoch": _at_least(1),
-    "num_sanity_val_steps": _at_least(0, -1),
-    "reload_dataloaders_every_n_epochs": _at_least(0),
-    "limit_train_batches": _share_or_count(1),
-    "limit_val_batches": _share_or_count(0),
-    "overfit_batches": _share_or_count(0),
-    "val_check_interval": _share_or_count(1),
+# The lowest number, and the one that means "no limit".
+NUMBERS: dict[str, tuple[int, ...]] = {
+    **dict.fromkeys(("num_nodes", "accumulate_grad_batches", "log_every_n_steps"), (1,)),
+    **dict.fromkeys(("max_steps", "max_epochs"), (1, -1)),
+    **dict.fromkeys(("min_steps", "min_epochs", "num_sanity_val_steps"), (0, -1)),
+    **{"check_val_every_n_epoch": (1,), "reload_dataloaders_every_n_epochs": (0,)},
 }
+# A share from 0.0 to 1.0, or a number of at least so many; from 1 on also no share of 0.0.
+SHARES = {"limit_train_batches": 1, "limit_val_batches": 0, "overfit_batches": 0}
+SHARES["val_check_interval"] = 1  # or a time, which is left to Lightning
 # What these would say is decided elsewhere, or never comes to be: the value that changes nothing,
 # and what to set instead.
 DECIDED: dict[str, tuple[Any, str]] = {
@@ -114,10 +93,8 @@ def check_settings(config: Any, defaults: Mapping[str, Any]) -> None:
         if not isinstance(value := config.get(name), Namespace):
             raise HeadlessError(f"{name} holds settings, each with its name, and not {value!r}")
     trainer = config.trainer
-    for name, (fits, words) in RANGES.items():
-        value = trainer[name]
-        if value is not None and (isinstance(value, bool) or not fits(value)):
-            raise HeadlessError(f"trainer.{name} must be {words}, got {value}")
+    for name in (*NUMBERS, *SHARES):
+        _check_range(name, trainer[name])
     _check_devices(trainer.devices, trainer.accelerator)
     for name, (harmless, instead) in DECIDED.items():
         value = trainer[name]
@@ -127,21 +104,36 @@ def check_settings(config: Any, defaults: Mapping[str, Any]) -> None:
     _check_unused(config)
 
 
+def _check_range(name: str, value: Any) -> None:
+    if name in NUMBERS:
+        lowest, *others = NUMBERS[name]
+        fits = value in others or (isinstance(value, int) and value >= lowest)
+        words = " or ".join([f"at least {lowest}", *map(str, others)])
+    else:
+        lowest = SHARES[name]
+        words = f"a share of 0.0 to 1.0 or a number of at least {lowest}"
+        if isinstance(value, float):
+            fits = 0.0 <= value <= 1.0 and (value > 0.0 or lowest == 0)
+        else:
+            fits = not isinstance(value, int) or value >= lowest
+    if value is not None and (isinstance(value, bool) or not fits):
+        raise HeadlessError(f"trainer.{name} must be {words}, got {value}")
+
+
 def _check_devices(devices: Any, accelerator: Any) -> None:
     if devices == "auto":
         return
-    listed = isinstance(devices, list)
+    listed, on_cpu = isinstance(devices, list), accelerator == "cpu"
     try:
         numbers = [int(n) for n in (devices if listed else str(devices).split(","))]
     except ValueError:
         numbers = []
     if not numbers:
         raise HeadlessError(f"trainer.devices must be a number, a list of them or auto: {devices}")
-    lowest = 1 if accelerator == "cpu" else -1
-    if listed and accelerator == "cpu":
+    if listed and on_cpu:
         raise HeadlessError(f"trainer.devices must be a number on the CPU, got {devices}")
-    if not listed and len(numbers) == 1 and (numbers[0] < lowest or numbers[0] == 0):
-        words = "" if accelerator == "cpu" else " or -1 for all"
+    if not listed and len(numbers) == 1 and (numbers[0] < (1 if on_cpu else -1) or not numbers[0]):
+        words = "" if on_cpu else " or -1 for all"
         raise HeadlessError(f"trainer.devices must be at least 1{words}, got {devices}")
 
 

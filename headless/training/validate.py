@@ -1,6 +1,6 @@
 """The scores of a checkpoint on a validation split."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +8,13 @@ from headless.isolation import isolated
 from headless.progress import Display, Report
 from headless.runs.directory import open_run
 from headless.training.assembly import RunCLI, arguments_of, quiet_lightning
-from headless.training.checkpoint_io import find_checkpoint, read_checkpoint, run_of
+from headless.training.checkpoint_io import find_checkpoint, run_of
 
-# However many devices the run was trained on.
-ONE_DEVICE = (
-    *("--trainer.num_nodes", "1", "--trainer.devices", "1"),
-    *("--trainer.strategy", "auto"),
-)
+ONE_DEVICE = {  # however many the run was trained on
+    "trainer.num_nodes": 1,
+    "trainer.devices": 1,
+    "trainer.strategy": "auto",
+}
 
 
 @isolated()
@@ -36,29 +36,21 @@ def validate(
         The objective's own loss and, under the LM head that it implies, nats, perplexity, bits per
         byte and accuracy, named as in the logs: `val/nll`.
     """
-    with Display(progress) as display:
-        return validate_with(Path(place), arguments_of("", overrides)[2:], display)
-
-
-def validate_with(
-    place: Path, options: Sequence[str], display: Display | None = None
-) -> dict[str, float]:
-    """The same with options in the words of a command line."""
     checkpoint = find_checkpoint(place)
-    read_checkpoint(checkpoint)
-    run = open_run(place) if place.is_dir() else run_of(checkpoint)
-    quiet_lightning()
+    run = open_run(place) if Path(place).is_dir() else run_of(checkpoint)
     # A run is where it lies, whatever its config says of the place where it was trained.
     path = run.path.absolute()
-    location = ("--run.root", str(path.parent), f"--run.name={path.name}")
-    cli = RunCLI(
-        ["--config", str(run.config), *ONE_DEVICE, *options, "--run.wandb", "disabled", *location],
-        "headless validate",
-        display=display,
-        enable_checkpointing=False,
-    )
-    cli.trainer.loggers = []  # they would add a point to the run's metrics
-    (scores,) = cli.trainer.validate(
-        cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True, verbose=False
-    )
+    location = {"run.wandb": "disabled", "run.root": path.parent, "run.name": path.name}
+    quiet_lightning()
+    with Display(progress) as display:
+        cli = RunCLI(
+            arguments_of(run.config, ONE_DEVICE | dict(overrides or {}) | location),
+            "headless validate",
+            display=display,
+            enable_checkpointing=False,
+        )
+        cli.trainer.loggers = []  # they would add a point to the run's metrics
+        (scores,) = cli.trainer.validate(
+            cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=True, verbose=False
+        )
     return {name: value for name, value in scores.items() if name.startswith("val/")}

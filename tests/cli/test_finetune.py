@@ -270,7 +270,7 @@ def test_every_recipe_builds(path: Path) -> None:
     relative = path.relative_to(ROOT)
     assert path.read_text().startswith(f"# headless finetune --config {relative} ")
     words = ["--config", str(path), "--model", "m", "--output", "o"]
-    options = options_from("finetune", words, FinetuneOptions, Source, Recipe)
+    options = options_from("finetune", words)
     names = [{f.name for f in fields(part)} for part in (FinetuneOptions, Source, Recipe)]
     assert sum(map(len, names)) == len(options)
     written = yaml.safe_load(path.read_text())

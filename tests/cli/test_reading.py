@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from headless.cli.main import main
-from headless.training.validate import validate_with
+from headless.training.validate import validate
 
 
 def snapshot(directory: Path) -> dict[str, tuple[int, bytes | None]]:
@@ -31,7 +31,7 @@ def trained(run_arguments_in: Callable[..., list[str]], tmp_path_factory) -> Pat
 @pytest.mark.parametrize("place", ["q2", "q3", "q3/checkpoints/last.ckpt"])
 def test_validating_writes_nothing(trained: Path, place: str) -> None:
     before = snapshot(trained)
-    scores = validate_with(trained / place, [])
+    scores = validate(trained / place)
     assert {"val/nll", "val/loss", "val/accuracy"} <= scores.keys()
     assert snapshot(trained) == before
 

@@ -18,6 +18,13 @@ def test_it_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> No
     assert f"headless {name}" in capsys.readouterr().out
 
 
+def test_validate_lists_its_options(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", "run", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "--data.path the prepared dataset. --data.val_batch_size sequences of" in text
+    assert "--trainer.limit_val_batches How much of validation dataset" in text
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_without_arguments_it_says_what_it_needs(
     name: str, capsys: pytest.CaptureFixture[str]

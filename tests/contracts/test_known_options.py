@@ -6,31 +6,19 @@ from pathlib import Path
 
 import pytest
 
+from headless.cli.completion import run_parser
 from headless.errors import HeadlessError
-from headless.training.assembly import RunCLI
 from headless.training.options import LINKED, OPEN, check_options, options
-
-
-class _Made(Exception):  # noqa: N818 - not an error: the parser is there
-    pass
-
-
-class _Parser(RunCLI):
-    def parse_arguments(self, parser, args) -> None:
-        self.found = parser
-        raise _Made
 
 
 def live() -> tuple[set[str], set[str], set[str]]:
     """Leaves, those with keys of their own, and those that another's value decides."""
-    cli = _Parser.__new__(_Parser)
-    with pytest.raises(_Made):
-        cli.__init__([], prog="headless pretrain")  # type: ignore[misc]
-    kinds = {action.dest: type(action).__name__ for action in cli.found._actions}
+    parser = run_parser("pretrain")
+    kinds = {action.dest: type(action).__name__ for action in parser._actions}
     groups = {key for key, kind in kinds.items() if kind == "_ActionConfigLoad"}
     linked = {key for key, kind in kinds.items() if kind == "ActionLink"}
     helped = {key.removesuffix(".help") for key in kinds if key.endswith(".help")}
-    mappings = {a.dest for a in cli.found._actions if "dict[" in str(getattr(a, "_typehint", ""))}
+    mappings = {a.dest for a in parser._actions if "dict[" in str(getattr(a, "_typehint", ""))}
     other = {"help", "config", "parts", "print_config", "print_completion", "print_shtab"}
     leaves = {key for key in kinds if not key.endswith(".help")} - groups - linked - other
     return leaves, helped | mappings, linked

@@ -23,7 +23,7 @@ from headless.data.stream import open_dataset
 from headless.runs.metrics import read_metrics
 from headless.training.assembly import build
 from headless.training.pretrain import fit
-from headless.training.validate import validate_with
+from headless.training.validate import validate
 
 WORKER = Path(__file__).with_name("distributed_worker.py")
 STEPS = 8
@@ -336,7 +336,7 @@ def test_sharded_checkpoints_are_anyones(runs: Runs) -> None:
 @pytest.mark.parametrize("name", ["ddp-ce", "fsdp-ce"])
 def test_validated_on_one_device(runs: Runs, name: str) -> None:
     """Whatever a run was trained on."""
-    scores = validate_with(runs.root / name, ["--trainer.precision", "64-true"])
+    scores = validate(runs.root / name, {"trainer.precision": "64-true"})
     expected = runs.rank("one-ce")["logged"]["val/nll"][-1]
     assert scores["val/nll"] == pytest.approx(expected, rel=1e-6)
 

@@ -12,7 +12,7 @@ from headless.runs.directory import RunDirectory
 from headless.runs.metrics import read_metrics
 from headless.training.assembly import build
 from headless.training.pretrain import fit
-from headless.training.validate import validate_with
+from headless.training.validate import validate
 
 
 class Stopper(Callback):
@@ -95,7 +95,7 @@ def test_the_scores_are_those_of_the_last_checkpoint(train) -> None:
     saved = torch.load(run.last_checkpoint, weights_only=True)
     assert saved["global_step"] == 10
     ours = run.read_summary()["last"]
-    for name, value in validate_with(run.path, []).items():
+    for name, value in validate(run.path).items():
         assert ours[name] == pytest.approx(value, rel=1e-5), name
 
 

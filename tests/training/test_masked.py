@@ -21,7 +21,7 @@ from headless.runs.metrics import read_metrics
 from headless.training.assembly import RunCLI, build
 from headless.training.module import PretrainingModule
 from headless.training.pretrain import fit
-from headless.training.validate import validate_with
+from headless.training.validate import validate
 
 FAMILIES = {"bert": "bert-small", "distilbert": "distilbert-multilingual"}
 OBJECTIVES = {
@@ -95,7 +95,7 @@ def test_it_learns_and_every_observer_watches(
     assert last["progress/tokens"] == 200 * 32 * 32  # of the input, whatever is scored
     samples = read_metrics(run.samples)
     assert [s["prompt"] for s in samples] == ["the king [MASK] the [MASK].", "a crown", ""] * 2
-    scores = validate_with(run.path, ["--data.val_batch_size", "5"])
+    scores = validate(run.path, {"data.val_batch_size": 5})
     assert scores["val/nll"] == pytest.approx(nll[-1], rel=1e-5)  # the same masks again
 
 

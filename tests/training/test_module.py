@@ -15,7 +15,7 @@ from headless.runs.metrics import read_metrics
 from headless.training.assembly import build
 from headless.training.module import PretrainingModule
 from headless.training.pretrain import fit
-from headless.training.validate import validate_with
+from headless.training.validate import validate
 
 OBJECTIVES = ["CrossEntropy", "ContrastiveWeightTying", "Combined"]
 
@@ -144,10 +144,31 @@ def test_validate_gives_the_runs_own_numbers(run_arguments, tmp_path: Path) -> N
     fit(build(run_arguments("run")))
     run = tmp_path / "runs/run"
     last = [p for p in read_metrics(run / "metrics.jsonl") if "val/nll" in p][-1]
-    scores = validate_with(run, ["--data.val_batch_size", "3"])
-    for key in ("val/nll", "val/nll_uncalibrated", "val/bits_per_byte", "val/nll_decile_0"):
+    scores = validate(run, {"data.val_batch_size": 3})
+    for key in (
+        "val/nll",
+        "val/nll_uncalibrated",
+        "val/bits_per_byte",
+        "val/accuracy",
+        "val/nll_decile_0",
+    ):
         assert scores[key] == pytest.approx(last[key], rel=1e-5), key
-    assert validate_with(run / "checkpoints" / "last.ckpt", []) == pytest.approx(scores, rel=0.5)
+    again = validate(run / "checkpoints" / "last.ckpt", {"data.val_batch_size": 3})
+    assert again == pytest.approx(scores, rel=1e-12)
+
+
+def test_a_checkpoint_is_read_once(
+    run_arguments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a validation, and by a run that goes on."""
+    fit(build(run_arguments("run")))
+    read: list[Path] = []
+    load = torch.load
+    monkeypatch.setattr(torch, "load", lambda path, **how: read.append(path) or load(path, **how))
+    validate(tmp_path / "runs/run")
+    assert len(read) == 1
+    fit(build(run_arguments("run", "--run.resume=true", "--trainer.max_steps=14")))
+    assert len(read) == 2
 
 
 def test_the_saved_config_starts_the_same_run_again(run_arguments, tmp_path: Path) -> None:
@@ -244,5 +265,5 @@ def test_forms_take_the_texts_unigram_distribution_and_keep_it(
         cli.model.state_dict().items(), again.state_dict().values(), strict=True
     ):
         assert torch.equal(a, b), name
-    scores = validate_with(cli.run.directory.path, [])
+    scores = validate(cli.run.directory.path)
     assert scores["val/nll"] == pytest.approx(point["val/nll"], rel=1e-5)
