@@ -49,8 +49,8 @@ def usage() -> str:
             *lines,
             "",
             "headless COMMAND --help lists the options of a command; --import MODULE lets a config",
-            "name the classes of a module of your own; --print_completion shtab-bash writes a script",
-            "by which a shell completes commands, options and values.",
+            "name the classes of your own module. headless --print_completion shtab-bash writes a",
+            "script by which a shell completes commands, options and values.",
         ]
     )
 
