@@ -8,10 +8,8 @@ import torch
 from planted import claim, draw_all, gather, gaussian, states_lab, stream
 from scipy import stats
 
-from headless.analysis.shape import spread
 from headless.analysis.shape.gaussianity import activations
 from headless.analysis.shape.spread import correlation_eigenvalues, covariance_spectra
-from headless.analysis.states.families import Matrix
 
 
 def test_a_gaussian_is_one(tmp_path: Path) -> None:
@@ -64,11 +62,6 @@ def with_spectrum(exponent: float, scale: float = 1.0, width: int = 48) -> torch
     return x @ turn
 
 
-@pytest.fixture(autouse=True)
-def _no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spread, "block_matrices", lambda backbone: [])
-
-
 @pytest.mark.parametrize("exponent", [0.7, 1.3])
 def test_a_planted_power_law(exponent: float, tmp_path: Path) -> None:
     statistics = stream([with_spectrum(exponent, scale) for scale in (1.0, 1.5, 2.0)])
@@ -107,22 +100,3 @@ def test_correlations_do_not_see_the_scale_of_a_dimension() -> None:
     np.testing.assert_allclose(plain, wanted, rtol=1e-5)
     x[..., 7] = 2.0  # a dimension that does not vary
     assert len(correlation_eigenvalues(gather(x))) == 47
-
-
-def test_what_a_weight_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    x = gaussian(100)
-    x[..., :8] *= 10
-    statistics = stream([x]) | stream([x], "norm1") | stream([x], "norm2")
-    for point, s in statistics.items():
-        if point.component == "norm2":
-            s.outer_DD = None  # its axes are those of the kept states
-    aligned, other = torch.zeros(32, 32), torch.zeros(32, 32)
-    aligned[:8, :8], other[:8, 8:16] = torch.eye(8), torch.eye(8)
-    matrices = [Matrix(0, "q", aligned), Matrix(0, "k", other), Matrix(0, "o", other)]
-    monkeypatch.setattr(spread, "block_matrices", lambda backbone: matrices)
-    finding = covariance_spectra(states_lab(statistics))
-    assert finding.scalars["covariance_spectra/overlap/q/00"] == pytest.approx(1, abs=0.01)
-    assert finding.scalars["covariance_spectra/overlap/k/00"] == pytest.approx(0, abs=0.01)
-    assert finding.scalars["covariance_spectra/overlap/k/00/null"] == 0.25
-    assert "covariance_spectra/overlap/o/00" not in finding.scalars  # it writes
-    draw_all(finding, tmp_path)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from headless.analysis.claims import Claim, values
-from headless.analysis.drawing import Panel, Ranks, by_depth, by_rank, density
-from headless.analysis.record import Finding, Measure, Place, Sample, Spectrum, series_of
+from headless.analysis.drawing import Panel, by_depth, density
+from headless.analysis.record import Finding, Measure, Place, Sample, series_of
 from headless.analysis.registry import analysis
 from headless.analysis.session import Session
 from headless.analysis.sources import CONJECTURE, SMOLLM2
@@ -23,14 +23,11 @@ from headless.geometry.gaussianity import moments as moments_of
 
 DIRECTIONS = 64  # random directions whose projections are looked at
 FITTED = 20_000  # values to which distributions are fitted
-QUANTILES = np.concatenate([np.geomspace(1e-4, 0.5, 60), 1 - np.geomspace(0.5, 1e-4, 60)[1:]])
-EXPECTED = torch.special.ndtri(torch.from_numpy(QUANTILES)).numpy()  # of a Gaussian
 EDGES = np.linspace(-12, 12, 121)  # of densities, in standard deviations
 MIDDLES = (EDGES[1:] + EDGES[:-1]) / 2
 GAUSSIAN = np.exp(-np.square(MIDDLES) / 2) / math.sqrt(2 * math.pi)
 LOGISTIC = Sample(EDGES, math.pi / math.sqrt(48) / np.cosh(MIDDLES * math.pi / math.sqrt(12)) ** 2)
 SINGLE = "each dimension by itself"
-QUANTILES_OF = {"dimensions": SINGLE, "directions": "random directions (null)"}
 MEASURES = (
     Measure("kurtosis/pooled", "pooled", null="kurtosis/directions"),
     Measure("kurtosis/median_dimension", "excess kurtosis of the median dimension"),
@@ -113,19 +110,6 @@ CLAIMS = (
                 for part in PARTS
             ),
         ),
-        by_rank(
-            "activation-quantiles",
-            "Quantiles of the standardised entries against a Gaussian's (dashed), for each "
-            "dimension by itself and for random directions.",
-            Ranks(
-                "_quantiles",
-                "quantile of a Gaussian",
-                "quantile, standard deviations",
-                log="",
-                null="a Gaussian",
-                limits=(-8, 8),
-            ),
-        ),
     ),
     claims=CLAIMS,
 )  # fmt: skip
@@ -143,20 +127,17 @@ def activations(lab: Session, *, nulls: bool) -> Finding:
         views = views_of(s, lab.seed)
         kind, fitted = _view_numbers(views, lab.seed)
         numbers[place] |= fitted
-        quantiles = {name: np.quantile(x.numpy(), QUANTILES) for name, x in views.items()}
         payloads["{place}/histogram"][place] = histogram_of(s)
-        for name, array in quantiles.items():
-            payloads[f"{{place}}/{name}"][place] = array
         if place.kind == "post":
             kinds.append(kind)
-            for name, title in QUANTILES_OF.items():
-                against = Spectrum(quantiles[name], null=EXPECTED, at=EXPECTED)
-                payloads["_quantiles"][Place(title, place.block)] = against
-            for title, density_K in (("pooled", _pooled(s)), (SINGLE, _single(views))):
-                payloads["_densities"].setdefault(Place(title), LOGISTIC)
-                payloads["_densities"][Place(title, place.block)] = Sample(
-                    EDGES, density_K, GAUSSIAN
-                )
+            first, second = (s.powers_G4D[REST, :2].mean(dim=1) / s.count_G[REST]).tolist()
+            pooled_K = moments.density_of(s, first, math.sqrt(second - first**2), EDGES)
+            counts_K, _ = np.histogram(views["dimensions"].numpy(), EDGES)
+            single_K = counts_K / len(views["dimensions"]) / np.diff(EDGES)
+            for title, density_K in (("pooled", pooled_K), (SINGLE, single_K)):
+                shown = payloads["_densities"]
+                shown.setdefault(Place(title), LOGISTIC)
+                shown[Place(title, place.block)] = Sample(EDGES, density_K, GAUSSIAN)
     if nulls:
         payloads["edges"] = {Place(): histogram_edges()}
     finding = Finding(series_of(numbers, MEASURES), payloads)
@@ -206,16 +187,6 @@ def _view_numbers(views: dict[str, Tensor], seed: int) -> tuple[str, dict[str, f
         numbers[f"logistic_gain/{name}"] = gain
         kind = best_fit(fits, len(fitted_N))
     return kind, numbers
-
-
-def _pooled(s: Statistics) -> np.ndarray:
-    first, second = (s.powers_G4D[REST, :2].mean(dim=1) / s.count_G[REST]).tolist()
-    return moments.density_of(s, first, math.sqrt(second - first**2), EDGES)
-
-
-def _single(views: dict[str, Tensor]) -> np.ndarray:
-    counts, _ = np.histogram(views["dimensions"].numpy(), EDGES)
-    return counts / len(views["dimensions"]) / np.diff(EDGES)
 
 
 def views_of(s: Statistics, seed: int) -> dict[str, Tensor]:

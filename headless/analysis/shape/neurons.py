@@ -5,7 +5,6 @@ Shapes: U neurons of a block, B blocks, H heads.
 
 import math
 from collections.abc import Callable
-from statistics import mode
 
 import numpy as np
 import torch
@@ -19,10 +18,8 @@ from headless.analysis.shape.gaussianity import histogram_of
 from headless.analysis.states import moments
 from headless.analysis.states.accumulators import REST, Statistics, histogram_edges
 from headless.analysis.states.families import activation_of
-from headless.geometry.gaussianity import best_fit, fit_distributions, gaussian_distance
-from headless.geometry.gaussianity import moments as moments_of
+from headless.geometry import moments as moments_of
 
-FITTED = 20_000  # values to which distributions are fitted
 SMALL = 0.01  # of the root mean square: as good as off
 MOST = 5  # neurons that are named
 NULL = 200_000  # values of the null model
@@ -33,6 +30,14 @@ MEASURES = (
     Measure("never_positive", "neurons never above 0"),
     Measure("kurtosis/pooled", "all neurons", null="null/kurtosis"),
     Measure("kurtosis/median_neuron", "median neuron"),
+)
+ANSWERED = (
+    "small",
+    "not_positive",
+    "kurtosis/pooled",
+    "kurtosis/median_neuron",
+    "null/kurtosis",
+    "null/small",
 )
 Activation = Callable[[Tensor], Tensor]
 
@@ -89,22 +94,22 @@ def hidden_activations(lab: Session, *, nulls: bool) -> Finding:
     blocks = {Place("", p.block): s for p, s in lab.inner.items() if p.component == "hidden"}
     activation, gated = activation_of(lab.subject.backbone)
     middle = list(blocks)[len(blocks) // 2]
-    numbers, kinds, orders, spectra, densities = {}, [], [], {}, {}
+    numbers, orders, spectra, densities = {}, [], {}, {}
     for place, s in blocks.items():
-        values_N = torch.from_numpy(moments.values_of(s.histogram.numpy(), FITTED))
-        fits = fit_distributions(values_N)
-        kinds.append(best_fit(fits, FITTED).replace("_", "-"))
-        numbers[place] = _block_numbers(s, values_N) | {"student_t_nu": fits["student_t"].nu}
-        rms = numbers[place]["rms"]
-        null_N = null_values(activation, gated, rms, lab.seed)
-        numbers[place] |= _null_numbers(null_N)
         square_U = (s.powers_G4D[REST, 1] / s.count_G[REST]).numpy()
+        rms = math.sqrt(square_U.mean())
+        null_N = null_values(activation, gated, rms, lab.seed)
+        numbers[place] = _block_numbers(s, rms, square_U) | {
+            "null/kurtosis": moments_of(torch.from_numpy(null_N)).excess_kurtosis,
+            "null/small": float((np.abs(null_N) < SMALL * rms).mean()),
+            "null/not_positive": float((null_N <= 0).mean()),
+        }
         orders.append(np.argsort(-square_U, kind="stable"))
         by_rank_U = square_U[orders[-1]] / square_U.mean()
         spectra[place] = Spectrum(by_rank_U, null=np.ones_like(by_rank_U))
-        null = np.histogram(null_N / rms, EDGES)[0] / NULL / np.diff(EDGES)
+        null_K = np.histogram(null_N / rms, EDGES)[0] / NULL / np.diff(EDGES)
         density_K = moments.density_of(s, 0.0, rms, EDGES)
-        densities[place] = Sample(EDGES, density_K, null if place == middle else None)
+        densities[place] = Sample(EDGES, density_K, null_K if place == middle else None)
     finding = Finding(
         series_of(numbers, MEASURES),
         {
@@ -117,29 +122,21 @@ def hidden_activations(lab: Session, *, nulls: bool) -> Finding:
     )
     share_B = finding.values("top_1_share")
     worst = int(share_B.argmax())
-
-    def median(name: str) -> float:
-        return float(np.median(finding.values(name)))
-
+    median = {name: np.median(finding.values(name)) for name in ANSWERED}
     return finding.answered(
-        f"In the median block {median('small'):.0%} of the activations are below 1 % of the root "
-        f"mean square and {median('not_positive'):.0%} not above 0. Excess kurtosis is "
-        f"{median('kurtosis/pooled'):.0f}, that of a median neuron "
-        f"{median('kurtosis/median_neuron'):.1f}; the nonlinearity alone gives "
-        f"{median('null/kurtosis'):.1f} and {median('null/small'):.0%} small ones. The likeliest "
-        f"of four distributions is mostly {mode(kinds)}. The most active neuron, number "
-        f"{orders[worst][0]} of block {list(blocks)[worst]}, has {share_B[worst]:.0%} of its "
-        "block's sum of squares."
+        f"In the median block {median['small']:.0%} of the activations are below 1 % of the root "
+        f"mean square and {median['not_positive']:.0%} not above 0. Excess kurtosis is "
+        f"{median['kurtosis/pooled']:.0f}, that of a median neuron "
+        f"{median['kurtosis/median_neuron']:.1f}; the nonlinearity alone gives "
+        f"{median['null/kurtosis']:.1f} and {median['null/small']:.0%} small ones. The most active "
+        f"neuron, number {orders[worst][0]} of block {list(blocks)[worst]}, has "
+        f"{share_B[worst]:.0%} of its block's sum of squares."
     )
 
 
-def _block_numbers(s: Statistics, values_N: Tensor) -> dict[str, float]:
-    """The numbers of one block; values_N stand for its histogram."""
-    square_U = (s.powers_G4D[REST, 1] / s.count_G[REST]).sort(descending=True).values
+def _block_numbers(s: Statistics, rms: float, square_U: np.ndarray) -> dict[str, float]:
     positive_U = s.positive_GD[REST] / s.count_G[REST]
-    rms = math.sqrt(float(square_U.mean()))
     below, above = moments.shares_below(s.histogram.numpy(), np.array([-SMALL, SMALL]) * rms)
-    percent = max(1, round(0.01 * len(square_U)))
     return {
         "rms": rms,
         "small": float(above - below),
@@ -148,10 +145,7 @@ def _block_numbers(s: Statistics, values_N: Tensor) -> dict[str, float]:
         "kurtosis/pooled": moments.pooled_excess_kurtosis(s),
         "kurtosis/median_neuron": float(moments.excess_kurtosis(s).nanmedian()),
         "largest": float(s.largest_GD[REST].max()),
-        "top_1_share": float(square_U[0] / square_U.sum()),
-        "top_percent_share": float(square_U[:percent].sum() / square_U.sum()),
-        "gaussian_distance": gaussian_distance(values_N),
-        "tail_ratio": moments_of(values_N).tail_ratio,
+        "top_1_share": float(square_U.max() / square_U.sum()),
     }
 
 
@@ -170,15 +164,6 @@ def null_values(activation: Activation, gated: bool, rms: float, seed: int) -> n
         return float(output(math.exp(log_size)).square().mean().sqrt()) - rms
 
     return output(math.exp(brentq(excess, -20.0, 20.0))).numpy()
-
-
-def _null_numbers(values_N: np.ndarray) -> dict[str, float]:
-    rms = float(np.sqrt(np.square(values_N).mean()))
-    return {
-        "null/kurtosis": moments_of(torch.from_numpy(values_N)).excess_kurtosis,
-        "null/small": float((np.abs(values_N) < SMALL * rms).mean()),
-        "null/not_positive": float((values_N <= 0).mean()),
-    }
 
 
 @analysis(

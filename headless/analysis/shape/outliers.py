@@ -11,15 +11,7 @@ from headless.analysis.claims import Claim, values
 from headless.analysis.drawing import Panel, by_depth, heatmap
 from headless.analysis.drawing.grid import WIDE
 from headless.analysis.drawing.map import draw_maps
-from headless.analysis.record import (
-    STREAM,
-    Animation,
-    Finding,
-    Map,
-    Measure,
-    Place,
-    series_of,
-)
+from headless.analysis.record import STREAM, Animation, Finding, Map, Measure, Place, series_of
 from headless.analysis.registry import analysis
 from headless.analysis.session import Session
 from headless.analysis.sources import CONJECTURE
@@ -143,17 +135,6 @@ CLAIMS = (
             label="|x|",
             log=True,
         ),
-        heatmap(
-            "stream-example",
-            "The first dimensions and tokens of one text, block by block: negative values red, "
-            "positive ones blue, scaled by each block's median |x|.",
-            "_stream",
-            x="dimension",
-            y="token",
-            label="value over 5 medians",
-            limits=(-1.0, 1.0),
-            cmap="RdBu",
-        ),
     ),
     claims=CLAIMS,
 )  # fmt: skip
@@ -163,7 +144,7 @@ def outliers(lab: Session, *, nulls: bool) -> Finding:
     posts = [place for place in stream if place.kind == "post"]
     width = stream[posts[0]].powers_G4D.shape[-1]
     top = min(TOP, max(1, width // 4))
-    numbers = {place: point_numbers(s, top) for place, s in stream.items()}
+    numbers = {place: point_numbers(s) for place, s in stream.items()}
     leading = [set(moments.rms(stream[p]).topk(top).indices.tolist()) for p in posts]
     chance = top * top / width  # dimensions that two random sets share, to first order
     for index, place in enumerate(posts):
@@ -180,7 +161,9 @@ def outliers(lab: Session, *, nulls: bool) -> Finding:
     finding = Finding(
         series_of(numbers, MEASURES),
         {"persistent": {Place(): persistent}} | _payloads(stream, posts),
-        animations=_through_the_blocks({p: stream[p].example_ED.double().numpy() for p in posts}),
+        animations=_through_the_blocks(
+            {p: stream[p].example_ED[:, :SIDE].double().numpy() for p in posts}
+        ),
     )
     counts, ratios, massive = (
         finding.values(name, "post") for name in ("scale_dims", "largest_ratio", "massive_dims")
@@ -193,7 +176,7 @@ def outliers(lab: Session, *, nulls: bool) -> Finding:
     )
 
 
-def point_numbers(s: Statistics, top: int) -> dict[str, float]:
+def point_numbers(s: Statistics) -> dict[str, float]:
     """Every measure of one point but those that compare points."""
     rms_D, shares_D = moments.rms(s), moments.cosine_shares(s)
     ratio_D, total = rms_D / rms_D.median(), float(shares_D.sum())
@@ -205,31 +188,22 @@ def point_numbers(s: Statistics, top: int) -> dict[str, float]:
         "largest": float(s.largest_GD.max()),
         "median": float(s.sample_KD.abs().median()),
         "massive_dims": float(massive_dims(s).sum()),
-        "largest_kurtosis": float(moments.excess_kurtosis(s).nan_to_num(-3).max()),
     }
     for group, name in ((FIRST, "first"), (REST, "rest")):
         for rank, size in enumerate(s.largest_GD[group].topk(min(3, len(rms_D))).values.tolist()):
             numbers[f"_{name}/{rank}"] = size
-        numbers[f"{GAUSSIAN}/{name}"] = _gaussian_largest(s, group)
+        size_D = moments.rms(s, group)
+        count = float(s.count_G[group]) * len(size_D)
+        gaussian = -torch.special.ndtri(torch.tensor(0.5 / count, dtype=torch.float64))
+        numbers[f"{GAUSSIAN}/{name}"] = float(size_D.median() * gaussian)
     if len(x_KD := s.sample_KD.double()):
         dim = int(rms_D.argmax())
-        among = (x_KD.abs().topk(top, dim=1).indices == dim).any(dim=1).double().mean()
         positive = float((x_KD[:, dim] > 0).double().mean())
         numbers |= {
             "leading_dim": float(dim),
-            "leading_among_top": float(among),
             "leading_sign_constancy": max(positive, 1 - positive),
         }
     return numbers
-
-
-def _gaussian_largest(s: Statistics, group: int) -> float:
-    """Expected largest |x| of a Gaussian of the stream's typical size, in as many values."""
-    from scipy.stats import norm
-
-    size_D = moments.rms(s, group)
-    count = float(s.count_G[group]) * len(size_D)
-    return float(size_D.median()) * float(norm.isf(0.5 / count))
 
 
 def massive_dims(s: Statistics) -> Tensor:
@@ -248,37 +222,33 @@ def int8_dims(statistics: Mapping[Point, Statistics]) -> Tensor | None:
 
 
 def _payloads(stream: Mapping[Place, Statistics], posts: list[Place]) -> dict[str, Any]:
-    rms_PD = torch.stack([moments.rms(s) / moments.rms(s).median() for s in stream.values()])
-    sizes_PD = rms_PD.numpy()
+    rms_PD = torch.stack([moments.rms(s) for s in stream.values()])
+    sizes_PD = (rms_PD / rms_PD.median(dim=1, keepdim=True).values).numpy()
     dims = np.sort(np.argsort(sizes_PD.max(axis=0))[::-1][:SHOWN])
     sizes = Map(
         np.clip(sizes_PD[:, dims], 0.3, None),
         tuple(str(place).removeprefix("post/") for place in stream),
         tuple(map(str, dims)),
     )
-    examples = {place: stream[place].example_ED.double().numpy() for place in posts}
-    drawn = {posts[i]: examples[posts[i]] for i in _evenly(len(posts), 8)}
-    scales = {place: 5 * max(float(np.median(np.abs(x))), 1e-12) for place, x in drawn.items()}
     return {
         "rms": {Place(): sizes_PD},
         "rms_last": {Place(): -np.sort(-sizes_PD[list(stream).index(posts[-1])])},
-        "example": {Place(): stream[posts[len(posts) // 2]].example_ED.numpy()},
         "_sizes": {Place(): sizes},
-        "_largest": {p: _largest(examples[p]) for p in (posts[i] for i in _evenly(len(posts), 3))},
-        "_stream": {p: Map(np.clip(x[:, :SIDE] / scales[p], -1, 1)) for p, x in drawn.items()},
+        "_largest": {p: _largest(stream[p].example_ED) for p in _evenly(posts, 3)},
     }
 
 
-def _largest(x_ED: np.ndarray) -> Map:
+def _largest(x_ED: Tensor) -> Map:
     """|x| in the dimensions that reach farthest; what is below the median is as good as it."""
-    size_ED = np.abs(x_ED)
+    size_ED = x_ED.abs().double().numpy()
     dims = np.sort(np.argsort(size_ED.max(axis=0))[::-1][:24])
     floor = max(float(np.median(size_ED)), 1e-12)
     return Map(np.clip(size_ED[:, dims], floor, None), columns=tuple(map(str, dims)))
 
 
-def _evenly(count: int, most: int) -> list[int]:
-    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
+def _evenly(places: list[Place], most: int) -> list[Place]:
+    count = len(places)
+    return [places[i] for i in np.linspace(0, count - 1, min(count, most)).round().astype(int)]
 
 
 def _through_the_blocks(examples: Mapping[Place, np.ndarray]) -> tuple[Animation, ...]:
@@ -290,18 +260,18 @@ def _through_the_blocks(examples: Mapping[Place, np.ndarray]) -> tuple[Animation
     if len(examples) < 2:
         return ()
     places = list(examples)
-    last, middle = (examples[places[i]][1:, :SIDE] for i in (-1, len(places) // 2))
+    last, middle = (examples[places[i]][1:] for i in (-1, len(places) // 2))
     full = max(float(np.quantile(np.abs(last), 0.99)), 1e-12)
     small = min(max(float(np.median(np.abs(middle))), 1e-3 * full), 0.5 * full)
-    frames = [places[i] for i in _evenly(len(places), FRAMES)]
+    frames = _evenly(places, FRAMES)
 
     def draw(index: int) -> Any:
-        x_ED = examples[frames[index]][:, :SIDE]
+        x_ED = examples[frames[index]]
         scaled = Map(np.clip(np.arcsinh(x_ED / small) / np.arcsinh(full / small), -1, 1))
         look: dict[str, Any] = {"limits": (-1, 1), "cmap": "RdBu", "size": (5.6, 5)}
         return draw_maps({frames[index]: scaled}, x="dimension", y="token", **look)
 
-    rows, columns = examples[places[0]][:, :SIDE].shape
+    rows, columns = examples[places[0]].shape
     caption = (
         f"The first {columns} dimensions of the first {rows} tokens of one text, after one block "
         "after the other: negative values red, positive ones blue, on one scale for all frames "

@@ -14,20 +14,16 @@ from headless.analysis.session import Session
 from headless.analysis.sources import CONJECTURE, SMOLLM2
 from headless.analysis.states import moments
 from headless.analysis.states.accumulators import REST, Statistics
-from headless.analysis.states.capture import Point
-from headless.analysis.states.families import READS, block_matrices
 from headless.analysis.states.reservoirs import by_place
-from headless.geometry.power_law import rank_law
+from headless.geometry import rank_law, ranks_of
 
 FIRST_RANK, LAST_SHARE = 10, 0.7  # the law is fitted to ranks 10 to 0.7·D
-OVERLAP = 16  # directions whose overlap with reading weights is asked for
 PARTS = ("post", "mid", "attn", "mlp")
 MEASURES = (
     Measure("r_squared", "R² of the fit over blocks"),
     Measure("_grown", "share of the eigenvalues that is smaller than in the next block"),
     Measure("_states", "number of states over that of dimensions"),
 )
-OVERLAPS = (Measure("", "shared part of the subspaces", null="null"),)
 
 ATTN, MLP = values("exponent", "attn"), values("exponent", "mlp")
 CLAIMS = (
@@ -93,14 +89,6 @@ CLAIMS = (
                 )
             ),
         ),
-        by_depth(
-            "reading-overlap",
-            f"How much of the first {OVERLAP} directions that a weight amplifies most lies in "
-            "the first as many directions of the states that it reads. Dashed: directions "
-            "drawn uniformly (null).",
-            Panel("", ("",), y=OVERLAPS[0].words, limits=(0.0, None)),
-            wide=False,
-        ),
     ),
     claims=CLAIMS,
 )
@@ -108,21 +96,20 @@ def covariance_spectra(lab: Session, *, nulls: bool) -> Finding:
     """Eigenvalues, their power law and effective ranks at every point with a covariance."""
     measured = {p: s for p, s in by_place(lab.statistics).items() if s.outer_DD is not None}
     spectra_D = {p: torch.from_numpy(moments.eigenvalues(s).copy()) for p, s in measured.items()}
-    numbers = {place: spread_of(values_D) for place, values_D in spectra_D.items()}
     null_D = {p: moments.variance(s).sort(descending=True).values for p, s in measured.items()}
+    numbers = {place: spread_of(values_D) for place, values_D in spectra_D.items()}
+    posts = [place for place in measured if place.kind == "post"]
+    width = len(spectra_D[posts[0]])
+    for place, following in zip(posts, posts[1:], strict=False):
+        grown_D = spectra_D[following] > spectra_D[place]
+        numbers[place]["_grown"] = float(grown_D.double().mean())
+    for place in posts:
+        numbers[place]["_states"] = float(measured[place].count_G[REST]) / width
     payloads: dict[str, dict[Place, Any]] = {
         "{place}/eigenvalues": {
             p: Spectrum(x.numpy(), null=null_D[p].numpy()) for p, x in spectra_D.items()
         }
     }
-    posts = [place for place in measured if place.kind == "post"]
-    for place, following in zip(posts, posts[1:], strict=False):
-        grown_D = spectra_D[following] > spectra_D[place]
-        numbers[place]["_grown"] = float(grown_D.double().mean())
-    width = len(spectra_D[posts[0]])
-    for place in posts:
-        numbers[place]["_states"] = float(measured[place].count_G[REST]) / width
-    overlaps = {}
     if nulls:
         correlated_D = {place: correlation_eigenvalues(s) for place, s in measured.items()}
         for place, values_D in correlated_D.items():
@@ -131,8 +118,7 @@ def covariance_spectra(lab: Session, *, nulls: bool) -> Finding:
                 numbers[place][f"{name}/correlation"] = spread[name]
         payloads["{place}/null"] = {place: x_D.numpy() for place, x_D in null_D.items()}
         payloads["{place}/correlation"] = {p: x_D.numpy() for p, x_D in correlated_D.items()}
-        overlaps = _overlaps(lab)
-    finding = Finding(series_of(numbers, MEASURES) | series_of(overlaps, OVERLAPS), payloads)
+    finding = Finding(series_of(numbers, MEASURES), payloads)
     exponent, r_squared, rank = (
         finding.values(name, "post") for name in ("exponent", "r_squared", "participation")
     )
@@ -147,14 +133,13 @@ def spread_of(values_D: Tensor) -> dict[str, float]:
     """The numbers of a cloud from its covariance's eigenvalues; the law is fitted from rank 10, or
     from the tenth part of a narrow model, on."""
     law = rank_law(values_D, min(FIRST_RANK / len(values_D), 0.1), LAST_SHARE)
-    probability_D = values_D / values_D.sum()
-    entropy = -float(torch.special.xlogy(probability_D, probability_D).sum())
+    ranks = ranks_of(values_D.sqrt())
     return {
         "exponent": law.exponent,
         "r_squared": law.r_squared,
-        "participation": float(values_D.sum() ** 2 / values_D.square().sum()),
-        "entropy_rank": float(np.exp(entropy)),
-        "first_share": float(probability_D[0]),
+        "participation": ranks.participation,
+        "entropy_rank": ranks.entropy,
+        "first_share": ranks.first_share,
         "variance": float(values_D.sum()),
     }
 
@@ -167,30 +152,3 @@ def correlation_eigenvalues(s: Statistics) -> Tensor:
     scale_D = std_D[alive_D]
     correlation_DD = covariance_DD[alive_D][:, alive_D] / torch.outer(scale_D, scale_D)
     return torch.linalg.eigvalsh(correlation_DD).clamp(min=0).flip(0)
-
-
-def _overlaps(lab: Session) -> dict[Place, dict[str, float]]:
-    """Mean squared cosine between what a weight amplifies and what it reads, and by chance."""
-    overlaps = {}
-    axes: dict[Point, Tensor] = {}
-    for matrix in block_matrices(lab.subject.backbone):
-        norm: Any = "norm1" if matrix.role in ("q", "k", "v") else "norm2"
-        point = Point(norm, matrix.block)
-        if matrix.role not in READS or point not in lab.statistics:
-            continue
-        if point not in axes:
-            axes[point] = _axes(lab.statistics[point])
-        width = len(axes[point])
-        k = min(OVERLAP, max(1, width // 4), min(matrix.weight.shape))
-        weight = matrix.weight.double().cpu()
-        read_DK = torch.linalg.eigh(weight.T @ weight).eigenvectors[:, -k:]
-        shared = float((read_DK.T @ axes[point][:, -k:]).square().sum()) / k
-        overlaps[Place(f"overlap/{matrix.role}", matrix.block)] = {"": shared, "null": k / width}
-    return overlaps
-
-
-def _axes(s: Statistics) -> Tensor:
-    """Principal axes as columns, the largest last: of the covariance, or of the reservoir's."""
-    known = s.outer_DD is not None
-    covariance_DD = moments.covariance(s) if known else torch.cov(s.sample_KD.double().T)
-    return torch.linalg.eigh(covariance_DD).eigenvectors

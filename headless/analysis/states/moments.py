@@ -109,13 +109,3 @@ def density_of(s: Statistics, centre: float, scale: float, edges: np.ndarray) ->
     """Of all entries, less `centre` and over `scale`, between `edges`."""
     below = shares_below(s.histogram.numpy(), centre + scale * edges)
     return np.diff(below) / np.diff(edges)
-
-
-def values_of(histogram: np.ndarray, count: int) -> np.ndarray:
-    """As many values with this histogram: its quantiles, ascending [count], float64."""
-    below = np.concatenate([[0.0], np.cumsum(histogram)])
-    wanted = (np.arange(count) + 0.5) / count * below[-1]
-    bins = np.searchsorted(below, wanted) - 1
-    edges = histogram_edges()
-    inside = (wanted - below[bins]) / histogram[bins]
-    return edges[bins] + inside * (edges[bins + 1] - edges[bins])
