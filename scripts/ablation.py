@@ -62,7 +62,7 @@ def overrides(sweep: dict, name: str, wanted: Wanted) -> dict[str, Any]:
         "data.path": sweep["data"],
         "trainer.max_steps": steps,
         "trainer.val_check_interval": steps,
-        **{f"{part}.every_n_steps": steps for part in ("checkpoint", "geometry", "samples")},
+        **{f"{part}.every_n_steps": steps for part in ("checkpoint", "samples")},
     }
 
 

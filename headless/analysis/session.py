@@ -196,7 +196,6 @@ def _cheap(model: Any) -> dict[str, Any]:
     points = [p for p in points_of(model) if p.component in STREAM]
     return {
         "points": points,
-        "covariance": [p for p in points if p.component != "embed"],
         "by_position": False,
         "histogram": False,
     }

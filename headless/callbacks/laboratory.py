@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import isfinite
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, Literal
 
 import torch
@@ -17,32 +17,43 @@ from transformers import AutoModel
 from headless.callbacks.evaluating import evaluating, require_finite
 from headless.callbacks.progress import log_point, progress_of
 from headless.errors import HeadlessError, one_line
+from headless.geometry import ranks_of
+from headless.geometry.marchenko_pastur import effective_rank_of_noise
 from headless.models.backbone import num_parameters
 from headless.models.sharding import is_sharded
 from headless.runs.directory import RunDirectory
 
 FIRST_WEIGHTS = 1 << 30  # values of a backbone of which a copy is kept: 4 GiB
+AT_LEAST = 8  # sequences
+ENOUGH = 8  # states for each dimension: noise then has an effective rank of 0.98 of the width
 
 
 class LaboratoryMonitor(Callback):
     """Looks inside the model before, while and after it is trained, outside training time.
 
     What it logs are the scalars of `headless analyze --preset cheap` on a fixed text, each under
-    `analysis/` and its name there; where a name ends below in a list, each of them. POINT is a
-    place in the residual stream: `embed`, `post/00`, ... after each block, `norm_f` after the
-    final norm. ROLE is a matrix of a block: `q`, `k`, `v`, `o`, `gate`, `up`, `down`, as a mean
-    over the blocks. TABLE is `embedding`, `head` (where it is another matrix) or `positions`.
+    `analysis/` and its name there, and of the residual stream two by layer under `geometry/`.
+    POINT is a place in the stream: `embed`, `post/00`, ... after each block, `norm_f` after the
+    final norm; `layer_00` is `embed`, the last layer the last POINT. ROLE is a matrix of a block:
+    `q`, `k`, `v`, `o`, `gate`, `up`, `down`, as a mean over the blocks. TABLE is `embedding`,
+    `head` (where it is another matrix) or `positions`.
 
     | key | meaning |
     | --- | --- |
-    | `analysis/table_spectra/TABLE/MEASURE` | strongest direction's share (as it is, centred), effective, stable and full rank, exponents, norm, values outside noise |
+    | `geometry/anisotropy/LAYER` | mean cosine of all pairs of states, without position 0 |
+    | `geometry/effective_rank/LAYER` | Roy and Vetterli, centred, without position 0 |
+    | `geometry/effective_rank/null` | that of as many states drawn from a Gaussian |
+    | `geometry/states` | how many states there are |
+    | `geometry/anisotropy/embedding` | of the input embedding table's rows |
+    | `geometry/effective_rank/embedding` | of the input embedding table |
+    | `analysis/table_spectra/TABLE/MEASURE` | strongest direction's share, ranks, exponents, norm, values outside noise |
     | `analysis/weight_spectra/ROLE/MEASURE` | rank exponent, its R² and knee, tail exponent alpha, ranks, strongest direction |
     | `analysis/weight_values/ROLE/MEASURE` | moments of the entries: excess kurtosis, tail ratio, skew, std, ... |
     | `analysis/weight_norms/ROLE/MEASURE` | size of the entries, norms, with the norm's gain folded in |
     | `analysis/weight_movement/ROLE/MEASURE` | distance and cosine, from and with the weights before training |
-    | `analysis/norm_gains/PLACE/MEASURE` | gains and biases of the norms (PLACE `norm1`, `norm2`, `final`): mean, spread, kurtosis, silenced dimensions, overlap |
+    | `analysis/norm_gains/PLACE/MEASURE` | gains and biases of the norms (PLACE `norm1`, `norm2`, `final`) |
     | `analysis/anisotropy/POINT` | mean cosine of all pairs, without position 0 |
-    | `analysis/anisotropy/POINT/VARIANT` | with position 0, within texts, centred, without the largest dimensions, first singular value's share, ... |
+    | `analysis/anisotropy/POINT/VARIANT` | of position 0, with it, within texts, centred, without the largest dimensions, ... |
     | `analysis/anisotropy/TABLE` | of a table's rows |
     | `analysis/anisotropy/TABLE/VARIANT` | the same centred |
     | `analysis/alignment_uniformity/POINT/MEASURE` | squared distance of states of one token, and of random pairs |
@@ -55,15 +66,17 @@ class LaboratoryMonitor(Callback):
     | `analysis/norms/MEASURE` | position 0 in the middle blocks, over the others and their largest; growth a block |
 
     What is not defined (a kurtosis of equal gains) is left out. `metrics.jsonl` has all of it; to
-    W&B go the headlines (`wandb_logger.HEADLINES`), histograms (`analysis/histograms/...`), and at
-    the end, where all analyses are asked for, every picture (`analysis/figures/...`).
+    W&B go `geometry/`, the headlines (`wandb_logger.HEADLINES`), histograms
+    (`analysis/histograms/...`), and at the end, where all analyses are asked for, every picture
+    (`analysis/figures/...`).
 
     Args:
-        enabled: follow the cheap preset over training.
+        enabled: look at all.
         every_n_validations: validations between two looks; also before the first step and at the
             end.
         num_sequences: of validation text, of the training's length (512 tokens at the most),
-            evenly over the split.
+            evenly over the split; None: eight, or more where those have fewer states than eight
+            times the hidden size, which bounds every rank.
         at_end: "full" makes the whole analysis of the trained model, as `headless analyze --model
             RUN` does, into RUN/analysis; that takes minutes.
         tokens: of validation text for that.
@@ -74,14 +87,14 @@ class LaboratoryMonitor(Callback):
         self,
         enabled: bool = True,
         every_n_validations: int = 1,
-        num_sequences: int = 8,
+        num_sequences: int | None = None,
         at_end: Literal["nothing", "full"] = "nothing",
         tokens: int = 65_536,
         seed: int = 0,
     ) -> None:
         for name, value, least in (
             ("every_n_validations", every_n_validations, 1),
-            ("num_sequences", num_sequences, 2),
+            ("num_sequences", 2 if num_sequences is None else num_sequences, 2),
             ("tokens", tokens, 1),
         ):
             if value < least:
@@ -162,7 +175,9 @@ class LaboratoryMonitor(Callback):
             bos=data.eos_token_id,
         )
         length = length_for(pl_module.backbone, pl_module.sequence_length)
-        tokens = self.num_sequences * length
+        states = max(1, length - 1)  # of a sequence: without position 0
+        enough = max(AT_LEAST, -(-ENOUGH * pl_module.hidden_size // states))
+        tokens = (self.num_sequences or enough) * length
         try:
             return take_text(subject, data.dataset, data.path, tokens=tokens, length=length)
         except HeadlessError as error:
@@ -175,15 +190,15 @@ class LaboratoryMonitor(Callback):
         with progress_of(trainer).paused():
             require_finite(pl_module)
             try:
-                findings = self._look(trainer, pl_module)
+                findings, geometry = self._look(trainer, pl_module)
             except HeadlessError as error:  # on every process, or on the first one alone
                 self._say(f"nothing was looked at: {error}")
                 return
             if trainer.is_global_zero:
-                _log(trainer, findings)
+                _log(trainer, findings, geometry=geometry)
 
-    def _look(self, trainer: Trainer, pl_module: Any) -> list[Any]:
-        """The cheap findings of today's weights, on the first process."""
+    def _look(self, trainer: Trainer, pl_module: Any) -> tuple[list[Any], dict[str, float]]:
+        """The cheap findings of today's weights and their geometry, on the first process."""
         from headless.analysis.laboratory import analyze, select
         from headless.analysis.session import Session
 
@@ -202,12 +217,12 @@ class LaboratoryMonitor(Callback):
             if subject.sequences_NT is not None:
                 _ = session.statistics  # every process takes part where the model runs
             if not trainer.is_global_zero:
-                return []
+                return [], {}
             findings, left_out = analyze(session, select(preset="cheap"))
         for name, reason in left_out.items():
             if subject.sequences_NT is not None:
                 self._say(f"{name} is left out: {reason}")
-        return findings
+        return findings, _geometry(session, findings)
 
     def _whole(self, trainer: Trainer, pl_module: Any, run: RunDirectory) -> None:
         from headless.analysis.analyze import analyze
@@ -278,12 +293,46 @@ def _copy(backbone: Any, weights: Mapping[str, Tensor]) -> nn.Module:
     return copy.eval()
 
 
-def _log(trainer: Trainer, findings: Sequence[Any], figures: Path | None = None) -> None:
+def _scalars(findings: Sequence[Any]) -> dict[str, float]:
+    return {name: float(v) for one in findings for name, v in one.scalars.items()}
+
+
+def _geometry(session: Any, findings: Sequence[Any]) -> dict[str, float]:
+    """The mean cosine and the effective rank by layer, as Transformers counts hidden states."""
+    from headless.analysis.states.accumulators import REST
+    from headless.analysis.states.moments import eigenvalues
+
+    scalars = _scalars(findings)
+    numbers = {
+        "effective_rank/embedding": scalars["table_spectra/embedding/effective_rank_centred"]
+    }
+    if session.subject.sequences_NT is None:
+        return numbers
+    numbers["anisotropy/embedding"] = scalars["anisotropy/embedding"]
+    *points, last = session.statistics.items()
+    if last[0].component == "norm_f":  # what it reads is no layer of its own
+        points.pop()
+    for layer, (point, s) in enumerate([*points, last]):
+        spectrum_D = torch.from_numpy(eigenvalues(s)).sqrt()
+        numbers[f"anisotropy/layer_{layer:02d}"] = scalars[f"anisotropy/{point.name}"]
+        numbers[f"effective_rank/layer_{layer:02d}"] = ranks_of(spectrum_D).effective
+    numbers["states"] = float(s.count_G[REST])
+    numbers["effective_rank/null"] = effective_rank_of_noise(int(s.count_G[REST]), len(spectrum_D))
+    return numbers
+
+
+def _log(
+    trainer: Trainer,
+    findings: Sequence[Any],
+    figures: Path | None = None,
+    geometry: Mapping[str, float] = MappingProxyType({}),
+) -> None:
     """Numbers to all loggers; pictures and histograms to those that take them."""
     from headless.analysis.histogram_points import histogram_points
 
-    scalars = {name: float(v) for one in findings for name, v in one.scalars.items()}
-    log_point(trainer, {f"analysis/{name}": v for name, v in scalars.items() if isfinite(v)})
+    numbers = {f"geometry/{name}": value for name, value in geometry.items()}
+    numbers |= {f"analysis/{name}": value for name, value in _scalars(findings).items()}
+    log_point(trainer, {name: value for name, value in numbers.items() if isfinite(value)})
     takers = [logger for logger in trainer.loggers if hasattr(logger, "log_analysis")]
     if not takers:
         return

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from headless.structured import flatten
 
 # They look at the training, keep it or show it: the trained model and its scores are the same.
+# "geometry" was a monitor of its own: older runs' configs have it.
 OBSERVING = (
     *("checkpoint", "throughput", "memory", "geometry", "laboratory", "samples"),
     *("data.num_workers", "data.verify"),

@@ -21,7 +21,6 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import headless.objectives
 from headless.callbacks.checkpoint import RunCheckpoint
-from headless.callbacks.geometry import GeometryMonitor
 from headless.callbacks.laboratory import LaboratoryMonitor
 from headless.callbacks.memory import MemoryMonitor
 from headless.callbacks.metrics_file import MetricsFileLogger
@@ -55,7 +54,6 @@ CALLBACKS = {
     "checkpoint": RunCheckpoint,
     "throughput": ThroughputMonitor,
     "memory": MemoryMonitor,
-    "geometry": GeometryMonitor,
     "laboratory": LaboratoryMonitor,
     "samples": SampleWriter,
 }

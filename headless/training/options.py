@@ -27,7 +27,6 @@ GROUPS = {
     "checkpoint": ("headless.callbacks.checkpoint", "RunCheckpoint"),
     "throughput": ("headless.callbacks.throughput", "ThroughputMonitor"),
     "memory": ("headless.callbacks.memory", "MemoryMonitor"),
-    "geometry": ("headless.callbacks.geometry", "GeometryMonitor"),
     "laboratory": ("headless.callbacks.laboratory", "LaboratoryMonitor"),
     "samples": ("headless.callbacks.samples", "SampleWriter"),
 }

@@ -82,7 +82,8 @@ def tuning_config(
     )
     trainer["check_val_every_n_epoch"] = None
     trainer["log_every_n_steps"] = max(1, steps // 20)
-    for monitor in ("checkpoint", "geometry", "samples"):
+    config.pop("geometry", None)  # of runs made when it had a monitor of its own
+    for monitor in ("checkpoint", "samples"):
         config[monitor] = {**(config.get(monitor) or {}), "every_n_steps": steps}
     return config
 

@@ -13,17 +13,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from headless.analysis.laboratory import ANALYSES, analyze, select
 from headless.analysis.session import Session
 from headless.callbacks.laboratory import LaboratoryMonitor
 from headless.callbacks.wandb_files import records
 from headless.cli.main import main
+from headless.data.stream import open_dataset
+from headless.geometry.marchenko_pastur import effective_rank_of_noise
 from headless.runs.metrics import read_metrics
 from headless.training.assembly import build
+from headless.training.module import PretrainingModule
 from headless.training.pretrain import fit
 
 PLACES = {
+    "LAYER": r"layer_\d\d",
     "POINT": r"(embed|post/\d\d|norm_f)",
     "ROLE": "(q|k|v|o|gate|up|down)",
     "TABLE": "(embedding|head|positions)",
@@ -55,6 +60,17 @@ def values(point: dict[str, Any]) -> dict[str, float]:
     return {key: value for key, value in point.items() if key.startswith("analysis/")}
 
 
+def mean_cosine(x_ND: np.ndarray) -> float:
+    unit_ND = x_ND / np.linalg.norm(x_ND, axis=1, keepdims=True)
+    return float((unit_ND @ unit_ND.T)[np.triu_indices(len(x_ND), 1)].mean())
+
+
+def roy_vetterli(x_ND: np.ndarray) -> float:
+    values_R = np.linalg.svd(x_ND - x_ND.mean(axis=0), compute_uv=False)
+    shares_R = values_R[values_R > 1e-7 * values_R[0]] / values_R.sum()
+    return float(np.exp(-(shares_R * np.log(shares_R)).sum()))
+
+
 @pytest.fixture
 def train(run_arguments: Callable[..., list[str]]) -> Callable[..., Path]:
     def make(name: str, *more: str, objective: str = "CrossEntropy") -> Path:
@@ -67,7 +83,7 @@ def train(run_arguments: Callable[..., list[str]]) -> Callable[..., Path]:
 def test_keys_are_those_of_the_table(train: Callable[..., Path]) -> None:
     points = looks(train("run"))
     assert [p["progress/step"] for p in points] == [0, 6, 12]
-    keys = set().union(*map(values, points))
+    keys = {key for p in points for key in p if key.startswith(("analysis/", "geometry/"))}
     patterns = []
     for row in ROW.findall(LaboratoryMonitor.__doc__ or ""):
         pattern = re.escape(row)
@@ -92,6 +108,37 @@ def test_keys_are_those_of_the_table(train: Callable[..., Path]) -> None:
         assert f"analysis/{wanted}" in keys, wanted
 
 
+def test_geometry_is_that_of_the_hidden_states(train: Callable[..., Path]) -> None:
+    """Against cosines of all pairs and numpy's singular values, without position 0."""
+    path = train("run", "--laboratory.num_sequences", "5")
+    model = PretrainingModule.from_checkpoint(path / "checkpoints/last.ckpt").eval()
+    data = open_dataset(Path(yaml.safe_load((path / "config.yaml").read_text())["data"]["path"]))
+    tokens = torch.from_numpy(np.asarray(data.split("validation").tokens).astype(np.int64))
+    starts = np.linspace(0, len(tokens) - 16, 5).astype(int)
+    with torch.no_grad():
+        ids_BT = torch.stack([tokens[i : i + 16] for i in starts])
+        layers = model.backbone(input_ids=ids_BT, output_hidden_states=True).hidden_states
+    first, last = looks(path)[0], looks(path)[-1]
+    assert last["geometry/states"] == 5 * 15
+    assert last["geometry/effective_rank/null"] == effective_rank_of_noise(5 * 15, 32)
+    assert sum(key.startswith("geometry/anisotropy/layer_") for key in last) == len(layers) == 4
+    places = {f"layer_{i:02d}": x[:, 1:].flatten(0, 1) for i, x in enumerate(layers)}
+    for name, x_ND in (places | {"embedding": model.embedding_VD.detach()}).items():
+        x_ND = x_ND.double().numpy()
+        assert last[f"geometry/anisotropy/{name}"] == pytest.approx(mean_cosine(x_ND), abs=1e-6)
+        rank = roy_vetterli(x_ND)
+        assert last[f"geometry/effective_rank/{name}"] == pytest.approx(rank, rel=1e-5)
+        assert first[f"geometry/anisotropy/{name}"] != last[f"geometry/anisotropy/{name}"]
+
+
+def test_there_are_enough_states(train: Callable[..., Path]) -> None:
+    """Eight sequences of few tokens would bound the rank by themselves."""
+    point = looks(train("run", "--data.sequence_length", "8"))[-1]
+    assert point["geometry/states"] >= 8 * 32
+    assert point["geometry/effective_rank/null"] > 0.9 * 32
+
+
+@pytest.mark.usefixtures("blank_figures")
 @pytest.mark.parametrize("objective", ["CrossEntropy", "ContrastiveWeightTying"])
 def test_the_command_finds_the_same(
     train: Callable[..., Path], tmp_path: Path, objective: str
@@ -100,7 +147,7 @@ def test_the_command_finds_the_same(
     path = train("run", objective=objective)
     output = tmp_path / "cheap"
     arguments = ["analyze", "--model", str(path), "--output", str(output), "--preset", "cheap"]
-    assert main([*arguments, "--tokens", str(8 * 16)]) == 0
+    assert main([*arguments, "--tokens", str(18 * 16)]) == 0  # 8 states for each of 32 dimensions
     theirs, ours = scalars(output / "analysis.json"), values(looks(path)[-1])
     assert theirs.keys() == ours.keys()
     for name, value in theirs.items():
@@ -211,7 +258,8 @@ def test_resumed(train: Callable[..., Path]) -> None:
 def test_how_often_and_not_at_all(train: Callable[..., Path]) -> None:
     often = ("--trainer.val_check_interval", "3", "--laboratory.every_n_validations", "3")
     assert [p["progress/step"] for p in looks(train("often", *often))] == [0, 9, 12]
-    assert not looks(train("off", "--laboratory.enabled", "false"))
+    points = read_metrics(train("off", "--laboratory.enabled", "false") / "metrics.jsonl")
+    assert not any(key.startswith(("analysis/", "geometry/")) for p in points for key in p)
 
 
 def test_training_is_the_same_with_and_without(train: Callable[..., Path]) -> None:
@@ -243,6 +291,7 @@ def test_the_clock_stands_still(train: Callable[..., Path], monkeypatch: Any) ->
     assert last["progress/seconds"] - first["progress/seconds"] < 2.0  # three looks: 3 s
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_a_masked_model(
     run_arguments: Callable[..., list[str]], text_files: Path, tmp_path: Path
 ) -> None:
@@ -254,14 +303,17 @@ def test_a_masked_model(
     path = fit(build(run_arguments("run", *options, "--data.path", str(data))))
     output = tmp_path / "cheap"
     arguments = ["analyze", "--model", str(path), "--output", str(output), "--preset", "cheap"]
-    assert main([*arguments, "--tokens", str(8 * 16)]) == 0
+    assert main([*arguments, "--tokens", str(9 * 16)]) == 0  # 8 states for each of 16 dimensions
     theirs, ours = scalars(output / "analysis.json"), values(looks(path)[-1])
     assert theirs.keys() == ours.keys()
     assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-6)
 
 
 def test_too_little_text(
-    train: Callable[..., Path], capsys: pytest.CaptureFixture[str], monkeypatch: Any
+    train: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: Any,
+    tmp_path: Path,
 ) -> None:
     """The weights alone, and a line that says so."""
     from headless.errors import HeadlessError
@@ -273,6 +325,7 @@ def test_too_little_text(
     point = values(looks(train("run"))[-1])
     assert "analysis/weight_spectra/q/alpha" in point
     assert not any("anisotropy" in key for key in point)
+    assert looks(tmp_path / "runs/run")[-1]["geometry/effective_rank/embedding"] > 1
     assert capsys.readouterr().err.count("the weights alone are looked at") == 1
 
 

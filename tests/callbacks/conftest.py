@@ -17,7 +17,7 @@ from headless.training.pretrain import fit
 
 OPTIONS = (
     *("--throughput.every_n_steps", "3", "--memory.every_n_steps", "3"),
-    *("--geometry.every_n_steps", "4", "--geometry.num_sequences", "3"),
+    *("--laboratory.every_n_validations", "2", "--laboratory.num_sequences", "3"),
     *("--samples.every_n_steps", "4", "--samples.max_new_tokens", "3"),
     *("--checkpoint.every_n_steps", "5", "--data.batch_size", "4"),
     *("--model.backbone.extra", '{"hidden_dropout": 0.1}'),

@@ -110,8 +110,7 @@ def peaks_with_and_without_validation(arguments, train, wide_dataset, *more: str
             *("--data.path", str(wide_dataset), "--data.val_batch_size", "64"),
             *("--model.objective", "ContrastiveWeightTying", "--laboratory.enabled", "false"),
             *("--trainer.limit_val_batches", limit, "--samples.every_n_steps", "1000"),
-            *("--geometry.every_n_steps", "1000", "--trainer.val_check_interval", "3"),
-            *("--trainer.max_steps", "6", *more),
+            *("--trainer.val_check_interval", "3", "--trainer.max_steps", "6", *more),
         )
         found.append(run.directory.read_summary())
     return found

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback
+from torch import nn
 
-from headless.callbacks.geometry import GeometryMonitor
+from headless.callbacks.evaluating import evaluating
+from headless.callbacks.laboratory import LaboratoryMonitor
 from headless.callbacks.memory import MemoryMonitor
 from headless.callbacks.samples import SampleWriter
 from headless.callbacks.throughput import ThroughputMonitor
 
-MONITORS = (GeometryMonitor, MemoryMonitor, SampleWriter, ThroughputMonitor)
+MONITORS = (LaboratoryMonitor, MemoryMonitor, SampleWriter, ThroughputMonitor)
 
 
 class RandomNumbers(Callback):
@@ -36,7 +38,7 @@ def test_training_is_the_same_with_and_without_them(train, accumulate) -> None:
         assert len(callbacks) - len(cli.trainer.callbacks) == len(MONITORS)
 
     every_step = [
-        *("--geometry.every_n_steps", "1", "--samples.every_n_steps", "1"),
+        *("--laboratory.every_n_validations", "1", "--samples.every_n_steps", "1"),
         *("--throughput.every_n_steps", "1", "--memory.every_n_steps", "1"),
         *("--trainer.accumulate_grad_batches", accumulate, "--run.wandb", "offline"),
     ]
@@ -53,3 +55,14 @@ def test_training_is_the_same_with_and_without_them(train, accumulate) -> None:
         assert torch.equal(ours_t, theirs_t)
         assert ours_rest == theirs_rest
     assert len({state[0].numpy().tobytes() for state in numbers[0].states}) > 1  # dropout draws
+
+
+def test_every_part_gets_its_own_mode_back() -> None:
+    model = nn.Sequential(nn.Dropout(), nn.Sequential(nn.Dropout(), nn.Dropout()))
+    model[1][0].eval()
+    before = [part.training for part in model.modules()]
+    with evaluating(model):
+        assert not any(part.training for part in model.modules())
+        assert not torch.is_grad_enabled()
+    assert [part.training for part in model.modules()] == before
+    assert torch.is_grad_enabled()

@@ -32,7 +32,7 @@ def fails(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     [
         (["--model.optimizer.lrr", "3"], "did you mean 'model.optimizer.lr'?"),
         (["--trainer.max_step", "3"], "did you mean 'trainer.max_steps'?"),
-        (["--geometry.every_n_step", "3"], "did you mean 'geometry.every_n_steps'?"),
+        (["--samples.every_n_step", "3"], "did you mean 'samples.every_n_steps'?"),
         (["--model.objective.temperatur", "3"], "did you mean 'temperature'?"),
         (["--model.objective", "ContrastiveWeightTyin"], "did you mean 'ContrastiveWeightTying'?"),
         (["--model.optimizer.lr", "hot"], "Expected a <class 'float'>. Got value: hot"),

@@ -22,7 +22,7 @@ def snapshot(directory: Path) -> dict[str, tuple[int, bytes | None]]:
 def trained(run_arguments_in: Callable[..., list[str]], tmp_path_factory) -> Path:
     """A run of a few steps, and beside it a copy whose config names the first."""
     root = tmp_path_factory.mktemp("runs")
-    quiet = ("--geometry.every_n_steps", "6", "--trainer.max_steps", "6")
+    quiet = ("--trainer.max_steps", "6")
     assert main(["pretrain", *run_arguments_in(root, "q2", *quiet)]) == 0
     shutil.copytree(root / "q2", root / "q3")
     return root

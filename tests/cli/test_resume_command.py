@@ -20,7 +20,7 @@ from headless.runs.metrics import read_metrics
 from headless.training.assembly import build
 from headless.training.pretrain import fit
 
-QUIET = ("--geometry.every_n_steps", "1000", "--laboratory.enabled", "false")
+QUIET = ("--laboratory.enabled", "false")
 BATCHES = 6  # of 4 sequences
 SIZE = ("--data.batch_size", "4", "--trainer.max_steps", str(BATCHES), *QUIET)
 

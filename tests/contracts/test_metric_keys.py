@@ -89,9 +89,7 @@ def unwatched(logged: Callable[[list[type[Callback]]], set[str]]) -> set[str]:
 
 
 def test_found_them_all() -> None:
-    assert {"GeometryMonitor", "MemoryMonitor", "ThroughputMonitor"} <= {
-        c.__name__ for c in CALLBACKS
-    }
+    assert {"SampleWriter", "MemoryMonitor", "ThroughputMonitor"} <= {c.__name__ for c in CALLBACKS}
 
 
 @pytest.mark.parametrize("callback", CALLBACKS, ids=lambda c: c.__name__)

@@ -15,7 +15,6 @@ from headless.training.pretrain import fit
 
 LOOKS = {
     "samples": ("--samples.every_n_steps", "1"),
-    "geometry": ("--geometry.every_n_steps", "1"),
     "laboratory": ("--laboratory.enabled", "true", "--trainer.val_check_interval", "1"),
     "checkpoint": ("--checkpoint.every_n_steps", "1"),
     "validation": ("--trainer.val_check_interval", "1"),

@@ -70,7 +70,7 @@ def options(run_arguments: Callable[..., list[str]]) -> Callable[[str], list[str
         return run_arguments(
             name,
             *("--trainer.max_steps", str(STEPS), "--trainer.val_check_interval", "7"),
-            *("--checkpoint.every_n_steps", "4", "--geometry.every_n_steps", "5"),
+            *("--checkpoint.every_n_steps", "4"),
             *("--samples.every_n_steps", "10", "--samples.max_new_tokens", "4"),
             *("--model.backbone.extra", '{"hidden_dropout": 0.1}'),
             *("--trainer.gradient_clip_val", "1.0", "--model.schedule.warmup_steps", "5"),
