@@ -196,6 +196,6 @@ def _cheap(model: Any) -> dict[str, Any]:
     points = [p for p in points_of(model) if p.component in STREAM]
     return {
         "points": points,
-        "by_position": False,
+        "by_position": (),
         "histogram": False,
     }

@@ -162,5 +162,5 @@ def _frequency(spectrum_F: Tensor, waves_FT: Tensor) -> float:
 
 
 def _phase_r2(a_T: Tensor, b_T: Tensor) -> float:
-    angle_T = np.unwrap(torch.atan2(b_T / b_T.std(), a_T / a_T.std()).numpy())
+    angle_T = np.unwrap(torch.atan2(b_T / b_T.std(), a_T / a_T.std()).numpy())[1:]
     return float(np.corrcoef(angle_T, np.arange(len(angle_T)))[0, 1] ** 2)

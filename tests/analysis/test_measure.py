@@ -60,7 +60,7 @@ def test_the_budget_the_progress_and_the_mode() -> None:
         model,
         batches_of(),
         points=[Point("post", 1)],
-        covariance=False,
+        covariance=(),
         token_budget=4 * T + 5,
         progress=lambda tokens, budget: seen.append((tokens, budget)),
     )
@@ -134,18 +134,25 @@ def test_a_diverged_model() -> None:
 
 def _rank(rank: int, port: int, output: str) -> None:
     dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    found = measure(model_of(), batches_of(), points=[Point("post", 1)], reservoir=25)
-    if rank == 1:
-        torch.save(vars(found[Point("post", 1)]), output)
-    dist.barrier()
-    dist.destroy_process_group()
+    try:
+        found = measure(model_of(), batches_of(), points=[Point("post", 1)], reservoir=25)
+        if rank == 1:
+            torch.save(vars(found[Point("post", 1)]), output)
+        dist.barrier()
+    finally:
+        dist.destroy_process_group()
 
 
 def test_two_processes_are_one(tmp_path: Path) -> None:
+    """This one and another."""
     from lightning.fabric.plugins.environments.lightning import find_free_network_port
 
-    file = tmp_path / "rank.pt"
-    mp.spawn(_rank, (find_free_network_port(), str(file)), nprocs=2)
+    file, port = tmp_path / "rank.pt", find_free_network_port()
+    other = mp.get_context("spawn").Process(target=_rank, args=(1, port, str(file)))
+    other.start()
+    _rank(0, port, str(file))
+    other.join()
+    assert other.exitcode == 0
     alone = measure(model_of(), batches_of(), points=[Point("post", 1)], reservoir=25)
     two = torch.load(file)
     for name, value in vars(alone[Point("post", 1)]).items():

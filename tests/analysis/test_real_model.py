@@ -94,7 +94,7 @@ class Smol:
             self.model,
             self.sequences.split(4),
             points=[*points_of(self.model), *inner_points_of(self.model)],
-            covariance=False,
+            covariance=(),
             by_position=[Point("post", i) for i in range(DEPTH)],
             reservoir=256,
         )

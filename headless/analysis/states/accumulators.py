@@ -8,7 +8,7 @@ Shapes: B sequences, T positions, D hidden size, G = 2 groups of positions (0: t
 others), K reservoir places, N states, E positions of the example.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +22,7 @@ EDGES = 1000  # of the histogram on each side of zero
 LARGEST = 1e6  # end of the histogram
 FINEST = 1e-3  # where its bins stop narrowing towards zero; above it they are 2 % wide
 EXAMPLE = 64  # positions of the corpus's first sequence that are kept as they are
-CHUNK = 1024  # states whose float64 copies exist at a time, on a CPU
+CHUNK = 256  # states whose float64 copies exist at a time, on a CPU: they stay in its cache
 
 
 def histogram_edges() -> np.ndarray:
@@ -35,7 +35,8 @@ def histogram_edges() -> np.ndarray:
 class Statistics:
     """What was accumulated at a point; see the functions of `headless.analysis.states.moments`.
 
-    Sums over all states of a group, or over all but first positions' where there is no G.
+    Sums over all states of a group, or over all but first positions' where there is no G. The end
+    of a name is its shape.
     """
 
     count_G: Tensor  # states
@@ -61,6 +62,9 @@ class Statistics:
     sample_positions_K: Tensor
     sample_sequences_K: Tensor
     example_ED: Tensor  # the first states of sequence 0, position 0 among them; float32
+
+
+BY_POSITION = ("position_sum_TD", "position_unit_TD")
 
 
 class StateStatistics(Metric):
@@ -94,35 +98,24 @@ class StateStatistics(Metric):
     ) -> None:
         super().__init__()
         self.counts_values = histogram
-        self.hidden_size = hidden_size
         self.covariance = covariance
         self.by_position = by_position
         self.reservoir = reservoir
-        shapes: dict[str, tuple[int, ...]] = {
-            "count_G": (2,),
-            "powers_G4D": (2, 4, hidden_size),
-            **dict.fromkeys(
-                ("outliers_GD", "positive_GD", "unit_GD", "unit_squares_GD"), (2, hidden_size)
-            ),
-            "norm_G": (2,),
-            "position_count_T": (length,),
-            "position_norm_T": (length,),
-            "sequence_sum_D": (hidden_size,),
-            **dict.fromkeys(("sequences", "sequence_square", "within_square", "within_pairs"), ()),
-            "histogram": (2 * EDGES,),
-        }
-        if covariance:
-            shapes["outer_DD"] = (hidden_size, hidden_size)
-        if by_position:
-            shapes |= dict.fromkeys(("position_sum_TD", "position_unit_TD"), (length, hidden_size))
-        for name, shape in shapes.items():
-            self.add_state(name, torch.zeros(shape, dtype=torch.float64), "sum")
-        self.add_state("largest_GD", torch.zeros(2, hidden_size, dtype=torch.float64), "max")
+        left_out = [*(BY_POSITION * (not by_position)), *(["outer_DD"] * (not covariance))]
+        sizes = {"G": 2, "4": 4, "D": hidden_size, "T": length, "E": min(length, EXAMPLE)}
+        for name in (field.name for field in fields(Statistics)):
+            if name in left_out or name.startswith("sample_"):
+                continue
+            letters = name.rpartition("_")[2]
+            shape = [sizes[letter] for letter in letters] if letters.isupper() else []
+            shape = [2 * EDGES] if name == "histogram" else shape
+            # only one rank sees sequence 0: the others add zeros
+            dtype = torch.float32 if name == "example_ED" else torch.float64
+            how = "max" if name == "largest_GD" else "sum"
+            self.add_state(name, torch.zeros(shape, dtype=dtype), how)
         # hash, sequence and position as whole numbers beside the state itself
         self.add_state("keys", torch.full((reservoir, 3), torch.iinfo(torch.long).max), _rows)
         self.add_state("kept", torch.zeros(reservoir, hidden_size), _rows)
-        # only one rank sees sequence 0: the others add zeros
-        self.add_state("example_ED", torch.zeros(min(length, EXAMPLE), hidden_size), "sum")
         for name, default in self._defaults.items():
             # torchmetrics keeps the defaults: one number each will do
             if isinstance(default, Tensor) and name != "keys":
@@ -138,25 +131,22 @@ class StateStatistics(Metric):
         length = state_BTD.shape[1]
         self.position_count_T[:length] += float(len(state_BTD))
         self._add(FIRST, state_BTD[:, :1])
-        # Whole sequences, but few enough that what is made of them stays in the cache.
-        rows = CHUNK if state_BTD.device.type == "cpu" else 16 * CHUNK
+        rows = CHUNK if state_BTD.device.type == "cpu" else 64 * CHUNK
         if length > 1:
             for part_BTD in state_BTD[:, 1:].split(max(1, rows // (length - 1))):
                 self._add(REST, part_BTD)
         for row in (sequences_B == 0).nonzero().flatten().tolist():
             kept = min(length, len(self.example_ED))
             self.example_ED[:kept] = state_BTD[row, :kept].to(self.example_ED.dtype)
-        if self.reservoir:
-            positions_BT = torch.arange(length, device=state_BTD.device)
-            self._sample(state_BTD, sequences_B, positions_BT.expand(state_BTD.shape[:2]))
+        if self.reservoir and length > 1:
+            self._sample(state_BTD[:, 1:], sequences_B.to(state_BTD.device))
 
     def _add(self, group: int, state_BTD: Tensor) -> None:
         sequences, length, width = state_BTD.shape
         begin, end = group, group + length  # REST begins at position 1
-        x_BTD = _scratch("x", state_BTD).copy_(state_BTD)
-        x_ND = x_BTD.view(-1, width)
-        square_ND = torch.mul(x_ND, x_ND, out=_scratch("square", state_BTD).view(-1, width))
-        other_ND = _scratch("other", state_BTD).view(-1, width)
+        x_BTD = state_BTD.double()
+        x_ND = x_BTD.reshape(-1, width)
+        square_ND = x_ND.square()
         norm_N = square_ND.sum(dim=1).sqrt()
         inverse_N = 1 / norm_N.clamp(min=torch.finfo(torch.float64).tiny)
         norm_BT, inverse_BT = norm_N.view(sequences, length), inverse_N.view(sequences, length)
@@ -173,35 +163,31 @@ class StateStatistics(Metric):
         self.positive_GD[group] += (x_ND > 0).sum(dim=0)
         if self.by_position:
             self.position_sum_TD[begin:end] += x_BTD.sum(dim=0)
-            unit_ND = torch.mul(x_ND, inverse_N[:, None], out=other_ND)
-            self.position_unit_TD[begin:end] += unit_ND.view(x_BTD.shape).sum(dim=0)
+            self.position_unit_TD[begin:end] += (x_BTD * inverse_BT[..., None]).sum(dim=0)
         if group == REST:
-            self._add_sequences(sum_BD, unit_BD, length)
+            mean_BD = sum_BD / length
+            self.sequences += float(sequences)
+            self.sequence_sum_D += mean_BD.sum(dim=0)
+            self.sequence_square += mean_BD.square().sum()
+            self.within_square += unit_BD.square().sum()
+            self.within_pairs += float(sequences * length * (length - 1))
             if self.covariance:
                 self.outer_DD += x_ND.T @ x_ND
             if self.counts_values:
                 self.histogram += _counts(state_BTD)
-        third_D = torch.mul(square_ND, x_ND, out=other_ND).sum(dim=0)
-        fourth_D = torch.mul(square_ND, square_ND, out=other_ND).sum(dim=0)
+        third_D, fourth_D = (square_ND * x_ND).sum(dim=0), square_ND.square().sum(dim=0)
         powers = [sum_BD.sum(dim=0), square_ND.sum(dim=0), third_D, fourth_D]
         self.powers_G4D[group] += torch.stack(powers)
 
-    def _add_sequences(self, sum_BD: Tensor, unit_BD: Tensor, length: int) -> None:
-        self.within_square += unit_BD.square().sum()
-        self.within_pairs += float(len(sum_BD) * length * (length - 1))
-        mean_BD = sum_BD / length
-        self.sequence_sum_D += mean_BD.sum(dim=0)
-        self.sequence_square += mean_BD.square().sum()
-        self.sequences += float(len(mean_BD))
-
-    def _sample(self, state_BTD: Tensor, sequences_B: Tensor, positions_BT: Tensor) -> None:
-        sequences_BT = sequences_B.to(state_BTD.device)[:, None].expand(positions_BT.shape)
-        rest = positions_BT.flatten() > 0
-        sequences_N, positions_N = sequences_BT.flatten()[rest], positions_BT.flatten()[rest]
+    def _sample(self, state_BTD: Tensor, sequences_B: Tensor) -> None:
+        """Keep some of the states of positions 1 and on."""
+        length = state_BTD.shape[1]
+        sequences_N = sequences_B.repeat_interleave(length)
+        positions_N = torch.arange(1, 1 + length, device=state_BTD.device).repeat(len(state_BTD))
         order_N = _hash(sequences_N * (1 << 20) + positions_N)
         keys = torch.stack([order_N, sequences_N, positions_N], dim=1)
         best = order_N.topk(min(self.reservoir, len(order_N)), largest=False).indices
-        rows = state_BTD.flatten(0, 1)[rest][best].to(self.kept.dtype)
+        rows = state_BTD.flatten(0, 1)[best].to(self.kept.dtype)
         keys, kept = _smallest(
             torch.cat([self.keys, keys[best]]), torch.cat([self.kept, rows]), self.reservoir
         )
@@ -225,32 +211,10 @@ class StateStatistics(Metric):
 
 def _counts(state_BTD: Tensor) -> Tensor:
     """Entries between `histogram_edges`, which are even in asinh: faster than to search them."""
-    x = _scratch("place", state_BTD, torch.float32).copy_(state_BTD).div_(FINEST)
-    place = _scratch("asinh", state_BTD, torch.float32)
-    # log(|x| + sqrt(x² + 1)): four times as fast as torch.asinh
-    torch.mul(x, x, out=place).add_(1).sqrt_().add_(x.abs()).log_()
+    x = state_BTD.float() / FINEST
+    place = (x.square() + 1).sqrt_().add_(x.abs()).log_()  # four times as fast as torch.asinh
     place.copysign_(x).mul_(float(EDGES / np.arcsinh(LARGEST / FINEST))).add_(EDGES)
-    bins = _scratch("bins", state_BTD, torch.long).copy_(place).clamp_(0, 2 * EDGES - 1)
-    return torch.bincount(bins.flatten(), minlength=2 * EDGES)
-
-
-_memory: dict[tuple[str, torch.device], Tensor] = {}
-
-
-def _scratch(name: str, like: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Memory of a tensor's shape that is used again and again until `release_scratch`.
-
-    New memory costs more than what is computed in it: the system clears every page.
-    """
-    key = name, like.device
-    if key not in _memory or len(_memory[key]) < like.numel():
-        _memory[key] = torch.empty(like.numel(), dtype=dtype, device=like.device)
-    return _memory[key][: like.numel()].view(like.shape)
-
-
-def release_scratch() -> None:
-    """Give the memory back at the end of a pass: the model may be one that goes on training."""
-    _memory.clear()
+    return torch.bincount(place.long().clamp_(0, 2 * EDGES - 1).flatten(), minlength=2 * EDGES)
 
 
 def _rows(ranks: Tensor) -> Tensor:

@@ -112,31 +112,58 @@ def capture(
         raise HeadlessError(f"this model has no {names} (a parallel block has no mid)")
     handles: list[Any] = []
 
-    def after(module: nn.Module, point: Point) -> None:
-        if point in wanted:
-            handles.append(
-                module.register_forward_hook(lambda m, i, out: observe(point, _state(out)))
-            )
-
-    def before(module: nn.Module, point: Point) -> None:
-        if point in wanted:
+    def hook(module: nn.Module, point: Point, reads: bool) -> None:
+        if point in wanted and reads:
             handles.append(
                 module.register_forward_pre_hook(
                     lambda m, args, kwargs: observe(point, _input(args, kwargs)), with_kwargs=True
                 )
             )
+        elif point in wanted:
+            handles.append(
+                module.register_forward_hook(lambda m, i, out: observe(point, _output(out)))
+            )
 
     try:
         layers = blocks(backbone)
-        before(layers[0], Point("embed", -1))
+        hook(layers[0], Point("embed", -1), True)
         for i, block in enumerate(layers):
-            _hook_block(block, i, family, after, before)
+            for component, name, reads in _hooks(family):
+                hook(block.get_submodule(name), Point(component, i), reads)
         if family.final_norm:
-            after(backbone.get_submodule(family.final_norm), Point("norm_f", len(layers)))
+            hook(backbone.get_submodule(family.final_norm), Point("norm_f", len(layers)), False)
         yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _hooks(family: Family) -> list[tuple[Component, str, bool]]:
+    """Component, module in a block ("" is the block), and whether its input is meant."""
+    inside: list[tuple[Component, str, bool]] = [
+        ("heads", family.matrices["o"], True),
+        ("hidden", family.matrices["down"], True),
+        ("attn", family.attn, False),
+        ("mlp", family.mlp, False),
+    ]
+    if family.post_norm:
+        return [*inside, ("mid", family.norm1, False), ("post", family.norm2, False)]
+    return [
+        *inside,
+        ("norm1", family.norm1, False),
+        ("norm2", family.norm2, False),
+        ("mid", family.norm2, True),  # a parallel block's is not asked for
+        ("post", "", False),
+    ]
+
+
+def _output(output: Any) -> Tensor:
+    """Attention gives a tuple, some blocks too."""
+    return (output[0] if isinstance(output, tuple) else output).detach()
+
+
+def _input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    return (args[0] if args else kwargs["hidden_states"]).detach()
 
 
 @contextmanager
@@ -168,37 +195,6 @@ def states_at(
     ):
         run(backbone, input_ids_BT)
     return states
-
-
-def _hook_block(
-    block: nn.Module,
-    i: int,
-    family: Family,
-    after: Callable[[nn.Module, Point], None],
-    before: Callable[[nn.Module, Point], None],
-) -> None:
-    part = block.get_submodule
-    before(part(family.matrices["o"]), Point("heads", i))
-    before(part(family.matrices["down"]), Point("hidden", i))
-    after(part(family.attn), Point("attn", i))
-    after(part(family.mlp), Point("mlp", i))
-    if family.post_norm:
-        after(part(family.norm1), Point("mid", i))
-        after(part(family.norm2), Point("post", i))
-        return
-    after(part(family.norm1), Point("norm1", i))
-    after(part(family.norm2), Point("norm2", i))
-    before(part(family.norm2), Point("mid", i))  # a parallel block's is not asked for
-    after(block, Point("post", i))
-
-
-def _state(output: Any) -> Tensor:
-    """A module's output: attention gives a tuple, some blocks too."""
-    return (output[0] if isinstance(output, tuple) else output).detach()
-
-
-def _input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    return (args[0] if args else kwargs["hidden_states"]).detach()
 
 
 def middle_blocks(blocks: Collection[int]) -> list[int]:

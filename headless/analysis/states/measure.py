@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from headless.analysis.states.accumulators import StateStatistics, Statistics, release_scratch
+from headless.analysis.states.accumulators import StateStatistics, Statistics
 from headless.analysis.states.capture import (
     INNER,
     Point,
@@ -40,8 +40,8 @@ def measure(
     batches: Iterable[Tensor],
     *,
     points: Collection[Point] | None = None,
-    covariance: bool | Collection[Point] = True,
-    by_position: bool | Collection[Point] = True,
+    covariance: Collection[Point] | None = None,
+    by_position: Collection[Point] | None = None,
     histogram: bool = True,
     sparse: Collection[Point] = (),
     reservoir: int = RESERVOIR,
@@ -55,10 +55,10 @@ def measure(
     Args:
         model: a backbone or a model with a head.
         batches: token ids [B, T], whole sequences without padding, the longest in the first.
-        points: None: all of `points_of`. Those of `inner_points_of` have no reservoir, and
-            covariances and sums by position only where they are named: they are wide.
-        covariance: where to accumulate x xᵀ: D² numbers each.
-        by_position: where to accumulate sums by position: 2·T·D numbers each.
+        points: None: all of `points_of`. Those of `inner_points_of` have no reservoir.
+        covariance: where to accumulate x xᵀ: D² numbers each; None: all but the inner points,
+            which are wide.
+        by_position: where to accumulate sums by position: 2·T·D numbers each; None: likewise.
         histogram: count values, too: most of the time of a pass over a small model.
         sparse: points that are looked at in every fourth batch only, from the first one on.
         reservoir: states kept at each point.
@@ -74,53 +74,34 @@ def measure(
     rank, ranks = (dist.get_rank(), dist.get_world_size()) if spread else (0, 1)
     metrics: dict[Point, StateStatistics] = {}
     index, numbers = 0, torch.zeros(0, dtype=torch.long)
-    empty = partial(_empty, model, covariance, by_position, histogram, reservoir)
+
+    def empty(point: Point, length: int) -> StateStatistics:
+        inner = point.component in INNER
+        return StateStatistics(
+            width_of(backbone, point),
+            length,
+            covariance=not inner if covariance is None else point in covariance,
+            by_position=not inner if by_position is None else point in by_position,
+            histogram=histogram,
+            reservoir=0 if inner else reservoir,
+        )
 
     def observe(point: Point, state_BTD: Tensor) -> None:
         if point not in sparse or index % EVERY == 0:
             metrics[point].update(state_BTD, numbers)
 
-    try:
-        with evaluating(backbone), capture(model, observe, wanted if points is None else points):
-            checked = _checked(backbone, batches, token_budget, progress)
-            for index, (first, batch_BT) in enumerate(checked):
-                if not index:
-                    of_length = partial(empty, batch_BT.shape[1])
-                    metrics.update(_allocated(of_length, wanted, backbone, memory, spread))
-                numbers = torch.arange(first, first + len(batch_BT))
-                if index % ranks == rank:
-                    run(backbone, batch_BT)
-    finally:
-        release_scratch()
+    with evaluating(backbone), capture(model, observe, wanted if points is None else points):
+        checked = _checked(backbone, batches, token_budget, progress)
+        for index, (first, batch_BT) in enumerate(checked):
+            if not index:
+                of_length = partial(empty, length=batch_BT.shape[1])
+                metrics.update(_allocated(of_length, wanted, backbone, memory, spread))
+            numbers = torch.arange(first, first + len(batch_BT))
+            if index % ranks == rank:
+                run(backbone, batch_BT)
     if not metrics:
         raise HeadlessError("no sequences to measure: give more text or a shorter length")
     return {point: _finite(point, metrics.pop(point)) for point in wanted}
-
-
-def _empty(
-    model: nn.Module,
-    covariance: bool | Collection[Point],
-    by_position: bool | Collection[Point],
-    histogram: bool,
-    reservoir: int,
-    length: int,
-    point: Point,
-) -> StateStatistics:
-    return StateStatistics(
-        width_of(model, point),
-        length,
-        covariance=_holds(covariance, point),
-        by_position=_holds(by_position, point),
-        histogram=histogram,
-        reservoir=0 if point.component in INNER else reservoir,
-    )
-
-
-def _holds(choice: bool | Collection[Point], point: Point) -> bool:
-    """Inner points are wide: only by name."""
-    if isinstance(choice, bool):
-        return choice and point.component not in INNER
-    return point in choice
 
 
 def _checked(
@@ -169,10 +150,9 @@ def _allocated(
     with torch.device("meta"):
         needed = sum(empty(point).bytes for point in points)
     if needed > memory:
-        widest = max(width_of(backbone, point) for point in points)
         raise HeadlessError(
-            f"statistics at {len(points)} points of width {widest} take {compact(needed)}B, more "
-            f"than {compact(memory)}B: choose fewer points, or covariances for fewer of them"
+            f"statistics at {len(points)} points take {compact(needed)}B, more than "
+            f"{compact(memory)}B: choose fewer points, or covariances for fewer of them"
         )
     metrics = {point: empty(point).to(next(backbone.parameters()).device) for point in points}
     for metric in metrics.values():
@@ -203,10 +183,6 @@ def sample_tokens(statistics: Statistics, batches: Iterable[Tensor], offset: int
     -1 where the sequence has ended. The batches are those that were measured.
     """
     rows = [row_T for batch_BT in batches for row_T in batch_BT]
-    sequences_K = statistics.sample_sequences_K.tolist()
-    positions_K = (statistics.sample_positions_K + offset).tolist()
-    tokens = [
-        int(rows[s][t]) if 0 <= t < len(rows[s]) else -1
-        for s, t in zip(sequences_K, positions_K, strict=True)
-    ]
-    return torch.tensor(tokens, dtype=torch.long)
+    rows_ST = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1).cpu()
+    rows_ST = nn.functional.pad(rows_ST, (0, offset), value=-1)
+    return rows_ST[statistics.sample_sequences_K, statistics.sample_positions_K + offset]
