@@ -94,7 +94,7 @@ def real(place: str, data: Path, queries: int) -> Problem:
     lm = load(place, needs_head=True)
     _, stream = open_for(lm, data, "validation")
     tokens = min(queries, len(stream) - 1)
-    windows = read_windows(lm, stream, tokens, window_length(lm), scored=False)
+    windows = read_windows(lm, stream, tokens, window_length(lm))
     hidden_QD = torch.cat([window.hidden_nD for window in windows])
     model: Any = lm.model
     linear = model.get_output_embeddings()

@@ -41,8 +41,6 @@ def show(result: dict[str, Any], options: NeighborOptions) -> None:
         if not any(record["likeliest"] for record in result["contexts"]):
             name = result["model"]
             print(f"left out: the likeliest tokens: {name} has no LM head")
-    elif "scores" in result:
-        show_scores(result["scores"], f"{title}, {store['rows']:,} stored contexts")
     else:
         size = store["rows"] * (2 * store["hidden_size"] + 4) / 2**20
         print(f"{options.store}: {store['rows']:,} contexts of {result['model']}, {size:,.1f} MiB")
@@ -95,16 +93,3 @@ def _flat(text: str) -> str:
 
 def _probability(token: dict[str, Any]) -> tuple[str, str]:
     return f"{token['log_probability']:.2f}", f"{math.exp(token['log_probability']):.4f}"
-
-
-def show_scores(scores: dict[str, Any], title: str) -> None:
-    table = _table(title, ["", "nats / token"], 1)
-    table.add_row("model", f"{scores['base_nats']:.4f}")
-    table.add_row("model and neighbours", f"{scores['knn_nats']:.4f}")
-    table.add_row("gain", f"{scores['gain']:.4f} ± {scores['gain_error']:.4f}")
-    Console().print(table)
-    print(
-        f"{scores['tokens']:,} tokens, {scores['neighbors']} neighbours, which hold "
-        f"{scores['covered']:.1%} of them; λ {scores['weight']:g}, temperature "
-        f"{scores['temperature']:g} (best on {scores['chosen_on_tokens']:,} others)"
-    )

@@ -94,14 +94,12 @@ class NeighborOptions:
             contexts; several as ["a", "b"].
         store: a directory of hidden states.
         build_store: make the store from this prepared dataset.
-        evaluate: whether the store's neighbours help to predict this prepared dataset.
         k: how many neighbours are shown.
         table: of tokens: input embeddings or the output head's rows.
         metric: of tokens: cosine, inner product or l2 (squared distance).
         min_count: rarer tokens are left out of what is specific to a context.
-        knn_neighbors: how many stored contexts vote on the next token.
-        split: of the dataset; train for --build_store, validation for --evaluate.
-        max_tokens: read only the first so many of the dataset.
+        split: of the dataset.
+        max_tokens: the store holds only the first so many.
         context_length: tokens of a window for the store; what the model can, at most 1,024.
         index: exact, or approximate (auto: by the number of rows; tokens: exact).
         head: of a run; auto is the one under which it is a proper language model.
@@ -118,13 +116,11 @@ class NeighborOptions:
     context: str | list[str] | None = None
     store: Path | None = None
     build_store: Path | None = None
-    evaluate: Path | None = None
     k: int = 10
     table: Literal["input", "output"] = "input"
     metric: Literal["cosine", "inner", "l2"] = "cosine"
     min_count: int = 10
-    knn_neighbors: int = 256
-    split: Literal["train", "validation"] | None = None
+    split: Literal["train", "validation"] = "train"
     max_tokens: int | None = None
     context_length: int | None = None
     index: Literal["auto", "exact", "ivf", "hnsw"] = "auto"
@@ -142,19 +138,18 @@ class NeighborOptions:
             "--analogy": self.analogy,
             "--context": self.context,
             "--build_store": self.build_store,
-            "--evaluate": self.evaluate,
         }
         given = [name for name, value in modes.items() if value is not None]
         if len(given) != 1:
             got = " and ".join(given) or "none of them"
             raise HeadlessError(f"give one of {', '.join(modes)}; got {got}")
-        if given[0] in ("--build_store", "--evaluate") and self.store is None:
+        if self.build_store is not None and self.store is None:
             raise HeadlessError("name the store's directory with --store")
         if given[0] in ("--token", "--analogy") and self.store is not None:
-            raise HeadlessError("--store goes with --context, --build_store or --evaluate")
+            raise HeadlessError("--store goes with --context or --build_store")
         if self.analogy is not None and len(self.analogy) != 3:
             raise HeadlessError(f"--analogy takes three tokens [a, b, c], got {len(self.analogy)}")
-        check_at_least_1(self, "k", "knn_neighbors", "max_tokens")
+        check_at_least_1(self, "k", "max_tokens")
         check_output_file(self.output, self.overwrite)
 
 

@@ -85,17 +85,7 @@ def test_from_a_text_to_its_neighbours(
     alone = works(capsys, "--model", model, "--context", "the king")
     assert "nearest stored contexts" not in alone
 
-    file = tmp_path / "scores.json"
-    out = works(capsys, *store, "--evaluate", dataset, "--max_tokens", 200, "--output", file)
-    scores = json.loads(file.read_text())["scores"]
-    assert f"{scores['base_nats']:.4f}" in out
-    assert f"{scores['knn_nats']:.4f}" in out
-    assert "λ" in out
-
     assert "exists: give another --store" in fails(capsys, *store, "--build_store", dataset)
-    assert "is the text of the store" in fails(
-        capsys, *store, "--evaluate", dataset, "--split", "train"
-    )
 
 
 def test_a_store_of_another_model_is_refused(
@@ -110,7 +100,6 @@ def test_a_store_of_another_model_is_refused(
     works(capsys, "--model", model, *store, "--build_store", dataset, "--max_tokens", 100)
     other = ("--model", tmp_path / "runs" / "other", *store)
     assert "other weights (of 'run')" in fails(capsys, *other, "--context", "the king")
-    assert "other weights (of 'run')" in fails(capsys, *other, "--evaluate", dataset)
 
 
 def test_what_is_wrong_is_said_before_the_work(
@@ -121,11 +110,13 @@ def test_what_is_wrong_is_said_before_the_work(
         (("--token", " king", "--context", "a"), "got --token and --context"),
         (("--token", " king", "--token_id", "3"), "name the same thing"),
         (("--build_store", "data"), "name the store's directory"),
-        (("--evaluate", "data"), "name the store's directory"),
         (("--token", " king", "--store", "x"), "--store goes with"),
         (("--analogy", '["a", "b"]'), "three tokens"),
         (("--token", " king", "--k", "0"), "k must be at least 1"),
-        (("--context", "a", "--knn_neighbors", "0"), "knn_neighbors must be at least 1"),
+        (
+            ("--build_store", "a", "--store", "b", "--max_tokens", "0"),
+            "max_tokens must be at least 1",
+        ),
         (("--token", " king", "--output", str(tmp_path)), "is a directory"),
         (("--token", " king"), "no model"),
         (("--token", " king", "--metrik", "l2"), "did you mean 'metric'?"),

@@ -11,7 +11,6 @@ from headless.downstream.loading import load
 from headless.downstream.options import NeighborOptions, write_output
 from headless.downstream.retrieval.contexts import nearest_contexts, view_context
 from headless.downstream.retrieval.indexes import VectorIndex, load_faiss
-from headless.downstream.retrieval.knn import knn_lm_scores
 from headless.downstream.retrieval.store import PLACE, HiddenStore, build_store, open_store
 from headless.errors import HeadlessError
 from headless.files import refuse_to_lose
@@ -31,12 +30,12 @@ def neighbors(
     Args:
         model: as of `load`, or one that is open.
         progress: show it, or a function that gets (phase, done, in all).
-        **options: see `NeighborOptions`; one of token, token_id, analogy, context, build_store and
-            evaluate says what is done.
+        **options: see `NeighborOptions`; one of token, token_id, analogy, context and build_store
+            says what is done.
 
     Returns:
-        "model", "head" and "tokens" with "table" and "metric"; "contexts"; "store"; or "store",
-        "index" and "scores": plain values, what `output` holds.
+        "model", "head" and "tokens" with "table" and "metric"; "contexts"; or "store":
+        plain values, what `output` holds.
     """
     place = model.place if isinstance(model, LanguageModel) else str(model)
     settings = NeighborOptions(place, **options)
@@ -56,8 +55,6 @@ def neighbors(
     with Display(progress) as display:
         if settings.build_store is not None:
             result["store"] = asdict(_build(settings, lm, display.report).manifest)
-        elif settings.evaluate is not None:
-            result |= _scores(settings, lm, display.report)
         elif settings.context is not None:
             result["contexts"] = _contexts(settings, lm)
         else:
@@ -76,10 +73,6 @@ def _check_model(settings: NeighborOptions, lm: LanguageModel) -> None:
         )
     if lm.has_head:
         return
-    if settings.evaluate is not None:
-        raise HeadlessError(
-            f"{lm.place} has no LM head, so that it predicts nothing for neighbours to help with"
-        )
     if settings.context is not None and settings.store is None:
         advice = ": name a --store of its hidden states for the nearest contexts"
         raise HeadlessError(
@@ -129,7 +122,7 @@ def _build(settings: NeighborOptions, lm: LanguageModel, progress: Report) -> Hi
         lm,
         str(settings.build_store),
         Path(settings.store or ""),
-        split=settings.split or "train",
+        split=settings.split,
         max_tokens=settings.max_tokens,
         context_length=settings.context_length,
         overwrite=settings.overwrite,
@@ -139,19 +132,3 @@ def _build(settings: NeighborOptions, lm: LanguageModel, progress: Report) -> Hi
         progress("indexing", 0, 0)
         _index(settings, store)
     return store
-
-
-def _scores(settings: NeighborOptions, lm: LanguageModel, progress: Report) -> dict[str, Any]:
-    store = open_store(settings.store or "", lm)
-    index = _index(settings, store)
-    scores = knn_lm_scores(
-        lm,
-        store,
-        index,
-        settings.evaluate or "",
-        neighbors=settings.knn_neighbors,
-        split=settings.split or "validation",
-        max_tokens=settings.max_tokens,
-        progress=partial(progress, "tokens"),
-    )
-    return {"store": asdict(store.manifest), "index": index.kind, "scores": asdict(scores)}

@@ -51,7 +51,6 @@ class Window(NamedTuple):
 
     hidden_nD: Tensor  # float32
     targets_n: Tensor  # long: the token that follows each position
-    log_probability_n: Tensor | None  # float32: of those tokens, where they are scored
 
 
 def window_length(lm: LanguageModel, context_length: int | None = None) -> int:
@@ -80,7 +79,7 @@ def open_for(lm: LanguageModel, path: Any, split: str) -> tuple[TokenDataset, To
 
 @torch.no_grad()
 def read_windows(
-    lm: LanguageModel, stream: TokenStream, num_tokens: int, length: int, *, scored: bool
+    lm: LanguageModel, stream: TokenStream, num_tokens: int, length: int
 ) -> Iterator[Window]:
     """The first `num_tokens` predictions of a longer stream, in windows of `length` tokens."""
     # The first window adds all of its positions, each later one its second half.
@@ -98,16 +97,10 @@ def read_windows(
         ids_BT = torch.nn.utils.rnn.pad_sequence(
             [piece[:-1] for piece in pieces], True, lm.tokenizer.pad_token_id
         )
-        hidden_BTD, logits_BTV = lm.last_states(ids_BT, with_logits=scored)
+        hidden_BTD, _ = lm.last_states(ids_BT, with_logits=False)
         for row, (piece, (begin, start, end)) in enumerate(zip(pieces, batch, strict=True)):
             new = slice(start - begin, end - begin)
-            targets_n = piece[1:][new]
-            log_probability_n = None
-            if logits_BTV is not None:
-                logits_nV = logits_BTV[row, new].float()
-                chosen_n = logits_nV.gather(1, targets_n.to(logits_nV.device)[:, None])[:, 0]
-                log_probability_n = (chosen_n - logits_nV.logsumexp(dim=-1)).cpu()
-            yield Window(hidden_BTD[row, new].float().cpu(), targets_n, log_probability_n)
+            yield Window(hidden_BTD[row, new].float().cpu(), piece[1:][new])
 
 
 @dataclass(frozen=True)
@@ -120,7 +113,7 @@ class StoreManifest:
     model_sha256: str  #: see `fingerprint`
     rows: int
     hidden_size: int
-    spread: float  #: mean squared distance of a key from the mean key: the unit of temperatures
+    spread: float  #: mean squared distance of a key from the mean key: where distances are alike
     context_length: int  #: tokens of a window
     dataset: str  #: where the text was, for people
     dataset_sha256: str  #: of the split's tokens
@@ -211,7 +204,7 @@ def _write_rows(
         _npy(path / KEYS, "<f2", (rows, size)) as keys,
         _npy(path / VALUES, "<i4", (rows,)) as values,
     ):
-        for window in read_windows(lm, stream, rows, manifest.context_length, scored=False):
+        for window in read_windows(lm, stream, rows, manifest.context_length):
             hidden_nD = window.hidden_nD.numpy()
             with np.errstate(over="ignore"):  # the next lines refuse it
                 keys_nD = hidden_nD.astype("<f2")

@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from small_models import gpt_neox
 
+from headless.data.stream import open_dataset
 from headless.downstream.loading import load
-from headless.downstream.retrieval.contexts import view_context
+from headless.downstream.retrieval.contexts import nearest_contexts, view_context
+from headless.downstream.retrieval.store import build_store
 from headless.errors import HeadlessError
 from headless.objectives.base import log_unigram
 
@@ -85,6 +87,20 @@ def test_a_context_gives_the_models_own_probabilities(dataset: Path) -> None:
     assert torch.equal(view_context(lm, "").hidden_D, hidden_1TD[0, -1].float())
     written = view_context(lm, lm.tokenizer.eos_token)  # its name is text
     assert not torch.equal(written.hidden_D, hidden_1TD[0, -1].float())
+
+
+def test_a_context_of_the_store_finds_itself(dataset: Path, tmp_path: Path) -> None:
+    lm = gpt_neox(dataset)
+    store = build_store(lm, dataset, tmp_path / "store", max_tokens=300)
+    tokens = open_dataset(dataset).split("train")[:301].tolist()
+    view = view_context(lm, lm.tokenizer.decode(tokens[:9]), k=5)
+    index = store.index()
+    near = nearest_contexts(lm, store, index, view.hidden_D, 3)
+    assert near[0]["position"] == 9
+    assert near[0]["token"] == lm.tokenizer.decode(tokens[9])
+    assert near[0]["before"] == lm.tokenizer.decode(tokens[1:9])
+    assert near[0]["after"] == lm.tokenizer.decode(tokens[10:14])
+    assert near[0]["distance"] < near[1]["distance"]
 
 
 def test_a_masked_model_is_asked_at_its_mask(masked_run: Path) -> None:
