@@ -12,5 +12,5 @@ FORMS = {
 
 def main(arguments: list[str]) -> None:
     options = options_from("export", arguments)
-    facts = headless.export(**options, progress=True)
+    facts = headless.export(**options)
     print(f"{options['output']}: {facts['head']} head, {FORMS[facts['head_form']]}")

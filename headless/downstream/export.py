@@ -11,7 +11,6 @@ SHA256SUMS                          of all files but the model card
 """
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,17 +20,12 @@ from jinja2 import Template
 from transformers import GenerationConfig
 
 import headless
-from headless.data.datamodule import TokenDataModule
 from headless.data.tokenizer import loads_plainly
-from headless.downstream.calibration import Calibration, calibrate, collect
 from headless.downstream.tokenizers import complete_config, load_run_tokenizer
-from headless.errors import HeadlessError
 from headless.files import new_directory, refuse_to_lose, write_sums
 from headless.isolation import isolated
 from headless.models import modeling_headless
 from headless.models.pretrained import without_bars
-from headless.objectives import LMHead
-from headless.progress import Display
 from headless.runs.directory import RunDirectory
 from headless.training.checkpoint_io import find_checkpoint, run_of
 from headless.training.hugging_face import (
@@ -60,10 +54,7 @@ def export(
     output: str | Path,
     head: HeadName = "auto",
     dtype: Literal["float32", "bfloat16", "float16"] = "float32",
-    fit: Path | None = None,
     overwrite: bool = False,
-    *,
-    progress: bool = False,
 ) -> dict[str, Any]:
     """A checkpoint to a Hugging Face directory, with tokenizer, generation config and model card.
 
@@ -74,29 +65,17 @@ def export(
             training step; "tied": the input embeddings alone; "auto": whichever makes the run a
             language model.
         dtype: of the weights on disk.
-        fit: a prepared dataset: fit a temperature and a scale of the head's bias to one half of its
-            validation split, and report what that gains on the other half.
         overwrite: move an export that is there aside.
-        progress: say on standard error what was fitted.
 
     Returns:
         What `headless.json` holds.
     """
-    output, display = Path(output), Display(progress)
+    output = Path(output)
     refuse_to_lose(output, overwrite=overwrite, **OUTPUT)  # before the work
     path = find_checkpoint(checkpoint)
     run = run_of(path)
     module = PretrainingModule.from_checkpoint(path)
     kind, lm_head = choose_head(module, head)
-    calibration = None
-    if fit is not None:
-        calibration = _fit(module, lm_head, checkpoint, fit)
-        kind, lm_head = "fitted", calibration.apply(lm_head)
-        display.say(
-            f"fitted: scores x {calibration.scale:.4f}, bias x {calibration.bias_scale:.4f}; on "
-            f"{calibration.report_tokens:,} other tokens {calibration.nll_before:.4f} -> "
-            f"{calibration.nll_after:.4f} nats"
-        )
     converted = to_hugging_face(module.backbone, lm_head, embedding_VD=module.embedding_VD)
     torch_dtype = getattr(torch, dtype)
     if torch_dtype != torch.float32:
@@ -108,24 +87,10 @@ def export(
     if module.task == "causal":  # what is generated follows the last token of a row
         tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = "left"
     complete_config(converted.model, tokenizer)
-    facts = _facts(run, module, kind, converted, torch_dtype, calibration)
+    facts = _facts(run, module, kind, converted, torch_dtype)
     with new_directory(output, overwrite=overwrite, **OUTPUT) as directory:
         _write(directory, converted, tokenizer, module, facts)
     return facts
-
-
-def _fit(
-    module: PretrainingModule, lm_head: LMHead, checkpoint: str | Path, data: Path
-) -> Calibration:
-    datamodule = TokenDataModule(
-        data, sequence_length=module.sequence_length, batch_size=32, task=module.task
-    )
-    if module.tokenizer_sha256 not in (None, datamodule.tokenizer_sha256):
-        raise HeadlessError(
-            f"{data} was made with another tokenizer than {checkpoint} was trained with: prepare "
-            "the text with the run's own (headless prepare --tokenizer RUN/tokenizer)"
-        )
-    return calibrate(lm_head, collect(module.backbone, datamodule.validation_batches()))
 
 
 def _facts(
@@ -134,7 +99,6 @@ def _facts(
     kind: str,
     converted: Converted,
     dtype: torch.dtype,
-    calibration: Calibration | None,
 ) -> dict[str, Any]:
     summary, step = run.read_summary(), module.checkpoint_step
     finished = summary.get("steps") == step
@@ -165,8 +129,6 @@ def _facts(
         if kind in ("calibrated", "trained"):  # with the head that was validated
             last = summary.get("last", {})
             facts["metrics"] = {k: v for k, v in last.items() if k.startswith("val/")}
-    if calibration is not None:
-        facts["calibration"] = asdict(calibration)
     return facts
 
 

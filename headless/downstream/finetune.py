@@ -10,9 +10,8 @@ import yaml
 
 from headless.downstream.classification.data import read_task
 from headless.downstream.classification.model import save_classifier
-from headless.downstream.classification.module import rank
-from headless.downstream.classification.run import Finetuning, SeedResult
 from headless.downstream.classification.tasks import make_task
+from headless.downstream.classification.training import Finetuning, SeedResult, rank
 from headless.downstream.loading import load
 from headless.downstream.options import FinetuneOptions, Recipe, Source
 from headless.files import finite, json_lines, new_directory, write_json, write_text

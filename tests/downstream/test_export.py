@@ -189,27 +189,6 @@ def test_nothing_is_overwritten_unasked(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "model.old-1"]
 
 
-def test_fitting_two_numbers(
-    runs: dict[str, Path], dataset: Path, tmp_path: Path, capsys: Any
-) -> None:
-    output = tmp_path / "fitted"
-    arguments = ["--checkpoint", str(runs["headless"]), "--output", str(output)]
-    assert main(["export", *arguments, "--fit", str(dataset)]) == 0
-    assert "fitted: scores x" in capsys.readouterr().err
-    facts = json.loads((output / "headless.json").read_text())
-    assert facts["head"] == "fitted"
-    numbers = facts["calibration"]
-    module = PretrainingModule.from_checkpoint(runs["headless"])
-    ids_BT = torch.randint(0, module.vocab_size, (1, 16))
-    with torch.no_grad():
-        head = module.objective.lm_head(module.embedding_VD, module.unigram_counts)
-        hidden = module.backbone(input_ids=ids_BT).last_hidden_state
-        wanted = numbers["scale"] * head.scores(hidden) + numbers["bias_scale"] * head.bias_V
-        model = AutoModelForCausalLM.from_pretrained(output).eval()
-        found = model(input_ids=ids_BT).logits
-    torch.testing.assert_close(found.log_softmax(-1), wanted.log_softmax(-1), rtol=1e-3, atol=1e-3)
-
-
 def pickled(path: Path) -> Path:
     torch.save({"headless": {}, "state_dict": {}, "extra": Path("/")}, path)
     return path

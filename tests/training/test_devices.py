@@ -10,7 +10,7 @@ from lightning.fabric.accelerators.mps import MPSAccelerator as FabricMPSAcceler
 from lightning.pytorch.accelerators import CPUAccelerator, MPSAccelerator
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from headless.downstream.classification.run import Finetuning
+from headless.downstream.classification.training import Finetuning
 from headless.downstream.loading import load
 from headless.downstream.options import Recipe
 from headless.errors import HeadlessError

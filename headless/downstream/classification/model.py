@@ -7,7 +7,7 @@ import copy
 import inspect
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoModel, DataCollatorWithPadding
 from headless.data.tokenizer import end_of_document
 from headless.downstream.tokenizers import load_model_tokenizer
 from headless.errors import HeadlessError, one_line
-from headless.files import check_sums, new_directory, write_sums, write_text
+from headless.files import check_sums, new_directory, write_json, write_sums
 from headless.models.pretrained import as_backbone
 
 Batch = Mapping[str, Tensor]
@@ -48,25 +48,14 @@ def with_template(tokenizer: Any) -> Any:
 
 
 def encode(
-    tokenizer: Any,
-    texts: list[str],
-    pairs: list[str] | None,
-    max_length: int,
-    *,
-    segments: bool = False,
+    tokenizer: Any, texts: list[str], pairs: list[str] | None, max_length: int
 ) -> tuple[list[dict[str, list[int]]], int]:
     """One `{"input_ids": [...], ...}` of at most `max_length` tokens an example; how many were cut.
 
-    Pairs lose tokens at the end of the longer text. With `segments` come `token_type_ids`.
+    Pairs lose tokens at the end of the longer text.
     """
     uncut = tokenizer(texts, pairs, verbose=False).input_ids
-    columns = tokenizer(
-        texts,
-        pairs,
-        truncation="longest_first",
-        max_length=max_length,
-        return_token_type_ids=segments,
-    )
+    columns = tokenizer(texts, pairs, truncation="longest_first", max_length=max_length)
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     return rows, sum(len(ids) > max_length for ids in uncut)
 
@@ -80,11 +69,6 @@ def pool(hidden_BTD: Tensor, attention_mask_BT: Tensor, pooling: Pooling) -> Ten
         return hidden_BTD[torch.arange(len(last_B), device=last_B.device), last_B]
     mask_BT1 = attention_mask_BT.unsqueeze(-1).to(hidden_BTD.dtype)
     return (hidden_BTD * mask_BT1).sum(1) / mask_BT1.sum(1)
-
-
-def takes_segments(backbone: Any) -> bool:
-    """Whether a model reads `token_type_ids`, which tell the texts of a pair apart."""
-    return "token_type_ids" in inspect.signature(backbone.forward).parameters
 
 
 class TextClassifier(nn.Module):
@@ -106,6 +90,8 @@ class TextClassifier(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone, self.pooling, self.frozen = backbone, pooling, frozen
+        # What it reads: some tell the texts of a pair apart by `token_type_ids`.
+        self.inputs = inspect.signature(backbone.forward).parameters.keys()
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(backbone.config.hidden_size, num_outputs)
         nn.init.normal_(self.classifier.weight, std=0.02)
@@ -122,7 +108,7 @@ class TextClassifier(nn.Module):
 
     def pooled(self, batch: Batch) -> Tensor:
         """What the classifier sees [B, D]."""
-        inputs = {key: value for key, value in batch.items() if key != "labels"}
+        inputs = {key: batch[key] for key in batch.keys() & self.inputs if key != "labels"}
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             hidden_BTD = self.backbone(**inputs).last_hidden_state
         return pool(hidden_BTD, batch["attention_mask"], self.pooling)
@@ -135,46 +121,41 @@ class TextClassifier(nn.Module):
             return self.classifier(dropped_BD).float()
 
 
-@dataclass(frozen=True)
-class Description:
-    """What a saved classifier is, besides its weights."""
-
-    classes: tuple[str, ...]
-    pooling: Pooling
-    max_length: int
-    task: str
-
-
+@dataclass
 class TrainedClassifier:
     """A fine-tuned classifier with its tokenizer."""
 
-    def __init__(self, model: TextClassifier, tokenizer: Any, description: Description) -> None:
-        self.model = model.eval()
-        self.tokenizer = with_template(tokenizer)
-        self.description = description
+    model: TextClassifier
+    tokenizer: Any
+    classes: tuple[str, ...]  #: empty for regression
+    max_length: int
+    task: str
+
+    def __post_init__(self) -> None:
+        self.model.eval()
+        self.tokenizer = with_template(self.tokenizer)
 
     @torch.no_grad()
     def logits(
         self, texts: list[str], pairs: list[str] | None = None, *, batch_size: int = 32
     ) -> Tensor:
         """Logits [N, C], float32; for regression the numbers [N, 1], in the labels' own units."""
-        length, device = self.description.max_length, self.model.classifier.weight.device
-        segments = takes_segments(self.model.backbone)
-        encoded, _ = encode(self.tokenizer, texts, pairs, length, segments=segments)
+        device = self.model.classifier.weight.device
+        encoded, _ = encode(self.tokenizer, texts, pairs, self.max_length)
         collate: Any = DataCollatorWithPadding(self.tokenizer)
         parts = [encoded[i : i + batch_size] for i in range(0, len(encoded), batch_size)]
         logits_NC = torch.cat([self.model(collate(part).to(device)) for part in parts])
-        if self.description.classes:
+        if self.classes:
             return logits_NC
         mean, deviation = self.model.get_buffer("center")
         return logits_NC * deviation + mean
 
     def predict(self, texts: list[str], pairs: list[str] | None = None) -> list[Any]:
         """The likeliest class's name, or the number, for each text or pair."""
-        logits_NC, classes = self.logits(texts, pairs), self.description.classes
-        if not classes:
+        logits_NC = self.logits(texts, pairs)
+        if not self.classes:
             return logits_NC[:, 0].tolist()
-        return [classes[i] for i in logits_NC.argmax(1).tolist()]
+        return [self.classes[i] for i in logits_NC.argmax(1).tolist()]
 
 
 def save_classifier(trained: TrainedClassifier, directory: Path) -> None:
@@ -184,8 +165,8 @@ def save_classifier(trained: TrainedClassifier, directory: Path) -> None:
         trained.tokenizer.save_pretrained(place)
         state = {k: v.detach().cpu().contiguous() for k, v in trained.model.state_dict().items()}
         save_file(state, place / WEIGHTS, metadata={"format": "pt"})
-        text = json.dumps(asdict(trained.description), indent=2, ensure_ascii=False)
-        write_text(place / DESCRIPTION, text + "\n")
+        values = {name: getattr(trained, name) for name in ("classes", "max_length", "task")}
+        write_json(place / DESCRIPTION, values | {"pooling": trained.model.pooling})
         write_sums(place)
 
 
@@ -198,11 +179,12 @@ def load_classifier(directory: str | Path) -> TrainedClassifier:
     check_sums(place)
     try:
         values = json.loads((place / DESCRIPTION).read_text(encoding="utf-8"))
-        description = Description(**{**values, "classes": tuple(values["classes"])})
+        classes = tuple(values["classes"])
         backbone = as_backbone(AutoModel.from_config(AutoConfig.from_pretrained(place)))
-        model = TextClassifier(backbone, len(description.classes) or 1, description.pooling)
+        model = TextClassifier(backbone, len(classes) or 1, values["pooling"])
         model.load_state_dict(load_file(place / WEIGHTS))
+        facts = (classes, int(values["max_length"]), str(values["task"]))
     except Exception as error:  # noqa: BLE001 - the libraries raise anything
         line = one_line(error, 200)
         raise HeadlessError(f"the classifier in {place} cannot be loaded: {line}") from error
-    return TrainedClassifier(model, load_model_tokenizer(place), description)
+    return TrainedClassifier(model, load_model_tokenizer(place), *facts)

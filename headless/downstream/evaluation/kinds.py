@@ -15,15 +15,18 @@ import torch
 import transformers
 
 import headless
-from headless.downstream.evaluation.encoding import (
+from headless.downstream.evaluation.likelihood import (
+    Progress,
+    Row,
+    Score,
     continuation_row,
     encode_pair,
     masked_rows,
     plain_ids,
     prefix_token,
     rolling_rows,
+    score_rows,
 )
-from headless.downstream.evaluation.likelihood import Progress, Row, Score, score_rows
 from headless.downstream.evaluation.tasks import MASKED_KINDS, Item, Items, Task
 from headless.downstream.language_model import LanguageModel
 from headless.downstream.tokenizers import longest_input

@@ -20,7 +20,6 @@ from headless.data.stream import open_dataset
 from headless.data.tokenizer import load_tokenizer
 from headless.downstream.classification.data import LabelledText
 from headless.downstream.classification.model import (
-    Description,
     TextClassifier,
     TrainedClassifier,
     encode,
@@ -29,17 +28,17 @@ from headless.downstream.classification.model import (
     save_classifier,
     with_template,
 )
-from headless.downstream.classification.module import (
+from headless.downstream.classification.tasks import TextTask
+from headless.downstream.classification.training import (
     CLASS_METRICS,
     NUMBER_METRICS,
     ClassificationModule,
+    Finetuning,
     classification_loss,
     fitting_rate,
     rank,
     score,
 )
-from headless.downstream.classification.run import Finetuning
-from headless.downstream.classification.tasks import TextTask
 from headless.downstream.finetune import baseline_notes
 from headless.downstream.language_model import NO_HEAD, LanguageModel
 from headless.downstream.options import Recipe
@@ -84,8 +83,7 @@ def encoder_of(kind: str, data: Path, directory: Path) -> LanguageModel:
 def test_padding_changes_nothing(kind: str, pooling: Any, dataset: Path, tmp_path: Path) -> None:
     encoder = encoder_of(kind, dataset, tmp_path / "v")
     model = TextClassifier(encoder.model, 3, pooling)
-    description = Description(("a", "b", "c"), pooling, 32, "t")
-    trained = TrainedClassifier(model, encoder.tokenizer, description)
+    trained = TrainedClassifier(model, encoder.tokenizer, ("a", "b", "c"), 32, "t")
     together = trained.logits(WORDS)
     alone = torch.cat([trained.logits([text]) for text in WORDS])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
@@ -118,7 +116,7 @@ def test_ours_begin_with_the_end_of_a_document_and_bert_uses_its_template(
     assert found["input_ids"] == [end, *plain("my lord"), end, *plain("the sea")]
     assert cut == 0
     bert = tokenizer_of("bert", dataset, tmp_path / "v")
-    (found, *_), _ = encode(with_template(bert), ["the king"], ["a crown"], 32, segments=True)
+    (found, *_), _ = encode(with_template(bert), ["the king"], ["a crown"], 32)
     assert bert.decode(found["input_ids"]) == "[CLS] the king [SEP] a crown [SEP]"
     assert found["token_type_ids"] == [0, 0, 0, 0, 1, 1, 1]
 

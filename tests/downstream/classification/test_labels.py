@@ -109,7 +109,9 @@ def test_a_training_split_without_labels_is_refused(hidden: Any, tmp_path: Path)
 def test_a_label_out_of_range_is_refused(wrong: Any, where: str, tmp_path: Path) -> None:
     train, test = [0, 1] * 20, [0, 1]
     (train if where == "train" else test).append(wrong)
-    with pytest.raises(HeadlessError, match=rf"{where}, row \d+: the label .* is none of negative"):
+    with pytest.raises(
+        HeadlessError, match=rf"{where}.jsonl, row \d+: the label .* is none of negative"
+    ):
         read(tmp_path, train, test, task=TASKS["sst2"])
 
 

@@ -22,15 +22,17 @@ from transformers import (
 from headless.data.stream import open_dataset
 from headless.data.tokenizer import add_mask_token, as_fast_tokenizer, train_tokenizer
 from headless.downstream.evaluation import likelihood, tasks
-from headless.downstream.evaluation.encoding import (
+from headless.downstream.evaluation.kinds import evaluate_items as evaluate
+from headless.downstream.evaluation.kinds import mean, ratio
+from headless.downstream.evaluation.likelihood import (
+    Row,
+    Score,
     continuation_row,
     encode_pair,
     masked_rows,
     rolling_rows,
+    score_rows,
 )
-from headless.downstream.evaluation.kinds import evaluate_items as evaluate
-from headless.downstream.evaluation.kinds import mean, ratio
-from headless.downstream.evaluation.likelihood import Row, Score, score_rows
 from headless.downstream.evaluation.tasks import Items, Task, parse_tasks, read_items
 from headless.downstream.language_model import LanguageModel
 from headless.downstream.tokenizers import longest_input
