@@ -29,7 +29,6 @@ from headless.reports.lm_heads import as_json as tuned_as_json
 from headless.reports.lm_heads import split
 from headless.reports.places import find_places
 from headless.reports.sections import Compared, build_page, sheets_of
-from headless.reports.statistics import Difference
 
 if TYPE_CHECKING:
     import pandas
@@ -50,21 +49,25 @@ class Comparison(Compared):
         interval."""
         import pandas
 
-        table = headline(self.groups)
-        columns: dict[str, list[float | None]] = {}
-        for quantity in table.quantities:
-            numbers = [group.number(quantity.key) for group in self.groups]
-            columns[quantity.key] = [n.mean if n else None for n in numbers]
-            half_widths = [n.half_width if n else None for n in numbers]
-            if any(half is not None for half in half_widths):
-                columns[f"± {quantity.key}"] = half_widths
-        labels = pandas.Index([group.label for group in self.groups], name="recipe")
-        return pandas.DataFrame(columns, index=labels)
+        numbers = {
+            group.label: {
+                name: value
+                for quantity in headline(self.groups).quantities
+                if (number := group.number(quantity.key))
+                for name, value in (
+                    (quantity.key, number.mean),
+                    (f"± {quantity.key}", number.half_width),
+                )
+            }
+            for group in self.groups
+        }
+        frame = pandas.DataFrame.from_dict(numbers, orient="index").rename_axis("recipe")
+        return frame.astype(float).dropna(axis="columns", how="all")
 
     def _repr_html_(self) -> str:
         page = Page("")
-        for title, columns, rows in sheets_of(self):
-            page.table(columns, rows, title)
+        for title, sheet in sheets_of(self):
+            page.table(*sheet, title)
         if self.warnings:
             page.notes(self.warnings, "warning", "Read this before comparing")
         return page.fragment()
@@ -168,7 +171,7 @@ def _group_as_json(group: Group, baseline: Group) -> dict[str, Any]:
     keys += [*(f"geometry/{measure}/embedding" for measure in MEASURES), *places]
     keys += [*DECILES, *(OVER + name for name in ANCHORS)]
     relative: dict[str, Any] = {
-        key: _difference_as_json(change)
+        key: {k if k != "mean" else "difference": v for k, v in vars(change).items()}
         for key in (*(q.key for q in QUANTITIES), *DECILES)
         if (change := gap(key, group, baseline))
     } | {
@@ -189,8 +192,3 @@ def _group_as_json(group: Group, baseline: Group) -> dict[str, Any]:
         "equal_loss": equal_loss_as_json(group, baseline),
         "evaluations": evaluations_as_json(group),
     }
-
-
-def _difference_as_json(change: Difference) -> dict[str, Any]:
-    numbers = {"difference": change.mean, "half_width": change.half_width, "p": change.p}
-    return numbers | {"n": change.n, "by_seed": change.by_seed}

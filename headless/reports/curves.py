@@ -1,4 +1,4 @@
-"""The figures of training itself: learning curves, geometry, costs."""
+"""The figures of training itself: learning curves and geometry."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -6,12 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from headless.pages.figures import INK, MUTED, SURFACE, drawing_style, new_figure, series_color
-from headless.pages.numbers import compact, decimals
+from headless.pages.figures import MUTED
 from headless.reports.anchors import anchors_of
 from headless.reports.groups import Group, runs_of
 from headless.reports.plots import (
-    WIDE,
     Curve,
     Panel,
     Read,
@@ -22,7 +20,6 @@ from headless.reports.plots import (
     scale_x,
     shown,
 )
-from headless.reports.statistics import known
 from headless.runs.run import AXES, Run
 
 AXIS_NAMES = {"tokens": "training tokens", "seconds": "training seconds", "flops": "training FLOPs"}
@@ -134,54 +131,3 @@ def _by_layer(measure: str, relative: bool) -> Read:
         return (np.arange(len(y)), y) if values else None
 
     return read
-
-
-def costs(groups: Sequence[Group]) -> Any | None:
-    """Speed, memory and computation as bars."""
-    kinds = {run.memory_kind for run in runs_of(groups)}
-    bars = {
-        "tokens_per_second": "tokens per second",
-        "step_ms": "mean step, milliseconds",
-        "peak_memory_gib": f"peak memory ({' and '.join(sorted(kinds))}), GiB",
-        "flops": "training FLOPs",
-    }
-    bars = {key: title for key, title in bars.items() if any(g.number(key) for g in groups)}
-    if not bars:
-        return None
-    with drawing_style():
-        figure = new_figure(WIDE, 0.75 + 0.36 * len(groups))
-        panels = figure.subplots(1, len(bars), squeeze=False)[0]
-        for panel, (key, title) in zip(panels, bars.items(), strict=True):
-            _bars(panel, groups, key)
-            panel.set_title(title)
-        for panel in panels[1:]:
-            panel.set_yticklabels([])
-    return figure
-
-
-def _bars(panel: Any, groups: Sequence[Group], key: str) -> None:
-    ends: dict[int, tuple[float, str]] = {}
-    for place, group in enumerate(groups):
-        number = group.number(key)
-        if number is None:
-            panel.text(0.01, place, "not known", va="center", color=MUTED)
-            continue
-        mean, half = number.mean, number.half_width
-        panel.barh(place, mean, height=0.58, color=series_color(group.index), alpha=0.88)
-        end = mean
-        if half is not None:
-            dots = known(group.values(key))
-            panel.errorbar(mean, place, xerr=half, color=INK, linewidth=0.9, capsize=2.5)
-            panel.scatter(
-                dots, [place] * len(dots), s=7, color=SURFACE, edgecolor=INK, linewidth=0.5
-            ).set_zorder(4)
-            end = max(end + half, *dots)
-        ends[place] = (end, decimals(mean, 2) if mean < 100 else compact(mean))
-    widest = max([0.0, *(end for end, _ in ends.values())])
-    for place, (end, text) in ends.items():
-        panel.text(end + 0.035 * widest, place, text, va="center", color=INK)
-    panel.set_yticks(range(len(groups)), [group.label for group in groups])
-    panel.tick_params(axis="y", length=0, labelcolor=INK)
-    panel.set(ylim=(len(groups) - 0.45, -0.55), xlim=(0, widest * 1.32 or 1), xticks=[])
-    panel.grid(visible=False)
-    panel.spines["bottom"].set_visible(False)

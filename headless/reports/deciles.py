@@ -16,7 +16,7 @@ from headless.reports.groups import Group
 from headless.reports.headline import gap
 from headless.reports.plots import Curve, Panel, Read, grid, shown
 from headless.reports.statistics import Difference
-from headless.reports.tables import Quantity, Table
+from headless.reports.tables import Cells, Quantity, Sheet, Table
 from headless.runs.run import Run
 
 DECILES = tuple(f"val/nll_decile_{i}" for i in range(10))
@@ -34,24 +34,21 @@ def decile_table(groups: Sequence[Group]) -> Table | None:
     return Table(Column("objective", "", "left"), columns, groups) if columns else None
 
 
-def difference_table(
-    groups: Sequence[Group], baseline: Group
-) -> tuple[list[Column], list[list[Cell | str]]]:
+def difference_table(groups: Sequence[Group], baseline: Group) -> Sheet:
     """The differences from the baseline, bold where the interval leaves zero out."""
-    rows: list[list[Cell | str]] = []
+    rows: list[Cells] = []
     for group in groups:
         if group is not baseline:
             changes = ((q, gap(q.key, group, baseline)) for q in COLUMNS)
             rows.append([Cell(group.label, swatch=group.index), *(_cell(q, c) for q, c in changes)])
-    columns = [Column(q.name, q.unit, "right", q.group) for q in COLUMNS]
-    return [Column("objective", "", "left"), *columns], rows
+    return [Column("objective", "", "left"), *(q.column for q in COLUMNS)], rows
 
 
 def _cell(quantity: Quantity, change: Difference | None) -> Cell:
     if change is None:
         return Cell(MISSING)
     sure = change.half_width is not None and abs(change.mean) > change.half_width
-    return Cell(quantity.signed(change.mean), quantity.interval(change), strong=sure)
+    return Cell(quantity.text(change.mean, signed=True), quantity.interval(change), strong=sure)
 
 
 def deciles(groups: Sequence[Group], baseline: Group) -> Any | None:

@@ -1,13 +1,13 @@
 """Zero-shot results of the runs: one table a task, one row a recipe group and LM head."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from headless.pages.page import Column, Page
 from headless.reports.fairness import about_lost_text, same_budget, same_tokenizer
 from headless.reports.groups import Group
-from headless.reports.tables import Quantity, Row, Table, percent
+from headless.reports.tables import Quantity, Scores, Table, percent
 from headless.reports.texts import TEXTS
 from headless.runs.evaluations import Evaluation, latest
 from headless.structured import is_number
@@ -33,32 +33,20 @@ QUANTITIES = {
 UNITS = {"nll", "perplexity", "bits_per_byte"}  # of a text: what they count is the tokenizer's
 
 
-@dataclass
-class Result(Row):
+class Result(Scores):
     """A group under one LM head: the last result of each of its runs, None where it has none.
 
     "subset/name" is the accuracy of a subset.
     """
 
-    group: Group
-    head: str
-    results: list[Evaluation | None]
-
-    @property
-    def known(self) -> list[Evaluation]:
-        return [result for result in self.results if result is not None]
-
-    def values(self, key: str) -> list[float | None]:
-        return [_value(result, key) for result in self.results]
-
-    def by_seed(self, key: str) -> dict[int, float | None]:
-        return self.group.keyed(self.values(key))
-
-    def errors(self, key: str) -> list[float | None]:
-        return [_value(result, key, error=True) for result in self.results]
-
-    def error(self, key: str) -> float | None:
-        return next(filter(None, self.errors(key)), None)
+    def __init__(self, group: Group, head: str, results: Sequence[Evaluation | None]) -> None:
+        self.group, self.head, self.results = group, head, results
+        self.known = [result for result in results if result is not None]
+        both = [_numbers(result) if result else ({}, {}) for result in results]
+        names = dict.fromkeys(name for values, _ in both for name in values)
+        values, errors = ({n: [side[n] if n in side else None for side in sides] for n in names}
+                          for sides in zip(*both, strict=True))  # fmt: skip
+        super().__init__(group.label, group.seeds, values, errors, index=group.index)
 
     @property
     def inexact_share(self) -> float:
@@ -67,13 +55,23 @@ class Result(Row):
         return max(s if is_number(s) else self.group.inexact_share for s in shares)
 
 
+def _numbers(result: Evaluation) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Every metric, and what is known of their standard errors."""
+    values, errors = dict(result.metrics), dict(result.errors)
+    for name, subset in result.subsets.items():
+        if isinstance(subset, dict):
+            values[f"subset/{name}"] = subset.get("accuracy")
+            errors[f"subset/{name}"] = subset.get("accuracy_error")
+    return tuple({k: v for k, v in s.items() if is_number(v)} for s in (values, errors))  # type: ignore[return-value]
+
+
 @dataclass
 class Task:
     """A task that some groups were evaluated on: the same kind, the same items."""
 
     kind: str
     data_sha256: str
-    rows: list[Result] = field(default_factory=list)
+    rows: list[Result]
 
     @property
     def first(self) -> Evaluation:
@@ -88,10 +86,10 @@ class Task:
     def table(self, *, fair: bool = True) -> Table:
         """One row a group and head; without `fair` none of them leads."""
         lossy = any(self.inexact_shares.values())
-        tokenizers = same_tokenizer([row.group for row in self.rows])
+        one_unit = same_tokenizer([row.group for row in self.rows])
 
         def can_lead(quantity: Quantity) -> bool:
-            if self.kind == "text" and quantity.key in UNITS and not tokenizers:
+            if self.kind == "text" and quantity.key in UNITS and not one_unit:
                 return fair and quantity.key == "bits_per_byte" and not lossy
             return fair
 
@@ -103,56 +101,36 @@ class Task:
             replace(q, name=q.name + "*" * (lossy and q.key == "bits_per_byte")) for q in quantities
         ]
         if len(self.first.subsets) <= MAX_SUBSETS:
-            subsets = ((f"subset/{name}", name) for name in self.first.subsets)
-            columns += [percent(key, name, group="by subset") for key, name in subsets]
+            columns += [percent(f"subset/{n}", n, group="by subset") for n in self.first.subsets]
         noun = "document" if self.kind == "text" else "item"
         items = f"{self.first.items:,} {noun}{'s' * (self.first.items != 1)}"
         title = f"{self.kind}: {self.first.source}, {items}"
-        for place, row in enumerate(self.rows):
-            row.about = self._describe(row, place)
+        for row in self.rows:
+            row.about = self._describe(row)
         heading = Column("objective", "head, runs", "left")
         return Table(heading, columns, self.rows, can_lead, title=title)
 
-    def _describe(self, row: Result, place: int) -> str:
+    def _describe(self, row: Result) -> str:
         """Head, runs, and what is not the same in all rows: a step before the last, settings."""
         pairs = zip(row.group.runs, row.results, strict=True)
         steps = {one.step: run.value("step") for run, one in pairs if one and one.step is not None}
         parts = [f"{row.head} head", f"{len(row.known)} run{'s' * (len(row.known) > 1)}"]
         parts += [f"step {step:,}" for step, last in sorted(steps.items()) if step != last]
         for name in SETTINGS:
-            values = [{str(one.settings.get(name)) for one in other.known} for other in self.rows]
-            if len(set.union(*values)) > 1:
-                parts += [f"{name} {value}" for value in sorted(values[place])]
+            known = [[str(one.settings.get(name)) for one in r.known] for r in (row, *self.rows)]
+            if len({value for values in known for value in values}) > 1:
+                parts += [f"{name} {value}" for value in sorted(set(known[0]))]
         return ", ".join(parts)
-
-
-def _value(result: Evaluation | None, metric: str, *, error: bool = False) -> float | None:
-    """A metric of a result, or its standard error."""
-    if result is None:
-        return None
-    values: Any = result.errors if error else result.metrics
-    if metric.startswith("subset/"):
-        values = result.subsets.get(metric.removeprefix("subset/"))
-        metric = "accuracy_error" if error else "accuracy"
-    value = values.get(metric) if isinstance(values, dict) else None
-    return float(value) if is_number(value) else None
 
 
 def task_tables(groups: Sequence[Group]) -> list[Task]:
     """The tasks in the order of their first results; rows in the order of the groups."""
     tasks: dict[tuple[str, str], Task] = {}
-    rows: dict[tuple[Any, ...], Result] = {}
     for group in groups:
-        for place, run in enumerate(group.runs):
-            for result in latest(run.evaluations):
-                key = (result.kind, result.data_sha256)
-                task = tasks.setdefault(key, Task(*key))
-                if (*key, group.index, result.head) not in rows:
-                    row = Result(group, result.head, [None] * len(group.runs))
-                    row.label, row.index = group.label, group.index
-                    rows[*key, group.index, result.head] = row
-                    task.rows.append(row)
-                rows[*key, group.index, result.head].results[place] = result
+        last = [{result.key: result for result in latest(run.evaluations)} for run in group.runs]
+        for kind, data, head in dict.fromkeys(key for results in last for key in results):
+            row = Result(group, head, [results.get((kind, data, head)) for results in last])
+            tasks.setdefault((kind, data), Task(kind, data, [])).rows.append(row)
     return list(tasks.values())
 
 
@@ -173,14 +151,19 @@ def add_zero_shot(page: Page, groups: Sequence[Group]) -> None:
 
 def evaluations_as_json(group: Group) -> list[dict[str, Any]]:
     """The results of a group as plain values, for `compare.json`."""
-    entries = []
-    for task in task_tables([group]):
-        for row in task.rows:
-            first = row.known[0]
-            names = [*first.metrics, *(f"subset/{name}" for name in first.subsets)]
-            numbers = {name: row.as_json(name) for name in names}
-            entry: dict[str, Any] = {"kind": task.kind, "source": first.source}
-            entry |= {"data_sha256": task.data_sha256, "head": row.head, "items": first.items}
-            entry["metrics"] = {k: n | {"errors": row.errors(k)} for k, n in numbers.items() if n}
-            entries.append(entry)
-    return entries
+    return [
+        {
+            "kind": task.kind,
+            "source": row.known[0].source,
+            "data_sha256": task.data_sha256,
+            "head": row.head,
+            "items": row.known[0].items,
+            "metrics": {
+                name: number | {"errors": row.errors[name]}
+                for name in row.scores
+                if (number := row.as_json(name))
+            },
+        }
+        for task in task_tables([group])
+        for row in task.rows
+    ]

@@ -37,16 +37,14 @@ def unfair(groups: Sequence[Group]) -> list[str]:
     runs = runs_of(groups)
     tuned = all(run.init_from for run in runs)
     began = differ(groups, lambda run: run.begins_from) and not tuned
+    starts = sorted({run.begins_from or "random weights" for run in runs})
     across = SENTENCES["inexact" if inexact(groups) else "exact"]
     return [
-        *_states(runs),
-        *_flags(runs),
+        *_about_single(runs),
         *_budgets(runs),
         *_sentence("tokenizers", not same_tokenizer(groups), across=across),
-        *_sentence("data", not same_data(groups), names=_names(run.data for run in runs)),
-        *_sentence(
-            "beginnings", began, names=_names(r.begins_from or "random weights" for r in runs)
-        ),
+        *_sentence("data", not same_data(groups), names=", ".join(sorted({r.data for r in runs}))),
+        *_sentence("beginnings", began, names=", ".join(starts)),
         *_settings(runs, (OBJECTIVE, *(BEGINNINGS if tuned else ()))),
         *_sentence("hardware", not same_hardware(groups)),
         *_sentence("code", differ(groups, _environment("commit", "headless"))),
@@ -58,35 +56,22 @@ def _sentence(name: str, holds: Any, **values: str) -> list[str]:
     return [SENTENCES[name].format(**values)] if holds else []
 
 
-def _names(names: Iterable[str]) -> str:
-    return ", ".join(sorted(set(names)))
-
-
-def _states(runs: Sequence[Run]) -> list[str]:
-    """What is special about single runs: not finished, moved aside, changed on their way."""
-    unfinished = [run.name for run in runs if not run.finished]
-    aside = [run.name for run in runs if is_moved_aside(run.directory.path)]
-    earlier = [(run.name, run.directory.earlier_configs()) for run in runs]
-    changed = [f"{name} ({', '.join(p.name for p in paths)})" for name, paths in earlier if paths]
-    are = "is" if len(unfinished) == 1 else "are"
+def _about_single(runs: Sequence[Run]) -> list[str]:
+    """What is special about some of them: not finished, moved aside, changed on their way; and
+    those that have learned little, or nothing after their first validation."""
+    earlier = {run.name: run.directory.earlier_configs() for run in runs}
+    changed = [f"{name} ({', '.join(p.name for p in found)})" for name, found in earlier.items()]
+    names = {
+        "unfinished": [run.name for run in runs if not run.finished],
+        "aside": [run.name for run in runs if is_moved_aside(run.directory.path)],
+        "changed": [words for words, found in zip(changed, earlier.values(), strict=True) if found],
+        **{f"weak_{name}": [r.name for r in runs if unbeaten(r) == name] for name in ANCHORS},
+        "stuck": [run.name for run in runs if best_at_first(run)],
+    }
     return [
-        *_sentence("unfinished", unfinished, names=", ".join(unfinished), are=are),
-        *_sentence("aside", aside, names=", ".join(aside)),
-        *_sentence("changed", changed, names="; ".join(changed)),
-    ]
-
-
-def _flags(runs: Sequence[Run]) -> list[str]:
-    """Runs that have learned little, or nothing after their first validation."""
-    weak = {name: [r.name for r in runs if unbeaten(r) == name] for name in ANCHORS}
-    stuck = [run.name for run in runs if best_at_first(run)]
-    return [
-        *(
-            s
-            for a, names in weak.items()
-            for s in _sentence("weak", names, anchor=a, names=_names(names))
-        ),
-        *_sentence("stuck", stuck, names=_names(stuck)),
+        SENTENCES[kind].format(names=", ".join(own), are="is" if len(own) == 1 else "are")
+        for kind, own in names.items()
+        if own
     ]
 
 
@@ -104,9 +89,8 @@ def same_unit(key: str, groups: Sequence[Group]) -> bool:
 def same_data(groups: Sequence[Group]) -> bool:
     """Whether all runs had the same data: by its digest, and by its name where a run has none."""
     digests = {run.summary.get("dataset_sha256") or None for run in runs_of(groups)}
-    if None in digests and differ(groups, lambda run: run.data):
-        return False
-    return len(digests - {None}) < 2
+    unknown = None in digests and differ(groups, lambda run: run.data)
+    return len(digests - {None}) < 2 and not unknown
 
 
 def same_hardware(groups: Iterable[Group]) -> bool:
@@ -138,11 +122,9 @@ def _budgets(runs: Sequence[Run]) -> list[str]:
 
 
 def _seeds(groups: Sequence[Group]) -> list[str]:
-    sentences = []
-    for group in groups:
-        repeated = len({run.seed for run in group.runs}) < len(group.runs)
-        sentences += _sentence("repeated_seeds", repeated, label=group.label)
-    different = len({frozenset(run.seed for run in group.runs) for group in groups}) > 1
+    repeated = [g.label for g in groups if len(set(g.seeds)) < len(g.seeds)]
+    different = len({frozenset(group.seeds) for group in groups}) > 1
+    sentences = [SENTENCES["repeated_seeds"].format(label=label) for label in repeated]
     return sentences + _sentence("seeds", different)
 
 
@@ -151,13 +133,9 @@ def remarks(groups: Sequence[Group]) -> list[str]:
     runs = runs_of(groups)
     single = any(len(group.runs) == 1 for group in groups)
     dirty = any(run.environment.get("dirty") for run in runs)
-    rates = {key: texts for key, texts in _differences(runs).items() if _is_tuned(key, runs)}
-    listed = "; ".join(f"`{key}`: {_listed(dict.fromkeys(texts))}" for key, texts in rates.items())
-    return [
-        *[REMARKS["single"]] * single,
-        *[REMARKS["dirty"]] * dirty,
-        *[REMARKS["rates"].format(rates=listed)] * bool(rates),
-    ]
+    rates = "; ".join(words for key, words in _differences(runs).items() if _is_tuned(key, runs))
+    holds = {"single": single, "dirty": dirty, "rates": rates}
+    return [REMARKS[name].format(rates=rates) for name, held in holds.items() if held]
 
 
 def _is_tuned(key: str, runs: Sequence[Run]) -> bool:
@@ -166,24 +144,25 @@ def _is_tuned(key: str, runs: Sequence[Run]) -> bool:
     return is_rate and all(TUNED in (run.flat_config.get("run.tags") or []) for run in runs)
 
 
-def _differences(runs: Sequence[Run]) -> dict[str, list[str]]:
-    return differing([counting(run.settings) for run in runs])
+def _differences(runs: Sequence[Run]) -> dict[str, str]:
+    """The settings that are not the same and count, each with its values."""
+    differences = differing([counting(run.settings) for run in runs])
+    return {key: f"`{key}`: {_listed(dict.fromkeys(v))}" for key, v in differences.items()}
 
 
 def _settings(runs: Sequence[Run], compared: tuple[str, ...]) -> list[str]:
     """A sentence for each kind of setting that differs besides what is compared."""
-    differences = {k: v for k, v in _differences(runs).items() if not _is_tuned(k, runs)}
+    differences = _differences(runs)
     steps = sorted({n for run in runs if (n := sequences_per_step(run.settings))})
     factors = ", ".join(f"`{key}`" for key in STEP_FACTORS if key in differences)
     by_meaning: dict[str, list[str]] = {}
-    for key, texts in differences.items():
-        if not is_among(key, compared):
-            names = (words for name, words in MEANINGS.items() if is_among(key, (name,)))
-            values = _listed(dict.fromkeys(texts))
-            by_meaning.setdefault(next(names, "settings"), []).append(f"`{key}`: {values}")
+    for key, words in differences.items():
+        if not is_among(key, compared) and not _is_tuned(key, runs):
+            meanings = (meaning for name, meaning in MEANINGS.items() if is_among(key, (name,)))
+            by_meaning.setdefault(next(meanings, "settings"), []).append(words)
     return _sentence("steps", len(steps) > 1, steps=_listed(steps), factors=factors) + [
-        f"The runs have different {meaning} ({'; '.join(keys)})."
-        for meaning, keys in by_meaning.items()
+        f"The runs have different {meaning} ({'; '.join(words)})."
+        for meaning, words in by_meaning.items()
     ]
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from headless.pages.page import Cell, Column, Page
-from headless.reports.groups import canonical, text
+from headless.reports.groups import canonical, differing
 from headless.reports.places import RESULTS
-from headless.reports.tables import Quantity, Row, Table, percent
+from headless.reports.tables import Quantity, Scores, Table, percent
 from headless.reports.texts import TEXTS
 from headless.runs.directory import RunDirectory
 from headless.structured import TEXT, WHOLE, check_entries, damaged, is_number, read_json, read_yaml
@@ -47,50 +47,51 @@ class Finetuning:
     def recipe(self) -> dict[str, Any]:
         return {k: v for k, v in self.options.items() if k not in NOT_THE_RECIPE}
 
-    @property
-    def seeds(self) -> list[int]:
-        return [record["seed"] for record in self.results["seeds"]]
 
+class Model(Scores):
+    """A model that was fine-tuned in one way: the seeds of all directories that did it.
 
-@dataclass
-class Model(Row):
-    """A model that was fine-tuned in one way: the seeds of all directories that did it."""
+    Scores are on the reported split; of a seed that was run several times the last counts.
+    """
 
-    finetunings: list[Finetuning]
-
-    @property
-    def first(self) -> Finetuning:
-        return self.finetunings[0]
-
-    @property
-    def seeds(self) -> list[int]:
-        return [seed for one in self.finetunings for seed in one.seeds]
-
-    def by_seed(self, key: str) -> dict[int, float | None]:
-        """A metric on the reported split; of a seed that was run several times the last counts."""
+    def __init__(self, finetunings: list[Finetuning]) -> None:
+        self.finetunings, self.first = finetunings, finetunings[0]
         split = self.first.results["reported_split"]
-        records = [record for one in self.finetunings for record in one.results["seeds"]]
-        scores = [(r["seed"], r["scores"].get(split, {}).get(key)) for r in records]
-        return {seed: float(value) if is_number(value) else None for seed, value in scores}
+        records = [record for one in finetunings for record in one.results["seeds"]]
+        by_seed = {record["seed"]: record["scores"].get(split, {}) for record in records}
+        self.repeats = len(by_seed) < len(records)
+        scores = {
+            str(name): [
+                float(v) if is_number(v := own.get(name)) else None for own in by_seed.values()
+            ]
+            for name in self.first.results["metrics"]
+        }
+        super().__init__(self.first.model, list(by_seed), scores)
+
+    def scores_as_json(self, metric: str) -> dict[str, Any]:
+        number = self.number(metric)
+        return {
+            "mean": number.mean if number else None,
+            "half_width": number.half_width if number else None,
+            "values": {str(seed): value for seed, value in self.by_seed(metric).items()},
+        }
 
 
-@dataclass
 class Task:
     """What was fine-tuned on one split of one text."""
 
-    rows: list[Model]
-
-    def __post_init__(self) -> None:
-        first = self.rows[0].first.results
+    def __init__(self, rows: list[Model]) -> None:
+        self.rows, first = rows, rows[0].first.results
         self.name, self.split = first["task"], first["reported_split"]
         self.metrics = [str(name) for name in first["metrics"]]  # the first chose the epoch
         self.examples = (first.get("splits") or {}).get(self.split, {}).get("examples")
         self.baseline = dict(first.get("baseline") or {})  # of the commonest class, or mean label
-        for row in self.rows:
-            places = {other.first.place for other in self.rows if other.label == row.label}
-            seeds = len(set(row.seeds))
-            named = row.first.place if len(places) > 1 else ""
-            parts = (named, f"{seeds} seed{'s' * (seeds > 1)}", self._special(row))
+        self.special = differing([row.first.recipe for row in rows])
+        for row in rows:
+            places = {other.first.place for other in rows if other.label == row.label}
+            values = [f"{key} {texts[rows.index(row)]}" for key, texts in self.special.items()]
+            seeds = f"{len(row.seeds)} seed{'s' * (len(row.seeds) > 1)}"
+            parts = (row.first.place if len(places) > 1 else "", seeds, *values)
             row.about = ", ".join(filter(None, parts))
 
     def table(self) -> Table:
@@ -109,23 +110,15 @@ class Task:
         heading = Column("fine-tuned model", "how, seeds", "left")
         return Table(heading, quantities, self.rows, title=title, others=others)
 
-    def _special(self, row: Model) -> str:
-        """In words, the options of a row that are not the same in all rows."""
-        recipes = [one.first.recipe for one in self.rows]
-        keys = sorted({key for recipe in recipes for key in recipe})
-        different = [k for k in keys if len({canonical(r.get(k)) for r in recipes}) > 1]
-        return ", ".join(f"{key} {text(row.first.recipe.get(key))}" for key in different)
-
     def notes(self) -> list[str]:
         """What a reader of the table must know."""
         finetunings = [one for row in self.rows for one in row.finetunings]
         notes = [f"{f.model}: {note}" for f in finetunings for note in f.results.get("notes") or []]
-        if any(len(set(row.seeds)) == 1 for row in self.rows):
+        if any(len(row.seeds) == 1 for row in self.rows):
             notes.append(TEXTS["single_seed_scores"])
-        for row in self.rows:
-            if len(set(row.seeds)) < len(row.seeds):
-                notes.append(f"{row.label}: of a seed that was run several times the last counts.")
-        if any(self._special(row) for row in self.rows):
+        repeated = "{}: of a seed that was run several times the last counts."
+        notes += [repeated.format(row.label) for row in self.rows if row.repeats]
+        if self.special:
             notes.append(TEXTS["tuned_in_other_ways"])
         return list(dict.fromkeys(notes))
 
@@ -137,21 +130,12 @@ class Task:
                 "place": row.first.place,
                 "recipe": row.first.recipe,
                 "directories": [str(one.path) for one in row.finetunings],
-                "scores": {metric: _scores(row, metric) for metric in self.metrics},
+                "scores": {metric: row.scores_as_json(metric) for metric in self.metrics},
             }
             for row in self.rows
         ]
         named = {"task": self.name, "split": self.split, "baseline": self.baseline}
         return named | {"models": models}
-
-
-def _scores(row: Model, metric: str) -> dict[str, Any]:
-    number = row.number(metric)
-    return {
-        "mean": number.mean if number else None,
-        "half_width": number.half_width if number else None,
-        "values": {str(seed): value for seed, value in row.by_seed(metric).items()},
-    }
 
 
 def read_finetuning(path: Path) -> Finetuning:
@@ -170,14 +154,12 @@ def read_finetuning(path: Path) -> Finetuning:
 
 def task_tables(finetunings: Sequence[Finetuning]) -> list[Task]:
     """One table a task and text, one row a model and way of training, in the order given."""
-    tables: dict[str, dict[str, Model]] = {}
+    tables: dict[str, dict[str, list[Finetuning]]] = {}
     for one in finetunings:
         data = [one.results.get(k) for k in ("task", "reported_split", "splits", "metrics")]
         rows = tables.setdefault(canonical(data), {})
-        row = rows.setdefault(canonical([one.model, one.place, one.recipe]), Model([]))
-        row.finetunings.append(one)
-        row.label = one.model
-    return [Task(list(rows.values())) for rows in tables.values()]
+        rows.setdefault(canonical([one.model, one.place, one.recipe]), []).append(one)
+    return [Task([Model(ones) for ones in rows.values()]) for rows in tables.values()]
 
 
 def add_finetunings(page: Page, finetunings: Sequence[Finetuning]) -> None:

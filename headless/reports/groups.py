@@ -50,6 +50,11 @@ class Group(Row):
         return self.runs[0]
 
     @property
+    def seeds(self) -> list[int]:  # type: ignore[override]
+        """Of the runs; one without is numbered below zero."""
+        return [-1 - i if run.seed is None else run.seed for i, run in enumerate(self.runs)]
+
+    @property
     def count(self) -> str:
         return f"{len(self.runs)} run{'s' * (len(self.runs) > 1)}"
 
@@ -74,16 +79,6 @@ class Group(Row):
         """Share of the bytes in documents that a tokenizer does not give back: the largest."""
         return max([0.0, *known(run.summary.get("inexact_share") for run in self.runs)])
 
-    def by_seed(self, key: str) -> dict[int, float | None]:
-        return self.keyed(self.values(key))
-
-    def keyed(self, values: Sequence[float | None]) -> dict[int, float | None]:
-        """One value a run by the run's seed; runs without a seed are numbered below zero."""
-        return {
-            run.seed if run.seed is not None else -1 - place: value
-            for place, (run, value) in enumerate(zip(self.runs, values, strict=True))
-        }
-
 
 def value_of(run: Run, key: str) -> float | None:
     """A number of a run, or what follows from several.
@@ -97,8 +92,8 @@ def value_of(run: Run, key: str) -> float | None:
         return nll - nats if nll is not None and is_number(nats) else None
     if key == "rows":
         masked = run.settings.get("data.task") == "masked"
-        shape = [run.settings.get(f"data.{name}") for name in ("batch_size", "sequence_length")]
-        shape += [run.settings.get("data.mask_probability")] if masked else []
+        names = ("batch_size", "sequence_length", *["mask_probability"] * masked)
+        shape: list[Any] = [run.settings.get(f"data.{name}") for name in names]
         return float(round(math.prod(shape))) if all(map(is_number, shape)) else None
     if key == "unique_share":
         unique, size = run.value("train/unique_targets"), run.value("vocab_size")
@@ -164,25 +159,21 @@ def _label(groups: list[Group]) -> None:
     """Name groups by their objective; where several share it, add what they differ in."""
     names = [_subject(group.first) for group in groups]
     for group, name in zip(groups, names, strict=True):
-        group.label = name
         same = [g for g, other in zip(groups, names, strict=True) if other == name]
-        if len(same) > 1:
-            settings = differing_settings(same)
-            texts = [f"{k.rsplit('.', 1)[-1]}={v[same.index(group)]}" for k, v in settings.items()]
-            short = ", ".join(texts) if len(texts) <= 2 else ""
-            group.label += f", {short or group.first.name}"
-    _tell_apart(groups, [group.first.name for group in groups])
+        texts = [
+            f"{key.rsplit('.', 1)[-1]}={values[same.index(group)]}"
+            for key, values in differing_settings(same).items()
+        ]
+        short = ", ".join(texts) if len(texts) <= 2 else ""
+        group.label = name + (f", {short or group.first.name}" if len(same) > 1 else "")
     paths = [os.path.abspath(group.first.directory) for group in groups]
-    common = os.path.commonpath(paths) if len({Path(path).anchor for path in paths}) == 1 else ""
-    _tell_apart(groups, [os.path.relpath(path, common or None) for path in paths])
-
-
-def _tell_apart(groups: Sequence[Group], names: Sequence[str]) -> None:
-    """Add a name to each label that several groups share."""
-    labels = [group.label for group in groups]
-    for group, name in zip(groups, names, strict=True):
-        if labels.count(group.label) > 1 and not group.label.endswith(name):
-            group.label += f" ({name})"
+    common = os.path.commonpath(paths) if len({Path(path).anchor for path in paths}) == 1 else None
+    names = [group.first.name for group in groups]
+    for more in (names, [os.path.relpath(path, common) for path in paths]):
+        labels = [group.label for group in groups]
+        for group, name in zip(groups, more, strict=True):
+            if labels.count(group.label) > 1 and not group.label.endswith(name):
+                group.label += f" ({name})"
 
 
 def observes(key: str, config: Config) -> bool:
@@ -216,14 +207,10 @@ def differing(configs: Sequence[Config]) -> dict[str, list[str]]:
 
 def sequences_per_step(config: Config) -> int | None:
     """Sequences of one optimizer step on all devices together; None where that is not known."""
-    product = 1
-    for key in STEP_FACTORS:
-        value = config.get(key)
-        value = 1 if value is None else len(value) if isinstance(value, list) else value
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            return None
-        product *= value
-    return product
+    values = [config.get(key) for key in STEP_FACTORS]
+    counts = [1 if v is None else len(v) if isinstance(v, list) else v for v in values]
+    whole = all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in counts)
+    return math.prod(counts) if whole else None
 
 
 def text(value: Any) -> str:

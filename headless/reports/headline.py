@@ -17,7 +17,7 @@ from headless.reports.fairness import (
 from headless.reports.groups import Group, runs_of
 from headless.reports.plots import curves_of, logged, mean_curve, reached_at
 from headless.reports.statistics import Difference, difference
-from headless.reports.tables import Quantity, Table, percent
+from headless.reports.tables import Cells, Quantity, Sheet, Table, percent
 
 COST, SCORES, GEOMETRY = "cost", "validation, under the objective's LM head", "geometry"
 RANK = "geometry/effective_rank/last_layer"
@@ -31,6 +31,7 @@ QUANTITIES = (
     Quantity("seconds", "time", "seconds", COST, 0, "lower"),
     Quantity("tokens_per_second", "speed", "tokens/s", COST, 0, "higher"),
     Quantity("startup_seconds", "start-up", "seconds", COST, 0),
+    Quantity("flops", "FLOPs", "", COST, "compact"),
     Quantity("peak_memory_gib", "memory", "GiB", COST, 2, "lower"),
     Quantity("peak_validation_memory_gib", "memory, validation", "GiB", COST, 2, "lower"),
     Quantity("val/nll", "nll", "nats/token", SCORES, 3, "lower"),
@@ -130,9 +131,7 @@ def baseline_of(groups: Sequence[Group], name: str | None = None) -> Group:
     )
 
 
-def relative(
-    groups: Sequence[Group], baseline: Group | None = None
-) -> tuple[list[Column], list[list[Cell | str]]]:
+def relative(groups: Sequence[Group], baseline: Group | None = None) -> Sheet:
     """Each group against the baseline: ratios of costs, differences of scores with the pairs they
     are over, and `share_to_reach` its nll."""
     baseline = baseline or baseline_of(groups)
@@ -145,10 +144,10 @@ def relative(
     columns += [
         Column(f"{name} to equal nll", "ratio", "right", COST) for name in ("tokens", "time")
     ]
-    rows: list[list[Cell | str]] = []
+    rows: list[Cells] = []
     for group in groups:
         same = group is baseline
-        row: list[Cell | str] = [
+        row: Cells = [
             Cell(group.label, "baseline" if same else "", swatch=group.index),
             *("0" if same else _change(q, gap(q.key, group, baseline)) for q in deltas),
         ]
@@ -167,7 +166,7 @@ def _change(quantity: Quantity, change: Difference | None) -> Cell | str:
     if change is None:
         return MISSING
     p = "" if change.p is None else "p < 0.001" if change.p < 0.001 else f"p = {change.p:.2g}"
-    return Cell(quantity.signed(change.mean), f"{quantity.interval(change)} {p}".strip())
+    return Cell(quantity.text(change.mean, signed=True), f"{quantity.interval(change)} {p}".strip())
 
 
 def _over(change: Difference | None) -> Cell | str:

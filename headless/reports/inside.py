@@ -8,9 +8,6 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from headless.analysis import tables
 from headless.pages.numbers import MISSING, compact
@@ -29,15 +26,17 @@ Claim = tuple[str, str, str]  # of which finding, whose, what
 
 def add_inside(page: Page, groups: Sequence[Group], output: Path) -> None:
     """The section, where a group was analysed: a table, three figures, claims, all numbers."""
-    analysed = [group for group in groups if any(run.findings for run in group.runs)]
-    if not analysed:
-        return
     # Only the runs that were analysed, under the labels and colours of their groups.
-    chosen = [Group([r for r in g.runs if r.findings], g.index, g.label) for g in analysed]
+    chosen = [
+        Group(runs, g.index, g.label) for g in groups if (runs := [r for r in g.runs if r.findings])
+    ]
+    if not chosen:
+        return
     page.heading("Inside the models")
     pages = ", ".join(_link(group.first, output) for group in chosen)
     page.paragraph(TEXTS["inside"].format(pages=pages))
-    others = ", ".join(group.label for group in groups if group not in analysed)
+    labels = {group.label for group in chosen}
+    others = ", ".join(group.label for group in groups if group.label not in labels)
     missing = f"Not analysed, so not here: {others} (`headless analyze --model RUN`)."
     if remarks := [missing] * bool(others) + _other_texts(chosen):
         page.notes(remarks)
@@ -117,28 +116,20 @@ def disputed(groups: Sequence[Group]) -> list[Claim]:
 
 
 def _claims(page: Page, groups: Sequence[Group]) -> None:
-    claims = disputed(groups)
+    claims, answers = disputed(groups), [verdicts(group) for group in groups]
     if not claims:
         return
-    answers = [verdicts(group) for group in groups]
     rows = [
-        [
-            Cell(tables.sentence(claim[2]), claim[1]),
-            *(_verdict(group_answers.get(claim, [])) for group_answers in answers),
-        ]
+        [Cell(tables.sentence(claim[2]), claim[1]), *(_verdict(own.get(claim)) for own in answers)]
         for claim in claims[:MAX_CLAIMS]
     ]
     more = f" The first {MAX_CLAIMS} of {len(claims)}." if len(claims) > MAX_CLAIMS else ""
     columns = [Column("reported finding", "source", "left")]
-    page.table(
-        [*columns, *(Column(group.label, "", "left") for group in groups)],
-        rows,
-        TEXTS["disputed"] + more,
-        wide=True,
-    )
+    columns += [Column(group.label, "", "left") for group in groups]
+    page.table(columns, rows, TEXTS["disputed"] + more, wide=True)
 
 
-def _verdict(answers: Sequence[tuple[bool, str]]) -> Cell:
+def _verdict(answers: Sequence[tuple[bool, str]] | None) -> Cell:
     if not answers:
         return Cell(tables.VERDICTS[None])
     agree = sum(agrees for agrees, _ in answers)
@@ -148,39 +139,36 @@ def _verdict(answers: Sequence[tuple[bool, str]]) -> Cell:
 
 
 def _numbers(page: Page, groups: Sequence[Group]) -> None:
-    findings: dict[str, dict[str, Any]] = {}
-    for group in groups:
-        findings |= {n: one for n, one in group.first.findings.items() if n not in findings}
+    """A row for every number that a group has, those of the blocks together."""
+    findings = {n: one for g in reversed(groups) for n, one in g.first.findings.items()}
     columns = [Column("number", "", "left"), *(Column(group.label) for group in groups)]
     page.heading("All numbers", level=3)
     page.paragraph(TEXTS["blocks"])
-    for name, finding in findings.items():
-        with page.details(str(finding.get("title", name))):
+    for finding, one in findings.items():
+        scalars = [
+            [r.findings.get(finding, {}).get("scalars") or {} for r in g.runs] for g in groups
+        ]
+        names = dict.fromkeys(name for runs in scalars for own in runs for name in own)
+        rows: dict[str, list[list[float]]] = {}
+        for name in names:
+            values = rows.setdefault(tables.block_of(name)[0], [[] for _ in groups])
+            for place, runs in zip(values, scalars, strict=True):
+                if (number := estimate(own.get(name) for own in runs)) is not None:
+                    place.append(number.mean)
+        with page.details(str(one.get("title", finding))):
             for group in groups:
-                if answer := group.first.findings.get(name, {}).get("answer"):
+                if answer := group.first.findings.get(finding, {}).get("answer"):
                     page.paragraph(f"{group.label}: {answer}")
-            if rows := _rows(groups, name):
-                page.table(columns, rows[:MAX_ROWS])
-            if len(rows) > MAX_ROWS:
-                page.paragraph(f"{len(rows) - MAX_ROWS} more are in each run's `analysis.json`.")
+            cells = [[Cell(n, code=True), *map(_over_blocks, own)] for n, own in rows.items()]
+            if cells:
+                page.table(columns, cells[:MAX_ROWS])
+            if len(cells) > MAX_ROWS:
+                page.paragraph(f"{len(cells) - MAX_ROWS} more are in each run's `analysis.json`.")
 
 
-def _rows(groups: Sequence[Group], finding: str) -> list[list[Cell | str]]:
-    """A row for every number that a group has, the blocks together."""
-    columns: list[dict[str, str]] = []
-    for group in groups:
-        measured = (run.findings.get(finding, {}).get("scalars") for run in group.runs)
-        runs: list[dict[str, Any]] = [scalars or {} for scalars in measured]
-        means = {
-            name: number.mean
-            for name in {name: None for scalars in runs for name in scalars}
-            if (number := estimate(scalars.get(name) for scalars in runs))
-        }
-        single, by_block, _ = tables.by_block(means)
-        texts = {name: compact(value, 4) for name, value in single.items()}
-        for name, values in by_block.items():
-            y = np.array(list(values.values()))
-            texts[name] = f"{compact(y.mean(), 3)} ({compact(y.min(), 3)} – {compact(y.max(), 3)})"
-        columns.append(texts)
-    names = dict.fromkeys(name for texts in columns for name in texts)
-    return [[Cell(n, code=True), *(texts.get(n, MISSING) for texts in columns)] for n in names]
+def _over_blocks(values: Sequence[float]) -> str:
+    """One number, or the mean of several and their ends."""
+    if len(values) < 2:
+        return compact(values[0], 4) if values else MISSING
+    mean, low, high = sum(values) / len(values), min(values), max(values)
+    return f"{compact(mean, 3)} ({compact(low, 3)} – {compact(high, 3)})"

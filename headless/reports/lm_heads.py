@@ -9,22 +9,22 @@ from collections.abc import Sequence
 from typing import Any
 
 from headless.pages.figures import MUTED, compact_ticks
-from headless.pages.numbers import MISSING, decimals
-from headless.pages.page import Cell, Column, Page
+from headless.pages.page import Column, Page
 from headless.reports.groups import Group
 from headless.reports.plots import DASHES, Panel, curves_of, grid, logged, reached_at
 from headless.reports.statistics import Estimate, estimate
+from headless.reports.tables import Quantity, Scores, Table
 from headless.reports.texts import TEXTS
 
 CURVE = logged("val/nll", "step")
+RATE = "model.optimizer.lr"
 COLUMNS = (
-    Column("fine-tuning", "runs", "left"),
-    Column("learning rate"),
-    Column("steps"),
-    Column("before", "nats/token"),
-    Column("after", "nats/token"),
-    Column("change", "nats"),
-    Column("steps to reach", "the free head"),
+    Quantity("rate", "learning rate", digits="compact"),
+    Quantity("steps", "steps", digits=0),
+    Quantity("before", "before", "nats/token"),
+    Quantity("after", "after", "nats/token"),
+    Quantity("change", "change", "nats"),
+    Quantity("reached", "steps to reach", "the free head", digits=0),
 )
 
 
@@ -44,20 +44,17 @@ def before(group: Group) -> list[float | None]:
     return [float(c[1][0]) if c is not None and c[0][0] == 0 else None for c in curves]
 
 
-def _free_levels(group: Group, tuned: Sequence[Group]) -> dict[int | None, float]:
-    """The nll of the model's own head, untrained, by the seed of the run that began with it."""
-    return {
-        run.seed: nll
+def _free_levels(group: Group, tuned: Sequence[Group]) -> tuple[dict[int, float], Estimate | None]:
+    """The nll of the model's own head, untrained, by the seed of the run that began with it, and
+    its mean."""
+    levels = {
+        seed: nll
         for other in tuned
         if other.first.begins_from == group.first.begins_from and other.first.init_head == "source"
-        for run, nll in zip(other.runs, before(other), strict=True)
+        for seed, nll in zip(other.seeds, before(other), strict=True)
         if nll is not None
     }
-
-
-def free_level(group: Group, tuned: Sequence[Group]) -> Estimate | None:
-    """The nll of the model's own head, untrained, from the runs that began with it."""
-    return estimate(_free_levels(group, tuned).values())
+    return levels, estimate(levels.values())
 
 
 def steps_to_free_head(group: Group, tuned: Sequence[Group]) -> list[float | None]:
@@ -66,54 +63,47 @@ def steps_to_free_head(group: Group, tuned: Sequence[Group]) -> list[float | Non
     The level is that of the run with the same seed that began with the model's own head, or the
     mean over all of these; None where there is none, or it was never reached.
     """
-    levels, mean = _free_levels(group, tuned), free_level(group, tuned)
+    levels, mean = _free_levels(group, tuned)
     if mean is None or group.first.init_head == "source":
         return [None] * len(group.runs)
-    curves = [(CURVE(run), levels.get(run.seed, mean.mean)) for run in group.runs]
+    curves = [
+        (CURVE(r), levels.get(s, mean.mean)) for r, s in zip(group.runs, group.seeds, strict=True)
+    ]
     return [None if curve is None else reached_at(curve, level) for curve, level in curves]
 
 
 def add_lm_heads(page: Page, tuned: Sequence[Group]) -> None:
+    """The section, where there is one."""
     if not tuned:
         return
     page.heading("From a pre-trained model to a softmax head")
     page.paragraph(TEXTS["lm_heads"])
     if (figure := _figure(tuned)) is not None:
         page.figure(figure, TEXTS["lm_head_curves"], wide=True)
-    page.table(COLUMNS, [_row(group, tuned) for group in tuned], TEXTS["lm_head_table"], wide=True)
+    heading = Column("fine-tuning", "runs", "left")
+    table = Table(heading, COLUMNS, [_row(group, tuned) for group in tuned])
+    page.table(*table.cells(), TEXTS["lm_head_table"], wide=True)
 
 
-def _row(group: Group, tuned: Sequence[Group]) -> list[Cell | str]:
-    begin, end = before(group), group.values("val/nll")
+def _row(group: Group, tuned: Sequence[Group]) -> Scores:
+    begin, end, reached = before(group), group.values("val/nll"), steps_to_free_head(group, tuned)
     pairs = zip(begin, end, strict=True)
-    change = [b - a for a, b in pairs if a is not None and b is not None]
-    steps = decimals(group.first.value("step"), 0)
-    reached: Cell | str = MISSING
-    if free_level(group, tuned) is not None and group.first.init_head != "source":
-        needed = steps_to_free_head(group, tuned)
-        late, mean = needed.count(None), estimate(needed)
-        reached = Cell(
-            decimals(mean.mean, 0) if mean and not late else f"not in {steps}",
-            f"{len(needed) - late} of {len(needed)} runs did" if mean and late else "",
-        )
-    rate = group.first.flat_config.get("model.optimizer.lr")
-    return [
-        Cell(group.label, group.count, swatch=group.index),
-        MISSING if rate is None else f"{rate:g}",
-        steps,
-        *(_cell(estimate(values)) for values in (begin, end, change)),
-        reached,
-    ]
-
-
-def _cell(number: Estimate | None) -> Cell | str:
-    if number is None:
-        return MISSING
-    half = f"± {decimals(number.half_width, 3)}" if number.half_width else ""
-    return Cell(decimals(number.mean, 3), half)
+    scores = {
+        "rate": [run.flat_config.get(RATE) for run in group.runs],
+        "steps": group.values("step"),
+        "before": begin,
+        "after": end,
+        "change": [None if a is None or b is None else b - a for a, b in pairs],
+        "reached": reached,
+    }
+    about, late = group.count, reached.count(None)
+    if late and group.first.init_head != "source" and _free_levels(group, tuned)[1] is not None:
+        about += f", {late} not there in {group.first.value('step'):,.0f} steps"
+    return Scores(group.label, group.seeds, scores, about=about, index=group.index)
 
 
 def _figure(tuned: Sequence[Group]) -> Any | None:
+    """Validation nll over the steps, a panel for each model that runs began from."""
     drawn = [g for g in tuned if any(len(x) > 1 for x, _ in curves_of([g.first], CURVE))]
     sources = list(dict.fromkeys(group.first.begins_from for group in drawn))
     panels = [_panel(source, tuned, not place) for place, source in enumerate(sources)]
@@ -121,11 +111,9 @@ def _figure(tuned: Sequence[Group]) -> Any | None:
 
 
 def _panel(source: str | None, tuned: Sequence[Group], first: bool) -> Panel:
-    """The runs that began from one model, over their steps."""
-
     def finish(axes: Any) -> None:
         own = [group for group in tuned if group.first.begins_from == source]
-        if (level := free_level(own[0], tuned)) is not None:
+        if (level := _free_levels(own[0], tuned)[1]) is not None:
             axes.axhline(level.mean, color=MUTED, linestyle=DASHES, linewidth=1.0)
         compact_ticks(axes.xaxis, log=False)
 
@@ -140,13 +128,13 @@ def _panel(source: str | None, tuned: Sequence[Group], first: bool) -> Panel:
 
 
 def as_json(tuned: Sequence[Group]) -> list[dict[str, Any]]:
-    levels = [free_level(group, tuned) for group in tuned]
+    levels = [_free_levels(group, tuned)[1] for group in tuned]
     return [
         {
             "label": group.label,
             "begins_from": group.first.begins_from,
             "init_head": group.first.init_head,
-            "learning_rate": group.first.flat_config.get("model.optimizer.lr"),
+            "learning_rate": group.first.flat_config.get(RATE),
             "steps": group.first.value("step"),
             "nll_before": before(group),
             "nll_after": group.values("val/nll"),

@@ -180,7 +180,9 @@ def _distinct(curves: Sequence[Curve]) -> list[Curve]:
 
 def scale_x(panel: Any) -> None:
     """Ticks of an x axis: logarithmic when the panel's lines span a large ratio."""
-    x = np.concatenate([np.asarray(p.get_xdata(), float) for p in panel.get_lines()] or [[]])
+    x = np.concatenate(
+        [np.asarray(p.get_xdata(), float) for p in panel.get_lines()] or [np.empty(0)]
+    )
     if not (x > 0).any():
         return
     low, high = x[x > 0].min(), x.max()
@@ -193,7 +195,7 @@ def crop(panel: Any) -> None:
     """Leave the first moments of training above the panel, so that the end can be read."""
     lines = [(np.asarray(p.get_xdata()), np.asarray(p.get_ydata())) for p in panel.get_lines()]
     end = max((x.max() for x, _ in lines if len(x)), default=0)
-    later = np.concatenate([y[x >= TRANSIENT * end] for x, y in lines] or [[]])
+    later = np.concatenate([y[x >= TRANSIENT * end] for x, y in lines] or [np.empty(0)])
     if len(later) and (low := later.min()) < (high := later.max()):
         margin = 0.05 * (high - low)
         panel.set_ylim(low - margin, high + margin)

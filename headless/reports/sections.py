@@ -10,7 +10,7 @@ import headless
 from headless.pages.numbers import MISSING, compact, decimals
 from headless.pages.page import Cell, Column, Page, TextCard
 from headless.reports.anchors import anchor_table
-from headless.reports.curves import costs, geometry, learning_curves
+from headless.reports.curves import geometry, learning_curves
 from headless.reports.deciles import decile_table, deciles, difference_table
 from headless.reports.equal_loss import equal_loss
 from headless.reports.evaluations import add_zero_shot
@@ -21,6 +21,7 @@ from headless.reports.headline import COST, baseline_of, headline, noise_ranks, 
 from headless.reports.inside import add_inside
 from headless.reports.lm_heads import add_lm_heads
 from headless.reports.statistics import estimate
+from headless.reports.tables import Sheet
 from headless.reports.texts import TEXTS
 from headless.runs.directory import RunDirectory
 from headless.runs.run import Run
@@ -28,15 +29,7 @@ from headless.runs.run import Run
 MAX_COLUMNS = 13  # that a page is wide enough for
 MAX_PROMPTS = 4  # shown open; more are folded away
 NOT_KNOWN = "not known"
-AGAINST = ("equal_loss", "deciles", "decile_differences")  # texts that name the baseline
-COLUMNS = (
-    Column("run", "", "left"),
-    Column("seed"),
-    Column("steps"),
-    Column("wall clock", "seconds"),
-    Column("hardware", "", "left"),
-    Column("code", "", "left"),
-)
+LEFT = ("run", "hardware", "code")  # aligned columns of the table of runs
 
 
 @dataclass
@@ -51,28 +44,24 @@ class Compared:
     left_out: list[str] = field(default_factory=list)  # sentences on what folders hold besides
 
 
-Sheet = tuple[str, list[Column], list[list[Cell | str]]]  # a title, columns, rows
-
-
-def sheets_of(compared: Compared) -> list[Sheet]:
-    """The tables that stand for a comparison where there is no page: recipes, their differences
-    from the baseline, classifiers."""
+def sheets_of(compared: Compared) -> list[tuple[str, Sheet]]:
+    """The tables, with titles, that stand for a comparison where there is no page: recipes, their
+    differences from the baseline, classifiers."""
     groups, baseline = compared.groups, compared.baseline
-    sheets: list[Sheet] = [("", *headline(groups).cells())] if groups else []
+    sheets = [("", headline(groups).cells())] if groups else []
     if baseline is not None and len(groups) > 1:
-        sheets.append((f"Against {baseline.label}", *relative(groups, baseline)))
+        sheets.append((f"Against {baseline.label}", relative(groups, baseline)))
     tables = [task.table() for task in task_tables(compared.finetunings)]
-    return sheets + [(table.title, *table.cells()) for table in tables]
+    return sheets + [(table.title, table.cells()) for table in tables]
 
 
 def build_page(compared: Compared, output: Path) -> Page:
     """The page of a comparison that will stand in a directory."""
-    groups = compared.groups
+    groups, baseline = compared.groups, compared.baseline
     page = Page(f"Comparison: {_title(compared)}", _subtitle(groups) if groups else "")
     if compared.warnings:
         page.notes(compared.warnings, "warning", "Read this before comparing")
-    if groups:
-        baseline = compared.baseline or baseline_of(groups)
+    if baseline is not None:
         _results(page, groups, baseline)
         _learning(page, groups, baseline)
         add_zero_shot(page, groups)
@@ -90,15 +79,12 @@ def build_page(compared: Compared, output: Path) -> Page:
 
 
 def _title(compared: Compared) -> str:
-    labels = [group.label for group in compared.groups]
-    kind = "recipes"
-    if not labels:
-        kind = "fine-tuned models"
-        labels = list(dict.fromkeys(one.model for one in compared.finetunings))
+    kind, after = ("recipes", "") if compared.groups else ("fine-tuned models", ", fine-tuned")
+    models = list(dict.fromkeys(one.model for one in compared.finetunings))
+    labels = [group.label for group in compared.groups] or models
     if len(labels) > 3:
         return f"{len(labels)} {kind}"
-    listed = " and ".join(filter(None, (", ".join(labels[:-1]), labels[-1])))
-    return listed if compared.groups else f"{listed}, fine-tuned"
+    return " and ".join(filter(None, (", ".join(labels[:-1]), labels[-1]))) + after
 
 
 def _subtitle(groups: Sequence[Group]) -> str:
@@ -122,10 +108,8 @@ def _results(page: Page, groups: Sequence[Group], baseline: Group) -> None:
     if len(table.quantities) >= MAX_COLUMNS:
         cost = [quantity for quantity in table.quantities if quantity.group == COST]
         others = [quantity for quantity in table.quantities if quantity.group != COST]
-        parts = {
-            "results": replace(table, quantities=others),
-            "cost": replace(table, quantities=cost),
-        }
+        parts = {name: replace(table, quantities=of)
+                 for name, of in (("results", others), ("cost", cost))}  # fmt: skip
     for name, part in parts.items():
         page.table(*part.cells(), TEXTS[name], wide=True)
     if limits := [*inexact(groups), *remarks(groups)]:
@@ -138,21 +122,20 @@ def _results(page: Page, groups: Sequence[Group], baseline: Group) -> None:
 
 
 def _learning(page: Page, groups: Sequence[Group], baseline: Group) -> None:
-    """Figures over training, what it cost, and the loss by frequency."""
-    against = {name: TEXTS[name].format(baseline=baseline.label) for name in AGAINST}
+    """Figures over training, and the loss by frequency."""
+    against = {name: TEXTS[name].format(baseline=baseline.label)
+               for name in ("equal_loss", "deciles", "decile_differences")}  # fmt: skip
     figures = {
         TEXTS["learning_curves"]: learning_curves(groups),
         against["equal_loss"]: equal_loss(groups, baseline),
-        TEXTS["costs"]: costs(groups),
     }
-    _figures(page, "Learning and cost", figures)
+    _figures(page, "Learning", figures)
     if (table := decile_table(groups)) is not None:
         _figures(page, "Loss by frequency", {against["deciles"]: deciles(groups, baseline)})
         page.table(*table.cells(), TEXTS["decile_table"], wide=True)
         if len(groups) > 1:
-            page.table(
-                *difference_table(groups, baseline), against["decile_differences"], wide=True
-            )
+            differences = difference_table(groups, baseline)
+            page.table(*differences, against["decile_differences"], wide=True)
 
 
 def _figures(page: Page, heading: str, figures: Mapping[str, Any]) -> None:
@@ -181,8 +164,7 @@ def _samples(page: Page, groups: Sequence[Group]) -> None:
 def _cards(groups: Sequence[Group], prompt: str) -> list[TextCard]:
     cards = []
     for group in groups:
-        texts = {sample["prompt"]: sample for sample in group.first.samples}
-        if last := texts.get(prompt):
+        for last in [sample for sample in group.first.samples if sample["prompt"] == prompt][-1:]:
             tokens = last.get("progress/tokens")
             title = group.label + (f", {compact(tokens)} tokens" if tokens else "")
             cards.append(TextCard(title, last["text"].removeprefix(prompt), prompt, group.index))
@@ -200,8 +182,7 @@ def _settings(page: Page, groups: Sequence[Group]) -> None:
         page.paragraph(TEXTS["same_settings"] + also)
         return
     columns = [Column("setting", "", "left"), *(Column(g.label, "", "left") for g in groups)]
-    rows = [[key, *texts] for key, texts in settings.items()]
-    coded = [[Cell(text, code=True) for text in row] for row in rows]
+    coded = [[Cell(text, code=True) for text in (key, *texts)] for key, texts in settings.items()]
     page.table(columns, coded, TEXTS["settings"] + also)
 
 
@@ -210,20 +191,10 @@ def _method(page: Page, compared: Compared, output: Path) -> None:
     groups = [*compared.groups, *compared.tuned]
     runs = runs_of(groups)
     page.heading("How this was made")
-    rows: list[list[Cell | str]] = [
-        [
-            Cell(run.name, "" if run.finished else "not finished", swatch=group.index),
-            MISSING if run.seed is None else str(run.seed),
-            decimals(run.value("step"), 0),
-            decimals(run.summary.get("wall_seconds"), 0),
-            _hardware(run.environment),
-            _code(run.environment),
-        ]
-        for group in groups
-        for run in group.runs
-    ]
-    if rows:
-        page.table(COLUMNS, rows, TEXTS["runs"])
+    if runs:
+        rows = [_run(run, group) for group in groups for run in group.runs]
+        columns = [Column(name, "", "left" if name in LEFT else "right") for name in rows[0]]
+        page.table(columns, [list(row.values()) for row in rows], TEXTS["runs"])
     if compared.left_out:
         page.notes(compared.left_out, title="Left out")
     page.heading("To make it again", level=3)
@@ -238,6 +209,25 @@ def _method(page: Page, compared: Compared, output: Path) -> None:
     page.paragraph(f"Made by headless {headless.__version__} from the files named above alone.")
 
 
+def _run(run: Run, group: Group) -> dict[str, Cell | str]:
+    """A run's row of the table of runs."""
+    environment = run.environment
+    gpus = [str(name) for name in environment.get("gpus") or []]
+    cores = f", {environment['cores']} cores" if environment.get("cores") else ""
+    processor = str(environment.get("cpu") or NOT_KNOWN) + cores
+    cards = ", ".join(f"{gpus.count(name)} × {name}" for name in sorted(set(gpus)))
+    commit = str(environment.get("commit") or "")[:10]
+    changed = ", modified" if commit and environment.get("dirty") else ""
+    return {
+        "run": Cell(run.name, "" if run.finished else "not finished", swatch=group.index),
+        "seed": MISSING if run.seed is None else str(run.seed),
+        "steps": decimals(run.value("step"), 0),
+        "wall clock, s": decimals(run.summary.get("wall_seconds"), 0),
+        "hardware": Cell(cards, processor) if cards else processor,
+        "code": Cell(str(environment.get("headless") or NOT_KNOWN), commit + changed),
+    }
+
+
 def _commands(compared: Compared, runs: Sequence[Run], output: Path) -> list[str]:
     """The runs, the fine-tunings and the comparison, as one would call them."""
     tuned = [one.path for one in compared.finetunings]
@@ -248,26 +238,10 @@ def _commands(compared: Compared, runs: Sequence[Run], output: Path) -> list[str
         for verb, config, option, name in starts
     ]
     parts = [shlex.quote(str(place)) for place in (*(run.directory.path for run in runs), *tuned)]
-    if compared.baseline not in (None, baseline_of(compared.groups) if compared.groups else None):
+    if compared.baseline and compared.baseline is not baseline_of(compared.groups):
         parts.append(f"--baseline {shlex.quote(compared.baseline.label)}")
     parts.append(f"--output {shlex.quote(str(output))} --overwrite true")
     return [*commands, " \\\n    ".join(["headless compare", *parts])]
-
-
-def _hardware(environment: dict[str, Any]) -> Cell:
-    gpus = [str(name) for name in environment.get("gpus") or []]
-    processor = str(environment.get("cpu") or NOT_KNOWN)
-    if cores := environment.get("cores"):
-        processor = f"{processor}, {cores} cores"
-    if not gpus:
-        return Cell(processor)
-    return Cell(", ".join(f"{gpus.count(name)} × {name}" for name in sorted(set(gpus))), processor)
-
-
-def _code(environment: dict[str, Any]) -> Cell:
-    commit = str(environment.get("commit") or "")[:10]
-    changed = ", modified" if commit and environment.get("dirty") else ""
-    return Cell(str(environment.get("headless") or NOT_KNOWN), commit + changed)
 
 
 def _versions(runs: Sequence[Run]) -> list[tuple[str, str]]:

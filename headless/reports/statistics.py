@@ -6,9 +6,8 @@ wide on each side, which is what three seeds can tell.
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from headless.structured import is_number
 
@@ -87,21 +86,3 @@ def difference(
     p = float(test.pvalue)  # not known where all runs are the same
     certain = p if math.isfinite(p) else None
     return Difference(mean, float(high - low) / 2, n, certain, by_seed)
-
-
-def leader(
-    rows: Sequence[Mapping[int, float | None]], better: Literal["lower", "higher"]
-) -> int | None:
-    """The place of the row that is better than every other by more than chance.
-
-    That is: the interval of its difference to each of the others leaves zero out. None without one,
-    with a single row, and where a row is not known or of a single run.
-    """
-    sign = 1.0 if better == "higher" else -1.0
-    for place, row in enumerate(rows):
-        gaps = [difference(row, other) for i, other in enumerate(rows) if i != place]
-        if gaps and all(
-            gap and gap.half_width is not None and sign * gap.mean > gap.half_width for gap in gaps
-        ):
-            return place
-    return None

@@ -1,12 +1,17 @@
 """One description of a table of numbers, for the page, the terminal, `compare.json` and pandas."""
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from headless.pages.numbers import MISSING, compact, decimals
 from headless.pages.page import Cell, Column
-from headless.reports.statistics import Estimate, estimate, leader
+from headless.reports.statistics import Estimate, difference, estimate
+
+CHANCE = 2.0  # standard errors of a difference that may be chance
+Cells = list[Cell | str]
+Sheet = tuple[list[Column], list[Cells]]  # what is shown of a table
 
 
 @dataclass(frozen=True)
@@ -21,22 +26,22 @@ class Quantity:
     better: Literal["lower", "higher"] | None = None
     scale: float = 1.0  # multiplies it for display
 
-    def text(self, value: float | None) -> str:
+    @property
+    def column(self) -> Column:
+        return Column(self.name, self.unit, "right", self.group)
+
+    def text(self, value: float | None, *, signed: bool = False) -> str:
+        """For display; with `signed` a difference."""
         if value is None:
             return MISSING
-        if self.digits == "compact":
-            return compact(value * self.scale)
-        return decimals(value * self.scale, self.digits)
+        shown, sign = value * self.scale, "+" if signed and value > 0 else ""
+        return sign + (compact(shown) if self.digits == "compact" else decimals(shown, self.digits))
 
     def interval(self, number: Estimate | None) -> str:
         """± the half width; empty for a single run, and where the runs do not vary."""
         if number is None or not number.half_width or number.half_width < 1e-9 * abs(number.mean):
             return ""
         return f"± {self.text(number.half_width)}"
-
-    def signed(self, value: float) -> str:
-        """A difference with its sign."""
-        return ("+" if value > 0 else "") + self.text(value)
 
 
 def percent(key: str, name: str, unit: str = "%", group: str = "") -> Quantity:
@@ -45,21 +50,23 @@ def percent(key: str, name: str, unit: str = "%", group: str = "") -> Quantity:
 
 
 class Row:
-    """What is compared: a number of every seed for each key."""
+    """What is compared: a number of every run for each key."""
 
-    label: str = ""
-    about: str = ""
-    index: int | None = None  # of its colour
-
-    def by_seed(self, key: str) -> dict[int, float | None]:
-        raise NotImplementedError
+    label: str
+    about: str
+    index: int | None  # of its colour
+    seeds: Sequence[int]  # of the runs
 
     def values(self, key: str) -> list[float | None]:
-        return list(self.by_seed(key).values())
+        """Of each run."""
+        raise NotImplementedError
 
     def error(self, key: str) -> float | None:
         """Of a single run: the standard error over what its number is a mean of, where known."""
         return None
+
+    def by_seed(self, key: str) -> dict[int, float | None]:
+        return dict(zip(self.seeds, self.values(key), strict=True))
 
     def number(self, key: str) -> Estimate | None:
         """The mean over runs with its interval."""
@@ -69,12 +76,25 @@ class Row:
         """The number as plain values; None where it is not known."""
         if (number := self.number(key)) is None:
             return None
-        return {
-            "mean": number.mean,
-            "half_width": number.half_width,
-            "n": number.n,
-            "values": self.values(key),
-        }
+        return vars(number) | {"values": self.values(key)}
+
+
+@dataclass
+class Scores(Row):
+    """A row of numbers that are known: for each key, and for each of its errors, one a seed."""
+
+    label: str
+    seeds: list[int]
+    scores: dict[str, list[float | None]]
+    errors: dict[str, list[float | None]] = field(default_factory=dict)
+    about: str = ""
+    index: int | None = None
+
+    def values(self, key: str) -> list[float | None]:
+        return self.scores.get(key, [None] * len(self.seeds))
+
+    def error(self, key: str) -> float | None:
+        return next(filter(None, self.errors.get(key, [])), None)
 
 
 @dataclass(frozen=True)
@@ -87,57 +107,52 @@ class Table:
     can_lead: Callable[[Quantity], bool] = lambda quantity: True  # the best may be marked
     note: Callable[[Quantity, Any], str] = lambda quantity, row: ""  # below, beside the interval
     title: str = ""
-    others: Sequence[Sequence[Cell | str]] = ()  # rows that no run stands behind
+    others: Sequence[Cells] = ()  # rows that no run stands behind
 
-    def cells(self) -> tuple[list[Column], list[list[Cell | str]]]:
+    def cells(self) -> Sheet:
         """Mean and interval of each number; the best of a column is strong: see `leading`."""
-        columns = [Column(q.name, q.unit, "right", q.group) for q in self.quantities]
-        rows: list[list[Cell | str]] = [
-            [Cell(row.label, row.about, swatch=row.index)] for row in self.rows
-        ]
+        rows: list[Cells] = [[Cell(row.label, row.about, swatch=row.index)] for row in self.rows]
         for quantity in self.quantities:
             best = self.leading(quantity)
-            for place, row in enumerate(self.rows):
+            for row, cells in zip(self.rows, rows, strict=True):
                 number = row.number(quantity.key)
-                rows[place].append(
-                    Cell(
-                        quantity.text(number.mean if number else None),
-                        self._detail(quantity, row, number) if number else "",
-                        strong=place == best,
-                    )
-                )
-        return [self.heading, *columns], [*rows, *map(list, self.others)]
+                text = quantity.text(number.mean if number else None)
+                detail = self._detail(quantity, row, number) if number else ""
+                cells.append(Cell(text, detail, strong=row is best))
+        return [self.heading, *(q.column for q in self.quantities)], [*rows, *self.others]
 
     def _detail(self, quantity: Quantity, row: Row, number: Estimate) -> str:
         error = row.error(quantity.key) if number.n == 1 else None
         spread = f"s.e. {quantity.text(error)}" if error else quantity.interval(number)
         return " ".join(filter(None, (spread, self.note(quantity, row))))
 
-    def leading(self, quantity: Quantity) -> int | None:
-        """The place of the row that is ahead of every other by more than chance.
+    def leading(self, quantity: Quantity) -> Row | None:
+        """The row that is ahead of every other by more than chance.
 
-        Over seeds where all have several (`leader`), else by more than two standard errors of the
-        difference; never where the digits that are shown do not tell them apart.
+        That is by more than the interval of the difference over seeds or, of single runs, by more
+        than two of its standard errors; and by the digits that are shown.
         """
         if quantity.better is None or len(self.rows) < 2 or not self.can_lead(quantity):
             return None
-        numbers = [row.number(quantity.key) for row in self.rows]
-        if all(number and number.n > 1 for number in numbers):
-            place = leader([row.by_seed(quantity.key) for row in self.rows], quantity.better)
-        else:
-            place = self._ahead(quantity, numbers)
-        texts = [quantity.text(number.mean if number else None) for number in numbers]
-        return None if place is None or texts.count(texts[place]) > 1 else place
+        ahead = (
+            row
+            for row in self.rows
+            if all(other is row or _is_ahead(row, other, quantity) for other in self.rows)
+        )
+        return next(ahead, None)
 
-    def _ahead(self, quantity: Quantity, numbers: Sequence[Estimate | None]) -> int | None:
-        sign = 1 if quantity.better == "lower" else -1
-        ranked = []
-        for place, (row, number) in enumerate(zip(self.rows, numbers, strict=True)):
-            if number is None:
-                return None
-            error = row.error(quantity.key) if number.n == 1 else number.standard_error
-            if error is None:
-                return None
-            ranked.append((sign * number.mean, error**2, place))
-        (first, variance, place), (second, other_variance, _), *_ = sorted(ranked)
-        return place if second - first > 2 * (variance + other_variance) ** 0.5 else None
+
+def _is_ahead(row: Row, other: Row, quantity: Quantity) -> bool:
+    key, numbers = quantity.key, [one.number(quantity.key) for one in (row, other)]
+    change = difference(row.by_seed(key), other.by_seed(key))
+    texts = {quantity.text(number.mean if number else None) for number in numbers}
+    if change is None or len(texts) < 2:
+        return False
+    width = change.half_width
+    if width is None:
+        known = zip((row, other), numbers, strict=True)
+        errors = [r.error(key) if n.n == 1 else n.standard_error for r, n in known if n]
+        if None in errors:
+            return False
+        width = CHANCE * math.hypot(*filter(None, errors))
+    return (1 if quantity.better == "higher" else -1) * change.mean > width

@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -13,40 +12,22 @@ from rich.text import Text
 from headless.pages.page import Cell
 from headless.reports.fairness import inexact
 from headless.reports.groups import runs_of
-from headless.reports.sections import Compared, Sheet, sheets_of
+from headless.reports.sections import Compared, sheets_of
+from headless.reports.tables import Sheet
 
 GAP = 2  # between columns
 MAX_WORD = 24  # longer ones are broken
-MAX_HEADING = 32
-
-
-@dataclass(frozen=True)
-class Block:
-    """A column: its heading over a text for every row."""
-
-    heading: Text
-    cells: Sequence[Text]
-
-    @property
-    def least(self) -> int:
-        """Its width where the heading is broken between words and no cell is."""
-        words = max((cell_len(word) for word in self.heading.plain.split()), default=0)
-        return max(min(words, MAX_WORD), *(cell.cell_len for cell in self.cells))
-
-    @property
-    def most(self) -> int:
-        """Its width where nothing is broken, up to a limit."""
-        return max(self.least, min(MAX_HEADING, self.heading.cell_len))
+HEADING = 16  # of a column with short numbers
 
 
 def show(compared: Compared) -> None:
     """Print the headline numbers, one row a number and one column a recipe, and what to know."""
     console = Console(width=shutil.get_terminal_size().columns)
-    for sheet in sheets_of(compared):
-        if sheet[0]:
-            console.print(f"\n{escape(sheet[0])}", style="bold", highlight=False)
+    for title, sheet in sheets_of(compared):
+        if title:
+            console.print(f"\n{escape(title)}", style="bold", highlight=False)
         _print(console, sheet)
-        if not sheet[0]:
+        if not title:
             for note in inexact(compared.groups):
                 console.print(escape(note), style="dim", highlight=False)
     if compared.tuned:
@@ -62,48 +43,33 @@ def show(compared: Compared) -> None:
 
 def _print(console: Console, sheet: Sheet) -> None:
     """A page's table on its side, in parts below each other of as many columns as fit."""
-    _, columns, rows = sheet
+    columns, rows = sheet
     names = [Text.assemble(c.name, (f" {c.unit}" if c.unit else "", "dim")) for c in columns[1:]]
-    headings = Block(Text(), names)
-    left = [
-        _block([cell if isinstance(cell, Cell) else Cell(cell) for cell in row]) for row in rows
-    ]
+    left = [_block([c if isinstance(c, Cell) else Cell(c) for c in row]) for row in rows]
+    words = [len(word) for name in names for word in name.plain.split()]
     while left:
-        room = console.width - headings.least - GAP - left[0].least
-        count = 1
-        while count < len(left) and (room := room - GAP - left[count].least) >= 0:
-            count += 1
-        _print_part(console, headings, left[:count])
-        left = left[count:]
+        grid = Grid(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
+        room = console.width - max(words, default=0)
+        part = [block for block in left if (room := room - GAP - block[0]) >= 0] or left[:1]
+        left = left[len(part) :]
+        grid.add_column("", overflow="fold")
+        for width, heading, _ in part:
+            width = min(width, console.width // 2)
+            grid.add_column(heading, justify="right", overflow="fold", width=width)
+        for name, *cells in zip(names, *(cells for *_, cells in part), strict=True):
+            grid.add_row(name, *cells)
+        console.print(grid)
         if left:
             console.print()
 
 
-def _block(row: Sequence[Cell]) -> Block:
+def _block(row: Sequence[Cell]) -> tuple[int, Text, list[Text]]:
+    """The width of a row's column, its heading, and its cells; only the heading is broken."""
     about = f", {row[0].detail}" if row[0].detail else ""
     heading = Text.assemble((row[0].text, "bold"), (about, "dim"))
-    return Block(heading, [_text(cell) for cell in row[1:]])
-
-
-def _text(cell: Cell) -> Text:
-    detail = f" {cell.detail}" if cell.detail else ""
-    return Text.assemble((cell.text, "bold" if cell.strong else ""), (detail, "dim"))
-
-
-def _print_part(console: Console, names: Block, blocks: Sequence[Block]) -> None:
-    table = Grid(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
-    table.add_column("", overflow="fold")
-    spare = console.width - names.least - sum(GAP + block.least for block in blocks)
-    for place, block in enumerate(blocks):
-        more = max(0, min(block.most - block.least, spare // (len(blocks) - place)))
-        spare -= more
-        table.add_column(
-            block.heading,
-            justify="right",
-            overflow="fold",
-            min_width=min(block.least, console.width // 2),
-            max_width=block.least + more,
-        )
-    for place, name in enumerate(names.cells):
-        table.add_row(name, *(block.cells[place] for block in blocks))
-    console.print(table)
+    cells = [
+        Text.assemble((c.text, "bold" if c.strong else ""), (f" {c.detail}".rstrip(), "dim"))
+        for c in row[1:]
+    ]
+    words = [min(cell_len(word), MAX_WORD) for word in heading.plain.split()]
+    return max([HEADING, *words, *(cell.cell_len for cell in cells)]), heading, cells

@@ -105,4 +105,4 @@ def test_one_that_never_gets_there(tmp_path: Path) -> None:
         write_tuning(tmp_path, "embedding", 1, [BARE, 4.9]),
     ]
     page = compare(runs, output=tmp_path / "out").report.read_text()
-    assert "not in 10" in page
+    assert "1 not there in 10 steps" in page

@@ -1,10 +1,13 @@
 """Which interval is taken: over runs, over pairs of runs, Welch's, or none."""
 
 import math
+from typing import Literal
 
 import pytest
 
-from headless.reports.statistics import difference, estimate, leader
+from headless.pages.page import Column
+from headless.reports.statistics import difference, estimate
+from headless.reports.tables import Quantity, Scores, Table
 
 # Student's t for 95 %, two degrees of freedom, from any table.
 T2 = 4.30265
@@ -52,6 +55,16 @@ def test_without_common_seeds_the_interval_is_welch_s() -> None:
     steady = difference({1: 1.0, 2: 1.0}, {4: 10.0, 5: 10.0})
     assert steady is not None
     assert (steady.mean, steady.half_width) == (-9.0, 0.0)
+
+
+def leader(rows: list[dict[int, float | None]], better: Literal["lower", "higher"]) -> int | None:
+    """The place of the row that a table marks."""
+    shown = Quantity("key", "key", better=better)
+    table = Table(
+        Column(""), [shown], [Scores("", [*row], {"key": [*row.values()]}) for row in rows]
+    )
+    best = table.leading(shown)
+    return None if best is None else table.rows.index(best)
 
 
 def test_the_leader_is_ahead_of_all_others_by_more_than_chance() -> None:
