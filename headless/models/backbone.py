@@ -13,39 +13,11 @@ from transformers.initialization import no_init_weights
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from headless.errors import HeadlessError
+from headless.models.custom import MODEL_TYPE as CUSTOM
+from headless.models.custom import build_custom
+from headless.models.presets import PRESETS
 from headless.models.sizes import check_heads, check_memory, follow
 
-# Sizes as published; the vocabulary comes from the data. Dropout is off, as in Pythia and in
-# every comparison here: a regulariser would act on the two objectives differently.
-_GPT2 = {"model_type": "gpt2", "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
-_PYTHIA = {"model_type": "gpt_neox", "max_position_embeddings": 2048}  # rotary on 25 %: default
-_LLAMA = {"model_type": "llama", "max_position_embeddings": 2048}
-_BERT = {"model_type": "bert", "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-_DISTILBERT = {"model_type": "distilbert", "dropout": 0.0, "attention_dropout": 0.0}
-
-
-def _sizes(layers: int, hidden: int, heads: int, intermediate: int) -> dict[str, int]:
-    return {
-        "num_hidden_layers": layers,
-        "hidden_size": hidden,
-        "num_attention_heads": heads,
-        "intermediate_size": intermediate,
-    }
-
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "gpt2": _GPT2 | _sizes(12, 768, 12, 3072),
-    "gpt2-medium": _GPT2 | _sizes(24, 1024, 16, 4096),
-    "pythia-14m": _PYTHIA | _sizes(6, 128, 4, 512),
-    "pythia-31m": _PYTHIA | _sizes(6, 256, 8, 1024),
-    "pythia-70m": _PYTHIA | _sizes(6, 512, 8, 2048),
-    "pythia-160m": _PYTHIA | _sizes(12, 768, 12, 3072),
-    "pythia-410m": _PYTHIA | _sizes(24, 1024, 16, 4096),
-    "llama-135m": _LLAMA | _sizes(30, 576, 9, 1536) | {"num_key_value_heads": 3},
-    "bert-base": _BERT | _sizes(12, 768, 12, 3072),
-    "bert-small": _BERT | _sizes(4, 512, 8, 2048),
-    "distilbert-multilingual": _DISTILBERT | _sizes(6, 768, 12, 3072),
-}
 # These families have a name of their own for the MLP's width and map the other common ones.
 _RENAMED = {
     "gpt2": {"intermediate_size": "n_inner"},
@@ -65,8 +37,10 @@ class BackboneConfig:
     than those, the sizes that depend on them follow in the same ratios (see `sizes.follow`).
 
     Args:
-        preset: a published architecture by name: gpt2, gpt2-medium, pythia-14m, -31m, -70m,
-            -160m, -410m, llama-135m, bert-base, bert-small, distilbert-multilingual.
+        preset: an architecture by name: gpt2, gpt2-medium, pythia-14m, -31m, -70m, -160m, -410m,
+            llama-135m, bert-base, bert-small, distilbert-multilingual as published; qwen3, olmo2,
+            smollm3, gemma3, nanochat, phi, modernbert, ettin (ModernBERT's decoder) with -1m, -4m,
+            -15m, -60m, -250m or -1b: so many weights without embeddings, alike in all of them.
         model_type: a Hugging Face model type (gpt2, gpt_neox, llama, bert, ...) where no preset
             is given.
         hidden_size: width D of the residual stream.
@@ -76,6 +50,10 @@ class BackboneConfig:
         max_position_embeddings: longest sequence.
         attn_implementation: "sdpa" (eager where the family has none), "eager",
             "flash_attention_2", ... as in Transformers.
+        activation_checkpointing: keep no activations of a block, and run it a second time in the
+            backward pass: less memory, about a third more time.
+        custom: a class of your own instead of a family, as MODULE.CLASS (and --import MODULE),
+            called with vocab_size and the fields of `extra`; see `models.custom`.
         extra: any other fields of the family's config class.
     """
 
@@ -87,6 +65,8 @@ class BackboneConfig:
     intermediate_size: int | None = None
     max_position_embeddings: int | None = None
     attn_implementation: str = "sdpa"
+    activation_checkpointing: bool = False
+    custom: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -97,9 +77,17 @@ class BackboneConfig:
         for name in SIZES:
             if (value := getattr(self, name)) is not None and value < 1:
                 raise HeadlessError(f"model.backbone.{name} must be at least 1, got {value}")
+        families = [n for n in ("preset", "model_type", *SIZES) if getattr(self, n) is not None]
+        if self.custom and families:
+            raise HeadlessError(
+                f"model.backbone.custom has its arguments in model.backbone.extra: leave out "
+                f"model.backbone.{families[0]}"
+            )
 
     @property
     def family(self) -> str:
+        if self.custom:
+            return self.custom
         if self.preset is None and self.model_type is None:
             raise HeadlessError(
                 "the backbone has neither a preset nor a model_type; presets: " + ", ".join(PRESETS)
@@ -121,6 +109,8 @@ def resolve(config: BackboneConfig) -> tuple[dict[str, Any], dict[str, Any]]:
 
     Refuses an unknown model type, an unknown field, and sizes that do not fit.
     """
+    if config.custom:
+        return {}, {}
     try:
         known = AutoConfig.for_model(config.family)
     except ValueError as error:
@@ -150,10 +140,17 @@ def backbone_config(config: BackboneConfig, vocab_size: int, **tokens: int) -> P
     """The Hugging Face config of a backbone; `tokens` are special token ids (eos_token_id, ...)."""
     fields, _ = resolve(config)
     # Every token is one of the text. A family's padding id would be a token of our vocabulary whose
-    # embedding begins at 0 and stays there.
-    tokens_and_fields: dict[str, Any] = {"pad_token_id": None} | tokens | fields
+    # embedding begins at 0 and stays there. The logits are the objective's: no cap of the family's.
+    values: dict[str, Any] = {"pad_token_id": None} | tokens | fields
+    if hasattr(AutoConfig.for_model(config.family), "final_logit_softcapping"):
+        values.setdefault("final_logit_softcapping", None)
+    if AutoConfig.for_model(config.family).pad_token_id is not None:
+        try:
+            AutoConfig.for_model(config.family, pad_token_id=None)
+        except Exception:  # noqa: BLE001 - a family that must have one (modernbert-decoder)
+            values["pad_token_id"] = values.get("eos_token_id", 0)  # see `build_backbone`
     try:
-        return AutoConfig.for_model(config.family, vocab_size=vocab_size, **tokens_and_fields)
+        return AutoConfig.for_model(config.family, vocab_size=vocab_size, **values)
     except Exception as error:  # noqa: BLE001 - each config class has checks of its own
         raise _impossible(config, error) from error
 
@@ -194,6 +191,8 @@ def build_backbone(config: BackboneConfig, vocab_size: int, **tokens: int) -> Pr
     norm) and, on request, `hidden_states`: L + 1 of them, the last one after the final norm. Sizes
     that the family cannot have, or this machine no memory for, are refused.
     """
+    if config.custom:
+        return _custom(config, vocab_size)
     hf_config = backbone_config(config, vocab_size, **tokens)
     is_empty = _UNFILLED.get() or torch.get_default_device().type == "meta"
     if not is_empty:
@@ -211,7 +210,33 @@ def build_backbone(config: BackboneConfig, vocab_size: int, **tokens: int) -> Pr
         raise _impossible(config, error) from error
     if getattr(backbone, "pooler", None) is not None:
         backbone.pooler = None  # an encoder's, for sentences: nothing here would train it
+    backbone.get_input_embeddings().padding_idx = None  # its row would get no gradient
+    recompute_activations(backbone, config.activation_checkpointing)
     return backbone
+
+
+def _custom(config: BackboneConfig, vocab_size: int) -> Any:
+    if config.activation_checkpointing:
+        raise HeadlessError(
+            "model.backbone.activation_checkpointing is a switch of the library's families: in a "
+            "backbone of your own, call torch.utils.checkpoint"
+        )
+    assert config.custom
+    return build_custom(config.custom, vocab_size, config.extra, is_filled=not _UNFILLED.get())
+
+
+def recompute_activations(backbone: PreTrainedModel, enabled: bool) -> None:
+    """Activation checkpointing of each block, where the family has it."""
+    if not enabled:
+        return
+    old_name = backbone.gradient_checkpointing_enable  # before Transformers 5.20
+    enable: Any = getattr(backbone, "activation_checkpointing_enable", old_name)
+    try:
+        enable({"use_reentrant": False})
+    except ValueError as error:
+        raise HeadlessError(
+            f"model.backbone.activation_checkpointing: {backbone.config.model_type} has none"
+        ) from error
 
 
 def is_causal(backbone: nn.Module) -> bool:
@@ -221,6 +246,8 @@ def is_causal(backbone: nn.Module) -> bool:
     config makes a decoder of them.
     """
     config: Any = backbone.config
+    if config.model_type == CUSTOM:
+        return bool(config.is_causal)
     encoder = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
     return not encoder or bool(getattr(config, "is_decoder", False))
 

@@ -2,7 +2,7 @@
 
 A multiply-add is two operations. A weight matrix costs 2 a token forward and 4 backward (with
 respect to its input and to itself); attention scores and mixes T keys, causal attention (T + 1)/2
-on average.
+on average, and sliding windows (Gemma, ModernBERT) what is in them.
 Element-wise work, norms, embeddings' look-ups and re-computation are not counted, as in the
 figures that MFU is quoted with (Chowdhery et al. 2022, appendix B), except that the causal half
 of the attention matrix which nobody needs is not counted either.
@@ -21,9 +21,25 @@ def backbone_flops_per_token(backbone: nn.Module, sequence_length: int) -> float
     width = config.num_attention_heads * (  # type: ignore[union-attr, operator]
         getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads  # type: ignore[union-attr, operator]
     )
-    keys = (sequence_length + 1) / 2 if is_causal(backbone) else sequence_length
-    attention = config.num_hidden_layers * 2 * width * keys  # type: ignore[union-attr, operator]
+    kinds = getattr(config, "layer_types", None) or ["full"] * config.num_hidden_layers  # type: ignore[operator]
+    window = getattr(config, "sliding_window", None) or sequence_length
+    keys = sum(
+        _mean_keys(
+            sequence_length,
+            window if kind == "sliding_attention" else sequence_length,  # type: ignore[arg-type]
+            is_causal(backbone),
+        )
+        for kind in kinds  # type: ignore[union-attr]
+    )
+    attention = 2 * width * keys
     return 6.0 * float(matrices + attention)
+
+
+def _mean_keys(length: int, window: int, causal: bool) -> float:
+    """How many keys a query sees: itself and `window - 1` before it, or `window` on either side."""
+    before = min(window, length) - 1 if causal else min(window, length - 1)
+    left = before - before * (before + 1) / (2 * length)  # the first ones have fewer
+    return 1 + left if causal else 1 + 2 * left
 
 
 def scoring_flops(num_rows: int, num_candidates: int, hidden_size: int) -> float:

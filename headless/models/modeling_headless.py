@@ -73,6 +73,8 @@ def causal_class(family: type[PreTrainedModel]) -> type[PreTrainedModel]:
         def __init__(self, config: Any) -> None:
             super().__init__(config)
             self.set_output_embeddings(HeadlessHead(config))
+            if isinstance(getattr(self, "decoder", None), HeadlessHead):
+                self.lm_head = nn.Identity()  # a transform before it (ModernBERT's decoder)
             self.post_init()
 
     return HeadlessForCausalLM

@@ -170,7 +170,7 @@ def _native(backbone: Any, head: LMHead, embedding_VD: Tensor) -> Any:
     if transform is not None if causal else not isinstance(transform, MaskedHeadTransform):
         return None
     config = _config(backbone, _same(head, embedding_VD), head.softcap)
-    if _has_bias(config, causal) != (head.bias_V is not None):
+    if head.bias_V is not None and not _has_bias(config, causal):
         return None
     if getattr(config, SOFTCAP, None) != head.softcap:
         return None
@@ -178,8 +178,8 @@ def _native(backbone: Any, head: LMHead, embedding_VD: Tensor) -> Any:
     linear = model.get_output_embeddings()
     _with_backbone(model, backbone)
     linear.weight.copy_(head.weight_VD)
-    if head.bias_V is not None:
-        linear.bias.copy_(head.bias_V)
+    if linear.bias is not None:
+        linear.bias.zero_() if head.bias_V is None else linear.bias.copy_(head.bias_V)
     if isinstance(transform, MaskedHeadTransform):
         if (parts := _transform_parts(model)) is None:
             return None

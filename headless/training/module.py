@@ -24,6 +24,7 @@ from headless.models.backbone import (
     check_task,
     embedding_table,
     hidden_states,
+    recompute_activations,
     unfilled_weights,
 )
 from headless.models.flops import backbone_flops_per_token, scoring_flops
@@ -199,8 +200,11 @@ class PretrainingModule(LightningModule):
         check_left_out(place, backbone)
         attention = backbone.attn_implementation
         if is_run(place):
-            return run_source(place, self.from_checkpoint(place), with_head, attention)
-        return hugging_face_source(place, with_head, attention)
+            source = run_source(place, self.from_checkpoint(place), with_head, attention)
+        else:
+            source = hugging_face_source(place, with_head, attention)
+        recompute_activations(source.backbone, backbone.activation_checkpointing)
+        return source
 
     @property
     def embedding_VD(self) -> nn.Parameter:  # noqa: N802 - the shape is part of the name

@@ -16,8 +16,10 @@ from headless.models.backbone import (
     embedding_table,
     hidden_states,
     is_causal,
+    num_parameters,
 )
-from headless.models.flops import backbone_flops_per_token, scoring_flops
+from headless.models.flops import _mean_keys, backbone_flops_per_token, scoring_flops
+from headless.models.presets import LADDER
 
 TINY = {
     "hidden_size": 32,
@@ -29,6 +31,7 @@ TINY = {
 CAUSAL = ["gpt2", "gpt_neox", "llama"]
 ENCODERS = ["bert", "distilbert"]
 FAMILIES = [*CAUSAL, *ENCODERS]
+TODAY = ["qwen3", "olmo2", "smollm3", "gemma3", "nanochat", "phi", "modernbert", "ettin"]
 
 
 def tiny(family: str, **changes: object) -> BackboneConfig:
@@ -119,6 +122,62 @@ def test_flops_are_what_torch_counts_less_the_masked_half(family: str) -> None:
     masked = 0 if family in ENCODERS else masked
     counted = counter.get_total_flops()
     assert ours + masked == pytest.approx(counted, rel=0.01)  # rotary tables are a few more
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("window", [1, 4, 15, 16, 40])
+def test_keys_in_a_window(window: int, causal: bool) -> None:
+    length = 16
+    distance = torch.arange(length)[:, None] - torch.arange(length)
+    seen = (distance >= 0) & (distance < window) if causal else distance.abs() <= window
+    found = _mean_keys(length, window, causal)
+    assert found == pytest.approx(float(seen.sum()) / length)
+
+
+@pytest.mark.parametrize("family", TODAY)
+def test_flops_of_todays_families(family: str) -> None:
+    length = 16
+    backbone = build_backbone(BackboneConfig(f"{family}-1m", attn_implementation="eager"), 50)
+    with FlopCounterMode(display=False) as counter:
+        hidden_states(backbone, torch.randint(0, 50, (1, length))).sum().backward()
+    masked = 6 * 5 * 2 * 128 * (length - 1) / 2 if is_causal(backbone) else 0
+    ours = backbone_flops_per_token(backbone, length) + masked
+    assert ours * length == pytest.approx(counter.get_total_flops(), rel=0.01)
+
+
+@pytest.mark.parametrize("family", TODAY)
+@pytest.mark.parametrize("size", LADDER)
+def test_a_size_means_the_same_in_every_family(family: str, size: str) -> None:
+    with torch.device("meta"):
+        backbone = build_backbone(BackboneConfig(f"{family}-{size}"), 50)
+    count = num_parameters(backbone) - embedding_table(backbone).numel()
+    nominal = float(size[:-1]) * {"m": 1e6, "b": 1e9}[size[-1]]
+    assert count == pytest.approx(nominal, rel=0.06)
+
+
+@pytest.mark.parametrize("family", TODAY)
+def test_todays_families_train_every_weight_and_token(family: str) -> None:
+    """Also with activation checkpointing: the same gradients, of fewer kept activations."""
+    ids, gradients, kept = torch.arange(32).view(2, 16), [], []
+    for again in (False, True):
+        torch.manual_seed(1)
+        config = BackboneConfig(f"{family}-1m", activation_checkpointing=again)
+        backbone = build_backbone(config, 50, eos_token_id=0, bos_token_id=0)
+        assert bool(embedding_table(backbone).abs().sum(dim=1).gt(0).all())
+        sizes: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda x, sizes=sizes: sizes.append(x.numel()) or x, lambda x: x
+        ):
+            loss = hidden_states(backbone, ids).square().mul(torch.arange(128)).sum()
+        loss.backward()
+        kept.append(sum(sizes))
+        gradients.append({name: p.grad for name, p in backbone.named_parameters()})
+    rows = gradients[0].pop(next(n for n, p in backbone.named_parameters() if p.shape[0] == 50))
+    assert all(g is not None for g in gradients[0].values())
+    assert bool((rows[:32].abs().sum(dim=1) > 0).all())  # no token is left out, as padding would be
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient)
+    assert kept[1] < 0.5 * kept[0]
 
 
 def test_scoring_flops() -> None:

@@ -59,7 +59,7 @@ def backbone_of(family: str) -> Any:
 
 def head_of(objective: Objective, backbone: Any) -> LMHead:
     counts_V = torch.randint(0, 5000, (V,))
-    objective.setup(V, D, 0.3)
+    objective.setup(V, backbone.config.hidden_size, 0.3)
     objective.set_unigram(counts_V)
     if isinstance(objective, ContrastiveWeightTying):
         objective.num_rows.fill_(256)
@@ -129,6 +129,27 @@ def test_logits_are_the_same_through_files(family: str, name: str, tmp_path: Pat
     rows = found[:, :-1].flatten(0, 1) if is_causal(backbone) else found.flatten(0, 1)
     targets = labels[:, 1:].flatten() if is_causal(backbone) else labels.flatten()
     torch.testing.assert_close(loss.double(), F.nll_loss(rows, targets), rtol=1e-4, atol=1e-4)
+
+
+TODAY = ["qwen3", "olmo2", "smollm3", "gemma3", "nanochat", "phi", "modernbert", "ettin"]
+
+
+@pytest.mark.parametrize("family", TODAY)
+@pytest.mark.parametrize("name", ["tied", "untied", "calibrated"])
+def test_todays_families_keep_their_logits(family: str, name: str, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    backbone: Any = build_backbone(BackboneConfig(f"{family}-1m", num_hidden_layers=2), V).eval()
+    objective = copy.deepcopy(OBJECTIVES[name])
+    head = head_of(objective, backbone)
+    converted = to_hugging_face(backbone, head, embedding_VD=backbone.get_input_embeddings().weight)
+    native = family == "phi" or (name != "calibrated" and family not in ("modernbert", "ettin"))
+    assert converted.form == ("native" if native else "custom")
+    model = reload(converted, tmp_path)
+    ids_BT = torch.randint(0, V, (3, 9))
+    with torch.no_grad():
+        wanted = log_probabilities(head.logits(backbone(input_ids=ids_BT).last_hidden_state))
+        found = log_probabilities(model(input_ids=ids_BT).logits)
+    assert float((found - wanted).abs().max() / wanted.abs().max()) <= 1e-4
 
 
 @pytest.mark.parametrize("name", ["calibrated", "mask"])
