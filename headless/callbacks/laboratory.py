@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from math import isfinite
 from pathlib import Path
@@ -19,7 +20,7 @@ from headless.callbacks.progress import log_point, progress_of
 from headless.errors import HeadlessError, one_line
 from headless.geometry import ranks_of
 from headless.geometry.marchenko_pastur import effective_rank_of_noise
-from headless.models.backbone import num_parameters
+from headless.models.backbone import is_custom, num_parameters
 from headless.models.sharding import is_sharded
 from headless.runs.directory import RunDirectory
 
@@ -287,6 +288,10 @@ def _whole_weights(backbone: nn.Module, wanted: bool) -> dict[str, Tensor]:
 
 def _copy(backbone: Any, weights: Mapping[str, Tensor]) -> nn.Module:
     """A backbone with these weights, to look at."""
+    if is_custom(backbone):  # only its own class knows how it is made
+        copy = deepcopy(backbone).cpu()
+        copy.load_state_dict(weights, strict=False)
+        return copy.eval()
     with torch.device("meta"):
         copy = AutoModel.from_config(backbone.config)
     copy.load_state_dict(weights, strict=False, assign=True)

@@ -27,7 +27,9 @@ def closing(cli: RunCLI) -> str:
     place, root = (shlex.quote(str(part)) for part in (path, path.parent))
     masked = cli.model.task == "masked"
     prompt = f"It was {cli.datamodule.tokenizer.mask_token} ." if masked else "It was"
-    imports = (f" {OPTION} {shlex.quote(name)}" for name in needed_imports(cli.model.objective))
+    backbone = cli.model.backbone
+    own = needed_imports(cli.model.objective, getattr(backbone, "module", backbone))
+    imports = (f" {OPTION} {shlex.quote(name)}" for name in own)
     last = summary.get("last") or {}
     units = {"val/nll": "nats a token", "val/bits_per_byte": "bits per byte"}
     scores = [

@@ -239,6 +239,11 @@ def recompute_activations(backbone: PreTrainedModel, enabled: bool) -> None:
         ) from error
 
 
+def is_custom(backbone: nn.Module) -> bool:
+    """Whether it is a module of the user's own, which only its class can make again."""
+    return bool(backbone.config.model_type == CUSTOM)  # type: ignore[union-attr]
+
+
 def is_causal(backbone: nn.Module) -> bool:
     """Whether a position sees only those before it, and itself.
 
@@ -246,7 +251,7 @@ def is_causal(backbone: nn.Module) -> bool:
     config makes a decoder of them.
     """
     config: Any = backbone.config
-    if config.model_type == CUSTOM:
+    if is_custom(backbone):
         return bool(config.is_causal)
     encoder = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
     return not encoder or bool(getattr(config, "is_decoder", False))

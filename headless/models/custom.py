@@ -16,7 +16,7 @@ class States(NamedTuple):
     """What a backbone gives back, under the names of Transformers."""
 
     last_hidden_state: Tensor
-    hidden_states: tuple[Tensor, ...] | None = None
+    hidden_states: tuple[Tensor, ...]
 
 
 class CustomBackbone(nn.Module):
@@ -24,8 +24,9 @@ class CustomBackbone(nn.Module):
 
     The module is called as `module(input_ids)`, [B, T] of int64, and gives the last hidden states
     [B, T, D], or an object with `last_hidden_state` and, for what looks inside, `hidden_states`
-    (L + 1 of them). `get_input_embeddings()` is its `nn.Embedding` [V, D]. Whether it is causal is
-    tried out: a causal one says the same of a token whatever follows.
+    (L + 1 of them; else the embeddings and the last). `get_input_embeddings()` is its
+    `nn.Embedding` [V, D]. Whether it is causal is tried out: a causal one says the same of a token
+    whatever follows.
     """
 
     def __init__(self, module: nn.Module, vocab_size: int, *, is_filled: bool = True) -> None:
@@ -57,7 +58,7 @@ class CustomBackbone(nn.Module):
         self.config = PretrainedConfig(
             vocab_size=vocab_size,
             hidden_size=table.shape[1],
-            num_hidden_layers=len(states.hidden_states or [0]) - 1,
+            num_hidden_layers=len(states.hidden_states) - 1,
             num_attention_heads=1,
             initializer_range=0.02,
             is_causal=torch.allclose(other[:, :4], last[:, :4], rtol=1e-4, atol=1e-6),
@@ -69,9 +70,9 @@ class CustomBackbone(nn.Module):
 
     def forward(self, input_ids: Tensor, **_: Any) -> States:
         states = self.module(input_ids)
-        if isinstance(states, Tensor):
-            return States(states)
-        return States(states.last_hidden_state, getattr(states, "hidden_states", None))
+        last = states if isinstance(states, Tensor) else states.last_hidden_state
+        layers = getattr(states, "hidden_states", None)
+        return States(last, layers or (self.get_input_embeddings()(input_ids), last))
 
 
 def build_custom(

@@ -89,7 +89,7 @@ def sample_tokens(
     """Continue prompts of the same length.
 
     Args:
-        backbone: called as Hugging Face's, with a cache.
+        backbone: called as Hugging Face's; one without a cache reads everything again.
         logits: of last hidden states [B, D].
         prompt_BT: long, at least one token.
         max_new_tokens: at most so many; fewer where the model has no more positions.
@@ -106,14 +106,14 @@ def sample_tokens(
     ended_B = torch.zeros(len(prompt_BT), dtype=torch.bool, device=prompt_BT.device)
     for _ in range(max_new_tokens):
         output = backbone(input_ids=step, past_key_values=cache, use_cache=True)
-        cache = output.past_key_values
+        cache = getattr(output, "past_key_values", None)
         logits_BV = logits(output.last_hidden_state[:, -1])
         chosen_B = choose(logits_BV, temperature, top_k, top_p, generator)
         if eos_token_id is not None:
             chosen_B = chosen_B.where(~ended_B, eos_token_id)
             ended_B |= chosen_B == eos_token_id
-        step = chosen_B[:, None]
-        tokens = torch.cat([tokens, step], dim=1)
+        tokens = torch.cat([tokens, chosen_B[:, None]], dim=1)
+        step = tokens if cache is None else chosen_B[:, None]
         if eos_token_id is not None and bool(ended_B.all()):
             break
     return tokens

@@ -32,7 +32,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from headless.errors import HeadlessError
-from headless.models.backbone import is_causal
+from headless.models.backbone import is_causal, is_custom
 from headless.models.modeling_headless import HeadlessHead, causal_class, masked_class
 from headless.objectives import LMHead
 from headless.objectives.cross_entropy import MaskedHeadTransform
@@ -102,6 +102,12 @@ def to_hugging_face(
         embedding_VD: the input embeddings: a head that is the same tensor stays tied to them.
         fold: whether a head may be folded into other weights: a bias shifts the hidden states.
     """
+    if is_custom(backbone):
+        raise HeadlessError(
+            "a backbone of your own has no class in Transformers: it can be trained, validated and "
+            "measured here; to export it or to write text, register its class there "
+            "(AutoConfig.register, AutoModel.register) and name its model_type"
+        )
     forms: list[Form] = ["native", "folded", "custom"] if fold else ["native", "custom"]
     for form in forms:
         model = _MAKERS[form](backbone, head, embedding_VD)

@@ -53,10 +53,10 @@ def allow_import(module: str) -> None:
     set_parsing_settings(import_path_allowlist=[module.split(".")[0]])
 
 
-def needed_imports(part: object) -> list[str]:
-    """The module of the user's own that a part of a model comes from, or none."""
-    module = type(part).__module__
-    return [] if module.split(".")[0] in PACKAGES else [module]
+def needed_imports(*parts: object) -> list[str]:
+    """The modules of the user's own that the parts of a model come from."""
+    modules = dict.fromkeys(type(part).__module__ for part in parts)
+    return [m for m in modules if m.split(".")[0] not in (*PACKAGES, "transformers")]
 
 
 def denied(error: BaseException) -> str | None:
