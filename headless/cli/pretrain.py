@@ -4,6 +4,7 @@ import shlex
 import sys
 
 from headless.isolation import isolated
+from headless.models.backbone import is_custom
 from headless.progress import Display
 from headless.training.assembly import RunCLI, build
 from headless.training.imports import OPTION, needed_imports
@@ -38,8 +39,11 @@ def closing(cli: RunCLI) -> str:
         if isinstance(last.get(name), float)
     ]
     score = f"validation: {', '.join(scores)} (step {summary.get('steps')})\n" if scores else ""
-    return (
-        f"{score}run directory: {path}\n"
-        f"next: headless compare {root} --output {root}/report\n"
-        f"      headless generate{''.join(imports)} --model {place} --prompt {shlex.quote(prompt)}"
-    )
+    lines = [
+        f"{score}run directory: {path}",
+        f"next: headless compare {root} --output {root}/report",
+    ]
+    if not is_custom(backbone):  # which Transformers could not decode
+        own = f"headless generate{''.join(imports)}"
+        lines.append(f"      {own} --model {place} --prompt {shlex.quote(prompt)}")
+    return "\n".join(lines)

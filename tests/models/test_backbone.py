@@ -19,7 +19,6 @@ from headless.models.backbone import (
     num_parameters,
 )
 from headless.models.flops import _mean_keys, backbone_flops_per_token, scoring_flops
-from headless.models.presets import LADDER
 
 TINY = {
     "hidden_size": 32,
@@ -146,7 +145,7 @@ def test_flops_of_todays_families(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", TODAY)
-@pytest.mark.parametrize("size", LADDER)
+@pytest.mark.parametrize("size", ["1m", "60m", "1b"])
 def test_a_size_means_the_same_in_every_family(family: str, size: str) -> None:
     with torch.device("meta"):
         backbone = build_backbone(BackboneConfig(f"{family}-{size}"), 50)
