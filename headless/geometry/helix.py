@@ -12,7 +12,6 @@ Shapes: T positions along the path, D dimensions, K components, F frequencies.
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import combinations
 
 import numpy as np
@@ -25,7 +24,7 @@ from headless.geometry.spectrum import participation
 COMPONENTS = 6
 LEAST_TURNS = 1.5  # less is an arc or a loop, which random paths make, too
 SLOWEST, MOST_TURNS = 0.25, 64.0
-STEP = 0.05  # between frequencies that are tried, in turns over the whole path
+FINE = 20  # frequencies that are tried for each turn over the whole path
 SHARE = 0.1  # of the variance about the axis that a circle must have to be one
 RATIO = 1.5  # of the two variances of a circle, at most
 SAME = 0.2  # difference of two frequencies that count as one, in turns; a walk's are 0.5 apart
@@ -89,24 +88,19 @@ def helix(path_TD: Tensor) -> Helix:
     k = int((variance_K > 1e-12 * total / len(about_TD)).sum())
     if k < 2:
         return Helix(axis_share, axis_rho)
-    waves_FT = _waves(len(about_TD))
-    spectra_FK = waves_FT @ scores_TK[:, :k].to(waves_FT.dtype)
     pairs = list(combinations(range(k), 2))
     measured = []
-    for a, b in [p for p in pairs if sum(shares[i] for i in p) >= SHARE] or pairs:
-        rotation, turns = _rotation(scores_TK, spectra_FK, a, b)
-        ratio = float(variance_K[a] / variance_K[b])
-        measured.append((rotation / ratio, rotation, turns, ratio, a, b))
-    score, rotation, turns, ratio, a, b = max(measured)
+    for pair in [p for p in pairs if sum(shares[i] for i in p) >= SHARE] or pairs:
+        rotation, turns = _rotation(scores_TK[:, pair])
+        ratio = float(variance_K[pair[0]] / variance_K[pair[1]])
+        measured.append((rotation / ratio, rotation, turns, ratio, pair))
+    score, rotation, turns, ratio, (a, b) = max(measured)
     return Helix(
         axis_share=axis_share,
         axis_rho=axis_rho,
         pair_share=shares[a] + shares[b],
         ratio=ratio,
-        frequencies=(
-            _frequency(spectra_FK[:, a], waves_FT),
-            _frequency(spectra_FK[:, b], waves_FT),
-        ),
+        frequencies=(_frequency(scores_TK[:, a]), _frequency(scores_TK[:, b])),
         rotation=rotation,
         turns=turns,
         phase_r2=_phase_r2(scores_TK[:, a], scores_TK[:, b]),
@@ -128,37 +122,29 @@ def random_walks(path_TD: Tensor, walks: int, seed: int = 0) -> list[Tensor]:
     return list(torch.randn(shape, generator=generator, dtype=torch.float64).cumsum(dim=1))
 
 
-@lru_cache(maxsize=2)
-def _waves(length: int) -> Tensor:
-    """e^(i 2π f t / T) for all frequencies that are tried, complex [F, T]."""
-    most = min(MOST_TURNS, length / 4)
-    f_F = torch.arange(SLOWEST, most + STEP, STEP, dtype=torch.float64)
-    t_T = (torch.arange(length, dtype=torch.float64) + 0.5) / length
-    return torch.polar(torch.ones(len(f_F), length).double(), 2 * torch.pi * f_F[:, None] * t_T)
+def _turns(length: int) -> np.ndarray:
+    """The frequencies that are tried [F], in turns over the path."""
+    return np.arange(SLOWEST, min(MOST_TURNS, length / 4) + 1 / FINE, 1 / FINE)
 
 
-def _turns(index: int) -> float:
-    return SLOWEST + STEP * index
-
-
-def _rotation(scores_TK: Tensor, spectra_FK: Tensor, a: int, b: int) -> tuple[float, float]:
+def _rotation(xy_T2: Tensor) -> tuple[float, float]:
     """The largest share of the variance that one rotation, either way, has, and its turns."""
-    total = len(scores_TK) * scores_TK[:, [a, b]].square().sum()
-    one_F, other_F = spectra_FK[:, a], spectra_FK[:, b]
-    ways_2F = torch.stack([one_F + 1j * other_F, one_F - 1j * other_F]).abs().square() / total
-    return float(ways_2F.max()), _turns(int(ways_2F.amax(dim=0).argmax()))
+    turns_F = _turns(len(xy_T2))
+    power = torch.fft.fft(torch.complex(*xy_T2.T), n=FINE * len(xy_T2)).abs().square()
+    at_F = torch.from_numpy((FINE * turns_F).round().astype(int))
+    size_F = torch.maximum(power[at_F], power[-at_F]) / (len(xy_T2) * xy_T2.square().sum())
+    return float(size_F.max()), float(turns_F[int(size_F.argmax())])
 
 
-def _frequency(spectrum_F: Tensor, waves_FT: Tensor) -> float:
-    """Of the sinusoid that fits centred scores best by least squares, with any phase and offset."""
-    length = waves_FT.shape[1]
-    mean_F, square_F = waves_FT.mean(dim=1), waves_FT.square().sum(dim=1)
-    cc = (length + square_F.real) / 2 - length * mean_F.real.square()
-    ss = (length - square_F.real) / 2 - length * mean_F.imag.square()
-    cs = square_F.imag / 2 - length * mean_F.real * mean_F.imag
-    cy, sy = spectrum_F.real, spectrum_F.imag
-    fitted_F = (ss * cy.square() - 2 * cs * cy * sy + cc * sy.square()) / (cc * ss - cs.square())
-    return _turns(int(fitted_F.argmax()))
+def _frequency(score_T: Tensor) -> float:
+    """Of the sinusoid that fits best by least squares, with any phase and offset."""
+    from scipy.signal import lombscargle
+
+    length = len(score_T)
+    turns_F = _turns(length)
+    angular_F, t_T = 2 * np.pi * turns_F / length, np.arange(length)
+    fitted_F = lombscargle(t_T, score_T.numpy(), angular_F, floating_mean=True)
+    return float(turns_F[fitted_F.argmax()])
 
 
 def _phase_r2(a_T: Tensor, b_T: Tensor) -> float:
