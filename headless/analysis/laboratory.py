@@ -18,11 +18,9 @@ from headless.analysis.places.repeated import repeated
 from headless.analysis.record import Finding
 from headless.analysis.registry import OWN, Analysis
 from headless.analysis.session import Preset, Session
-from headless.analysis.shape.alignment import alignment_uniformity
-from headless.analysis.shape.anisotropy import anisotropy
+from headless.analysis.shape.anisotropy import alignment_uniformity, anisotropy
 from headless.analysis.shape.cone import cone
-from headless.analysis.shape.gaussianity import activations
-from headless.analysis.shape.neurons import head_outputs, hidden_activations
+from headless.analysis.shape.distributions import activations, hidden_activations
 from headless.analysis.shape.norms import norms
 from headless.analysis.shape.outliers import outliers
 from headless.analysis.shape.spread import covariance_spectra
@@ -41,7 +39,7 @@ ANALYSES: tuple[Analysis, ...] = (
     *(tables, spectra, noise, circuits, weight_values, movement, gains, sizes),
     *(corpus, frequency),
     *(cone, anisotropy, alignment_uniformity),
-    *(activations, hidden_activations, head_outputs),
+    *(activations, hidden_activations),
     *(outliers, outlier_ablation, covariance_spectra, norms),
     *(latents, attention_and_mlp, positions, sequence, repeated),
     *(gradients, permutation),

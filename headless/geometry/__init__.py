@@ -6,7 +6,12 @@ Shapes: N vectors of width D, one a row.
 from headless.geometry.gaussianity import best_fit, fit_distributions, gaussian_distance, moments
 from headless.geometry.growth import Growth, growth
 from headless.geometry.helix import Helix, helix, random_walks
-from headless.geometry.isotropy import anisotropy, class_alignment, uniformity
+from headless.geometry.isotropy import (
+    anisotropy,
+    class_alignment,
+    isotropic_uniformity,
+    uniformity,
+)
 from headless.geometry.marchenko_pastur import (
     MarchenkoPastur,
     bulk_std,

@@ -8,7 +8,7 @@ import torch
 from planted import claim, draw_all, gather, gaussian, states_lab, stream
 from scipy import stats
 
-from headless.analysis.shape.gaussianity import activations
+from headless.analysis.shape.distributions import activations
 from headless.analysis.shape.spread import correlation_eigenvalues, covariance_spectra
 
 

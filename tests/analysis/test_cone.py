@@ -12,9 +12,8 @@ from scipy import special
 from torch import Tensor
 
 from headless.analysis.record import Cloud, Place
-from headless.analysis.shape.alignment import alignment_uniformity, next_token
+from headless.analysis.shape.anisotropy import alignment_uniformity, next_token, variants
 from headless.analysis.shape.anisotropy import anisotropy as by_layer
-from headless.analysis.shape.anisotropy import variants
 from headless.analysis.shape.cone import cone
 from headless.geometry import anisotropy
 from headless.geometry.isotropy import (

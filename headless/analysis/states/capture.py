@@ -11,9 +11,8 @@ Points, in the order of the computation (TransformerLens' names in brackets):
     post      the stream after the block (resid_post)
     norm_f    output of the final norm (ln_final)
 
-Two more have widths of their own and are captured where they are asked for (`inner_points_of`):
+One more has a width of its own and is captured where it is asked for (`inner_points_of`):
 
-    heads     the heads' outputs side by side, before attention's last matrix (hook_z)
     hidden    the MLP's neurons, before its last matrix (mlp.hook_post); of gated MLPs the product
 
 In a pre-norm block embed or post of the block before + attn = mid, mid + mlp = post; in a parallel
@@ -34,11 +33,9 @@ from headless.analysis.states.families import Family, backbone_of, family_of
 from headless.errors import HeadlessError
 from headless.models.backbone import blocks
 
-Component = Literal[
-    "embed", "norm1", "heads", "attn", "mid", "norm2", "hidden", "mlp", "post", "norm_f"
-]
+Component = Literal["embed", "norm1", "attn", "mid", "norm2", "hidden", "mlp", "post", "norm_f"]
 COMPONENTS: tuple[Component, ...] = get_args(Component)
-INNER: tuple[Component, ...] = ("heads", "hidden")  # inside a part, not as wide as the stream
+INNER: tuple[Component, ...] = ("hidden",)  # inside a part, not as wide as the stream
 
 
 class Point(NamedTuple):
@@ -74,9 +71,8 @@ def points_of(model: nn.Module) -> list[Point]:
 
 
 def inner_points_of(model: nn.Module) -> list[Point]:
-    """The points inside attention and MLP, in the order of the computation."""
-    backbone = backbone_of(model)
-    return [Point(component, i) for i in range(len(blocks(backbone))) for component in INNER]
+    """The points inside the MLPs."""
+    return [Point("hidden", i) for i in range(len(blocks(backbone_of(model))))]
 
 
 def width_of(model: nn.Module, point: Point) -> int:
@@ -84,10 +80,7 @@ def width_of(model: nn.Module, point: Point) -> int:
     backbone = backbone_of(model)
     if point.component not in INNER:
         return int(backbone.config.hidden_size)  # type: ignore[union-attr,arg-type]
-    role = "o" if point.component == "heads" else "down"
-    last: Any = blocks(backbone)[max(point.block, 0)].get_submodule(
-        family_of(backbone).matrices[role]
-    )
+    last: Any = blocks(backbone)[point.block].get_submodule(family_of(backbone).matrices["down"])
     return int(last.nx if hasattr(last, "nx") else last.in_features)  # GPT-2 has `Conv1D`
 
 
@@ -141,7 +134,6 @@ def capture(
 def _hooks(family: Family) -> list[tuple[Component, str, bool]]:
     """Component, module in a block ("" is the block), and whether its input is meant."""
     inside: list[tuple[Component, str, bool]] = [
-        ("heads", family.matrices["o"], True),
         ("hidden", family.matrices["down"], True),
         ("attn", family.attn, False),
         ("mlp", family.mlp, False),

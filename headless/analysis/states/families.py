@@ -24,7 +24,7 @@ class Family:
         mlp: the MLP, whose output is added to the residual stream.
         final_norm: relative to the backbone; None where the last block ends with a norm.
         matrices: linear layers by role; "qkv" is one of all three, see `block_matrices`. The
-            heads' outputs are what "o" reads, the hidden activations what "down" reads.
+            hidden activations are what "down" reads.
         post_norm: the norms come after the additions (BERT).
         parallel: attention and MLP read the same stream (GPT-NeoX), by config.
     """

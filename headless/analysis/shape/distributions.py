@@ -1,4 +1,8 @@
-"""How the entries of states are distributed: pooled, by dimension, along random directions."""
+"""How the entries of states are distributed: pooled, by dimension, along random directions; and
+those of the MLPs' neurons.
+
+Shapes: U neurons of a block.
+"""
 
 import math
 from collections import defaultdict
@@ -7,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from headless.analysis.claims import Claim, values
 from headless.analysis.drawing import Panel, by_depth, density
@@ -17,12 +21,15 @@ from headless.analysis.session import Session
 from headless.analysis.sources import CONJECTURE, SMOLLM2
 from headless.analysis.states import moments
 from headless.analysis.states.accumulators import REST, Statistics, histogram_edges
+from headless.analysis.states.families import activation_of
 from headless.analysis.states.reservoirs import by_place, drawn
-from headless.geometry.gaussianity import best_fit, fit_distributions, gaussian_distance
-from headless.geometry.gaussianity import moments as moments_of
+from headless.geometry import best_fit, fit_distributions, gaussian_distance
+from headless.geometry import moments as moments_of
 
 DIRECTIONS = 64  # random directions whose projections are looked at
 FITTED = 20_000  # values to which distributions are fitted
+SMALL = 0.01  # of a block's root mean square: a neuron as good as off
+NULL = 200_000  # values of the neurons' null model
 EDGES = np.linspace(-12, 12, 121)  # of densities, in standard deviations
 MIDDLES = (EDGES[1:] + EDGES[:-1]) / 2
 GAUSSIAN = np.exp(-np.square(MIDDLES) / 2) / math.sqrt(2 * math.pi)
@@ -33,6 +40,13 @@ MEASURES = (
     Measure("kurtosis/median_dimension", "excess kurtosis of the median dimension"),
     Measure("logistic_gain/pooled", "nats an entry that a logistic gains over a Gaussian"),
     Measure("tail_ratio/pooled", "pooled entries beyond 4 standard deviations over a Gaussian's"),
+)
+NEURONS = (
+    Measure("small", "below 1 % of the root mean square", null="null/small"),
+    Measure("not_positive", "at or below 0", null="null/not_positive"),
+    Measure("never_positive", "neurons never above 0"),
+    Measure("kurtosis/pooled", "all neurons", null="null/kurtosis"),
+    Measure("kurtosis/median_neuron", "median neuron"),
 )
 PARTS = ("post", "mid", "attn", "mlp", "norm1", "norm2")
 
@@ -203,3 +217,101 @@ def views_of(s: Statistics, seed: int) -> dict[str, Tensor]:
         "dimensions": scaled_KD.flatten(),
         "directions": projected_KR.flatten(),
     }
+
+
+@analysis(
+    "histograms",
+    name="hidden_activations",
+    title="The MLP's neurons",
+    about=(
+        "Inside each MLP, before its last matrix, stand its neurons: the nonlinearity's output, in "
+        "gated MLPs times the second product. A neuron that is near 0 adds nothing. The share of "
+        "small activations (below 1 % of the block's root mean square), the share at or below 0, "
+        "neurons that were above 0 for no token, and kurtosis say how sparse a block is; the "
+        "largest share of its sum of squares, whether one neuron carries it. The null model sends "
+        "independent Gaussian numbers of one size through the same nonlinearity, scaled to the "
+        "same root mean square: its kurtosis and small values are the nonlinearity's alone. All "
+        "tokens but each sequence's first."
+    ),
+    needs={"text"},
+    figures=(
+        density(
+            "hidden-histograms",
+            "Density of the neurons' activations in units of the block's root mean square, "
+            "logarithmic. Filled: the null model of the middle block.",
+            "_densities",
+            x="activation, in root mean squares",
+            log="y",
+            floor=1e-9,
+            null="null model of the middle block",
+        ),
+        by_depth(
+            "hidden-sparsity",
+            "By block: how many activations are small or not above 0, and excess kurtosis, beside "
+            "the null model (dashed).",
+            Panel("share", ("small", "not_positive", "never_positive"), limits=(-0.02, 1.02)),
+            Panel("excess kurtosis", ("kurtosis/pooled", "kurtosis/median_neuron"), log="s"),
+        ),
+    ),
+)
+def hidden_activations(lab: Session, *, nulls: bool) -> Finding:
+    """Distribution and sparsity of every MLP's neurons, and the most active of them."""
+    blocks = {Place("", p.block): s for p, s in lab.inner.items()}
+    middle = list(blocks)[len(blocks) // 2]
+    numbers: dict[Place, dict[str, float]] = {}
+    strongest, densities = {}, {}
+    for place, s in blocks.items():
+        square_U = (s.powers_G4D[REST, 1] / s.count_G[REST]).numpy()
+        positive_U = s.positive_GD[REST] / s.count_G[REST]
+        rms, strongest[place] = math.sqrt(square_U.mean()), int(square_U.argmax())
+        below, above = moments.shares_below(s.histogram.numpy(), np.array([-SMALL, SMALL]) * rms)
+        null_N = neurons_of_noise(lab.subject.backbone, rms, lab.seed)
+        numbers[place] = {
+            "rms": rms,
+            "small": float(above - below),
+            "not_positive": 1 - float(positive_U.mean()),
+            "never_positive": float((positive_U == 0).double().mean()),
+            "kurtosis/pooled": moments.pooled_excess_kurtosis(s),
+            "kurtosis/median_neuron": float(moments.excess_kurtosis(s).nanmedian()),
+            "largest": float(s.largest_GD[REST].max()),
+            "top_1_share": float(square_U.max() / square_U.sum()),
+            "null/kurtosis": moments_of(torch.from_numpy(null_N)).excess_kurtosis,
+            "null/small": float((np.abs(null_N) < SMALL * rms).mean()),
+            "null/not_positive": float((null_N <= 0).mean()),
+        }
+        null_K = np.histogram(null_N / rms, EDGES)[0] / NULL / np.diff(EDGES)
+        density_K = moments.density_of(s, 0.0, rms, EDGES)
+        densities[place] = Sample(EDGES, density_K, null_K if place == middle else None)
+    payloads: dict[str, dict[Place, Any]] = {
+        "_densities": densities,
+        "edges": {Place(): histogram_edges()},
+        "{place}/histogram": {place: histogram_of(s) for place, s in blocks.items()},
+    }
+    median = {name: np.median([own[name] for own in numbers.values()]) for name in numbers[middle]}
+    worst = max(numbers, key=lambda place: numbers[place]["top_1_share"])
+    return Finding(series_of(numbers, NEURONS), payloads).answered(
+        f"In the median block {median['small']:.0%} of the activations are below 1 % of the root "
+        f"mean square and {median['not_positive']:.0%} not above 0. Excess kurtosis is "
+        f"{median['kurtosis/pooled']:.0f}, that of a median neuron "
+        f"{median['kurtosis/median_neuron']:.1f}; the nonlinearity alone gives "
+        f"{median['null/kurtosis']:.1f} and {median['null/small']:.0%} small ones. The most active "
+        f"neuron, number {strongest[worst]} of block {worst}, has "
+        f"{numbers[worst]['top_1_share']:.0%} of its block's sum of squares."
+    )
+
+
+def neurons_of_noise(backbone: nn.Module, rms: float, seed: int) -> np.ndarray:
+    """The nonlinearity's output for Gaussian input of the size that gives this root mean square."""
+    from scipy.optimize import brentq
+
+    activation, gated = activation_of(backbone)
+    generator = torch.Generator().manual_seed(seed)
+    first_N, second_N = torch.randn(2, NULL, generator=generator, dtype=torch.float64)
+
+    def output(log_size: float) -> Tensor:
+        size = math.exp(log_size)
+        out_N = activation(size * first_N)
+        return out_N * size * second_N if gated else out_N
+
+    size = brentq(lambda s: float(output(s).square().mean().sqrt()) - rms, -20.0, 20.0)
+    return output(size).numpy()
