@@ -18,11 +18,11 @@ from headless.models.backbone import BackboneConfig, backbone_config
 from headless.models.flops import backbone_flops_per_token, scoring_flops
 from headless.objectives import Objective
 from headless.training.module import PretrainingModule
-from headless.training.optim import AdamWConfig, ScheduleConfig
+from headless.training.optim import OptimizerConfig, ScheduleConfig
 
 WARMUP = 6  # steps that are not timed: compilation, autotuning, the allocator
 PROFILED = 3  # steps
-OPTIMIZER = AdamWConfig(lr=1e-4)
+OPTIMIZER = OptimizerConfig(lr=1e-4)
 
 
 class TimedLoader:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Union, get_args
 
+from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ProgressBar, RichModelSummary
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -133,6 +134,8 @@ class RunCLI(LightningCLI):
         parser.link_arguments("data.vocab_size", "model.vocab_size", apply_on="instantiate")
         parser.link_arguments("data.eos_token_id", "model.eos_token_id", apply_on="instantiate")
         _integers_first(parser)
+        (optimizer,) = (a for a in parser._actions if a.dest == "model.optimizer")
+        optimizer.resolve_subclass_spec = _optimizer_spec
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         check_options(args)
@@ -229,6 +232,14 @@ def _integers_first(parser: LightningArgumentParser) -> None:
         if {int, float} <= set(kinds):
             typehint: Any = Union[tuple(sorted(kinds, key=lambda kind: kind is not int))]  # noqa: UP007
             action._typehint = typehint  # type: ignore[attr-defined]
+
+
+def _optimizer_spec(value: Any) -> Any:
+    """What `model.optimizer` holds: a class_path is a setting among others, not the parser's to
+    import, and a name alone is a class_path.
+    """
+    is_name = isinstance(value, str) and re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", value)
+    return Namespace(class_path=value) if is_name and not Path(value).is_file() else value
 
 
 def _seed(value: bool | int) -> int:

@@ -43,7 +43,7 @@ from headless.training.evaluation import Validation
 from headless.training.imports import restrict_imports
 from headless.training.initial import Source, check_left_out, hugging_face_source, run_source
 from headless.training.optim import (
-    AdamWConfig,
+    OptimizerConfig,
     ScheduleConfig,
     build_optimizer,
     check_clipping,
@@ -84,7 +84,7 @@ class PretrainingModule(LightningModule):
     Args:
         objective: what is asked of the hidden states.
         backbone: the architecture.
-        optimizer: AdamW's settings.
+        optimizer: AdamW, Muon or another, its rates and its settings.
         schedule: the learning rate over the steps.
         vocab_size: rows of the embedding table; linked to the data.
         sequence_length: length of the training sequences; linked to the data.
@@ -104,7 +104,7 @@ class PretrainingModule(LightningModule):
         self,
         objective: Objective,
         backbone: BackboneConfig = BackboneConfig(),  # noqa: B008 - frozen
-        optimizer: AdamWConfig = AdamWConfig(),  # noqa: B008 - frozen
+        optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008 - frozen
         schedule: ScheduleConfig = ScheduleConfig(),  # noqa: B008 - frozen
         vocab_size: int = 50304,
         sequence_length: int = 1024,

@@ -21,7 +21,7 @@ GROUPS = {
     "data": ("headless.data.datamodule", "TokenDataModule"),
     "model": ("headless.training.module", "PretrainingModule"),
     "model.backbone": ("headless.models.backbone", "BackboneConfig"),
-    "model.optimizer": ("headless.training.optim", "AdamWConfig"),
+    "model.optimizer": ("headless.training.optim", "OptimizerConfig"),
     "model.schedule": ("headless.training.optim", "ScheduleConfig"),
     "trainer": ("lightning.pytorch.trainer.trainer", "Trainer"),
     "checkpoint": ("headless.callbacks.checkpoint", "RunCheckpoint"),
@@ -32,7 +32,8 @@ GROUPS = {
 }
 # Their values are classes or mappings with keys of their own: the live parser knows those.
 OPEN = (
-    *("model.objective", "model.backbone.extra", "trainer.accelerator", "trainer.callbacks"),
+    *("model.objective", "model.backbone.extra", "model.optimizer.init_args"),
+    *("trainer.accelerator", "trainer.callbacks"),
     *("trainer.logger", "trainer.max_time", "trainer.plugins", "trainer.profiler"),
     *("trainer.strategy", "trainer.val_check_interval"),
 )

@@ -110,6 +110,19 @@ def test_stopped_at_any_step(options, tmp_path: Path, accumulate: int) -> None:
         assert comparable(tmp_path / "runs" / name / "metrics.jsonl") == points
 
 
+def test_stopped_under_muon(options, tmp_path: Path) -> None:
+    """Two optimizers behind one state, with rates by group."""
+    more = ("--model.optimizer.class_path", "Muon", "--model.optimizer.table_lr", "3")
+    more += ("--trainer.max_steps", "14")
+    expected = run(options("whole", *more), Recorder())
+    with pytest.raises((Killed, SystemExit, KeyboardInterrupt)):
+        run(options("killed", *more), Recorder(10))
+    weights = run(options("killed", *more, "--run.resume", "true"), Recorder())
+    assert all(torch.equal(weights[key], value) for key, value in expected.items())
+    points = [comparable(tmp_path / f"runs/{name}/metrics.jsonl") for name in ("whole", "killed")]
+    assert points[0] == points[1]
+
+
 def test_kill_minus_nine(options, tmp_path: Path) -> None:
     """A real process, killed while it trains and while it writes a checkpoint."""
     expected = run(options("whole"), Recorder())

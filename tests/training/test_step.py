@@ -16,7 +16,7 @@ from headless.models.backbone import BackboneConfig
 from headless.objectives import Combined, ContrastiveWeightTying, CrossEntropy
 from headless.training.assembly import build
 from headless.training.module import PretrainingModule
-from headless.training.optim import AdamWConfig
+from headless.training.optim import OptimizerConfig
 from headless.training.pretrain import fit
 
 V, T, B = 40, 8, 3
@@ -68,7 +68,7 @@ def watched(module: PretrainingModule, logged: dict[str, list[float]]) -> None:
 def test_every_row_of_a_step_weighs_the_same(objective: Any, accumulate: int) -> None:
     """Micro-batches with few targets, and a last step with few micro-batches."""
     module = PretrainingModule(
-        objective(), BACKBONE, AdamWConfig(lr=STILL), vocab_size=V, sequence_length=T
+        objective(), BACKBONE, OptimizerConfig(lr=STILL), vocab_size=V, sequence_length=T
     ).double()
     batches = [micro_batch(rows, index) for index, rows in enumerate(ROWS)]
     steps = [batches[i : i + accumulate] for i in range(0, len(batches), accumulate)]

@@ -38,7 +38,7 @@ from headless.downstream.tokenizers import longest_input
 from headless.errors import HeadlessError, one_line, suggestion
 from headless.progress import Display
 from headless.training.devices import check_precision, choose_accelerator
-from headless.training.optim import AdamWConfig, ScheduleConfig, build_optimizer
+from headless.training.optim import OptimizerConfig, ScheduleConfig, build_optimizer
 
 # BERT-base's usual rate for its 85 million weights outside the embeddings, and the bounds.
 USUAL_RATE, USUAL_SIZE = 2e-5, 85e6
@@ -62,10 +62,12 @@ def fitting_rate(backbone: Any, mode: str) -> float:
     return float(f"{min(HIGHEST_RATE, max(LOWEST_RATE, rate)):.1e}")
 
 
-def optimizer_of(recipe: Recipe, backbone: Any) -> AdamWConfig:
+def optimizer_of(recipe: Recipe, backbone: Any) -> OptimizerConfig:
     """AdamW with the usual betas; refuses rates that are none."""
     rate = fitting_rate(backbone, recipe.mode) if recipe.lr is None else recipe.lr
-    return AdamWConfig(rate, (0.9, 0.999), 1e-8, recipe.weight_decay, decay_embeddings=True)
+    return OptimizerConfig(
+        lr=rate, betas=(0.9, 0.999), weight_decay=recipe.weight_decay, decay_embeddings=True
+    )
 
 
 def classification_loss(logits_BC: Tensor, labels_B: Tensor, balanced: bool) -> Tensor:

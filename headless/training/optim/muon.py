@@ -1,0 +1,148 @@
+"""Muon for the matrices, AdamW for tables, head and vectors, as one optimizer.
+
+Muon (Jordan et al. 2024; torch.optim.Muon) replaces the momentum of a matrix by the nearest
+semi-orthogonal one. That is a statement about one linear map, so that a parameter which holds
+several is cut into them first:
+
+* query, key and value side by side (GPT-2's `c_attn`, ModernBERT's `Wqkv`), gate and input
+  (ModernBERT's `Wi`);
+* query, key and value interleaved by head (GPT-NeoX's `query_key_value`: for each head its rows of
+  the query, of the key, of the value);
+* transposed matrices (GPT-2's Conv1D: inputs in rows) are turned.
+
+Fused matrices of other names are one map to it. What has more than two dimensions is AdamW's.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+from transformers.pytorch_utils import Conv1D
+
+from headless.errors import HeadlessError
+from headless.training.optim.adamw import adamw_options
+from headless.training.optim.groups import parameter_groups, roles
+from headless.training.optim.settings import OptimizerConfig
+
+SIDE_BY_SIDE = {"c_attn": 3, "Wqkv": 3, "Wi": 2}  # by the name of a layer: its maps
+BY_HEAD = {"query_key_value": 3}
+
+
+class Cut(NamedTuple):
+    """How a parameter holds its maps, each [outputs, inputs]."""
+
+    transposed: bool = False
+    maps: int = 1
+    heads: int = 1  # whose rows alternate between the maps; 1: the maps are side by side
+
+    def pieces(self, matrix: Tensor) -> tuple[Tensor, ...]:
+        """The maps: views where they lie in one piece, copies where heads alternate."""
+        rows = matrix.T if self.transposed else matrix
+        rows = rows.unflatten(0, (self.heads, self.maps, -1)).transpose(0, 1).flatten(0, 2)
+        return rows.chunk(self.maps)
+
+    def put_back(self, matrix: Tensor, pieces: list[Tensor]) -> None:
+        """The opposite of `pieces`, in place; nothing to do where they were views."""
+        if self.heads > 1:
+            rows = torch.cat(pieces).unflatten(0, (self.maps, self.heads, -1))
+            (matrix.T if self.transposed else matrix).copy_(rows.transpose(0, 1).flatten(0, 2))
+
+
+def cut_of(layer: nn.Module, name: str, heads: int) -> Cut:
+    transposed = isinstance(layer, Conv1D)
+    if name in BY_HEAD:
+        return Cut(transposed, BY_HEAD[name], heads)
+    return Cut(transposed, SIDE_BY_SIDE.get(name, 1))
+
+
+class Muon(Optimizer):
+    """torch's Muon and AdamW behind one list of groups and one state.
+
+    Args:
+        matrices: the parameters of Muon, each with how it is cut.
+        make_muon: torch.optim.Muon of a list of tensors, with its options.
+        rest: AdamW over all other parameters.
+    """
+
+    def __init__(
+        self, matrices: dict[nn.Parameter, Cut], make_muon: Callable[..., Optimizer], rest: AdamW
+    ) -> None:
+        self.cuts = matrices
+        self.muon = make_muon(list(matrices))
+        self.rest = rest
+        super().__init__([*self.muon.param_groups, *rest.param_groups], {})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        matrices, *rest = self.param_groups
+        self.rest.param_groups, self.rest.state = rest, self.state
+        self.rest.step()
+        self._step_matrices(matrices)
+        return loss
+
+    def _step_matrices(self, group: dict[str, Any]) -> None:
+        """Muon's own step on the maps, whose momenta are pieces of the parameter's."""
+        taken, state = [], {}
+        for matrix in group["params"]:
+            if matrix.grad is None:
+                continue
+            if not self.state[matrix]:
+                self.state[matrix]["momentum_buffer"] = torch.zeros_like(matrix)
+            cut, momentum = self.cuts[matrix], self.state[matrix]["momentum_buffer"]
+            parts = [cut.pieces(x) for x in (matrix.detach(), matrix.grad, momentum)]
+            for piece, gradient, buffer in zip(*parts, strict=True):
+                piece.grad = gradient
+                state[piece] = {"momentum_buffer": buffer}
+            taken.append((cut, (matrix.detach(), parts[0]), (momentum, parts[2])))
+        self.muon.param_groups = [{**group, "params": list(state)}]
+        self.muon.state = state  # type: ignore[assignment]
+        self.muon.step()
+        for cut, *tensors in taken:
+            for whole, pieces in tensors:
+                cut.put_back(whole, list(pieces))
+
+
+def muon(module: nn.Module, config: OptimizerConfig) -> Muon:
+    """Refuses what it cannot do: no matrix to train, sharded ones, a torch without Muon."""
+    if not hasattr(torch.optim, "Muon"):
+        raise HeadlessError(
+            f"torch {torch.__version__} has no Muon: install torch 2.9 or later, or choose "
+            "model.optimizer.class_path AdamW"
+        )
+    found = roles(module)
+    cuts = {
+        layer.weight: cut_of(layer, path.rpartition(".")[2], _heads(module))
+        for path, layer in module.named_modules()
+        if isinstance(getattr(layer, "weight", None), nn.Parameter)
+        and found.get(layer.weight) == "matrix"
+        and layer.weight.ndim == 2
+    }
+    if not cuts:
+        raise HeadlessError(
+            "Muon finds no matrix to train: choose model.optimizer.class_path AdamW"
+        )
+    if any(hasattr(matrix, "to_local") for matrix in cuts):
+        raise HeadlessError(
+            "Muon needs whole matrices, and trainer.strategy fsdp shards them: choose ddp, or "
+            "model.optimizer.class_path AdamW"
+        )
+    rest = {parameter: role for parameter, role in found.items() if parameter not in cuts}
+    options = {"lr": config.lr, "weight_decay": config.weight_decay}
+    options |= {"adjust_lr_fn": "match_rms_adamw"} | config.init_args
+    return Muon(
+        cuts,
+        lambda matrices: torch.optim.Muon(matrices, **options),
+        AdamW(parameter_groups(rest, config), **adamw_options(module, config)),
+    )
+
+
+def _heads(module: nn.Module) -> int:
+    """Attention heads of the backbone, which has a config."""
+    configs = (getattr(part, "config", None) for part in module.modules())
+    return next((h for c in configs if (h := getattr(c, "num_attention_heads", None))), 1)
