@@ -24,12 +24,9 @@ from headless.analysis.shape.distributions import activations, hidden_activation
 from headless.analysis.shape.norms import norms
 from headless.analysis.shape.outliers import outliers
 from headless.analysis.shape.spread import covariance_spectra
-from headless.analysis.weights.circuits import circuits
-from headless.analysis.weights.gains import gains
-from headless.analysis.weights.movement import movement
 from headless.analysis.weights.noise import noise
-from headless.analysis.weights.sizes import sizes
-from headless.analysis.weights.spectra import spectra
+from headless.analysis.weights.sizes import gains, sizes
+from headless.analysis.weights.spectra import circuits, movement, spectra
 from headless.analysis.weights.tables import tables
 from headless.analysis.weights.values import weight_values
 from headless.errors import HeadlessError

@@ -1,9 +1,7 @@
 """The matrices of a model's weights, decomposed once for all analyses of them, and their nulls."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +25,6 @@ class Decomposition:
     values_R: Tensor
     shuffled_R: Tensor | None = None  # of the same entries in random order
     start_R: Tensor | None = None  # before training
-    start_std: float | None = None  # of the entries then: measured, or the config's
     centred_R: Tensor | None = None  # without the mean row
 
     @property
@@ -38,24 +35,17 @@ class Decomposition:
 
 
 def decompose(
-    place: Place,
-    weight: Tensor,
-    start: Tensor | None = None,
-    *,
-    nulls: bool,
-    center: bool = False,
-    start_std: float | None = None,
+    place: Place, weight: Tensor, start: Tensor | None = None, *, nulls: bool, center: bool = False
 ) -> Decomposition:
     """About 0.7 seconds a block of 576 dimensions on one core with nulls, some seconds for a table
     of 50,000 rows."""
     return Decomposition(
         place,
         (weight.shape[0], weight.shape[1]),
-        spread(weight),
+        float(weight.detach().double().std(correction=0)),
         singular_spectrum(weight).cpu(),
         singular_spectrum(shuffled(weight)).cpu() if nulls else None,
         None if start is None else singular_spectrum(start).cpu(),
-        start_std if start is None else spread(start),
         singular_spectrum(weight, center=True).cpu() if center else None,
     )
 
@@ -72,9 +62,7 @@ def rank_numbers(values_R: Tensor) -> dict[str, float]:
         "knee": law.knee / full,
         "effective_rank": ranks.effective / full,
         "stable_rank": ranks.stable,
-        "participation_ratio": ranks.participation,
         "first_share": ranks.first_share,
-        "spectral_norm": float(values_R[0]),
     }
 
 
@@ -92,27 +80,15 @@ def beside_shuffled(
 
 def block_spectra(lab: Session, *, nulls: bool) -> list[Decomposition]:
     """Of every matrix of every block; with nulls also shuffled, and as it began where known."""
-    subject = lab.subject
-    initial = subject.initial if nulls else None
-    return lab.once(
-        f"block spectra {nulls}", lambda: spectra_of(subject.weights, initial, nulls=nulls)
-    )
 
+    def made() -> list[Decomposition]:
+        both = pairs(lab.subject.weights, lab.subject.initial if nulls else None)
+        return [
+            decompose(Place(m.role, m.block), m.weight, start and start.weight, nulls=nulls)
+            for m, start in both
+        ]
 
-def spectra_of(
-    backbone: nn.Module, initial: nn.Module | None = None, *, nulls: bool = True
-) -> list[Decomposition]:
-    """Of every matrix of every block; `initial` is the same backbone before training."""
-    return [
-        decompose(
-            Place(matrix.role, matrix.block),
-            matrix.weight,
-            None if start is None else start.weight,
-            nulls=nulls,
-            start_std=start_std(backbone, matrix.role),
-        )
-        for matrix, start in pairs(backbone, initial)
-    ]
+    return lab.once(f"block spectra {nulls}", made)
 
 
 def pairs(backbone: nn.Module, initial: nn.Module | None) -> list[tuple[Matrix, Matrix | None]]:
@@ -135,25 +111,6 @@ def shuffled(weight: Tensor, seed: int = SEED) -> Tensor:
     draw = torch.Generator(device=weight.device).manual_seed(seed)
     order = torch.randperm(weight.numel(), generator=draw, device=weight.device)
     return weight.detach().flatten()[order].view(weight.shape)
-
-
-def spread(weight: Tensor) -> float:
-    """The standard deviation of a matrix's entries about their mean, in float64."""
-    return float(weight.detach().double().std(correction=0))
-
-
-def start_std(backbone: nn.Module, role: str) -> float | None:
-    """The standard deviation with which the config begins a matrix; None where it has none.
-
-    GPT-2 divides that of what writes into the residual stream by √(2 · blocks).
-    """
-    config: Any = backbone.config
-    std = getattr(config, "initializer_range", None)
-    if not std:
-        return None
-    if config.model_type == "gpt2" and role in ("o", "down"):
-        return float(std) / math.sqrt(2 * config.num_hidden_layers)
-    return float(std)
 
 
 def middle_block(places: Sequence[Place]) -> int:

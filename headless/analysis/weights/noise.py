@@ -17,7 +17,7 @@ from headless.analysis.weights.matrices import (
     middle_block,
     paired,
 )
-from headless.geometry import MarchenkoPastur, bulk_std, compare_with_noise, log_distance
+from headless.geometry import MarchenkoPastur, bulk_std, compare_with_noise
 
 BINS, CURVE = 48, 400
 PAIRED = ("above", "below", "distance", "_above", "_below")  # "_": as shares of all
@@ -28,16 +28,13 @@ PAIRED = ("above", "below", "distance", "_above", "_below")  # "_": as shares of
     name="weight_noise",
     title="Weights beside noise",
     about=(
-        "The singular values of a matrix of independent random entries lie between two edges that "
-        "only its shape and the entries' variance decide, and are spread between them by "
-        "Marchenko and Pastur's law. What lies above the upper edge (beyond the slack that Tracy "
-        "and Widom's law gives a matrix of this size) was put there by training; what lies below "
-        "the lower one are directions that training emptied. The variance is that of the entries, "
-        "which strong directions inflate; beside it stand the count with the variance that fits "
-        "the median singular value (`bulk`), and with that of the beginning of training (`start`: "
-        "measured where the first checkpoint was given, else from the config). The distance is "
-        "Kolmogorov and Smirnov's; the null is the same matrix with its entries shuffled, which "
-        "has the same variance."
+        "The singular values of independent random entries lie between two edges that only the "
+        "matrix's shape and the entries' variance decide, spread by Marchenko and Pastur's law. "
+        "What lies above the upper edge (beyond the slack of Tracy and Widom's law) was put there "
+        "by training; what lies below the lower one are directions that training emptied. Strong "
+        "directions inflate the variance: beside it stands the count with the one that fits the "
+        "median singular value (`bulk`). The distance is Kolmogorov and Smirnov's; the null is the "
+        "same matrix with its entries shuffled."
     ),
     figures=(
         density(
@@ -51,16 +48,9 @@ PAIRED = ("above", "below", "distance", "_above", "_below")  # "_": as shares of
         ),
         by_depth(
             "weight-outside-noise",
-            "Singular values above and below the law's edges by block, as a share of all; dashed: "
-            "entries shuffled.",
-            *(
-                Panel(
-                    f"singular values {side} the edges of noise, share of all",
-                    (f"_{side}",),
-                    limits=(0, None),
-                )
-                for side in ("above", "below")
-            ),
+            "Singular values outside the law's edges by block; dashed: entries shuffled.",
+            Panel("above the upper edge, share of all", ("_above",), limits=(0, None)),
+            Panel("below the lower edge, share of all", ("_below",), limits=(0, None)),
         ),
     ),
     claims=(
@@ -95,13 +85,9 @@ PAIRED = ("above", "below", "distance", "_above", "_below")  # "_": as shares of
 def noise(lab: Session, *, nulls: bool) -> Finding:
     """How many singular values of each matrix lie outside the law of noise, and how far it is."""
     spectra = block_spectra(lab, nulls=nulls)
-    with_start = all(s.start_std for s in spectra)
-    finding = Finding(
-        series_of(
-            {s.place: _numbers(s, with_start) for s in spectra}, paired(*PAIRED), per_kind=True
-        ),
-        {"_densities": _densities(spectra)},
-    )
+    numbers = {s.place: _numbers(s) for s in spectra}
+    series = series_of(numbers, paired(*PAIRED), per_kind=True)
+    finding = Finding(series, {"_densities": _densities(spectra)})
     shuffled = finding.values("above_shuffled").mean()
     far, null = (np.median(finding.values(f"distance{kind}")) for kind in ("", "_shuffled"))
     return finding.answered(
@@ -117,27 +103,26 @@ def _law(s: Decomposition, std: float | None = None) -> MarchenkoPastur:
     return MarchenkoPastur.of(s.shape, max(s.std if std is None else std, 1e-30))
 
 
-def _numbers(s: Decomposition, with_start: bool) -> dict[str, float]:
+def _numbers(s: Decomposition) -> dict[str, float]:
     assert s.shuffled_R is not None
-    law, bulk, size = _law(s), bulk_std(s.values_R, *s.shape), len(s.values_R)
-    own, null = (_beside(values_R, law) for values_R in (s.values_R, s.shuffled_R))
-    numbers = beside_shuffled(own, null, *PAIRED) | {
-        "above_bulk": compare_with_noise(s.values_R, _law(s, bulk)).above,
-        "log_distance_to_shuffled": log_distance(s.values_R, s.shuffled_R),
-        "bulk_variance": (bulk / s.std) ** 2,
+    own, null = (_beside(values_R, _law(s)) for values_R in (s.values_R, s.shuffled_R))
+    bulk = _law(s, bulk_std(s.values_R, *s.shape))
+    return beside_shuffled(own, null, *PAIRED) | {
+        "above_bulk": compare_with_noise(s.values_R, bulk).above,
         "_below_oblong": own["below"] if s.shape[0] != s.shape[1] else float("nan"),
-        "_size": size,
+        "_size": len(s.values_R),
     }
-    if with_start:
-        numbers["above_start"] = compare_with_noise(s.values_R, _law(s, s.start_std)).above
-    return numbers
 
 
 def _beside(values_R: Tensor, law: MarchenkoPastur) -> dict[str, float]:
     noise, size = compare_with_noise(values_R, law), len(values_R)
-    names = ("above", "below", "distance", "soft_rank", "log_distance")
-    numbers = {name: getattr(noise, name) for name in names}
-    return numbers | {"_above": noise.above / size, "_below": noise.below / size}
+    return {
+        "above": noise.above,
+        "below": noise.below,
+        "distance": noise.distance,
+        "_above": noise.above / size,
+        "_below": noise.below / size,
+    }
 
 
 def _densities(spectra: list[Decomposition]) -> dict[Place, Sample]:
@@ -149,7 +134,6 @@ def _densities(spectra: list[Decomposition]) -> dict[Place, Sample]:
             continue
         law = _law(s)
         edge = law.edges()[1]
-        assert s.shuffled_R is not None
         values, null = (x.numpy() / edge for x in (s.values_R, s.shuffled_R))
         right = float(max(1.25, min(3.0, values[0] * 1.02)))
         own, edges = np.histogram(values.clip(0, right), BINS, (0, right), density=True)

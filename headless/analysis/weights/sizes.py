@@ -1,24 +1,27 @@
-"""Sizes of the weights by depth: those that read the residual stream and those that write to it."""
+"""Sizes by depth: of the weights that read the stream and write to it, and gains of the norms."""
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
-from headless.analysis.claims import Claim, Criterion
+from headless.analysis.claims import Claim, Criterion, share
 from headless.analysis.drawing import Panel, by_depth
 from headless.analysis.record import Finding, Measure, Place, series_of
 from headless.analysis.registry import analysis
 from headless.analysis.session import Session
 from headless.analysis.sources import CONJECTURE
 from headless.analysis.states.families import READS, WRITES, block_matrices, family_of
-from headless.analysis.weights.gains import INNER, norms_of
-from headless.analysis.weights.matrices import SEED, block_spectra, start_std
+from headless.analysis.weights.matrices import SEED, block_spectra
+from headless.geometry import moments
+from headless.models.backbone import blocks
 
 ORDERS = 2000  # of the blocks, for the null of a trend
 MIN_DEPTH = 5  # blocks for a claim: five in order are so by chance once in 60 times, four in 12
-MEASURES = (Measure("rms", null="_start"), Measure("folded_rms"), Measure("spectral_norm"))
 
 
 def _has_trends(finding: Finding) -> bool:
@@ -41,71 +44,56 @@ def _trends(finding: Finding, roles: tuple[str, ...]) -> str:
     return ", ".join(f"{k} {r:+.2f} (p {q:.3f})" for k, r, q in zip(kinds, rho, p, strict=True))
 
 
-CLAIMS = (
-    Claim(
-        CONJECTURE,
-        "Writing weights grow with depth.",
-        Criterion(
-            lambda f: bool(_grows(f, WRITES).all()) if _known(f) else None,
-            lambda f: f"Spearman's ρ of each above 0 with p at most 0.05: {_trends(f, WRITES)}",
-        ),
-        asked=_has_trends,
-    ),
-    Claim(
-        CONJECTURE,
-        "Reading weights stay as they are or become smaller with depth.",
-        Criterion(
-            lambda f: not _grows(f, READS).any() if _known(f) else None,
-            lambda f: f"no ρ above 0 with p at most 0.05: {_trends(f, READS)}",
-        ),
-        asked=_has_trends,
-    ),
-    Claim(
-        "Martin et al. 2021, Conjecture 2023",
-        "GPT-2 small and medium have larger weights than large and XL.",
-        Criterion(lambda f: None, lambda f: "takes several models of one family"),
-    ),
-)
-
-
 @analysis(
     "weights",
     name="weight_norms",
     title="Reading and writing weights by depth",
     about=(
         "Queries, keys, values and the MLP's first matrices read the residual stream, attention's "
-        "output and the MLP's last matrix write to it. The root mean square of a matrix's entries "
-        "does not depend on its shape; the spectral norm is the largest factor by which it "
-        "stretches a vector. `folded` multiplies the columns of a reading matrix by the gain of "
-        "the norm before it, which is how large it is in effect. Spearman's ρ says whether a size "
-        "rises with depth; the null is every order of the blocks (2,000 random ones of deep "
-        "models, and the real one): p is the share of them with as large a |ρ|."
+        "output and the MLP's last matrix write to it. The root mean square entry does not depend "
+        "on a matrix's shape; the spectral norm is the largest factor by which it stretches a "
+        "vector. `folded` multiplies the columns of a reading matrix by the gain of the norm "
+        "before it: its size in effect. Spearman's ρ says whether a size rises with depth; the "
+        "null is every order of the blocks (2,000 random ones of deep models, and the real one): p "
+        "is the share of them with as large a |ρ|."
     ),
     cheap=True,
     figures=(
         by_depth(
             "weight-norms",
-            "Root mean square entry (dashed: the standard deviation of the config's beginning), "
-            "the same with the norm's gain folded in, and spectral norm, by block.",
+            "Root mean square entry, the same with the norm's gain, and spectral norm, by block.",
             Panel("root mean square entry", ("rms",), limits=(0, None)),
             Panel("with the norm's gain", ("folded_rms",), limits=(0, None)),
             Panel("spectral norm", ("spectral_norm",), limits=(0, None)),
         ),
     ),
-    claims=CLAIMS,
+    claims=(
+        Claim(
+            CONJECTURE,
+            "Writing weights grow with depth.",
+            Criterion(
+                lambda f: bool(_grows(f, WRITES).all()) if _known(f) else None,
+                lambda f: f"Spearman's ρ of each above 0 with p at most 0.05: {_trends(f, WRITES)}",
+            ),
+            asked=_has_trends,
+        ),
+        Claim(
+            CONJECTURE,
+            "Reading weights stay as they are or become smaller with depth.",
+            Criterion(
+                lambda f: not _grows(f, READS).any() if _known(f) else None,
+                lambda f: f"no ρ above 0 with p at most 0.05: {_trends(f, READS)}",
+            ),
+            asked=_has_trends,
+        ),
+    ),
 )
 def sizes(lab: Session, *, nulls: bool) -> Finding:
     """Root mean square and spectral norm of each role by depth, with the trends' nulls."""
-    backbone = lab.subject.weights
     largest = {s.place: float(s.values_R[0]) for s in block_spectra(lab, nulls=nulls)}
-    series = series_of(sizes_of(backbone, largest), MEASURES, per_kind=True)
-    sized = Finding(series)
-    trends = {}
-    for role in series["rms"].kinds if nulls else ():
-        trends[Place(role)] = {
-            **trend(sized.values("rms", role)),
-            "folded_depth_spearman": trend(sized.values("folded_rms", role))["depth_spearman"],
-        }
+    series = series_of(sizes_of(lab.subject.weights, largest), per_kind=True)
+    roles = series["rms"].kinds if nulls else ()
+    trends = {Place(role): trend(series["rms"].at(role).value) for role in roles}
     finding = Finding(series | series_of(trends))
     answer = f"Root mean square entries are {finding.by_kind('rms', 3)}"
     if trends:
@@ -123,12 +111,9 @@ def sizes_of(backbone: nn.Module, spectral: Mapping[Place, float]) -> dict[Place
         folded = weight if gain_D is None else weight * gain_D.to(weight)
         numbers[place] = {
             "rms": float(weight.square().mean().sqrt()),
-            "frobenius": float(weight.square().sum().sqrt()),
             "spectral_norm": spectral[place],
             "folded_rms": float(folded.square().mean().sqrt()),
         }
-        if std := start_std(backbone, matrix.role):
-            numbers[place]["_start"] = std
     return numbers
 
 
@@ -142,7 +127,7 @@ def input_gains(backbone: nn.Module) -> dict[Place, Tensor]:
     gains: dict[Place, Tensor] = {}
     for norm in norms_of(backbone):
         kind, block = norm.place.kind, norm.place.block
-        if kind not in INNER or block is None:
+        if block is None:
             continue
         attention = (kind == "norm1") != post
         reader = block + 1 if post and attention else block
@@ -152,18 +137,13 @@ def input_gains(backbone: nn.Module) -> dict[Place, Tensor]:
 
 
 def trend(values_L: np.ndarray) -> dict[str, float]:
-    """How a positive number goes with depth; NaN for fewer than 3 blocks or equal values.
-
-    Spearman's ρ and its p, Pearson's r, slope of the logarithm a block. The p-value is exact for
-    few blocks and (b + 1)/(m + 1) of m random orders for many: never 0.
-    """
-    names = ("depth_spearman", "depth_p", "depth_pearson", "depth_log_slope")
-    depth = len(values_L)
-    if depth < 3 or not np.isfinite(values_L).all() or np.ptp(values_L) == 0:
-        return dict.fromkeys(names, math.nan)
+    """Spearman's ρ of a number with depth, and its p: exact for few blocks, (b + 1)/(m + 1) of m
+    random orders for many, never 0; NaN for fewer than 3 blocks or equal values."""
+    if len(values_L) < 3 or not np.isfinite(values_L).all() or np.ptp(values_L) == 0:
+        return {"depth_spearman": math.nan, "depth_p": math.nan}
     from scipy.stats import permutation_test, rankdata, spearmanr
 
-    place_L, rank_L = np.arange(depth, dtype=float), rankdata(values_L)  # equal ones share a rank
+    place_L, rank_L = np.arange(len(values_L), dtype=float), rankdata(values_L)
 
     def size(ranks: np.ndarray, axis: int = -1) -> np.ndarray:
         del axis  # the last one: ρ of every order but for its scale, which no order changes
@@ -178,10 +158,150 @@ def trend(values_L: np.ndarray) -> dict[str, float]:
         alternative="greater",
         rng=np.random.default_rng(SEED),
     )
-    numbers = (
-        spearmanr(place_L, values_L).statistic,
-        test.pvalue,
-        np.corrcoef(place_L, values_L)[0, 1],
-        np.polyfit(place_L, np.log(values_L), 1)[0],
+    rho = float(spearmanr(place_L, values_L).statistic)
+    return {"depth_spearman": rho, "depth_p": float(test.pvalue)}
+
+
+TOP = 5  # dimensions
+QUANTILES = {"_smallest": 0.0, "_low": 0.05, "_high": 0.95, "_largest": 1.0}
+LINES = ("mean", *QUANTILES)
+INNER = ("norm1", "norm2")
+GAINS = (
+    Measure("_low", "5 %"),
+    Measure("_high", "95 %"),
+    Measure("excess_kurtosis", null="_chance"),
+)
+
+
+def _has_inner(finding: Finding) -> bool:
+    return len(finding.values("mean", *INNER)) > 0
+
+
+@dataclass(frozen=True)
+class Norm:
+    """One norm's parameters; the kind of place is "norm1", "norm2" or "final"."""
+
+    place: Place
+    gain_D: Tensor
+    bias_D: Tensor | None
+
+
+@analysis(
+    "weights",
+    name="norm_gains",
+    title="Gains of the norms",
+    about=(
+        "A norm's gain multiplies the state's dimensions after they were made comparable: the "
+        "block reads one with a gain near 0 hardly at all (counted as silenced below 5 % of the "
+        "median) and one with a large gain above all. Gains begin at 1. Skew and excess kurtosis "
+        "say whether a few dimensions stand out, on which side; both are 0 for a Gaussian, the "
+        "null. The Jaccard overlap of the largest five dimensions of neighbouring blocks (by "
+        "|gain| from the median) says whether they are the same; by chance it is 5/(2·width)."
+    ),
+    cheap=True,
+    figures=(
+        by_depth(
+            "norm-gains",
+            "Gains by block: mean, smallest and largest, 5 and 95 % of the dimensions. Then excess "
+            "kurtosis; 95 % of Gaussian samples of this width lie below the dashed line.",
+            Panel("gains of norm1", LINES, ("norm1",)),
+            Panel("gains of norm2", LINES, ("norm2",)),
+            Panel("excess kurtosis of the gains", ("excess_kurtosis",), INNER, log="s"),
+        ),
+    ),
+    claims=(
+        Claim(
+            CONJECTURE,
+            "Gains in the blocks are well below 1 (0.45 in the middle of GPT-2-medium).",
+            share("norms of a mean gain of at most 0.8:", lambda mean: mean <= 0.8, "_learnt")
+            >= 0.8,
+            asked=_has_inner,
+        ),
+        Claim(
+            CONJECTURE,
+            "Gains have a high kurtosis: a few dimensions stand out.",
+            share(
+                "norms whose gains have an excess kurtosis of at least 1:",
+                lambda learnt, kurtosis: kurtosis >= 1,
+                "_learnt",
+                "excess_kurtosis",
+            )
+            >= 0.5,
+            asked=_has_inner,
+        ),
+        Claim(
+            CONJECTURE,
+            "The outlying gains are mostly on the left, towards 0.",
+            share("norms of negative skew:", lambda learnt, skew: skew < 0, "_learnt", "skew")
+            >= 0.5,
+            asked=_has_inner,
+        ),
+    ),
+)
+def gains(lab: Session, *, nulls: bool) -> Finding | None:
+    """Distribution of gains and biases by block; None for a model whose norms have none."""
+    norms = norms_of(lab.subject.weights)
+    if not norms:
+        return None
+    numbers = {norm.place: _numbers(norm) for norm in norms}
+    inner = [numbers[norm.place] for norm in norms if norm.place.kind in INNER]
+    learnt = any(abs(n["mean"] - 1) >= 1e-6 or np.isfinite(n["excess_kurtosis"]) for n in inner)
+    top = {norm.place: set(top_dimensions(norm.gain_D).tolist()) for norm in norms}
+    for norm, following in zip(norms, [*norms[1:], None], strict=True):
+        gain = numbers[norm.place]
+        gain["_learnt"] = gain["mean"] if learnt and norm.place.kind in INNER else math.nan
+        if following is not None and following.place.kind == norm.place.kind:
+            own, theirs = top[norm.place], top[following.place]
+            gain["overlap"] = len(own & theirs) / len(own | theirs)
+    arrays: dict[Place, Any] = {
+        Place(kind): torch.stack([n.gain_D for n in norms if n.place.kind == kind]).numpy()
+        for kind in dict.fromkeys(norm.place.kind for norm in norms)
+    }
+    finding = Finding(series_of(numbers, GAINS, per_kind=True), {"{place}/gain": arrays})
+    return finding.answered(
+        f"Mean gains are {finding.by_kind('mean')}. Silenced dimensions: "
+        f"{finding.values('silenced').sum():.0f}."
     )
-    return dict(zip(names, map(float, numbers), strict=True))
+
+
+def norms_of(backbone: nn.Module) -> list[Norm]:
+    """Both norms of every block and the final one, where they have gains."""
+    family = family_of(backbone)
+    places = [
+        (Place(kind, i), block.get_submodule(getattr(family, kind)))
+        for kind in INNER
+        for i, block in enumerate(blocks(backbone))
+    ]
+    if family.final_norm is not None:
+        places.append((Place("final"), backbone.get_submodule(family.final_norm)))
+    norms = []
+    for place, norm in places:
+        gain, bias = getattr(norm, "weight", None), getattr(norm, "bias", None)
+        if isinstance(gain, Tensor):
+            bias = bias.detach().double().cpu() if isinstance(bias, Tensor) else None
+            norms.append(Norm(place, gain.detach().double().cpu(), bias))
+    return norms
+
+
+def _numbers(norm: Norm) -> dict[str, float]:
+    gain_D = norm.gain_D
+    shape, median = moments(gain_D), float(gain_D.quantile(0.5))
+    numbers = {
+        "mean": shape.mean,
+        "median": median,
+        "std": shape.std,
+        "skew": shape.skew,
+        "excess_kurtosis": shape.excess_kurtosis,
+        "_chance": 1.96 * (24 / len(gain_D)) ** 0.5,
+        "silenced": float((gain_D.abs() < 0.05 * abs(median)).sum()),
+        **{name: float(gain_D.quantile(share)) for name, share in QUANTILES.items()},
+    }
+    if norm.bias_D is not None:
+        numbers["bias_std"] = moments(norm.bias_D).std
+    return numbers
+
+
+def top_dimensions(gain_D: Tensor) -> Tensor:
+    """The `TOP` dimensions whose gain is farthest from the median."""
+    far_D = (gain_D - gain_D.quantile(0.5)).abs()
+    return far_D.topk(min(TOP, len(far_D))).indices.sort().values
