@@ -16,8 +16,7 @@ from torch import Tensor
 
 from headless.analysis.claims import Claim, values
 from headless.analysis.drawing import cloud
-from headless.analysis.drawing.cloud import pairs_of
-from headless.analysis.record import Cloud, Finding, Payload, Place, series_of
+from headless.analysis.record import Cloud, Finding, Place, series_of
 from headless.analysis.registry import analysis
 from headless.analysis.session import Session
 from headless.analysis.sources import PAPER
@@ -39,7 +38,6 @@ SETS: dict[str, tuple[Component, ...]] = {
 UMAP_STATES = 5000
 FOLLOWED = 4000  # states whose way is followed over checkpoints
 SHUFFLES = 19
-PAIRS = [(0, 1), (2, 3), (4, 5)]
 SPLIT = "raw on the left, as unit vectors on the right; dark is early."
 UMAP = (
     "Some of the same states by UMAP with cosine distance: neighbours stay neighbours, distances "
@@ -50,17 +48,14 @@ MOVES = "The same states in the plane of the last checkpoint's components, raw a
 
 def _along(name: str, finding: Finding, last: Finding) -> Finding:
     """The states of a set in the plane of another checkpoint's components."""
-    own, theirs = (torch.from_numpy(f.arrays[f"{name}_states"]) for f in (finding, last))
-    points = [Place.parse(point) for point in finding.arrays[f"{name}_names"].tolist()]
-    depth = 1 + max(point.block or 0 for point in points)
-    ends = {"embed": -1, "norm_f": depth}
-    block_P = torch.tensor([ends.get(p.kind, 0) if p.block is None else p.block for p in points])
-    index_N = finding.arrays[f"{name}_states_point"]
-    kinds_N = np.array([point.kind for point in points])[index_N]
-    clouds: dict[Place, Payload] = {}
+    own, theirs = (f.payloads[f"_kept_{name}"][Place()] for f in (finding, last))
+    assert isinstance(own, Cloud)
+    assert isinstance(theirs, Cloud)
+    clouds = {}
     for how in ("raw", "unit"):
-        axes = principal_axes(prepared(theirs, how), 2)
-        clouds[Place(how)] = plane(axes, axes(prepared(own, how)), block_P[index_N], kinds_N)
+        axes = principal_axes(prepared(torch.from_numpy(theirs.points), how), 2)
+        z_NK = axes(prepared(torch.from_numpy(own.points), how))
+        clouds[Place(how)] = replace(own, points=z_NK.numpy(), axes=_axes(axes))
     return replace(finding, payloads={**finding.payloads, f"{name}_{{place}}": clouds})
 
 
@@ -68,11 +63,10 @@ def _along(name: str, finding: Finding, last: Finding) -> Finding:
     "latents",
     title="Latent states by component, depth and position",
     about=(
-        "Every state of the network is a vector of as many numbers as the model is wide. Principal "
-        "component analysis turns the cloud of all of them so that the first two coordinates show "
-        "as much of their differences as two can. Colours tell which part of the network wrote a "
-        "state, dark ones are early blocks. Raw states are dominated by the long vectors of late "
-        "blocks; with all vectors scaled to length 1 only directions count. The first position is "
+        "Principal component analysis turns the cloud of all states so that the first two "
+        "coordinates show as much of their differences as two can. Colours tell which part of the "
+        "network wrote a state, dark ones are early blocks. Raw states are dominated by the long "
+        "vectors of late blocks; scaled to length 1 only directions count. The first position is "
         "left out. The numbers say how much of the variance each axis holds, beside what it would "
         "hold if every dimension were shuffled by itself, and how well depth and position can be "
         "read off six axes."
@@ -86,9 +80,6 @@ def _along(name: str, finding: Finding, last: Finding) -> Finding:
             film=("film-latents", MOVES),
             seen=partial(_along, "components"),
         ),
-        cloud(
-            "latents-components-more", "The first six components in pairs, unit vectors.", "_more"
-        ),
         cloud("latents-components-umap", UMAP, "components_umap", wide=False),
         cloud(
             "latents-stream",
@@ -96,12 +87,6 @@ def _along(name: str, finding: Finding, last: Finding) -> Finding:
             "stream_{place}",
             film=("film-latents-stream", MOVES),
             seen=partial(_along, "stream"),
-        ),
-        cloud(
-            "latents-positions",
-            "The stream after all blocks, unit vectors, coloured by position.",
-            "_positions",
-            color="position",
         ),
         cloud("latents-stream-umap", UMAP, "stream_umap", wide=False),
     ),
@@ -123,6 +108,7 @@ def latents(lab: Session, *, nulls: bool) -> Finding:
         kinds_N = np.array([p.component for p in points])[index_N]
         block_N = torch.tensor([p.block for p in points])[index_N]
         after_N = torch.from_numpy(~np.isin(kinds_N, ("embed", "norm_f")))
+        look = Cloud(x_ND.numpy(), block_N.numpy(), kinds=tuple(kinds_N))
         clouds = payloads[f"{name}_{{place}}"] = {}
         for how in ("raw", "unit"):
             ready_ND = prepared(x_ND, how)
@@ -134,25 +120,14 @@ def latents(lab: Session, *, nulls: bool) -> Finding:
                 "depth_r2": explained(z_NK[after_N], block_N[after_N]),
                 "position_r2": explained(z_NK, position_N),
             }
-            clouds[Place(how)] = plane(axes, z_NK, block_N, kinds_N)
-        if z_NK.shape[1] >= 6 and name == "stream":
-            color = position_N[after_N].numpy()
-            pairs = pairs_of(z_NK[after_N].numpy(), axes.shares_K, PAIRS, color=color)
-            payloads["_positions"] = pairs
-        elif z_NK.shape[1] >= 6:
-            look: dict[str, Any] = {"color": block_N.numpy(), "kinds": tuple(kinds_N)}
-            payloads["_more"] = pairs_of(z_NK.numpy(), axes.shares_K, PAIRS, **look)
+            clouds[Place(how)] = replace(look, points=z_NK[:, :2].numpy(), axes=_axes(axes))
         if lab.umap:
-            shown_N = _spread(len(x_ND), UMAP_STATES)
-            flat_N2, kinds = umap_layout(x_ND[shown_N], lab.seed), tuple(kinds_N[shown_N])
-            depths_N = block_N[shown_N].numpy()
-            payloads[f"{name}_umap"] = {Place("UMAP"): Cloud(flat_N2, depths_N, kinds=kinds)}
-            if len(set(kinds)) > 1:
-                numbers[Place(f"{name}/umap")] = _neighbours(flat_N2, kinds, lab.seed)
-        kept_N = _spread(len(x_ND), FOLLOWED)
-        payloads[f"{name}_states"] = {Place(): x_ND[kept_N].float().numpy()}
-        payloads[f"{name}_states_point"] = {Place(): index_N[kept_N].numpy()}
-        payloads[f"{name}_names"] = {Place(): np.array([p.name for p in points])}
+            shown = _some(look, UMAP_STATES)
+            shown = replace(shown, points=umap_layout(torch.from_numpy(shown.points), lab.seed))
+            payloads[f"{name}_umap"] = {Place("UMAP"): shown}
+            if len(set(shown.kinds)) > 1:
+                numbers[Place(f"{name}/umap")] = _neighbours(shown.points, shown.kinds, lab.seed)
+        payloads[f"_kept_{name}"] = {Place(): _some(look, FOLLOWED)}
     stream = numbers[Place("stream/unit")]
     return Finding(series_of(numbers), payloads).answered(
         f"The first principal component of the residual stream's directions holds "
@@ -162,19 +137,22 @@ def latents(lab: Session, *, nulls: bool) -> Finding:
     )
 
 
-def plane(axes: Projection, z_NK: Tensor, block_N: Tensor, kinds_N: np.ndarray) -> Cloud:
-    """The first two of principal components."""
-    names = tuple(f"component {k + 1} ({axes.shares_K[k]:.0%})" for k in (0, 1))
-    return Cloud(z_NK[:, :2].numpy(), block_N.numpy(), names, kinds=tuple(kinds_N))
+def _axes(axes: Projection) -> tuple[str, ...]:
+    return tuple(f"component {k + 1} ({axes.shares_K[k]:.0%})" for k in (0, 1))
+
+
+def _some(states: Cloud, most: int) -> Cloud:
+    """At most so many, evenly."""
+    count = len(states.points)
+    kept_N = np.linspace(0, count - 1, min(count, most)).round().astype(int)
+    assert states.color is not None
+    kinds = tuple(states.kinds[i] for i in kept_N)
+    return replace(states, points=states.points[kept_N], color=states.color[kept_N], kinds=kinds)
 
 
 def share_numbers(name: str, shares_K: Tensor) -> dict[str, float]:
     """Keys and numbers of components from 1 on."""
     return {f"{name}/{k}": share for k, share in enumerate(shares_K.tolist(), 1)}
-
-
-def _spread(count: int, most: int) -> Tensor:
-    return torch.linspace(0, count - 1, min(count, most)).round().long()
 
 
 def check_umap() -> None:
@@ -213,14 +191,13 @@ HELD_OUT, LARGEST = values("held_out", "unit").only, values("held_out/null_large
     "separation",
     title="Attention against MLP",
     about=(
-        "What attention adds to the stream and what the MLP adds are vectors of the same space. "
-        "The paper sees them in distinct regions of a picture; here that is a number. A logistic "
-        "regression on the first six principal components learns to tell the two apart on every "
-        "second block and is tested on the blocks between, and the other way round: 0.5 is chance. "
-        "Two null models stand beside it: labels shuffled within each block, and the two labels of "
-        "whole blocks exchanged at random, which keeps two clusters a block but no direction that "
-        "blocks share. The silhouette says how much nearer a state is to its own kind than to the "
-        "other (1: far apart, 0: mixed)."
+        "The paper sees what attention adds to the stream and what the MLP adds in distinct "
+        "regions of a picture; here that is a number. A logistic regression on the first six "
+        "principal components learns to tell the two apart on every second block and is tested on "
+        "the blocks between, and the other way round: 0.5 is chance. Two null models: labels "
+        "shuffled within each block, and the two labels of whole blocks exchanged at random, which "
+        "keeps two clusters a block but no direction that blocks share. The silhouette says how "
+        "much nearer a state is to its own kind than to the other (1: far apart, 0: mixed)."
     ),
     needs={"text"},
     figures=(
@@ -248,9 +225,9 @@ def attention_and_mlp(lab: Session, *, nulls: bool) -> Finding:
     if len(chosen) < 2:
         chosen = list(range(depth))
     x_ND, points, index_N, _ = gather(lab.statistics, ("attn", "mlp"), chosen, most=200)
-    mlp_N = torch.tensor([int(p.component == "mlp") for p in points])[index_N]
-    block_N = torch.tensor([p.block for p in points])[index_N]
     kinds_N = np.array([p.component for p in points])[index_N]
+    mlp_N = torch.from_numpy(kinds_N == "mlp").long()
+    block_N = torch.tensor([p.block for p in points])[index_N]
     numbers, planes = {}, {}
     for how in ("raw", "unit"):
         ready_ND = prepared(x_ND, how)
@@ -265,7 +242,8 @@ def attention_and_mlp(lab: Session, *, nulls: bool) -> Finding:
         }  # fmt: skip
         null = apart.null_held_out.mean()
         title = f"{how}: held-out blocks {apart.held_out:.2f}, shuffled {null:.2f}"
-        planes[Place(title)] = plane(axes, axes(ready_ND), block_N, kinds_N)
+        points_N2, kinds = axes(ready_ND)[:, :2].numpy(), tuple(kinds_N)
+        planes[Place(title)] = Cloud(points_N2, block_N.numpy(), _axes(axes), kinds=kinds)
     unit = numbers[Place("unit")]
     answer = (
         f"In the middle blocks ({chosen[0]}–{chosen[-1]} of 0–{depth - 1}) six components learned "

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from headless.analysis.claims import Claim, Criterion, Number, values
-from headless.analysis.drawing import Panel, by_depth, cloud
-from headless.analysis.drawing.cloud import pairs_of
+from headless.analysis.drawing import Panel, by_depth, cloud, heatmap
 from headless.analysis.places.latents import share_numbers
-from headless.analysis.record import Cloud, Figure, Finding, Measure, Place, series_of
+from headless.analysis.record import Cloud, Figure, Finding, Map, Measure, Place, series_of
 from headless.analysis.registry import analysis
 from headless.analysis.session import Session
 from headless.analysis.sources import PAPER
@@ -26,7 +25,6 @@ from headless.analysis.states.reservoirs import by_place, position_means
 from headless.errors import HeadlessError
 from headless.geometry import Projection, helix, principal_axes, random_walks, unit
 from headless.geometry.projection import shares_of_independent
-from headless.pages.figures import MUTED, drawing_style, new_figure, series_color
 
 WALKS = 39
 SUBSPACE = 6
@@ -55,31 +53,11 @@ def path_figure(name: str, caption: str, of: str) -> Figure:
 
 def _pairs(axes: Projection, path_TD: Tensor) -> dict[Place, Cloud]:
     z_TK = axes(path_TD).numpy()
-    pairs = list(combinations(range(z_TK.shape[1]), 2))
-    return pairs_of(z_TK, axes.shares_K, pairs, color=np.arange(len(z_TK)))
-
-
-def _draw_helix(finding: Finding) -> Any:
-    cosine_TT, norm_T, walks = (
-        finding.payloads[key][Place()] for key in ("cosine", "norm", "walk_scores")
-    )
-    score, shuffled = (finding.values(f"helix_score{end}")[0] for end in ("", "/shuffled"))
-    with drawing_style():
-        figure = new_figure(11.2, 3.3)
-        left, middle, right = figure.subplots(1, 3)
-        image = left.imshow(cosine_TT, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
-        left.grid(visible=False)
-        left.set(xlabel="position", ylabel="position")
-        figure.colorbar(image, ax=left, label="cosine")
-        middle.plot(norm_T, color=series_color(0))
-        middle.set(xlabel="position", ylabel="norm")
-        middle.set_ylim(bottom=0)
-        right.hist(walks, bins=np.linspace(0, 1, 26), color=MUTED, alpha=0.6, label="random walks")
-        right.axvline(shuffled, color=series_color(1), linestyle="--", label="shuffled order")
-        right.axvline(score, color=series_color(0), label="this model")
-        right.set(xlabel="helix score", ylabel="walks", xlim=(0, 1))
-        right.legend()
-    return figure
+    named = [f"{k} ({share:.0%})" for k, share in enumerate(axes.shares_K.tolist(), 1)]
+    return {
+        Place(f"{named[a]} and {named[b]}"): Cloud(z_TK[:, [a, b]], np.arange(len(z_TK)))
+        for a, b in combinations(range(z_TK.shape[1]), 2)
+    }
 
 
 LEARNED = Criterion(lambda finding: "_learned" in finding.payloads, lambda finding: "")
@@ -91,12 +69,11 @@ SCORE, WALK_SCORE = values("helix_score").only, values("helix_score/walks_larges
     title="The path of positions",
     about=(
         "Where a token stands is written into the stream: by a table of learned position "
-        "embeddings, or, with rotary embeddings, only through what attention makes of it. Walking "
-        "from position to position draws a path through the space. In GPT-2 the path is seen as a "
-        "helix. But the principal components of any smooth path look like waves, also those of a "
-        "random walk, so a picture proves little. A helix has two components of the same variance "
-        "and the same frequency, a quarter of a turn apart; the score is 1 for that and compared "
-        f"with {WALKS} random walks and with positions in shuffled order."
+        "embeddings, or, with rotary embeddings, only through what attention makes of it. In GPT-2 "
+        "the path from position to position is seen as a helix. But the principal components of "
+        "any smooth path look like waves, also those of a random walk. A helix has two components "
+        "of the same variance and frequency, a quarter of a turn apart; the score is 1 for that "
+        f"and compared with {WALKS} random walks and with positions in shuffled order."
     ),
     needs={"text"},
     figures=(
@@ -106,15 +83,15 @@ SCORE, WALK_SCORE = values("helix_score").only, values("helix_score/walks_larges
             "there is none of mean states by position.",
             "_pairs",
         ),
-        path_figure(
-            "positions-walk", "The same components of one random walk: the null model.", "_walk"
-        ),
-        Figure(
-            "positions-helix",
-            "Left: cosines between positions, their mean taken away. Middle: norms. Right: the "
-            "helix score beside random walks.",
-            _draw_helix,
-            ("cosine",),
+        heatmap(
+            "positions-cosines",
+            "Cosines between positions, their mean taken away.",
+            "cosine",
+            x="position",
+            y="position",
+            limits=(-1, 1),
+            cmap="RdBu_r",
+            wide=False,
         ),
     ),
     claims=(
@@ -154,14 +131,8 @@ def path_finding(path_TD: Tensor, learned: bool, floor: float, seed: int) -> Fin
         "helix_score/walks_mean": float(scores.mean()),
         "helix_score/walks_largest": float(scores.max()),
         "helix_score/shuffled": helix(path_TD[order_T]).score,
-        "walks_that_pass": float(np.mean([walk.is_helix for walk in walks])),
-        "circle_ratio": best.ratio,
-        "circle_rotation": best.rotation,
         "circle_share": best.pair_share,
-        "frequency_1": best.frequencies[0],
-        "frequency_2": best.frequencies[1],
         "turns": best.turns,
-        "phase_r2": best.phase_r2,
         "axis_share": best.axis_share,
         "axis_rho": best.axis_rho,
         "step_degrees": float(torch.rad2deg(step_T).mean()),
@@ -169,14 +140,10 @@ def path_finding(path_TD: Tensor, learned: bool, floor: float, seed: int) -> Fin
         "null_share/1": float(shares_of_independent(path_TD, seed=seed)[0]),
         **share_numbers("share", axes.shares_K),
     }
-    (walk_TD,) = random_walks(path_TD, 1, seed)
     payloads: dict[str, dict[Place, Any]] = {
         "path": {Place(): axes(path_TD).numpy()},
-        "cosine": {Place(): (centred_TD @ centred_TD.T).numpy()},
-        "norm": {Place(): path_TD.norm(dim=1).numpy()},
-        "walk_scores": {Place(): scores},
+        "cosine": {Place(): Map((centred_TD @ centred_TD.T).numpy())},
         "_pairs": _pairs(axes, path_TD),
-        "_walk": _pairs(principal_axes(walk_TD), walk_TD),
         **({"_learned": {}} if learned else {}),
     }
     answer = (
@@ -204,12 +171,11 @@ def _in_the_middle(measure: str) -> Number:
     name="sequence",
     title="Position and context",
     about=(
-        "A state can be taken apart into a mean over everything, what is common to all tokens at "
-        "its position, what is common to its sequence, and the rest. The shares say how much of "
-        "the variance each part has; what finitely many sequences would give by chance is taken "
-        "out. The path shows the mean states of the middle blocks from position to position. The "
-        "overlap is the part of position's six main directions that lies in context's, beside that "
-        "of random subspaces."
+        "A state is a mean over everything, what is common to all tokens at its position, what is "
+        "common to its sequence, and the rest. The shares say how much of the variance each part "
+        "has, less what finitely many sequences would give by chance. The path shows the mean "
+        "states of the middle blocks from position to position. The overlap is the part of "
+        "position's six main directions that lies in context's, beside that of random subspaces."
     ),
     needs={"text"},
     figures=(
@@ -224,11 +190,6 @@ def _in_the_middle(measure: str) -> Number:
             "Mean unit vectors of the middle blocks by position, all pairs of six components; part "
             "of their variance is noise (noise_floor).",
             "_path",
-        ),
-        path_figure(
-            "sequence-path-raw",
-            "The same of raw states without the first position (noise_floor/raw).",
-            "_path_raw",
         ),
     ),
     claims=(
@@ -256,8 +217,7 @@ def sequence(lab: Session, *, nulls: bool) -> Finding:
     unit_TD, floor = position_means(lab.statistics, directions=True)
     if len(unit_TD) < 8:
         raise HeadlessError(TOO_SHORT)
-    raw_TD, raw_floor = position_means(lab.statistics, directions=False)
-    axes, raw_axes = principal_axes(unit_TD), principal_axes(raw_TD[1:])
+    axes = principal_axes(unit_TD)
     posts = by_place(lab.statistics, "post")
     shares = {place: moments.variance_shares(s) for place, s in posts.items()}
     middle = [shares[Place("post", i)] for i in middle_blocks([p.block or 0 for p in posts])]
@@ -265,20 +225,16 @@ def sequence(lab: Session, *, nulls: bool) -> Finding:
     spread = float((unit_TD[1:] - unit_TD[1:].mean(dim=0)).square().sum(dim=1).mean())
     whole = {
         "noise_floor": floor,
-        "noise_floor/raw": raw_floor,
         "sequences": float(next(iter(posts.values())).sequences),
         **share_numbers("share", axes.shares_K),
-        **share_numbers("raw/share", raw_axes.shares_K),
         "tail": _tail(unit_TD, floor * spread),
         "tail/with_noise": _tail(unit_TD, 0.0),
         "six_shares": float(principal_axes(unit_TD[1:]).shares_K.sum()),
-        "raw/six_shares": float(raw_axes.shares_K.sum()),
         **{part: float(np.mean([x[part] for x in middle])) for part in ("position", "context")},
     }
     numbers = {place: shares[place] | _overlap(s, lab.seed) for place, s in posts.items()}
     numbers = {Place(): whole} | numbers
-    payloads = {"_path": _pairs(axes, unit_TD), "_path_raw": _pairs(raw_axes, raw_TD[1:])}
-    return Finding(series_of(numbers), payloads).answered(
+    return Finding(series_of(numbers), {"_path": _pairs(axes, unit_TD)}).answered(
         f"In the middle blocks position explains {whole['position']:.1%} and the sequence "
         f"{whole['context']:.1%} of the stream's variance. Mean states of the first positions lie "
         f"{whole['tail']:.1f} times as far from the middle of the later ones as those do "

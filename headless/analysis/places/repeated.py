@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from headless.analysis.claims import Claim, Number, values
-from headless.analysis.drawing import Ranks, by_rank, cloud
-from headless.analysis.record import Cloud, Finding, Place, Spectrum, series_of
+from headless.analysis.drawing import Ranks, by_rank
+from headless.analysis.record import Finding, Place, Spectrum, series_of
 from headless.analysis.registry import analysis
 from headless.analysis.session import Session
 from headless.analysis.sources import PAPER
 from headless.analysis.states.capture import Point, middle_blocks, states_at
 from headless.analysis.states.families import backbone_of
 from headless.errors import HeadlessError
-from headless.geometry import principal_axes, unit
+from headless.geometry import unit
 from headless.models.backbone import blocks
 
 SHORTEST = 16
@@ -43,10 +43,9 @@ HALF, BACK = values("cos_half_last").only, values("cos_first_last").only
     title="A token repeated",
     about=(
         "A sequence of one token, again and again, has nothing but position to tell its states "
-        "apart. The pictures follow the mean state after the middle blocks: does its direction "
-        "settle, does its norm grow to that of the first position, which many models give a huge "
-        "norm of no meaning? A sequence of random tokens stands beside it: its states do not "
-        "settle."
+        "apart. Does the direction of the mean state after the middle blocks settle, does its norm "
+        "grow to that of the first position, which many models give a huge norm of no meaning? A "
+        "sequence of random tokens stands beside it."
     ),
     needs={"text"},
     figures=(
@@ -54,13 +53,6 @@ HALF, BACK = values("cos_half_last").only, values("cos_first_last").only
             "repeated-curves",
             "By position: norm, cosine with the last state, and relative step, a line a token.",
             Ranks("_curves", "position, from 1", "", log="x", null="random tokens", bar="token"),
-        ),
-        cloud(
-            "repeated-path",
-            "The path of the most frequent token in its first two principal components.",
-            "_paths",
-            color="position",
-            joined=True,
         ),
     ),
     claims=(
@@ -107,10 +99,6 @@ def repeated(lab: Session, *, nulls: bool) -> Finding:
         for key, x_ST in arrays.items()
         for s in range(len(frequent))
     }
-    payloads["_paths"] = {
-        Place("raw, without the first"): _path(state_STD[0, 1:]),
-        Place("unit vectors"): _path(direction_STD[0]),
-    }
     return Finding(series_of({Place(): n}), payloads).answered(
         f"Half-way the state points where the last one points (cosine {n['cos_half_last']:.3f}; "
         f"{n['cos_half_last/null']:.3f} for random tokens) and a step moves it by "
@@ -118,11 +106,6 @@ def repeated(lab: Session, *, nulls: bool) -> Finding:
         f"goes from {n['norm_second']:.3g} to {n['norm_last']:.3g} (first position: "
         f"{n['norm_first']:.3g})."
     )
-
-
-def _path(x_TD: Tensor) -> Cloud:
-    z_TK = principal_axes(x_TD)(x_TD).numpy()
-    return Cloud(z_TK[:, :2], np.arange(len(z_TK)), ("component 1", "component 2"))
 
 
 def sequences_of(tokens: Sequence[int], length: int, lab: Session) -> Tensor:
