@@ -14,7 +14,7 @@ from headless.analysis.corpus.cooccurrence import (
     pmi_spectrum,
     token_counts,
 )
-from headless.analysis.corpus.spectrum import corpus, drop
+from headless.analysis.corpus.spectrum import corpus
 from headless.analysis.record import Finding
 from headless.errors import HeadlessError
 
@@ -52,7 +52,7 @@ def test_the_covariance_is_the_dense_one(
     found = covariance_spectrum(counts, scale=scale)
     np.testing.assert_allclose(found, wanted[: len(found)], atol=1e-9)
     assert np.all(wanted[len(found) :] < 1e-9)  # none is left out
-    monkeypatch.setattr(cooccurrence, "GRAM", 10)
+    monkeypatch.setattr(cooccurrence, "DENSE", 10)
     np.testing.assert_allclose(
         covariance_spectrum(counts, scale=scale, top=12), wanted[:12], rtol=1e-7
     )
@@ -104,6 +104,7 @@ def test_independent_tokens_are_their_own_null() -> None:
         assert abs(s[f"corpus/{variant}/excess_50"]) < 0.03
     (frequency,) = [c for c in found.claims if "word frequency" in c.text]
     assert frequency.agrees
+    assert frequency.kind == "own"  # found in one text: never counted
 
 
 @pytest.mark.usefixtures("short")
@@ -121,23 +122,6 @@ def test_topics_are_above_the_null_and_drawn(tmp_path: Path) -> None:
     assert mimics.agrees == (farthest <= 0.25)
     assert f"{farthest:.2f}" in mimics.criterion
     draw_all(found, tmp_path)
-
-
-@pytest.mark.usefixtures("short")
-def test_the_end_of_the_spectrum() -> None:
-    """A law that ends at its rank without a drop, one that falls off, and one that was cut."""
-    law = np.arange(1, 301) ** -0.9
-    assert drop(law, 301, 400) == pytest.approx(1)
-    law[250:] *= np.linspace(1, 0.05, 50)
-    assert drop(law, 301, 400) == pytest.approx(0.05)
-    assert drop(law[:200], 301, 400) is None
-    whole = finding(zipf_text(200 * 32)).scalars
-    counts = token_counts(zipf_text(200 * 32), 32, V).toarray()
-    wanted = np.linalg.eigvalsh(np.cov(counts.T, bias=True))[::-1]
-    wanted = wanted[wanted > 1e-9 * wanted[0]]
-    slope, intercept = np.polyfit(np.log(np.arange(3, 101)), np.log(wanted[2:100]), 1)
-    line = np.exp(intercept + slope * np.log(len(wanted)))
-    assert whole["corpus/covariance/drop"] == pytest.approx(wanted[-1] / line, rel=1e-4)
 
 
 def test_a_short_text() -> None:

@@ -95,18 +95,6 @@ def test_a_gaussian_and_what_is_none() -> None:
         of(torch.ones(3, 3))
 
 
-def test_reading_against_writing() -> None:
-    """The claim is the median of some matrices of the middle blocks."""
-    found = finding(model_of("llama"), 1)
-    (claim,) = [c for c in found.claims if "read the stream" in c.text]
-    tails = {
-        role: found.scalars[f"gradients/{role}/00/kurtosis"] for role in ("q", "gate", "up", "o")
-    }
-    reading = float(np.median([tails["q"], tails["gate"], tails["up"]]))
-    assert claim.agrees == (reading > tails["o"])
-    assert f"of q, gate, up {reading:.2f}" in claim.criterion
-
-
 def test_the_same_example_twice_has_no_noise() -> None:
     model = model_of("gpt2")
     ids = examples(1)

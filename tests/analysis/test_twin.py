@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from planted import text_lab
 from transformers import AutoModelForCausalLM, GPT2Config
 
-from headless.analysis.interventions.gradients import gradients
 from headless.analysis.laboratory import analyze, select
 from headless.analysis.record import Answer as Claim
 from headless.analysis.record import Finding
@@ -118,15 +116,6 @@ def test_our_own_findings_and_contradictions_are_shown_and_not_counted(tmp_path:
     assert "not counted: sources disagree whether it is" in text
     assert "not counted: our own finding" in text
     assert json.loads((tmp_path / "analysis.json").read_text())["tally"]["agrees"] == 1
-
-
-def test_what_was_found_in_one_model_is_marked_as_our_own() -> None:
-    model = random_model(0)
-    found = gradients(text_lab(model, torch.randint(V, (1, T))))
-    assert found is not None
-    kinds = {claim.source.split(",")[0]: claim.kind for claim in found.claims}
-    assert kinds["SmolLM2-135M"] == "own"
-    assert set(kinds.values()) == {"own", "literature"}
 
 
 def test_claims_meet_by_source_and_words() -> None:

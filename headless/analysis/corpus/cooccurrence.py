@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
-GRAM = 4000  # a dense Gram matrix of this side at most: 128 MB
-TOP = 200  # values where the spectrum is not computed whole
+DENSE = 256  # the smaller side of a matrix of which all values are computed
+TOP = 200  # values that are kept
 WINDOW = 8  # how far apart tokens may stand that occur together
 
 
 def spectra(tokens: np.ndarray, vocab_size: int, length: int) -> dict[str, np.ndarray]:
-    """The three spectra of whole sequences: two of eigenvalues, and pmi's singular values."""
+    """The largest values of three spectra of whole sequences: of pmi singular values."""
     counts = token_counts(tokens, length, vocab_size)
     return {
         "covariance": covariance_spectrum(counts),
@@ -34,10 +34,8 @@ def token_counts(tokens: np.ndarray, length: int, vocab_size: int) -> Any:
 
 
 def covariance_spectrum(counts_NV: Any, *, scale: bool = False, top: int = TOP) -> np.ndarray:
-    """Eigenvalues of the covariance of sparse rows, descending.
+    """The largest eigenvalues of the covariance of sparse rows, at most `top`, descending.
 
-    All that can be above 0 if N or the number of tokens that occur is at most `GRAM`: through the
-    smaller Gram matrix of centred rows. Else the largest `top`, by Lanczos on centred products.
     With `scale` every token has variance 1 (the correlation); tokens that never vary are out.
     """
     from scipy import sparse
@@ -50,21 +48,21 @@ def covariance_spectrum(counts_NV: Any, *, scale: bool = False, top: int = TOP) 
     factor = 1 / np.sqrt(variance_V[varies]) if scale else np.ones(varies.sum())
     mean = mean_V[varies] * factor
     x = sparse.csr_matrix(counts_NV[:, varies] @ sparse.diags(factor))
-    if min(x.shape) <= GRAM:
-        if x.shape[1] <= number:
-            gram = (x.T @ x).toarray() - number * np.outer(mean, mean)
-        else:
-            cross = x @ mean
-            gram = (x @ x.T).toarray() - cross[:, None] - cross[None, :] + mean @ mean
-        values = torch.linalg.eigvalsh(torch.from_numpy(gram)).flip(0).numpy()
-        return np.maximum(values[: min(number - 1, x.shape[1])], 0) / number
-    operator = LinearOperator(
-        x.shape,
-        matvec=lambda v: x @ v.ravel() - mean @ v.ravel(),
-        rmatvec=lambda u: x.T @ u.ravel() - mean * u.sum(),
-        dtype=np.float64,
-    )
-    return _largest(operator, top) ** 2 / number
+    if min(x.shape) <= max(top + 2, DENSE):
+        values = _dense(x.toarray() - mean)[: min(top, number - 1)]
+    else:
+        operator = LinearOperator(  # centred products
+            x.shape,
+            matvec=lambda v: x @ v.ravel() - mean @ v.ravel(),
+            rmatvec=lambda u: x.T @ u.ravel() - mean * u.sum(),
+            dtype=np.float64,
+        )
+        values = _largest(operator, top)
+    return values**2 / number
+
+
+def _dense(matrix: np.ndarray) -> np.ndarray:
+    return torch.linalg.svdvals(torch.from_numpy(matrix)).numpy()
 
 
 def _largest(matrix: Any, top: int) -> np.ndarray:
@@ -102,6 +100,5 @@ def pmi_spectrum(cooccurrences_VV: Any, top: int = TOP) -> np.ndarray:
     matrix = sparse.csr_matrix(
         (value[positive], (pairs.row[positive], pairs.col[positive])), shape=cooccurrences_VV.shape
     )[used][:, used]
-    if len(used) <= max(top + 2, 256):
-        return torch.linalg.svdvals(torch.from_numpy(matrix.toarray())).numpy()[:top]
-    return _largest(matrix, top)
+    few = len(used) <= max(top + 2, DENSE)
+    return _dense(matrix.toarray())[:top] if few else _largest(matrix, top)

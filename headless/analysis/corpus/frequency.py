@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize, pad
 
@@ -18,7 +17,7 @@ from headless.analysis.registry import analysis
 from headless.analysis.session import Session
 from headless.analysis.sources import TALK
 from headless.errors import HeadlessError
-from headless.geometry import anisotropy, log_fit, principal_axes, ranks_of, singular_spectrum, unit
+from headless.geometry import anisotropy, effective_rank, log_fit, principal_axes, unit
 
 GAO = "Gao et al. 2019"
 LEAST = 50  # tokens that occur
@@ -34,28 +33,14 @@ DRAWN = {
 }
 
 
-def _figures(stem: str, table: str) -> tuple[Figure, Figure]:
-    return (
-        cloud(
-            f"{stem}-tokens",
-            f"Tokens of the {table} by count (a third: never), and medians of ten groups of as "
-            "many; in the titles the rank correlation.",
-            f"_tokens_{table}",
-            columns=2,
-            log="x",
-        ),
-        by_rank(
-            f"{stem}-spectra",
-            f"Singular values of the {table} in ten groups of equally many tokens, from rare "
-            "(light) to frequent (dark), and of a random group.",
-            Ranks(
-                f"_spectra_{table}",
-                y="singular value / √tokens",
-                null="a random group",
-                bar="tenth, rare to frequent",
-            ),
-            wide=False,
-        ),
+def _tokens_figure(stem: str, table: str) -> Figure:
+    return cloud(
+        f"{stem}-tokens",
+        f"Tokens of the {table} by count (a third: never), and medians of ten groups of as many; "
+        "in the titles the rank correlation.",
+        f"_tokens_{table}",
+        columns=2,
+        log="x",
     )
 
 
@@ -73,11 +58,10 @@ SLOPE = values("zipf_slope").only
     about=(
         "A few tokens make most of a text: counts fall about as one over the rank (Zipf's law). A "
         "softmax pushes the vectors of all tokens that are not the right one away from the state, "
-        "and rare tokens are hardly ever right: Gao and others predict that rare tokens end in one "
-        "common direction, opposite to most hidden states, and that this is the cone. Each point "
-        "is a token; tokens that never occur are apart on the left. Rank correlations stand beside "
-        f"the largest of {SHUFFLES} with counts given to tokens at random. The spectra say whether "
-        "groups of equally many rare and frequent tokens fill the space equally."
+        "and rare tokens are hardly ever right: Gao and others predict that they end in one common "
+        "direction, opposite to most hidden states, and that this is the cone. Each point is a "
+        "token; those that never occur are apart on the left. Rank correlations stand beside the "
+        f"largest of {SHUFFLES} with counts given to tokens at random."
     ),
     needs={"text", "counts"},
     figures=(
@@ -87,8 +71,8 @@ SLOPE = values("zipf_slope").only
             Ranks("_zipf", y="occurrences", null="the fitted law"),
             wide=False,
         ),
-        *_figures("frequency", "embedding"),
-        *_figures("frequency-head", "head"),
+        _tokens_figure("frequency", "embedding"),
+        _tokens_figure("frequency-head", "head"),
     ),
     claims=(
         Claim(
@@ -123,30 +107,23 @@ def frequency(lab: Session, *, nulls: bool) -> Finding:
     numbers: dict[Place, dict[str, float]] = {Place(): whole}
     sorted_V = np.sort(counts_V[counts_V > 0])[::-1]
     law_V = np.exp(intercept + slope * np.log(np.arange(1, len(sorted_V) + 1)))
-    payloads: dict[str, dict[Place, Any]] = {
-        "counts": {Place(): counts_V},
-        "_zipf": {Place(): Spectrum(sorted_V, law_V)},
-    }
+    payloads: dict[str, dict[Place, Any]] = {"_zipf": {Place(): Spectrum(sorted_V, law_V)}}
     for name, table in lab.tables.items():
         # Rows beyond the tokenizer's vocabulary stand for no token.
         table_VD = table.detach()[: len(counts_V)].double().cpu()
         measured = measures(table_VD, states_ND)
-        spectra = [_spectrum(table_VD[group]) for group in groups]
         of_table = {**correlations(measured, counts_V, draw), **_gao(table_VD, groups, states_ND)}
         labels = [*(f"{index:02d}" for index in range(GROUPS + 1)), "random"]
-        for label, group, spectrum in zip(labels, groups, spectra, strict=True):
+        for label, group in zip(labels, groups, strict=True):
             if len(group) > 1:
                 of_table |= {
                     f"cos_mean_{label}": float(measured["cos_mean"][group].mean()),
                     f"norm_{label}": float(measured["norm"][group].mean()),
                     f"anisotropy_{label}": float(anisotropy(table_VD[group])),
-                    f"effective_rank_{label}": ranks_of(torch.from_numpy(spectrum)).effective,
+                    f"effective_rank_{label}": float(effective_rank(table_VD[group])),
                 }
         numbers[Place(name)] = of_table
-        payloads |= {f"{name}_{key}": {Place(): value_V} for key, value_V in measured.items()}
         payloads[f"_tokens_{name}"] = _tokens(measured, counts_V, groups[1:-1], of_table)
-        tenths = enumerate(spectra[1:-1], 1)
-        payloads[f"_spectra_{name}"] = {Place("", i): Spectrum(s, spectra[-1]) for i, s in tenths}
     rho = of_table["rho_cos_mean"]
     return Finding(series_of(numbers), payloads).answered(
         f"Token counts fall as rank^{slope:.2f}. {'Rare' if rho < 0 else 'Frequent'} tokens lie "
@@ -224,13 +201,6 @@ def correlations(
     }
 
 
-def _spectrum(rows_ND: Tensor) -> np.ndarray:
-    """Singular values of centred rows over the root of their number; none for fewer than two."""
-    if len(rows_ND) < 2:
-        return np.zeros(0)
-    return (singular_spectrum(rows_ND, center=True) / len(rows_ND) ** 0.5).numpy()
-
-
 def _gao(table_VD: Tensor, groups: list[np.ndarray], states_ND: Tensor) -> dict[str, float]:
     """Where the mean vectors of rare and frequent tokens stand to the hidden states."""
     state_D = states_ND.mean(dim=0)
@@ -242,8 +212,6 @@ def _gao(table_VD: Tensor, groups: list[np.ndarray], states_ND: Tensor) -> dict[
             for name, mean_D in means.items()
         },
         "rare_cos_mean_state": float(cosine_similarity(means["rare"], state_D, dim=0)),
-        "mean_cos_mean_state": float(cosine_similarity(table_VD.mean(dim=0), state_D, dim=0)),
-        "negative_tokens": float((table_VD @ state_D < 0).double().mean()),
     }
 
 

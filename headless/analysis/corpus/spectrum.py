@@ -21,11 +21,9 @@ from headless.geometry import log_fit, singular_spectrum
 LENGTH = 128  # tokens of a sequence
 LEAST, MOST = 64, 2000  # sequences
 ZERO = 1e-9  # of the largest value: what is less is rounding
+FIRST, LAST = 3, 100  # ranks of the fit
 VARIANTS = ("covariance", "correlation", "pmi")
-MEASURES = (
-    Measure("r2_head", "R² of log eigenvalue on log rank"),
-    Measure("drop", "last eigenvalue over what the law has at its rank"),
-)
+MEASURES = (Measure("r2_head", "R² of log eigenvalue on log rank"),)
 
 
 def _slope(finding: Finding, kind: str) -> float:
@@ -45,15 +43,13 @@ def _farthest(finding: Finding) -> float:
     "corpus",
     title="The spectrum of the corpus",
     about=(
-        f"The text is cut into sequences of {LENGTH} tokens, and each is a bag of counts. Two "
-        "tokens that occur in the same sequences are correlated; the eigenvalues of the covariance "
-        "matrix of all tokens say in how many directions texts differ. They fall as a power law, "
-        "which was said to explain power laws inside of models. But frequent words vary more than "
-        "rare ones, and that alone gives a power law: the same tokens in shuffled order have the "
-        "same frequencies and nothing that occurs together. With every token's variance set to 1 "
-        "(correlation), and for pointwise mutual information (pmi) of tokens at most "
-        f"{WINDOW} apart, frequency is taken out, and the difference to shuffled text is what "
-        "the text knows."
+        f"The text is cut into sequences of {LENGTH} tokens, each a bag of counts. The eigenvalues "
+        "of the covariance of all tokens' counts say in how many directions texts differ. They "
+        "fall as a power law, which was said to explain power laws inside of models; but frequent "
+        "words vary more than rare ones, and that alone gives one: the same tokens in shuffled "
+        "order have the same frequencies and nothing that occurs together. With every token's "
+        "variance set to 1 (correlation), and for pointwise mutual information (pmi) of tokens at "
+        f"most {WINDOW} apart, the difference to shuffled text is what the text knows."
     ),
     needs={"text", "tokens"},
     figures=(
@@ -61,11 +57,6 @@ def _farthest(finding: Finding) -> float:
             "corpus-spectrum",
             "Spectra by rank: the text, and its tokens in shuffled order.",
             Ranks("{place}_real", y="value", null="shuffled"),
-        ),
-        by_rank(
-            "corpus-excess",
-            "The text's values over those of shuffled text, rank by rank: 1 is no difference.",
-            Ranks("_excess", y="text over shuffled text", log="x", null="no difference"),
         ),
         by_rank(
             "corpus-models",
@@ -78,12 +69,6 @@ def _farthest(finding: Finding) -> float:
             CONJECTURE,
             "The spectrum of the token covariance is an exceptionally clear power law",
             values("r2_head", "covariance").only.formed(".3f") >= 0.98,
-            of_text=True,
-        ),
-        Claim(
-            CONJECTURE,
-            "It drops sharply where the matrix' rank ends",
-            values("drop").only <= 0.5,
             of_text=True,
         ),
         Claim(
@@ -122,15 +107,11 @@ def corpus(lab: Session, *, nulls: bool) -> Finding:
             "ranks_above_null": float(np.sum(real[variant] > null[variant][0])),
         }
         numbers[Place(f"{variant}/null")] = _laws(null[variant])
-    if (last := drop(real["covariance"], sequences, types)) is not None:
-        numbers[Place("covariance")]["drop"] = last
     for name, values_R in models.items():
-        slope = log_fit(values_R, *fitted_ranks(values_R)["head"])[0]
-        numbers[Place(f"compare/{name}")] = {"slope": slope}
+        numbers[Place(f"compare/{name}")] = {"slope": _laws(values_R)["slope_head"]}
     text_R = real["covariance"] / real["covariance"][0]
     payloads: dict[str, dict[Place, Any]] = {
         "{place}_real": {Place(v): Spectrum(real[v], null[v]) for v in VARIANTS},
-        "_excess": {Place(v): _excess(real[v], null[v]) for v in VARIANTS},
         "_models": {
             Place(name): Spectrum(values_R / values_R[0], text_R)
             for name, values_R in models.items()
@@ -171,29 +152,6 @@ def _models(lab: Session) -> dict[str, np.ndarray]:
 
 
 def _laws(values_R: np.ndarray) -> dict[str, float]:
-    numbers = {"largest": float(values_R[0])}
-    for name, ranks in fitted_ranks(values_R).items():
-        numbers[f"slope_{name}"], _, numbers[f"r2_{name}"] = log_fit(values_R, *ranks)
-    return numbers
-
-
-def fitted_ranks(values_R: np.ndarray) -> dict[str, tuple[int, int]]:
-    """The ranks of the two fits: the head, and what follows until the spectrum falls off."""
     ranks = int(np.sum(values_R > ZERO * values_R[0]))
-    return {"head": (3, min(100, ranks)), "body": (10, max(13, round(0.6 * ranks)))}
-
-
-def drop(values_R: np.ndarray, sequences: int, types: int) -> float | None:
-    """The last eigenvalue that is not 0 over what the fitted law has at its rank; None where the
-    spectrum was not computed to its end."""
-    if len(values_R) < min(sequences - 1, types):
-        return None
-    slope, intercept, _ = log_fit(values_R, *fitted_ranks(values_R)["head"])
-    left = values_R[values_R > ZERO * values_R[0]]
-    return float(left[-1] / np.exp(intercept + slope * np.log(len(left))))
-
-
-def _excess(real_R: np.ndarray, null_R: np.ndarray) -> Spectrum:
-    shared = round(0.8 * min(len(real_R), len(null_R)))
-    ratio = real_R[:shared] / np.maximum(null_R[:shared], 1e-12)
-    return Spectrum(ratio, np.ones(shared), at=np.arange(1, shared + 1))
+    slope, _, r2 = log_fit(values_R, FIRST, min(LAST, ranks))
+    return {"largest": float(values_R[0]), "slope_head": slope, "r2_head": r2}

@@ -33,12 +33,11 @@ SHORT = (4, 128)  # sequences and tokens of each for what runs the model dozens 
     title="What are outlier dimensions for?",
     about=(
         "After one block the largest dimensions of the residual stream are set to zero, or to "
-        "their mean over tokens, at every position, and the model goes on. If the loss grows much "
-        "more than for as many other dimensions drawn at random (the null), the model uses them. "
-        "Zero takes away what a dimension always adds; the mean leaves that and takes what differs "
-        f"between tokens. For the largest number of dimensions {DRAWS} sets are drawn at random "
-        "and p is the share of all sets that cost as much; for the others "
-        f"{RANGE_DRAWS} sets show a range, which tests nothing."
+        "their mean over tokens, at every position, and the model goes on. Does the loss grow much "
+        "more than for as many other dimensions drawn at random (the null)? Zero takes away what a "
+        "dimension always adds; the mean leaves that and takes what differs between tokens. For "
+        f"the largest number of dimensions {DRAWS} sets are drawn and p is the share of all sets "
+        f"that cost as much; for the others {RANGE_DRAWS} sets show a range, which tests nothing."
     ),
     needs={"text", "loss"},
     figures=(
@@ -76,11 +75,8 @@ def outlier_ablation(lab: Session, *, nulls: bool) -> Finding:
     rms_D, mean_D = moments.rms(s), moments.mean(s)
     order_D = rms_D.argsort(descending=True)
     counts = [k for k in COUNTS if k <= len(rms_D) // 2]
-    generator, model, ids_BT = (
-        torch.Generator().manual_seed(lab.seed),
-        lab.subject.model,
-        short(lab),
-    )
+    generator = torch.Generator().manual_seed(lab.seed)
+    model, ids_BT = lab.subject.model, short(lab)
 
     def loss(dims_K: Tensor, values_K: Tensor) -> float:
         with replaced(model, block, dims_K, values_K):
@@ -143,8 +139,15 @@ def replaced(model: nn.Module, block: int, dims_K: Tensor, values_K: Tensor) -> 
         handle.remove()
 
 
-@torch.no_grad()
 def nll(model: nn.Module, ids_BT: Tensor, *, mask_token: int | None = None, seed: int = 0) -> float:
+    """`token_loss` without gradients."""
+    with evaluating(model), torch.no_grad():
+        return float(token_loss(model, ids_BT, mask_token=mask_token, seed=seed))
+
+
+def token_loss(
+    model: nn.Module, ids_BT: Tensor, *, mask_token: int | None = None, seed: int = 0
+) -> Tensor:
     """Mean loss in nats a token: of the next one, or of the 15 % that a `mask_token` hides."""
     input_BT = labels_BT = ids_BT
     if mask_token is not None:
@@ -153,10 +156,9 @@ def nll(model: nn.Module, ids_BT: Tensor, *, mask_token: int | None = None, seed
         hidden_BT[:, min(1, ids_BT.shape[1] - 1)] = True
         input_BT = ids_BT.masked_fill(hidden_BT, mask_token)
         labels_BT = ids_BT.masked_fill(~hidden_BT, -100)
-    with evaluating(model):
-        logits_BTV = model(input_ids=input_BT).logits.float()
+    logits_BTV = model(input_ids=input_BT).logits.float()
     if mask_token is None:
         logits_BTV, labels_BT = logits_BTV[:, :-1], ids_BT[:, 1:]
     if not labels_BT.numel():
         raise HeadlessError("no token to predict: give sequences of at least two tokens")
-    return float(nn.functional.cross_entropy(logits_BTV.flatten(0, 1), labels_BT.flatten()))
+    return nn.functional.cross_entropy(logits_BTV.flatten(0, 1), labels_BT.flatten())

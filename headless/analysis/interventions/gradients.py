@@ -5,19 +5,20 @@ Shapes: B = 1 sequence, T positions, V vocabulary.
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from headless.analysis.claims import Claim, Number, values
+from headless.analysis.claims import Claim, values
 from headless.analysis.drawing import Panel, by_depth, density
+from headless.analysis.interventions.ablation import token_loss
 from headless.analysis.record import Finding, Measure, Place, Sample, series_of
 from headless.analysis.registry import analysis
 from headless.analysis.session import Session
-from headless.analysis.sources import CONJECTURE, SMOLLM2
-from headless.analysis.states.capture import evaluating, middle_blocks
+from headless.analysis.sources import CONJECTURE
+from headless.analysis.states.capture import evaluating
 from headless.analysis.states.families import block_matrices
 from headless.errors import HeadlessError
 from headless.models.backbone import blocks
@@ -34,31 +35,16 @@ MEASURES = (
 )
 
 
-def _half_way(*roles: str) -> Number:
-    """Of the matrices of the middle blocks."""
-
-    def median(finding: Finding) -> float:
-        series = finding.series["kurtosis"]
-        middle = middle_blocks({place.block or 0 for place in series.places})
-        part = series.at(*roles)
-        inside = [place.block in middle for place in part.places]
-        return float(np.median(part.value[inside]))
-
-    return Number(f"median excess kurtosis in the middle blocks of {', '.join(roles)}", median)
-
-
 @analysis(
     "gradients",
     title="Gradients of one example",
     about=(
         "One example's gradient, not averaged over a batch and not clipped, says what a single "
-        "sequence wants of each weight. Each histogram shows the entries of a matrix in standard "
-        "deviations, beside the Gaussian with the same mean and deviation. Excess kurtosis is 0 "
-        "for a Gaussian and large where few entries are huge. A gradient is a sum of products of "
-        "an input and an error, so that one large input dimension makes a large column: the "
-        "scaled kurtosis is what is left when rows and columns have one size. The noise scale "
-        "says in how many examples the mean gradient's length equals the noise of one (McCandlish "
-        "et al. 2018)."
+        "sequence wants of each weight. Excess kurtosis is 0 for a Gaussian and large where few "
+        "entries are huge. A gradient is a sum of products of an input and an error, so that one "
+        "large input dimension makes a large column: the scaled kurtosis is what is left when rows "
+        "and columns have one size. The noise scale says in how many examples the mean gradient's "
+        "length equals the noise of one (McCandlish et al. 2018)."
     ),
     needs={"text", "loss"},
     figures=(
@@ -95,18 +81,11 @@ def _half_way(*roles: str) -> Number:
             "Outliers pile up at one value, as if they had been clipped",
             values("piled").median >= 10,
         ),
-        Claim(
-            SMOLLM2,
-            "Gradients of matrices that read the stream have heavier tails than those of "
-            "attention's output",
-            _half_way("q", "gate", "up") > _half_way("o"),
-            kind="own",
-        ),
     ),
 )
 def gradients(lab: Session, *, nulls: bool) -> Finding:
     """The gradient of the first example in each matrix, and how examples agree."""
-    loss_of = token_loss(lab.subject.model, lab.subject.mask_token)
+    loss_of = partial(token_loss, lab.subject.model, mask_token=lab.subject.mask_token)
     examples = [row_T[None, :LENGTH] for row_T in lab.sequences[:EXAMPLES]]
     numbers, histograms = measured(lab.subject.backbone, examples, loss_of)
     finding = Finding(series_of(numbers, MEASURES))
@@ -134,26 +113,6 @@ def gradients(lab: Session, *, nulls: bool) -> Finding:
 
 LossOf = Callable[[Tensor], Tensor]
 Numbers = dict[Place, dict[str, float]]
-
-
-def token_loss(model: Any, mask_token: int | None = None) -> LossOf:
-    """Mean loss of a model with an LM head on a sequence, in nats per token.
-
-    Of each next token, or of every seventh one, masked, where a mask is given.
-    """
-
-    def loss(ids_BT: Tensor) -> Tensor:
-        if mask_token is None:
-            logits_BTV = model(input_ids=ids_BT, use_cache=False).logits[:, :-1]
-            targets_BT = ids_BT[:, 1:]
-        else:
-            masked_T = torch.arange(ids_BT.shape[1], device=ids_BT.device) % 7 == 3
-            logits_BTV = model(input_ids=ids_BT.masked_fill(masked_T, mask_token)).logits
-            logits_BTV, targets_BT = logits_BTV[:, masked_T], ids_BT[:, masked_T]
-        flat_NV = logits_BTV.flatten(0, 1).float()
-        return nn.functional.cross_entropy(flat_NV, targets_BT.flatten())
-
-    return loss
 
 
 def measured(

@@ -1,6 +1,6 @@
 """A model with its blocks in another order: does what an analysis shows need the order?
 
-Shapes: B sequences, T positions, D hidden size, N states.
+Shapes: B sequences, T positions, N states.
 """
 
 from collections.abc import Iterator, Sequence
@@ -45,26 +45,13 @@ LEAST_AT = EVERY.reduced("depth of the least", lambda x: x.argmin() / max(len(x)
     "permutation",
     title="Blocks in another order",
     about=(
-        "If the picture of an analysis stays the same with the blocks in another order, it does "
-        "not show what the model computes. Here the blocks run in reverse, in three random orders, "
-        "and with pairs of neighbours exchanged. The cosine compares each last state with that "
-        "of the model as it is (1: nothing changed); random orders are the null model for "
-        "exchanges of neighbours."
+        "What stays the same with the blocks in another order does not show what the model "
+        "computes. Here the blocks run in reverse, in three random orders, and with pairs of "
+        "neighbours exchanged. The cosine compares each last state with that of the model as it is "
+        "(1: nothing changed); random orders are the null model for exchanges of neighbours."
     ),
     needs={"text"},
     figures=(
-        by_rank(
-            "permutation-norms",
-            "Norm of the stream by place, positions but the first, before and after.",
-            Ranks(
-                "norm_{place}",
-                "place (0: embeddings)",
-                "mean norm",
-                log="y",
-                null="blocks in their own order",
-                bar="random order",
-            ),
-        ),
         by_rank(
             "permutation-swaps",
             "Neighbouring blocks exchanged: cosine with the original last states and, with a head, "
@@ -91,48 +78,41 @@ LEAST_AT = EVERY.reduced("depth of the least", lambda x: x.argmin() / max(len(x)
     ),
 )
 def permutation(lab: Session, *, nulls: bool) -> Finding:
-    """What other orders of the blocks do to the last states, norms by depth, and the loss."""
+    """What other orders of the blocks do to the last states and the loss."""
     model = getattr(lab.subject.model, "_orig_mod", lab.subject.model)
     depth = len(blocks(backbone_of(model)))
     if depth < 2:
         raise HeadlessError("other orders need two blocks or more")
-    places = list(range(depth))
+    places, with_loss = list(range(depth)), not lab.subject.no_loss
     pairs = np.unique(np.linspace(0, depth - 2, min(SWAPS, depth - 1)).round().astype(int)).tolist()
     orders = {"identity": places, "reverse": places[::-1]}
     orders |= {name: random_order(depth, lab.seed + i) for i, name in enumerate(RANDOM)}
     orders |= {f"swap_{i}": [*places[:i], i + 1, i, *places[i + 2 :]] for i in pairs}
-    ids_BT, numbers, norms = short(lab), {}, {}
+    ids_BT, numbers, losses = short(lab), {}, {}
     for name, order in orders.items():
         with reordered(model, order):
-            last_ND, norms[name] = _states(model, ids_BT)
+            last_ND = _last_states(model, ids_BT)
             if name == "identity":
                 original_ND = last_ND
             numbers[Place(name)] = {"cosine": float((last_ND * original_ND).sum(dim=1).mean())}
-            if not lab.subject.no_loss:
-                mask, seed = lab.subject.mask_token, lab.seed
-                numbers[Place(name)]["loss_change"] = nll(model, ids_BT, mask_token=mask, seed=seed)
-    if not lab.subject.no_loss:
-        loss_before = numbers[Place("identity")]["loss_change"]
-        for changed in numbers.values():
-            changed["loss_change"] -= loss_before
-        numbers[Place()] = {"loss": loss_before}
+            if with_loss:
+                mask = lab.subject.mask_token
+                losses[name] = nll(model, ids_BT, mask_token=mask, seed=lab.seed)
+                change = losses[name] - losses["identity"]
+                numbers[Place(name)]["loss_change"] = change
+    if with_loss:
+        numbers[Place()] = {"loss": losses["identity"]}
     finding = Finding(series_of(numbers))
-    swaps = tuple(f"swap_{i}" for i in pairs)
+    swaps, at = tuple(f"swap_{i}" for i in pairs), np.array(pairs)
     cosine, random = finding.values("cosine", *swaps), finding.values("cosine", *RANDOM)
-    at = np.array(pairs)
     most, least = (np.full(len(at), x) for x in (random.max(), random.min()))
     drawn = {Place("cosine with the original"): Spectrum(cosine, most, least, at)}
     worst, cost = pairs[int(cosine.argmin())], ""
-    if not lab.subject.no_loss:
+    if with_loss:
         loss = finding.values("loss_change", *swaps)
         drawn[Place("change of the loss, nats")] = Spectrum(loss, at=at)
         worst, cost = pairs[int(loss.argmax())], f", which costs {loss.max():.2f} nats per token"
-    depth_L = np.arange(len(norms["identity"]))
-    kinds = {"reverse": Place("reverse")} | {n: Place("random", i) for i, n in enumerate(RANDOM, 1)}
-    by_order = {
-        place: Spectrum(norms[name], norms["identity"], at=depth_L) for name, place in kinds.items()
-    }
-    return Finding(finding.series, {"norm_{place}": by_order, "_swaps": drawn}).answered(
+    return Finding(finding.series, {"_swaps": drawn}).answered(
         f"Two neighbouring blocks exchanged leave a cosine of {cosine.mean():.2f} with the "
         f"original last states on average, random orders {random.mean():.2f}. The exchange that "
         f"matters most is {worst}↔{worst + 1}{cost}."
@@ -162,14 +142,7 @@ def reordered(model: nn.Module, order: Sequence[int]) -> Iterator[None]:
             holder[place] = block
 
 
-def _states(model: nn.Module, ids_BT: Tensor) -> tuple[Tensor, np.ndarray]:
-    """Last states as unit vectors [N, D], and mean norms of the stream by place."""
-    kept = [p for p in points_of(model) if p.component in ("embed", "post", "norm_f")]
-    # Points come in the order of the computation, whichever block is at a place.
-    states = states_at(model, ids_BT, kept)
-    norms = [
-        float(x_BTD[:, 1:].double().norm(dim=-1).mean())
-        for point, x_BTD in states.items()
-        if point.component != "norm_f"
-    ]
-    return unit(states[kept[-1]][:, 1:].flatten(0, 1).cpu()), np.array(norms)
+def _last_states(model: nn.Module, ids_BT: Tensor) -> Tensor:
+    """As unit vectors [N, D], without those of position 0."""
+    last = [p for p in points_of(model) if p.component in ("post", "norm_f")][-1]
+    return unit(states_at(model, ids_BT, [last])[last][:, 1:].flatten(0, 1).cpu())
