@@ -24,10 +24,11 @@ from typing import Any
 
 from benchmarking import write
 
+from headless.data.bpe import END_OF_TEXT, train_tokenizer
 from headless.data.documents import Documents
 from headless.data.encode import batch_documents, write_streams
 from headless.data.prepare import choose_validation, scan
-from headless.data.tokenizer import END_OF_TEXT, train_tokenizer, use_threads
+from headless.data.tokenizer import use_threads
 
 DEMO = Path("data/demo-text")
 

@@ -45,7 +45,7 @@ sys.exit('torch==' + version('torch').split('+')[0] != '$torch')" 2>/dev/null; t
     fi
 fi
 echo "installing headless and what it needs"
-$pip install --progress-bar on -c constraints.txt -e ".[${extra:-faiss}]"
+$pip install --progress-bar on -c constraints.txt -e ".[${extra:-faiss},fast]"
 echo "$wanted" >"$stamp"
 [ "$extra" = dev ] && echo "$wanted" >"$venv/.set-up-demo"
 echo "ready: $venv/bin/headless --help"

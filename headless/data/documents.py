@@ -1,7 +1,7 @@
 """Documents from text, JSON and Parquet files, directories of them, or a `datasets` name."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,22 @@ from headless.data.records import load_named, no_field, read_file
 from headless.data.text_files import PLAIN, decode, find_files, kind_of, open_text
 from headless.errors import HeadlessError
 
+BATCH_CHARACTERS = 4_000_000  # of text that is worked on at a time
 LINE_END = r"(?:\r\n|\n|\r(?!\n))"  # of a line
+
+
+def in_batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    """The texts in lists of about `BATCH_CHARACTERS`."""
+    batch: list[str] = []
+    characters = 0
+    for text in texts:
+        batch.append(text)
+        characters += len(text)
+        if characters >= BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
 
 
 @dataclass(frozen=True)

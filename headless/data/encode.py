@@ -3,20 +3,16 @@
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from tokenizers import Tokenizer
 
-from headless.data.documents import Documents
+from headless.data.documents import Documents, in_batches
+from headless.data.encoders import Encoder
 from headless.data.stream import COUNTS, SPLITS, documents_file, token_dtype, tokens_file
-from headless.data.tokenizer import loses_nothing
 from headless.errors import HeadlessError
 from headless.progress import Report
-
-BATCH_CHARACTERS = 4_000_000  # of text that is tokenised at a time
 
 
 class Streams(NamedTuple):
@@ -51,20 +47,6 @@ class _SplitWriter:
         return {"documents": len(offsets), "tokens": self.tokens, "bytes": self.bytes}
 
 
-def batch_documents(documents: Documents) -> Iterator[list[str]]:
-    """The documents in lists of about `BATCH_CHARACTERS`."""
-    batch: list[str] = []
-    characters = 0
-    for text in documents:
-        batch.append(text)
-        characters += len(text)
-        if characters >= BATCH_CHARACTERS:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
-
-
 class Encoded(NamedTuple):
     """A batch of documents as token ids, one after the other, each with its EOS."""
 
@@ -74,30 +56,25 @@ class Encoded(NamedTuple):
 
 
 def encode_documents(
-    documents: Documents, tokenizer: Tokenizer, eos_token_id: int
+    documents: Documents, encoder: Encoder, eos_token_id: int
 ) -> Iterator[Encoded]:
     """Token ids, a batch of documents at a time, decoded and compared where text may be lost.
 
     The next batch is encoded, without the interpreter's lock, while the caller uses this one.
     """
-    tokenizer.encode_special_tokens = True  # "<|endoftext|>" inside a text is text
-    may_lose = not loses_nothing(tokenizer)
 
     def encode(texts: list[str]) -> Encoded:
-        encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        pieces = [encoding.ids for encoding in encodings]
-        lengths = np.fromiter(map(len, pieces), dtype=np.int64, count=len(pieces)) + 1
+        found = encoder(texts)
+        lengths = found.lengths + 1
         ids = np.full(lengths.sum(), eos_token_id, dtype=np.int64)
         is_end = np.zeros(len(ids), dtype=bool)
         is_end[np.cumsum(lengths) - 1] = True
-        ids[~is_end] = np.fromiter(chain.from_iterable(pieces), dtype=np.int64)
-        back = tokenizer.decode_batch(pieces, skip_special_tokens=False) if may_lose else texts
-        exact = np.fromiter(map(str.__eq__, back, texts), dtype=bool, count=len(texts))
-        return Encoded(ids, lengths, exact)
+        ids[~is_end] = found.ids
+        return Encoded(ids, lengths, encoder.exact(texts, found))
 
     with ThreadPoolExecutor(max_workers=1) as ahead:
         pending = None
-        for texts in batch_documents(documents):
+        for texts in in_batches(documents):
             following = ahead.submit(encode, texts)
             if pending is not None:
                 yield pending.result()
@@ -110,7 +87,7 @@ def write_streams(
     documents: Documents,
     held_out: np.ndarray,
     sizes: np.ndarray,
-    tokenizer: Tokenizer,
+    encoder: Encoder,
     eos_token_id: int,
     vocab_size: int,
     directory: Path,
@@ -121,7 +98,7 @@ def write_streams(
     writers = {split: _SplitWriter(directory, split, dtype) for split in SPLITS}
     count_V = np.zeros(vocab_size, dtype=np.int64)
     begin, done, total, inexact = 0, 0, int(sizes.sum()), 0
-    for ids, lengths, exact in encode_documents(documents, tokenizer, eos_token_id):
+    for ids, lengths, exact in encode_documents(documents, encoder, eos_token_id):
         end = begin + len(lengths)
         if end > len(sizes):
             raise HeadlessError("the text grew while it was read: prepare it again")

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 
 from headless.data.anchors import anchors_of
-from headless.data.documents import Documents
-from headless.data.encode import write_streams
+from headless.data.bpe import train_tokenizer
+from headless.data.documents import Documents, in_batches
+from headless.data.encode import Streams, write_streams
+from headless.data.encoders import Encoder, FastEncoder, UnfitError
 from headless.data.stream import FORMAT, MANIFEST, TOKENIZER, Manifest, TokenDataset, token_dtype
 from headless.data.text_files import describe
 from headless.data.tokenizer import (
@@ -24,7 +26,6 @@ from headless.data.tokenizer import (
     as_fast_tokenizer,
     end_of_document,
     load_tokenizer,
-    train_tokenizer,
     use_threads,
 )
 from headless.errors import HeadlessError
@@ -54,12 +55,12 @@ def scan(documents: Documents, seed: int, report: Report) -> Scan:
         raise HeadlessError(f"seed must fit into 64 bits, got {seed}")
     key = seed.to_bytes(8, "little", signed=True)
     sizes, hashes, done = [], [], 0
-    for text in documents:
-        raw = text.encode("utf-8")
-        sizes.append(len(raw))
-        digest = hashlib.blake2b(raw, digest_size=8, key=key).digest()
-        hashes.append(int.from_bytes(digest, "little"))
-        done += len(raw)
+    for texts in in_batches(documents):
+        for text in texts:
+            raw = text.encode("utf-8")
+            sizes.append(len(raw))
+            hashes.append(hashlib.blake2b(raw, digest_size=8, key=key).digest())
+            done += len(raw)
         report("reading", done, 0)
     if len(sizes) < 2:
         amount = "no text" if not sizes else "one document"
@@ -67,7 +68,7 @@ def scan(documents: Documents, seed: int, report: Report) -> Scan:
             f"{', '.join(documents.inputs)}: {amount}, but a train and a validation split need two "
             "documents: give more files, or split a text with --document_separator"
         )
-    return Scan(np.array(sizes, dtype=np.int64), np.array(hashes, dtype=np.uint64))
+    return Scan(np.array(sizes, dtype=np.int64), np.frombuffer(b"".join(hashes), "<u8"))
 
 
 def choose_validation(scanned: Scan, fraction: float) -> np.ndarray:
@@ -94,6 +95,7 @@ def _train(
     held_out: np.ndarray,
     vocab_size: int,
     tokenizer_bytes: int,
+    directory: Path,
     report: Report,
 ) -> Any:
     """BPE from the training documents, or from a sample of them chosen by their hashes."""
@@ -112,7 +114,7 @@ def _train(
                 done += int(size)
                 report("training the tokenizer", done, total)
 
-    return as_fast_tokenizer(train_tokenizer(texts(), vocab_size))
+    return as_fast_tokenizer(train_tokenizer(texts(), vocab_size, directory))
 
 
 @isolated()
@@ -170,10 +172,12 @@ def prepare(
         held_out = choose_validation(scanned, validation_fraction)
         if fast is None:
             size = vocab_size - bool(mask_token)
-            fast = _train(documents, scanned, held_out, size, tokenizer_bytes, display.report)
+            fast = _train(
+                documents, scanned, held_out, size, tokenizer_bytes, partial, display.report
+            )
         if mask_token:
             add_mask_token(fast, mask_token)
-        values = _write(partial, documents, scanned.sizes, held_out, fast, display.report)
+        values = _write(partial, documents, scanned.sizes, held_out, fast, display)
         values |= {"seed": seed, "validation_fraction": validation_fraction}
         reasons = Counter(reason for _, reason in left_out)
         manifest = Manifest(**values, left_out=dict(sorted(reasons.items())))
@@ -200,16 +204,22 @@ def _write(
     sizes: np.ndarray,
     held_out: np.ndarray,
     tokenizer: Any,
-    report: Report,
+    display: Display,
 ) -> dict[str, Any]:
     """Tokenizer and token streams; what the manifest says of them."""
     tokenizer.save_pretrained(directory / TOKENIZER)
     eos_token_id, vocab_size = end_of_document(tokenizer), max(tokenizer.get_vocab().values()) + 1
     assert eos_token_id is not None
-    backend = tokenizer.backend_tokenizer
-    streams = write_streams(
-        documents, held_out, sizes, backend, eos_token_id, vocab_size, directory, report
-    )
+
+    def write(encoder: Encoder) -> Streams:
+        places = eos_token_id, vocab_size, directory, display.report
+        return write_streams(documents, held_out, sizes, encoder, *places)
+
+    try:
+        streams = write(FastEncoder(tokenizer.backend_tokenizer))
+    except UnfitError as reason:
+        display.say(f"the tokenizers library encodes: {reason}")
+        streams = write(Encoder(tokenizer.backend_tokenizer))
     files = {
         path.relative_to(directory).as_posix(): {
             "sha256": sha256_of(path),

@@ -1,4 +1,4 @@
-"""A byte-level BPE tokenizer from text, or an existing one, and the bytes of its tokens.
+"""Hugging Face tokenizers, ours and existing ones, and the bytes of their tokens.
 
 The ids of tokenizer.json are the truth, and what is written in a text is text.
 """
@@ -6,58 +6,25 @@ The ids of tokenizer.json are the truth, and what is written in a text is text.
 import json
 import os
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, pre_tokenizers
 
+from headless.data.bpe import END_OF_TEXT
 from headless.data.stream import TokenDataset
 from headless.errors import HeadlessError, one_line
 
-END_OF_TEXT = "<|endoftext|>"
-LARGEST = 10_000_000  # training takes memory for as many, whatever the text
-SMALLEST = 257  # every byte and the end of a document
 BLANK = "▁"  # SentencePiece's
 BYTE = re.compile(r"<0x[0-9A-F]{2}>")  # a byte that has no token of its own
 PIECE = 2**24  # tokens that are counted at a time
-LONGEST_WORD = 1000  # bytes that training sees together: its time is quadratic in them
 
 
 def use_threads(num_workers: int) -> None:
     """Of the tokenizers library, which reads this once, at its first parallel call."""
     os.environ["RAYON_NUM_THREADS"] = str(num_workers)
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
-
-
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """Train byte-level BPE (Radford et al. 2019): no unknown token, any text round-trips.
-
-    The same texts in the same order give the same tokenizer. `vocab_size` is with the 256 bytes and
-    `<|endoftext|>`; a short text gives fewer tokens. Where a text has no blanks for long (base64,
-    DNA) it is learnt from in pieces.
-    """
-    if vocab_size > LARGEST:
-        raise HeadlessError(f"vocab_size {vocab_size} is too large: at most {LARGEST}")
-    if vocab_size < SMALLEST:
-        raise HeadlessError(
-            f"vocab_size {vocab_size} is too small: byte-level BPE needs at least {SMALLEST}"
-        )
-    tokenizer = Tokenizer(models.BPE())
-    words = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    pieces = pre_tokenizers.FixedLength(length=LONGEST_WORD)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, pieces])
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=[END_OF_TEXT],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.pre_tokenizer = words
-    return tokenizer
 
 
 def as_fast_tokenizer(tokenizer: Tokenizer) -> Any:

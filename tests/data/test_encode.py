@@ -7,17 +7,18 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from headless.data import encode
+from headless.data import documents as documents_module
+from headless.data.bpe import train_tokenizer
 from headless.data.documents import Documents
 from headless.data.encode import encode_documents, write_streams
+from headless.data.encoders import Encoder
 from headless.data.prepare import prepare
 from headless.data.stream import Manifest, open_dataset
-from headless.data.tokenizer import train_tokenizer
 from headless.errors import HeadlessError
 from headless.files import exclusive
 
 TOKENIZER = train_tokenizer(["the king of the north and the queen of the south " * 20], 300)
-EOS = TOKENIZER.token_to_id("<|endoftext|>")
+ENCODER, EOS = Encoder(TOKENIZER), TOKENIZER.token_to_id("<|endoftext|>")
 
 
 def write_texts(directory: Path, texts: list[str]) -> Documents:
@@ -32,9 +33,9 @@ def write_texts(directory: Path, texts: list[str]) -> Documents:
 def test_batches_change_nothing(
     tmp_path: Path, characters: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encode, "BATCH_CHARACTERS", characters)
+    monkeypatch.setattr(documents_module, "BATCH_CHARACTERS", characters)
     texts = [f"the king {i} " * (i % 5 + 1) for i in range(20)]
-    batches = list(encode_documents(write_texts(tmp_path, texts), TOKENIZER, EOS))
+    batches = list(encode_documents(write_texts(tmp_path, texts), ENCODER, EOS))
     assert len(batches) == {1: 20, 40: len(batches), 10**6: 1}[characters]
     expected = [[*TOKENIZER.encode(text).ids, EOS] for text in texts]
     assert np.concatenate([batch.ids for batch in batches]).tolist() == sum(expected, [])
@@ -44,7 +45,7 @@ def test_batches_change_nothing(
 
 def test_the_name_of_a_special_token_inside_a_text_is_text(tmp_path: Path) -> None:
     documents = write_texts(tmp_path, ["the <|endoftext|> king", "queen"])
-    ((ids, lengths, exact),) = encode_documents(documents, TOKENIZER, EOS)
+    ((ids, lengths, exact),) = encode_documents(documents, ENCODER, EOS)
     assert (ids == EOS).sum() == 2
     assert exact.all()
     assert TOKENIZER.decode(ids[: lengths[0] - 1].tolist()) == "the <|endoftext|> king"
@@ -57,7 +58,7 @@ def streams(documents: Documents, directory: Path, **changes: Any) -> dict[str, 
         "documents": documents,
         "held_out": np.array([False, True, False]),
         "sizes": np.array([8, 9, 5]),
-        "tokenizer": TOKENIZER,
+        "encoder": ENCODER,
         "eos_token_id": EOS,
         "vocab_size": 300,
         "directory": directory,

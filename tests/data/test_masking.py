@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headless.data.blocks import IGNORED, BatchBlocks, Blocks
+from headless.data.bpe import train_tokenizer
 from headless.data.collate import IGNORE_INDEX
 from headless.data.datamodule import TokenDataModule
 from headless.data.masking import MaskedCollator
@@ -22,7 +23,6 @@ from headless.data.tokenizer import (
     end_of_document,
     load_tokenizer,
     special_ids,
-    train_tokenizer,
 )
 from headless.errors import HeadlessError
 

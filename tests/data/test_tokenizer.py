@@ -17,9 +17,8 @@ from tokenizers import (
 )
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from headless.data.bpe import END_OF_TEXT, LONGEST_WORD, train_tokenizer
 from headless.data.tokenizer import (
-    END_OF_TEXT,
-    LONGEST_WORD,
     as_fast_tokenizer,
     end_of_document,
     load_tokenizer,
@@ -27,7 +26,6 @@ from headless.data.tokenizer import (
     loses_nothing,
     open_tokenizer,
     same_ids,
-    train_tokenizer,
 )
 from headless.errors import HeadlessError
 

@@ -13,7 +13,8 @@ import torch
 import yaml
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 
-from headless.data.tokenizer import add_mask_token, as_fast_tokenizer, train_tokenizer
+from headless.data.bpe import train_tokenizer
+from headless.data.tokenizer import add_mask_token, as_fast_tokenizer
 from headless.downstream.evaluation.harness import evaluate_harness, open_harness
 from headless.downstream.evaluation.kinds import evaluate_items as evaluate
 from headless.downstream.evaluation.tasks import Task, read_items

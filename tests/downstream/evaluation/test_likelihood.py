@@ -19,8 +19,9 @@ from transformers import (
     PreTrainedModel,
 )
 
+from headless.data.bpe import train_tokenizer
 from headless.data.stream import open_dataset
-from headless.data.tokenizer import add_mask_token, as_fast_tokenizer, train_tokenizer
+from headless.data.tokenizer import add_mask_token, as_fast_tokenizer
 from headless.downstream.evaluation import likelihood, tasks
 from headless.downstream.evaluation.kinds import evaluate_items as evaluate
 from headless.downstream.evaluation.kinds import mean, ratio
