@@ -1,13 +1,13 @@
-"""How fast `headless prepare` tokenises, beside the bare tokenizers library on the same text.
+"""How fast `headless prepare` is, beside what it is made of and what it could be made of.
 
     python scripts/bench_prepare.py [--input TEXT] [--separator '\\n\\n'] [--repeats 5]
 
-Ours is the whole second pass: text files in, token streams of both splits, document offsets and
-unigram counts out. Bare is `encode_batch` (and `encode_batch_fast`, which leaves out the offsets of
-characters) on the same documents, already in memory, in the same batches, with the same tokenizer
-and threads, its result thrown away. They run in turn, several times in one process. A ratio is
-bare seconds / our seconds: above 1 we are faster. Processor seconds stand beside the wall clock:
-they tell more where other work shares the cores. Without --input: the demo's text.
+Encoders take the same documents, in memory, in the same batches, with the same ranks, and their
+result is thrown away: the tokenizers library's `encode_batch_fast`, gigatoken (`warm` has seen the
+text before), tiktoken, each where it is installed. The disk reads the files and writes as much as
+the streams take. Then the whole of `prepare` (scan, training, encoding, anchors) with gigatoken and
+without it. All take turns, in one process. Processor seconds stand beside the wall clock: they tell
+more where other work shares the cores, as the load says. Without --input: the demo's text.
 """
 
 import argparse
@@ -18,19 +18,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from benchmarking import write
+from tokenizers import Tokenizer
 
-from headless.data.bpe import END_OF_TEXT, train_tokenizer
-from headless.data.documents import Documents
-from headless.data.encode import batch_documents, write_streams
-from headless.data.prepare import choose_validation, scan
+from headless.data.bpe import END_OF_TEXT, LETTERS
+from headless.data.documents import Documents, in_batches
+from headless.data.encoders import Encoder, FastEncoder, UnfitError
+from headless.data.prepare import prepare
+from headless.data.text_files import find_files, open_text
 from headless.data.tokenizer import use_threads
 
 DEMO = Path("data/demo-text")
+# What the byte-level pre-tokenizer of the tokenizers library splits by.
+WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 
 def measure(work: Callable[[], Any]) -> tuple[float, float]:
@@ -40,49 +46,124 @@ def measure(work: Callable[[], Any]) -> tuple[float, float]:
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def compare(documents: Documents, vocab_size: int, repeats: int) -> dict[str, Any]:
-    """Bare and ours in turn; every measurement, and the medians of the ratios."""
-    found = scan(documents, 0, lambda *progress: None)
-    held_out = choose_validation(found, 0.01)
-    tokenizer = train_tokenizer(documents, vocab_size)
-    vocab_size, eos_token_id = tokenizer.get_vocab_size(), tokenizer.token_to_id(END_OF_TEXT)
-    batches = list(batch_documents(documents))
-    with tempfile.TemporaryDirectory() as directory:
+@contextmanager
+def without_gigatoken() -> Iterator[None]:
+    with mock.patch.dict(sys.modules, {"gigatoken": None}):
+        yield
 
-        def bare(encode: Callable[..., Any]) -> None:
-            for batch in batches:
-                encode(batch, add_special_tokens=False)
 
-        def ours() -> None:
-            sizes, place, report = found.sizes, Path(directory), lambda *progress: None
-            arguments = (sizes, tokenizer, eos_token_id, vocab_size, place, report)
-            write_streams(documents, held_out, *arguments)
+def tiktoken_of(tokenizer: Tokenizer, threads: int) -> Callable[[list[str]], Any] | None:
+    """Encodes a batch with tiktoken by the ranks of a tokenizer that `prepare` trained."""
+    try:
+        import tiktoken
+    except ImportError:
+        return None
+    byte_of = {letter: byte for byte, letter in LETTERS.items()}
+    tokens = ((token, id) for token, id in tokenizer.get_vocab().items() if token != END_OF_TEXT)
+    ranks = {bytes(byte_of[letter] for letter in token): id for token, id in tokens}
+    made = tiktoken.Encoding("prepared", pat_str=WORDS, mergeable_ranks=ranks, special_tokens={})
+    return lambda texts: made.encode_ordinary_batch(texts, num_threads=threads)
 
-        ways: dict[str, Callable[[], None]] = {
-            "encode_batch": lambda: bare(tokenizer.encode_batch),
-            "encode_batch_fast": lambda: bare(tokenizer.encode_batch_fast),
-            "ours": ours,
-        }
-        ours()  # warm: the tokenizer's cache of words, the disk's of files
-        seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
-        for repeat in range(repeats):
-            for name in list(ways)[repeat % 3 :] + list(ways)[: repeat % 3]:
-                seconds[name].append(measure(ways[name]))
-                print(f"repeat {repeat + 1}: {name:<18} {seconds[name][-1][0]:.2f} s", flush=True)
-    result: dict[str, Any] = {
-        "documents": len(found.sizes),
-        "megabytes": round(int(found.sizes.sum()) / 1e6, 2),
-        "vocab_size": vocab_size,
-        "threads": int(os.environ["RAYON_NUM_THREADS"]),
+
+def encoders_of(tokenizer: Tokenizer, batches: list[list[str]], threads: int) -> dict[str, Any]:
+    """What each way does with all batches."""
+    plain = Encoder(tokenizer)
+    ways: dict[str, Callable[[], Any]] = {
+        "encode_batch_fast": lambda: [
+            tokenizer.encode_batch_fast(batch, add_special_tokens=False) for batch in batches
+        ]
     }
-    for clock, index in (("wall", 0), ("processor", 1)):
-        times = {name: [round(pair[index], 3) for pair in seconds[name]] for name in ways}
+    try:
+        warm = FastEncoder(tokenizer)
+
+        def cold() -> None:
+            encoder = FastEncoder(tokenizer)
+            for batch in batches:
+                encoder._encode(batch)
+
+        ways["gigatoken"] = cold
+        ways["gigatoken warm"] = lambda: [warm._encode(batch) for batch in batches]
+        ways["gigatoken, checked"] = lambda: [warm(batch) for batch in batches]
+        ways["gigatoken warm"]()
+    except UnfitError as reason:
+        print(reason, file=sys.stderr)
+    if tiktoken := tiktoken_of(tokenizer, threads):
+        some = batches[0][:100]
+        ids = [ids for text in tiktoken(some) for ids in text]
+        assert ids == plain(some).ids.tolist(), "tiktoken has other ids"
+        ways["tiktoken"] = lambda: [tiktoken(batch) for batch in batches]
+    return ways
+
+
+def disk_of(inputs: list[str], tokens: bytes, place: Path) -> dict[str, Callable[[], Any]]:
+    def read() -> None:
+        for name in inputs:
+            listing = find_files(name)
+            for path in listing.files if listing else []:
+                with open_text(path) as file:
+                    file.read()
+
+    def write_tokens() -> None:
+        with open(place / "tokens", "wb") as file:
+            file.write(tokens)
+            os.fsync(file.fileno())
+
+    return {"disk, read": read, "disk, write": write_tokens}
+
+
+def compare(
+    inputs: list[str], separator: str | None, vocab_size: int, repeats: int, whole_repeats: int
+) -> dict[str, Any]:
+    """All in turn: every measurement, the medians, and the speeds."""
+    threads = int(os.environ["RAYON_NUM_THREADS"])
+    documents = Documents(inputs, separator=separator)
+    batches = list(in_batches(documents))
+    seconds: dict[str, list[tuple[float, float]]] = {}
+    with tempfile.TemporaryDirectory() as directory:
+        place, options = Path(directory), {"vocab_size": vocab_size, "num_workers": threads}
+        options["document_separator"] = separator
+        prepared = prepare(inputs, place / "data", **options)
+        tokenizer = Tokenizer.from_file(str(prepared.tokenizer_path / "tokenizer.json"))
+
+        def whole() -> None:
+            prepare(inputs, place / "data", **options, overwrite=True)
+
+        def plain() -> None:
+            with without_gigatoken():
+                whole()
+
+        tokens = (place / "data/train.bin").read_bytes()
+        ways = encoders_of(tokenizer, batches, threads) | disk_of(inputs, tokens, place)
+        for repeat in range(max(repeats, whole_repeats)):
+            here = dict(ways) if repeat < repeats else {}
+            if repeat < whole_repeats:
+                here |= {"prepare": whole, "prepare without gigatoken": plain}
+            for name, way in here.items():
+                seconds.setdefault(name, []).append(measure(way))
+                print(f"repeat {repeat + 1}: {name:<26} {seconds[name][-1][0]:.2f} s", flush=True)
+        sizes = prepared.manifest.splits.values()
+    megabytes = sum(split["bytes"] for split in sizes) / 1e6
+    result: dict[str, Any] = {
+        "documents": sum(split["documents"] for split in sizes),
+        "megabytes": round(megabytes, 2),
+        "vocab_size": vocab_size,
+        "threads": threads,
+        "load": os.getloadavg(),
+    }
+    for index, clock in enumerate(("wall", "processor")):
+        times = {name: [round(pair[index], 3) for pair in pairs] for name, pairs in seconds.items()}
+        medians = {name: statistics.median(values) for name, values in times.items()}
         result[f"{clock}_seconds"] = times
-        for name in ("encode_batch", "encode_batch_fast"):
-            ratios = [a / b for a, b in zip(times[name], times["ours"], strict=True)]
-            result[f"{clock}_ratio_to_{name}"] = round(statistics.median(ratios), 3)
-    median = statistics.median(result["wall_seconds"]["ours"])
-    result["megabytes_per_second"] = round(result["megabytes"] / median, 2)
+        result[f"{clock}_megabytes_per_second"] = {
+            name: round(megabytes / max(median, 1e-3), 2) for name, median in medians.items()
+        }
+        for name, slow, fast in (
+            ("encoding", "encode_batch_fast", "gigatoken"),
+            ("encoding_to_tiktoken", "tiktoken", "gigatoken"),
+            ("prepare", "prepare without gigatoken", "prepare"),
+        ):
+            if slow in medians and fast in medians:
+                result[f"{clock}_ratio_{name}"] = round(medians[slow] / medians[fast], 2)
     return result
 
 
@@ -94,6 +175,7 @@ def main() -> None:
     parser.add_argument("--vocab_size", type=int, default=32768)
     parser.add_argument("--num_workers", type=int, default=os.cpu_count())
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--whole_repeats", type=int, default=2, help="of the whole of prepare")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/prepare.json"))
     options = parser.parse_args()
     use_threads(options.num_workers)
@@ -101,8 +183,8 @@ def main() -> None:
         script = Path(__file__).with_name("demo_corpus.py")
         subprocess.run([sys.executable, str(script), str(DEMO)], check=True)
     separator = options.separator and options.separator.replace("\\n", "\n")
-    documents = Documents(options.input or [str(DEMO)], separator=separator)
-    result = compare(documents, options.vocab_size, options.repeats)
+    inputs = options.input or [str(DEMO)]
+    result = compare(inputs, separator, options.vocab_size, options.repeats, options.whole_repeats)
     write(options.output, {"result": result})
     print(json.dumps({k: v for k, v in result.items() if "_seconds" not in k}, indent=1))
 

@@ -20,7 +20,10 @@ LARGEST = 10_000_000  # training takes memory for as many, whatever the text
 SMALLEST = 257  # every byte and the end of a document
 LONGEST_WORD = 1000  # bytes that training sees together: its time is quadratic in them
 SEPARATOR = b"\xff"  # of documents in a file: no byte of UTF-8
-PRINTED = [*range(33, 127), *range(161, 173), *range(174, 256)]  # bytes that stand for themselves
+_PRINTED = [*range(33, 127), *range(161, 173), *range(174, 256)]  # bytes that stand for themselves
+_OTHERS = sorted({*range(256)} - {*_PRINTED})
+#: how each byte is spelt in a token
+LETTERS = {b: chr(b) for b in _PRINTED} | {b: chr(256 + i) for i, b in enumerate(_OTHERS)}
 
 
 def train_tokenizer(
@@ -71,12 +74,13 @@ def _train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
 def _made_of(merges: list[tuple[bytes, bytes]]) -> Tokenizer:
     """The tokenizer that the library would have made of these merges."""
-    others = (byte for byte in range(256) if byte not in PRINTED)
-    letters = {byte: chr(byte) for byte in PRINTED}
-    letters |= {byte: chr(256 + i) for i, byte in enumerate(others)}
-    pairs = [("".join(map(letters.get, a)), "".join(map(letters.get, b))) for a, b in merges]  # type: ignore[arg-type]
+
+    def spelt(part: bytes) -> str:
+        return "".join(LETTERS[byte] for byte in part)
+
+    pairs = [(spelt(a), spelt(b)) for a, b in merges]
     vocabulary = {END_OF_TEXT: 0}
-    for token in (*sorted(letters.values()), *map("".join, pairs)):
+    for token in (*sorted(LETTERS.values()), *map("".join, pairs)):
         vocabulary.setdefault(token, len(vocabulary))
     tokenizer = Tokenizer(models.BPE(vocabulary, pairs))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

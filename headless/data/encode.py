@@ -1,10 +1,10 @@
 """The second pass over the text: from documents to the token streams of both splits."""
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,39 +12,13 @@ from headless.data.documents import Documents, in_batches
 from headless.data.encoders import Encoder
 from headless.data.stream import COUNTS, SPLITS, documents_file, token_dtype, tokens_file
 from headless.errors import HeadlessError
+from headless.files import whole_file
 from headless.progress import Report
 
 
 class Streams(NamedTuple):
     splits: dict[str, dict[str, int]]  # documents, tokens and bytes of each
     inexact_share: float  # of the bytes, in documents that their tokens do not give back
-
-
-class _SplitWriter:
-    def __init__(self, directory: Path, split: str, dtype: np.dtype) -> None:
-        self.directory = directory
-        self.split = split
-        self.dtype = dtype
-        self.offsets: list[np.ndarray] = []
-        self.tokens = 0
-        self.bytes = 0
-        self._file: BinaryIO = open(directory / tokens_file(split), "wb")  # noqa: SIM115
-
-    def append(self, ids: np.ndarray, lengths: np.ndarray, num_bytes: int) -> None:
-        """Documents: all their ids, one after the other, and how many of these each has."""
-        self.offsets.append(self.tokens + np.cumsum(lengths) - lengths)
-        self.tokens += len(ids)
-        self.bytes += num_bytes
-        self._file.write(ids.astype(self.dtype).tobytes())
-
-    def close(self) -> dict[str, int]:
-        """Flush to the disk; returns what the manifest says of the split."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        offsets = np.concatenate(self.offsets).astype("<i8")
-        np.save(self.directory / documents_file(self.split), offsets)
-        return {"documents": len(offsets), "tokens": self.tokens, "bytes": self.bytes}
 
 
 class Encoded(NamedTuple):
@@ -93,29 +67,41 @@ def write_streams(
     directory: Path,
     report: Report,
 ) -> Streams:
-    """Write the tokens of both splits, and the unigram counts of the training split."""
+    """Write the tokens of both splits, where their documents begin, and the unigram counts of the
+    training split."""
     dtype = token_dtype(vocab_size)
-    writers = {split: _SplitWriter(directory, split, dtype) for split in SPLITS}
+    sides = {"train": ~held_out, "validation": held_out}
     count_V = np.zeros(vocab_size, dtype=np.int64)
-    begin, done, total, inexact = 0, 0, int(sizes.sum()), 0
-    for ids, lengths, exact in encode_documents(documents, encoder, eos_token_id):
-        end = begin + len(lengths)
-        if end > len(sizes):
-            raise HeadlessError("the text grew while it was read: prepare it again")
-        if ids.max() >= vocab_size:
-            raise HeadlessError(
-                f"the tokenizer gave id {ids.max()}, but its vocabulary has {vocab_size}"
-            )
-        for split, chosen in (("train", ~held_out[begin:end]), ("validation", held_out[begin:end])):
-            part = ids[np.repeat(chosen, lengths)]
-            writers[split].append(part, lengths[chosen], int(sizes[begin:end][chosen].sum()))
-            if split == "train":
-                count_V += np.bincount(part, minlength=vocab_size)
-        done += int(sizes[begin:end].sum())
-        inexact += int(sizes[begin:end][~exact].sum())
-        begin = end
-        report("tokenising", done, total)
+    lengths_of, exact_of = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=bool)]
+    begin, done, total = 0, 0, int(sizes.sum())
+    with ExitStack() as stack:
+        paths = {split: directory / tokens_file(split) for split in SPLITS}
+        files = {split: stack.enter_context(whole_file(path)) for split, path in paths.items()}
+        for ids, lengths, exact in encode_documents(documents, encoder, eos_token_id):
+            end = begin + len(lengths)
+            if end > len(sizes):
+                raise HeadlessError("the text grew while it was read: prepare it again")
+            if ids.max() >= vocab_size:
+                raise HeadlessError(
+                    f"the tokenizer gave id {ids.max()}, but its vocabulary has {vocab_size}"
+                )
+            for split, chosen in sides.items():
+                part = ids[np.repeat(chosen[begin:end], lengths)]
+                files[split].write(part.astype(dtype).tobytes())
+                if split == "train":
+                    count_V += np.bincount(part, minlength=vocab_size)
+            lengths_of.append(lengths)
+            exact_of.append(exact)
+            done += int(sizes[begin:end].sum())
+            begin = end
+            report("tokenising", done, total)
     if begin != len(sizes):
         raise HeadlessError("the text shrank while it was read: prepare it again")
     np.save(directory / COUNTS, count_V.astype("<i8"))
-    return Streams({split: writer.close() for split, writer in writers.items()}, inexact / total)
+    splits = {}
+    for split, chosen in sides.items():
+        lengths = np.concatenate(lengths_of)[chosen]
+        np.save(directory / documents_file(split), (np.cumsum(lengths) - lengths).astype("<i8"))
+        numbers = len(lengths), lengths.sum(), sizes[chosen].sum()
+        splits[split] = dict(zip(("documents", "tokens", "bytes"), map(int, numbers), strict=True))
+    return Streams(splits, int(sizes[~np.concatenate(exact_of)].sum()) / total)

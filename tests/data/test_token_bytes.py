@@ -8,12 +8,12 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from headless.data.bpe import train_tokenizer
 from headless.data.prepare import prepare
 from headless.data.stream import open_dataset
 from headless.data.tokenizer import (
     as_fast_tokenizer,
     token_bytes,
-    train_tokenizer,
     validation_bytes,
 )
 

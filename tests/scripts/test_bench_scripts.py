@@ -197,6 +197,23 @@ def test_labels_repeat_as_text_does(scripts: None) -> None:
             assert labels.max() < vocab_size
 
 
+def test_whatever_prepares_is_measured(
+    scripts: None, text_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAYON_NUM_THREADS", "2")
+    bench = importlib.import_module("bench_prepare")
+    result = bench.compare([str(text_files)], None, 300, repeats=2, whole_repeats=1)
+    times = result["processor_seconds"]
+    assert {name: len(values) for name, values in times.items()} == {
+        **dict.fromkeys(["encode_batch_fast", "disk, read", "disk, write"], 2),
+        **dict.fromkeys(["prepare", "prepare without gigatoken"], 1),
+        **{name: 2 for name in times if name.startswith(("gigatoken", "tiktoken"))},
+    }
+    slow, fast = times["prepare without gigatoken"][0], times["prepare"][0]
+    assert result["processor_ratio_prepare"] == pytest.approx(slow / fast, abs=0.01)
+    assert result["documents"] == 12
+
+
 def test_labels_of_a_prepared_dataset(scripts: None, dataset: Path) -> None:
     import benchmarking
 
