@@ -10,7 +10,6 @@ from rich.table import Table
 import headless
 from headless.cli.parsing import options_from
 from headless.data.stream import caution
-from headless.downstream.options import EvaluateOptions
 from headless.runs.evaluations import Evaluation
 
 PLACES = {"accuracy": 4, "nll": 4, "bits_per_byte": 4}  # decimals; others: significant digits
@@ -61,8 +60,8 @@ def number(metric: str, value: Any) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    options = EvaluateOptions(**options_from("evaluate", arguments))
-    evaluated = headless.evaluate(**vars(options), progress=True)
+    options = options_from("evaluate", arguments)  # before what takes seconds to import
+    evaluated = headless.evaluate(**options, progress=True)
     show(evaluated.results, f"{evaluated.model}, {evaluated.head} head")
     for path in evaluated.files:
         print(f"results: {path}")

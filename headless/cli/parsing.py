@@ -7,20 +7,13 @@ from typing import Any
 from docstring_parser import parse
 
 import headless
-from headless.downstream.options import (
-    EvaluateOptions,
-    FinetuneOptions,
-    NeighborOptions,
-    Recipe,
-    Source,
-)
+from headless.downstream.options import FinetuneOptions, NeighborOptions, Recipe, Source
 from headless.errors import HeadlessError
 from headless.training.options import stub
 from headless.training.parsing import CommandParser
 
 # Whose options are the fields of these; those of the others are a verb's own parameters.
 DATACLASSES: dict[str, tuple[Callable[..., Any], ...]] = {
-    "evaluate": (EvaluateOptions,),
     "finetune": (FinetuneOptions, Source, Recipe),
     "neighbors": (NeighborOptions,),
 }

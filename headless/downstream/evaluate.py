@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -19,7 +19,7 @@ from headless.downstream.evaluation.tasks import (
 from headless.downstream.export import DESCRIPTION
 from headless.downstream.language_model import LanguageModel
 from headless.downstream.loading import load
-from headless.downstream.options import EvaluateOptions, write_output
+from headless.downstream.options import Head, check_at_least_1, check_output_file, write_output
 from headless.errors import HeadlessError
 from headless.isolation import isolated
 from headless.progress import Display, Report
@@ -58,74 +58,99 @@ class Evaluations:
 def evaluate(
     model: str | Path | LanguageModel,
     tasks: str | list[str],
+    head: Head = "auto",
+    batch_size: int = 32,
+    limit: int | None = None,
+    max_length: int | None = None,
+    stride: int | None = None,
+    split: str | None = None,
+    text_field: str = "text",
+    device: str = "auto",
+    dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32",
+    trust_remote_code: bool = False,
+    output: Path | None = None,
+    overwrite: bool = False,
     *,
     progress: bool | Report = False,
-    **options: Any,
 ) -> Evaluations:
     """Perplexity and zero-shot tasks of any model, with the definitions of lm-evaluation-harness.
 
-    The results of a run, or of an export of one, are added to its evaluations.jsonl.
+    The results of a run, or of an export of one, are added to its evaluations.jsonl, from where
+    `headless compare` takes them.
 
     Args:
-        model: as of `load`, or one that is open.
-        tasks: KIND:SOURCE, several with commas between or as a list.
+        model: a run, a checkpoint, a Hugging Face directory or a hub name.
+        tasks: KIND:SOURCE, several with commas between or as [a, b]. Kinds: text (a text, a
+            directory, a prepared dataset), lambada, blimp, choice (.jsonl or .parquet records, or a
+            datasets name), harness (a task of lm-evaluation-harness by its name or YAML file).
+        head: of a run; auto is the one under which it is a proper language model.
+        batch_size: rows at a time.
+        limit: only so many items of each task.
+        max_length: tokens that the model reads at a time; as many as it can by default.
+        stride: tokens that a window of a text adds to the one before; all of them by default.
+        split: of a datasets name or a prepared dataset.
+        text_field: the field of a text's records.
+        device: auto, cpu, cuda, cuda:1, ...
+        dtype: of the weights; probabilities are computed in float32 at least.
+        trust_remote_code: run the Python file that comes with a Hugging Face directory.
+        output: also write the results to this file, one JSON object a line.
+        overwrite: replace that file.
         progress: show it, or a function that gets (task, rows that are scored, rows in all).
-        **options: see `EvaluateOptions`.
     """
+    check_output_file(output, overwrite)
+    check_at_least_1(batch_size=batch_size, limit=limit)
     display = Display(progress)
-    place = model.place if isinstance(model, LanguageModel) else str(model)
-    settings = EvaluateOptions(place, tasks, **options)
-    tasks_items = _read_tasks(settings, display)  # what is wrong shows before a model is opened
+    # What is wrong shows before a model is opened.
+    items_of: dict[Task, Any] = {}
+    for task in parse_tasks(tasks):
+        if task.kind == "harness":
+            items_of[task] = open_harness(task)
+            continue
+        items_of[task] = read_items(task, limit=limit, split=split, text_field=text_field)
+        if line := describe_unread(task, text_field):
+            display.say(line)
     lm = load(
         model,
-        head=settings.head,
-        device=settings.device,
-        dtype=getattr(torch, settings.dtype),
-        trust_remote_code=settings.trust_remote_code,
+        head=head,
+        device=device,
+        dtype=getattr(torch, dtype),
+        trust_remote_code=trust_remote_code,
         needs_head=True,
     )
-    check_kinds(lm, list(tasks_items))
+    check_kinds(lm, list(items_of))
     file = results_file(lm.directory)
     if file is not None:
         read_evaluations(file)  # a damaged file shows before the work
-    scoring: Any = {"batch_size": settings.batch_size, "max_length": settings.max_length}
+    scoring: Any = {"batch_size": batch_size, "max_length": max_length}
     results: list[Evaluation] = []
     with display:
-        for task, items in tasks_items.items():
-            if not isinstance(items, Items):
-                scored = evaluate_harness(lm, task, items, **scoring, limit=settings.limit)
-            else:
-                report, stride = partial(display.report, str(task)), settings.stride
+        for task, items in items_of.items():
+            if isinstance(items, Items):
+                report = partial(display.report, str(task))
                 scored = [evaluate_items(lm, items, **scoring, stride=stride, progress=report)]
+            else:
+                scored = evaluate_harness(lm, task, items, **scoring, limit=limit)
             results += scored
-            try:  # after each task: a later one may fail
-                for evaluation in scored:
-                    if file is not None:
-                        append_evaluation(file, evaluation)
-            except (HeadlessError, PermissionError) as error:
-                reason = f"{file} cannot be written" if isinstance(error, OSError) else str(error)
-                if settings.output is None:
-                    raise HeadlessError(f"{reason}; --output FILE writes elsewhere") from error
-                display.say(f"{reason}; the results go to {settings.output} alone")
+            if file is not None and (reason := _append(file, scored)):  # a later task may fail
+                if output is None:
+                    raise HeadlessError(f"{reason}; --output FILE writes elsewhere")
+                display.say(f"{reason}; the results go to {output} alone")
                 file = None
-    write_output(settings.output, as_lines(results))
-    files = [Path(path) for path in (file, settings.output) if path]
+    write_output(output, as_lines(results))
+    files = [Path(path) for path in (file, output) if path]
     return Evaluations(lm.place, lm.head, results, files)
 
 
-def _read_tasks(settings: EvaluateOptions, display: Display) -> dict[Task, Any]:
-    """The `Items` of each task; of the harness's what it needs to run them."""
-    tasks: dict[Task, Any] = {}
-    for task in parse_tasks(settings.tasks):
-        if task.kind == "harness":
-            tasks[task] = open_harness(task)
-            continue
-        tasks[task] = read_items(
-            task, limit=settings.limit, split=settings.split, text_field=settings.text_field
-        )
-        if line := describe_unread(task, settings.text_field):
-            display.say(line)
-    return tasks
+def _append(file: Path, evaluations: list[Evaluation]) -> str | None:
+    """Add results to a file; or why it cannot be."""
+    try:
+        for evaluation in evaluations:
+            append_evaluation(file, evaluation)
+    except HeadlessError as error:
+        return str(error)
+    except PermissionError:
+        return f"{file} cannot be written"
+    return None
 
 
 def results_file(directory: Path | None) -> Path | None:

@@ -30,11 +30,6 @@ from headless.training.devices import choose_device
 from headless.training.hugging_face import HeadName, language_model
 from headless.training.module import PretrainingModule
 
-TOKENIZER_FILES = (  # a directory with a tokenizer has one of them
-    *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt"),
-    *("spiece.model", "sentencepiece.bpe.model"),
-)
-
 
 @isolated()
 def load(
@@ -117,9 +112,16 @@ def _open_backbone(
     """A Hugging Face model without its LM head, if it has one."""
     transformer = transformer_of(place)
     model = as_backbone(load_pretrained(transformer, trust_remote_code=trust_remote_code)).eval()
-    directory, tokenizer = Path(transformer), None
-    lacks_one = directory.is_dir() and not any((directory / n).is_file() for n in TOKENIZER_FILES)
-    if not (tokenizer_optional and lacks_one):
+    tokenizer = None
+    # A directory with a tokenizer has one of these files.
+    if (
+        not tokenizer_optional
+        or not Path(transformer).is_dir()
+        or any(
+            path.match("tokenizer*") or path.match("vocab.*") or path.match("*.model")
+            for path in Path(transformer).iterdir()
+        )
+    ):
         tokenizer = load_model_tokenizer(transformer, trust_remote_code=trust_remote_code)
     task: Task = "causal" if is_causal(model) else "masked"
     return _hugging_face(place, model, tokenizer, task, NO_HEAD)

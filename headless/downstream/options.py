@@ -22,10 +22,10 @@ def check_output_file(output: str | Path | None, overwrite: bool) -> None:
         )
 
 
-def check_at_least_1(options: object, *names: str) -> None:
+def check_at_least_1(**counts: int | None) -> None:
     """Refuse counts below 1; None is no count."""
-    for name in names:
-        if (value := getattr(options, name)) is not None and value < 1:
+    for name, value in counts.items():
+        if value is not None and value < 1:
             raise HeadlessError(f"{name} must be at least 1, got {value}")
 
 
@@ -34,51 +34,6 @@ def write_output(output: str | Path | None, text: str) -> None:
     if output is not None:
         Path(output).parent.mkdir(parents=True, exist_ok=True)
         write_text(Path(output), text)
-
-
-@dataclass(frozen=True)
-class EvaluateOptions:
-    """Perplexity and zero-shot tasks of any model, with the definitions of lm-evaluation-harness.
-
-    The results of a run go to its evaluations.jsonl, from where `headless compare` takes them.
-
-    Args:
-        model: a run, a checkpoint, a Hugging Face directory or a hub name.
-        tasks: KIND:SOURCE, several with commas between or as [a, b]. Kinds: text (a text, a
-            directory, a prepared dataset), lambada, blimp, choice (.jsonl or .parquet records, or a
-            datasets name), harness (a task of lm-evaluation-harness by its name or YAML file).
-        head: of a run; auto is the one under which it is a proper language model.
-        batch_size: rows at a time.
-        limit: only so many items of each task.
-        max_length: tokens that the model reads at a time; as many as it can by default.
-        stride: tokens that a window of a text adds to the one before; all of them by default.
-        split: of a datasets name or a prepared dataset.
-        text_field: the field of a text's records.
-        device: auto, cpu, cuda, cuda:1, ...
-        dtype: of the weights; probabilities are computed in float32 at least.
-        trust_remote_code: run the Python file that comes with a Hugging Face directory.
-        output: also write the results to this file, one JSON object a line.
-        overwrite: replace that file.
-    """
-
-    model: str
-    tasks: str | list[str]
-    head: Head = "auto"
-    batch_size: int = 32
-    limit: int | None = None
-    max_length: int | None = None
-    stride: int | None = None
-    split: str | None = None
-    text_field: str = "text"
-    device: str = "auto"
-    dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
-    trust_remote_code: bool = False
-    output: Path | None = None
-    overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        check_output_file(self.output, self.overwrite)
-        check_at_least_1(self, "batch_size", "limit")
 
 
 @dataclass(frozen=True)
@@ -149,7 +104,7 @@ class NeighborOptions:
             raise HeadlessError("--store goes with --context or --build_store")
         if self.analogy is not None and len(self.analogy) != 3:
             raise HeadlessError(f"--analogy takes three tokens [a, b, c], got {len(self.analogy)}")
-        check_at_least_1(self, "k", "max_tokens")
+        check_at_least_1(k=self.k, max_tokens=self.max_tokens)
         check_output_file(self.output, self.overwrite)
 
 
@@ -234,7 +189,7 @@ class Recipe:
     accelerator: str = "auto"
 
     def __post_init__(self) -> None:
-        check_at_least_1(self, "epochs", "batch_size")
+        check_at_least_1(epochs=self.epochs, batch_size=self.batch_size)
         if not 0 <= self.dropout < 1 or not 0 <= self.warmup < 1:
             raise HeadlessError("dropout and warmup must lie in [0, 1)")
         if not self.gradient_clip > 0:
