@@ -74,8 +74,8 @@ def pool(hidden_BTD: Tensor, attention_mask_BT: Tensor, pooling: Pooling) -> Ten
 class TextClassifier(nn.Module):
     """Hidden states, pooled, through dropout and a linear layer.
 
-    A frozen backbone is not trained, and never drops out. In regression the linear layer gives the
-    label less the first of `center` (the training labels' mean), over the second (their deviation).
+    A frozen backbone is not trained, and never drops out. In regression the linear layer gives a
+    label in units of its `center`: the mean and the deviation of the training labels.
     """
 
     def __init__(
@@ -114,11 +114,12 @@ class TextClassifier(nn.Module):
         return pool(hidden_BTD, batch["attention_mask"], self.pooling)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Logits [B, C]; numbers [B, 1], in standard deviations from the mean, for regression."""
+        """Logits [B, C]; for regression numbers [B, 1]."""
         pooled_BD = batch["pooled"] if "pooled" in batch else self.pooled(batch)
         with torch.autocast(pooled_BD.device.type, enabled=False):  # in bf16 classes would tie
             dropped_BD = self.dropout(pooled_BD).to(self.classifier.weight.dtype)
-            return self.classifier(dropped_BD).float()
+            mean, deviation = self.get_buffer("center")
+            return self.classifier(dropped_BD).float() * deviation + mean
 
 
 @dataclass
@@ -139,16 +140,12 @@ class TrainedClassifier:
     def logits(
         self, texts: list[str], pairs: list[str] | None = None, *, batch_size: int = 32
     ) -> Tensor:
-        """Logits [N, C], float32; for regression the numbers [N, 1], in the labels' own units."""
+        """Logits [N, C], float32; for regression numbers [N, 1]."""
         device = self.model.classifier.weight.device
         encoded, _ = encode(self.tokenizer, texts, pairs, self.max_length)
         collate: Any = DataCollatorWithPadding(self.tokenizer)
         parts = [encoded[i : i + batch_size] for i in range(0, len(encoded), batch_size)]
-        logits_NC = torch.cat([self.model(collate(part).to(device)) for part in parts])
-        if self.classes:
-            return logits_NC
-        mean, deviation = self.model.get_buffer("center")
-        return logits_NC * deviation + mean
+        return torch.cat([self.model(collate(part).to(device)) for part in parts])
 
     def predict(self, texts: list[str], pairs: list[str] | None = None) -> list[Any]:
         """The likeliest class's name, or the number, for each text or pair."""

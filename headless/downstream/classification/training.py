@@ -93,14 +93,11 @@ def choose_metrics(first: Sequence[str], *, num_classes: int, regression: bool) 
     return tuple(dict.fromkeys([*first, *suitable]))
 
 
-def score(
-    outputs_NC: Tensor, labels_N: Tensor, metrics: Sequence[str], center: Any = (0.0, 1.0)
-) -> dict[str, float]:
+def score(outputs_NC: Tensor, labels_N: Tensor, metrics: Sequence[str]) -> dict[str, float]:
     """Each metric of a split, from logits and class numbers, or from numbers [N, 1] and labels.
 
     `f1` is that of the second class, as GLUE's; `macro_f1` the mean over classes that occur. The
-    correlation of a constant is NaN for numbers and 0 for classes. `center` holds the mean and
-    deviation of the labels, whose units `rmse` has.
+    correlation of a constant is NaN for numbers and 0 for classes.
     """
     from scipy.stats import pearsonr, spearmanr
     from sklearn import metrics as sk
@@ -116,7 +113,7 @@ def score(
         "matthews": lambda: sk.matthews_corrcoef(label, guess),
         "spearman": lambda: math.nan if constant else spearmanr(label, guess).statistic,
         "pearson": lambda: math.nan if constant else pearsonr(label, guess).statistic,
-        "rmse": lambda: sk.root_mean_squared_error(label, guess) * center[1],
+        "rmse": lambda: sk.root_mean_squared_error(label, guess),
     }
     return {name: float(functions[name]()) for name in metrics}
 
@@ -153,7 +150,8 @@ class ClassificationModule(LightningModule):
     def loss(self, outputs_BC: Tensor, labels_B: Tensor) -> Tensor:
         """Mean squared error in standard deviations, or cross-entropy."""
         if outputs_BC.shape[1] == 1:
-            return F.mse_loss(outputs_BC[:, 0], labels_B.float())
+            deviation = self.model.get_buffer("center")[1]
+            return F.mse_loss(outputs_BC[:, 0], labels_B.float()) / deviation**2
         return classification_loss(outputs_BC, labels_B, self.recipe.balanced == "batch")
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -168,7 +166,7 @@ class ClassificationModule(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Score the split; keep the weights of the best epoch."""
         outputs_NC, labels_N = (torch.cat(parts) for parts in zip(*self._outputs, strict=True))
-        scores = score(outputs_NC, labels_N, self.metrics, self.model.get_buffer("center").tolist())
+        scores = score(outputs_NC, labels_N, self.metrics)
         scores["loss"] = float(self.loss(outputs_NC, labels_N))
         epoch, main = self.current_epoch + 1, self.metrics[0]
         if self.best is None or rank(main, scores) > rank(main, self.best[1]):
@@ -246,8 +244,8 @@ class Finetuning:
         default: Pooling = "last" if encoder.task == "causal" else "mean"
         self.pooling: Pooling = default if recipe.pooling == "auto" else recipe.pooling
         self.tokenizer = with_template(encoder.tokenizer)
-        self.center = _center(text.splits["train"]) if task.regression else (0.0, 1.0)
         self.labels = {name: self._labels(part) for name, part in text.splits.items()}
+        self.center = _center(self.labels["train"]) if task.regression else (0.0, 1.0)
         self.examples: dict[str, list[Any]] = {}
         self.truncated: dict[str, float] = {}
         for name, part in text.splits.items():
@@ -263,10 +261,7 @@ class Finetuning:
 
     def _labels(self, examples: DataFrame) -> Tensor:
         if self.task.regression:
-            mean, deviation = self.center
-            return (
-                torch.tensor(examples["label"].tolist(), dtype=torch.float64) - mean
-            ) / deviation
+            return torch.tensor(examples["label"].tolist(), dtype=torch.float64)
         number = {name: i for i, name in enumerate(self.text.classes)}
         return torch.tensor([number[label] for label in examples["label"]])
 
@@ -315,13 +310,10 @@ class Finetuning:
         scores = {"validation": {name: best[name] for name in self.metrics}}
         for name in ("test", "also"):
             if name in outputs:
-                scores[name] = score(outputs[name], self.labels[name], self.metrics, self.center)
-        outputs_NC = outputs[self.text.reported]
-        if self.task.regression:
-            outputs_NC = outputs_NC * self.center[1] + self.center[0]
+                scores[name] = score(outputs[name], self.labels[name], self.metrics)
         facts = (self.text.classes, self.max_length, self.task.name)
         trained = TrainedClassifier(module.model.cpu(), self.tokenizer, *facts)
-        return SeedResult(seed, epoch, scores, outputs_NC, trained)
+        return SeedResult(seed, epoch, scores, outputs[self.text.reported], trained)
 
     def _trainer(self, directory: Path, display: Display) -> Trainer:
         try:
@@ -372,8 +364,6 @@ class Finetuning:
             counts.setdefault(name, {"examples": 0})["unlabelled"] = count
         reported = self.text.reported
         chance = baseline(self.labels["train"], self.labels[reported], len(self.text.classes))
-        if "rmse" in chance:
-            chance["rmse"] *= self.center[1]
         return {
             "splits": counts,
             "classes": list(self.text.classes),
@@ -389,9 +379,8 @@ class Finetuning:
         }
 
 
-def _center(examples: DataFrame) -> tuple[float, float]:
+def _center(labels_N: Tensor) -> tuple[float, float]:
     """Mean and standard deviation of the labels."""
-    labels_N = torch.tensor(examples["label"].tolist(), dtype=torch.float64)
     deviation = float(labels_N.std(correction=0))
     if not deviation > 0:
         raise HeadlessError("all labels of the training text are the same: nothing to learn")

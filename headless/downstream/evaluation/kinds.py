@@ -99,8 +99,8 @@ class Reader:
     def windows(self, text: str) -> Part:
         """Each token of a document once, from the prefix token on."""
         tokenizer = self.lm.tokenizer
-        ids, prefix = plain_ids(tokenizer, text), prefix_token(tokenizer)
-        return Part(list(rolling_rows(ids, prefix, self.max_length, self.stride)))
+        ids = [prefix_token(tokenizer), *plain_ids(tokenizer, text)]
+        return Part(list(rolling_rows(ids, self.max_length, self.stride)))
 
     def after(self, context: str, text: str) -> Part | None:
         """A text after its context and a blank; None where it has no token or does not fit."""

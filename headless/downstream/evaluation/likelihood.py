@@ -150,18 +150,18 @@ def _score_batch(
     return nats_B.tolist(), wrong_B.tolist()
 
 
-def rolling_rows(tokens: Sequence[int], prefix: int, max_length: int, stride: int) -> Iterator[Row]:
-    """Windows of [prefix, token 0, token 1, ...] that predict each token once.
+def rolling_rows(text: Any, max_length: int, stride: int) -> Iterator[Row]:
+    """Windows of a list or an array of tokens that predict each token but the first once.
 
     The first predicts up to `max_length` tokens, each further one the next `stride`, from up to
     `max_length` tokens.
     """
-    text, end = [prefix, *tokens], 0
-    while end < len(tokens):
-        scored = min(stride if end else max_length, len(tokens) - end)
+    end, last = 0, len(text) - 1
+    while end < last:
+        scored = min(stride if end else max_length, last - end)
         end += scored
         read = text[max(0, end - max_length) : end]
-        yield Row(read, range(len(read) - scored, len(read)), tokens[end - scored : end])
+        yield Row(read, range(len(read) - scored, len(read)), text[end - scored + 1 : end + 1])
 
 
 def prefix_token(tokenizer: Any) -> int:

@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -113,27 +113,21 @@ def digest(values: Any) -> str:
 
 def _prepared_texts(path: Path, split: str) -> Iterator[Item]:
     """The documents of a prepared data set, decoded."""
-    inexact = HeadlessError(
-        f"the tokenizer of {path} does not give its text back: name the text itself, text:FILE"
-    )
     dataset = open_dataset(path)
     if split not in dataset.manifest.splits:
         raise HeadlessError(
             f"{path} has no split {split!r}: --split {', '.join(dataset.manifest.splits)}"
         )
-    if dataset.manifest.inexact_share:  # a limit may end the reading before the last check
-        raise inexact
+    if dataset.manifest.inexact_share:
+        raise HeadlessError(
+            f"the tokenizer of {path} does not give its text back: name the text itself, text:FILE"
+        )
     tokenizer = load_tokenizer(str(dataset.tokenizer_path))
     tokens = dataset.split(split)
     begins = [*dataset.documents(split).tolist(), len(tokens)]
-    size = 0
-    for begin, end in zip(begins, begins[1:], strict=False):
+    for begin, end in pairwise(begins):
         ids = tokens[begin : end - 1].tolist()  # without the end of the document
-        text = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
-        size += len(text.encode("utf-8"))
-        yield {"text": text}
-    if size != dataset.manifest.splits[split]["bytes"]:
-        raise inexact
+        yield {"text": tokenizer.decode(ids, clean_up_tokenization_spaces=False)}
 
 
 def _last_word(record: Record) -> Item | None:

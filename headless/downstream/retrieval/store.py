@@ -15,9 +15,10 @@ Shapes: N rows, D hidden size, V vocabulary; B windows of T tokens, n positions 
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ from torch import Tensor
 
 from headless.data.stream import TokenDataset, TokenStream, open_dataset, tokens_file
 from headless.data.tokenizer import load_tokenizer, same_ids
+from headless.downstream.evaluation.likelihood import Progress, rolling_rows
 from headless.downstream.language_model import LanguageModel
 from headless.downstream.retrieval.indexes import Kind, VectorIndex, automatic_kind
 from headless.downstream.tokenizers import longest_input
@@ -42,8 +44,6 @@ PLACE: Any = {
 }
 LONGEST = 1024  # tokens of a window, where the model has more positions
 BATCH_TOKENS = 2048  # of windows at a time
-
-Progress = Callable[[int, int], None]  # done, in all
 
 
 class Window(NamedTuple):
@@ -77,30 +77,19 @@ def open_for(lm: LanguageModel, path: Any, split: str) -> tuple[TokenDataset, To
     return dataset, stream
 
 
-@torch.no_grad()
 def read_windows(
     lm: LanguageModel, stream: TokenStream, num_tokens: int, length: int
 ) -> Iterator[Window]:
     """The first `num_tokens` predictions of a longer stream, in windows of `length` tokens."""
-    # The first window adds all of its positions, each later one its second half.
-    ends = [*range(min(length, num_tokens), num_tokens, max(1, length // 2)), num_tokens]
-    spans = [
-        (max(0, end - length), start, end) for start, end in zip([0, *ends], ends, strict=False)
-    ]
-    size = max(1, BATCH_TOKENS // length)
-    for first in range(0, len(spans), size):
-        batch = spans[first : first + size]
-        pieces = [
-            torch.from_numpy(stream[begin : end + 1].astype(np.int64)) for begin, _, end in batch
-        ]
+    rows = rolling_rows(stream[: num_tokens + 1], length, max(1, length // 2))
+    while batch := list(islice(rows, max(1, BATCH_TOKENS // length))):
         # Filled up behind, where a causal model does not look.
         ids_BT = torch.nn.utils.rnn.pad_sequence(
-            [piece[:-1] for piece in pieces], True, lm.tokenizer.pad_token_id
+            [torch.from_numpy(row.input_ids) for row in batch], True, lm.tokenizer.pad_token_id
         )
-        hidden_BTD, _ = lm.last_states(ids_BT, with_logits=False)
-        for row, (piece, (begin, start, end)) in enumerate(zip(pieces, batch, strict=True)):
-            new = slice(start - begin, end - begin)
-            yield Window(hidden_BTD[row, new].float().cpu(), piece[1:][new])
+        for hidden_TD, row in zip(lm.last_states(ids_BT, with_logits=False)[0], batch, strict=True):
+            hidden_nD = hidden_TD[row.positions[0] : row.positions[-1] + 1].float().cpu()
+            yield Window(hidden_nD, torch.from_numpy(row.targets))
 
 
 @dataclass(frozen=True)

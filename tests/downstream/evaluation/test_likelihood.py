@@ -207,7 +207,7 @@ def test_each_token_is_predicted_once_with_its_true_past(
     tokens = [1000 + i for i in range(number)]
     text = [-1, *tokens]  # -1 is the prefix
     predicted: list[int] = []
-    for row in rolling_rows(tokens, -1, max_length, stride):
+    for row in rolling_rows(text, max_length, stride):
         assert len(row.input_ids) <= max_length
         assert len(row.positions) == len(row.targets)
         for position, target in zip(row.positions, row.targets, strict=True):
@@ -222,7 +222,7 @@ def test_each_token_is_predicted_once_with_its_true_past(
 
 def test_windows_by_hand() -> None:
     def of(tokens: int, max_length: int, stride: int) -> list[tuple[list[int], list[int]]]:
-        rows = rolling_rows(list(range(tokens)), 99, max_length, stride)
+        rows = rolling_rows([99, *range(tokens)], max_length, stride)
         return [(list(row.input_ids), list(row.targets)) for row in rows]
 
     assert of(10, 4, 4) == [
