@@ -77,8 +77,9 @@ def finetune(
         results = [_run_seed(finetuning, seed, directory, display) for seed in settings.seeds]
         main = finetuning.metrics[0]
         best = max(results, key=lambda result: rank(main, result.scores["validation"]))
-        save_classifier(best.trained, directory / "model")
         summary = _summary(finetuning, recipe.mode, results) | {"model_seed": best.seed}
+        facts = {name: summary[name] for name in ("classes", "max_length", "task")}
+        save_classifier(best.model, finetuning.tokenizer, facts, directory / "model")
         write_json(directory / RESULTS, summary)
     return summary
 

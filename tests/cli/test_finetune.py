@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+import headless
 from headless.cli.main import main
 from headless.cli.parsing import options_from
 from headless.downstream.classification.tasks import make_task
@@ -86,8 +87,6 @@ def read(path: Path) -> Any:
 def test_a_directory_of_results_that_can_be_made_again(
     arguments: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from headless.downstream.classification.model import load_classifier
-
     out = tmp_path / "out"
     assert main(arguments("--seeds", "[1,2]")) == 0
     assert "output directory" in capsys.readouterr().out
@@ -113,12 +112,9 @@ def test_a_directory_of_results_that_can_be_made_again(
         lines = [json.loads(x) for x in (directory / "predictions.jsonl").read_text().splitlines()]
         right = [line["label"] == line["prediction"] for line in lines]
         assert sum(right) / len(right) == pytest.approx(record["scores"]["test"]["accuracy"])
-    best = [
-        json.loads(line)
-        for line in (out / f"seed-{found['model_seed']}" / "predictions.jsonl").open()
-    ]
-    loaded = load_classifier(out)
-    assert loaded.predict([x["text"] for x in best]) == [x["prediction"] for x in best]
+    tuned = headless.load(out / "model", head=None)
+    assert tuned.model.config.hidden_size == 32
+    assert set(read(out / "model" / "classifier.json")["classes"]) == {"the sea", "a crown"}
     again = tmp_path / "again"
     assert main(["finetune", "--config", str(out / "config.yaml"), "--output", str(again)]) == 0
     assert read(again / "results.json")["seeds"] == found["seeds"]

@@ -5,27 +5,22 @@ Shapes: B batch, T time, D hidden size, N texts, C classes (1: regression).
 
 import copy
 import inspect
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, DataCollatorWithPadding
 
 from headless.data.tokenizer import end_of_document
-from headless.downstream.tokenizers import load_model_tokenizer
-from headless.errors import HeadlessError, one_line
-from headless.files import check_sums, new_directory, write_json, write_sums
-from headless.models.pretrained import as_backbone
+from headless.files import new_directory, write_json, write_sums
+from headless.models.pretrained import without_bars
 
 Batch = Mapping[str, Tensor]
 Pooling = Literal["first", "mean", "last"]
-WEIGHTS, DESCRIPTION = "model.safetensors", "classifier.json"
+WEIGHTS, DESCRIPTION = "classifier.safetensors", "classifier.json"
 SHORTEST = 4  # tokens: an end of document, one of each text and one between them
 
 
@@ -122,66 +117,20 @@ class TextClassifier(nn.Module):
             return self.classifier(dropped_BD).float() * deviation + mean
 
 
-@dataclass
-class TrainedClassifier:
-    """A fine-tuned classifier with its tokenizer."""
+def save_classifier(
+    model: TextClassifier, tokenizer: Any, facts: dict[str, Any], directory: Path
+) -> None:
+    """The backbone as a Hugging Face directory, with what classifies its pooled states beside it.
 
-    model: TextClassifier
-    tokenizer: Any
-    classes: tuple[str, ...]  #: empty for regression
-    max_length: int
-    task: str
-
-    def __post_init__(self) -> None:
-        self.model.eval()
-        self.tokenizer = with_template(self.tokenizer)
-
-    @torch.no_grad()
-    def logits(
-        self, texts: list[str], pairs: list[str] | None = None, *, batch_size: int = 32
-    ) -> Tensor:
-        """Logits [N, C], float32; for regression numbers [N, 1]."""
-        device = self.model.classifier.weight.device
-        encoded, _ = encode(self.tokenizer, texts, pairs, self.max_length)
-        collate: Any = DataCollatorWithPadding(self.tokenizer)
-        parts = [encoded[i : i + batch_size] for i in range(0, len(encoded), batch_size)]
-        return torch.cat([self.model(collate(part).to(device)) for part in parts])
-
-    def predict(self, texts: list[str], pairs: list[str] | None = None) -> list[Any]:
-        """The likeliest class's name, or the number, for each text or pair."""
-        logits_NC = self.logits(texts, pairs)
-        if not self.classes:
-            return logits_NC[:, 0].tolist()
-        return [self.classes[i] for i in logits_NC.argmax(1).tolist()]
-
-
-def save_classifier(trained: TrainedClassifier, directory: Path) -> None:
-    """Weights (safetensors), the backbone's config, the tokenizer, `classifier.json`, checksums."""
-    with new_directory(directory, option="directory") as place:
-        trained.model.backbone.config.save_pretrained(place)
-        trained.tokenizer.save_pretrained(place)
-        state = {k: v.detach().cpu().contiguous() for k, v in trained.model.state_dict().items()}
-        save_file(state, place / WEIGHTS, metadata={"format": "pt"})
-        values = {name: getattr(trained, name) for name in ("classes", "max_length", "task")}
-        write_json(place / DESCRIPTION, values | {"pooling": trained.model.pooling})
+    `classifier.safetensors` holds `weight` [C, D] and `bias` [C], `classifier.json` the pooling and
+    the facts.
+    """
+    mean, deviation = model.get_buffer("center")
+    head = {"weight": model.classifier.weight * deviation}
+    head["bias"] = model.classifier.bias * deviation + mean
+    with new_directory(directory, option="directory") as place, without_bars():
+        model.backbone.save_pretrained(place)
+        tokenizer.save_pretrained(place)
+        save_file({k: v.detach().cpu() for k, v in head.items()}, place / WEIGHTS)
+        write_json(place / DESCRIPTION, facts | {"pooling": model.pooling})
         write_sums(place)
-
-
-def load_classifier(directory: str | Path) -> TrainedClassifier:
-    """A classifier that `headless finetune` saved: its output directory, or `model` in it."""
-    place = Path(directory)
-    place = place / "model" if (place / "model" / DESCRIPTION).is_file() else place
-    if not (place / DESCRIPTION).is_file():
-        raise HeadlessError(f"{place} holds no classifier: headless finetune makes one")
-    check_sums(place)
-    try:
-        values = json.loads((place / DESCRIPTION).read_text(encoding="utf-8"))
-        classes = tuple(values["classes"])
-        backbone = as_backbone(AutoModel.from_config(AutoConfig.from_pretrained(place)))
-        model = TextClassifier(backbone, len(classes) or 1, values["pooling"])
-        model.load_state_dict(load_file(place / WEIGHTS))
-        facts = (classes, int(values["max_length"]), str(values["task"]))
-    except Exception as error:  # noqa: BLE001 - the libraries raise anything
-        line = one_line(error, 200)
-        raise HeadlessError(f"the classifier in {place} cannot be loaded: {line}") from error
-    return TrainedClassifier(model, load_model_tokenizer(place), *facts)

@@ -27,7 +27,6 @@ from headless.downstream.classification.model import (
     Batch,
     Pooling,
     TextClassifier,
-    TrainedClassifier,
     encode,
     with_template,
 )
@@ -219,7 +218,7 @@ class SeedResult:
     best_epoch: int
     scores: dict[str, dict[str, float]]  #: by split ("validation", "test", "also"), by metric
     outputs: Tensor  #: logits [N, C] of the reported split, or numbers [N, 1] in the labels' units
-    trained: TrainedClassifier
+    model: TextClassifier
 
 
 class Finetuning:
@@ -311,9 +310,8 @@ class Finetuning:
         for name in ("test", "also"):
             if name in outputs:
                 scores[name] = score(outputs[name], self.labels[name], self.metrics)
-        facts = (self.text.classes, self.max_length, self.task.name)
-        trained = TrainedClassifier(module.model.cpu(), self.tokenizer, *facts)
-        return SeedResult(seed, epoch, scores, outputs[self.text.reported], trained)
+        outputs_NC = outputs[self.text.reported]
+        return SeedResult(seed, epoch, scores, outputs_NC, module.model.cpu().eval())
 
     def _trainer(self, directory: Path, display: Display) -> Trainer:
         try:
