@@ -173,9 +173,9 @@ def _draw(steps: Sequence[int], panels: Mapping[str, list[list[float]]], _: Find
         figure, axes = panels_of(len(panels), COLUMNS, height=1.75)
         for index, (panel, (name, courses)) in enumerate(zip(axes, panels.items(), strict=True)):
             colors = depth_colors(len(courses)) if len(courses) > 1 else [series_color(0)]
-            x = step_axis(panel, steps)
+            step_axis(panel, steps)
             for course, color in zip(courses, colors, strict=True):
-                panel.plot(x, course, color=color, marker="o", markersize=2.5, lw=1.2)
+                panel.plot(steps, course, color=color, marker="o", markersize=2.5, lw=1.2)
             panel.set_title(_short(name), fontsize="small")
             if index + COLUMNS >= len(panels):
                 panel.set_xlabel("optimizer steps")

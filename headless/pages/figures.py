@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from headless.pages.numbers import compact
 
 INK = "#1c2026"
@@ -73,27 +71,17 @@ def compact_ticks(axis: Any, *, log: bool = False) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
 
 
-def step_axis(panel: Any, steps: Sequence[int]) -> np.ndarray:
-    """Make an empty panel's x axis logarithmic in steps, with step 0 at the left edge; where each
-    step lies."""
-    at = np.asarray(steps, dtype=float)
-    positive = np.unique(at[at > 0])
-    if not len(positive):
-        return at
-    first, last = float(positive[0]), float(positive[-1])
-    # As far left of the first as the steps lie apart, but no less than a factor of two.
-    zero = first / max(2.0, (last / first) ** (1 / max(len(positive) - 1, 1)))
-    places = np.where(at > 0, at, zero)
-    ticks = {first, last}
-    apart = 0.18 * np.log(places.max() / places.min() + 1e-9)  # else a label is on another
-    for tick in 10.0 ** np.arange(np.ceil(np.log10(first)), np.log10(last) + 1e-9):
-        if all(abs(np.log(tick / other)) > apart for other in ticks):
-            ticks.add(float(tick))
-    labels = {tick: compact(tick) for tick in ticks} | ({zero: "0"} if (at <= 0).any() else {})
-    panel.set(xscale="log", xlim=(places.min() / 1.08, places.max() * 1.08))
-    panel.set_xticks(sorted(labels), [labels[tick] for tick in sorted(labels)])
+def step_axis(panel: Any, steps: Sequence[int]) -> None:
+    """Make a panel's x axis logarithmic in steps, with a step 0 at its left edge."""
+    positive = sorted(step for step in steps if step > 0) or [1]
+    first, last = positive[0], positive[-1]
+    panel.set_xscale("symlog", linthresh=first, linscale=0.5)
+    # A label that is no power of ten keeps the powers near it away.
+    powers = [10**k for k in range(20) if 2 * first < 10**k < last / 2]
+    ticks = sorted({min(steps), first, *powers, last})
+    panel.set_xticks(ticks, [compact(tick) for tick in ticks])
     panel.minorticks_off()
-    return places
+    panel.set_xlim(0.93 * min(steps) or -0.1 * first, 1.08 * last)
 
 
 def render_svg(figure: Any) -> str:
@@ -119,16 +107,12 @@ def _rasterize(figure: Any) -> None:
     matplotlib does not rasterize by itself."""
     from matplotlib.collections import PathCollection, QuadMesh
 
-    for axes in figure.axes:
-        for artist in axes.collections:
-            marks = 0
-            if isinstance(artist, PathCollection):
-                marks = len(np.asarray(artist.get_offsets()))
-            elif isinstance(artist, QuadMesh):
-                values = artist.get_array()
-                marks = 0 if values is None else int(values.size)
-            if marks > MOST_MARKS and getattr(artist.draw, "_supports_rasterization", False):
-                artist.set_rasterized(True)
+    for artist in [artist for axes in figure.axes for artist in axes.collections]:
+        marks: Any = artist.get_offsets() if isinstance(artist, PathCollection) else ()
+        values = artist.get_array() if isinstance(artist, QuadMesh) else None
+        count = len(marks) if values is None else values.size
+        if count > MOST_MARKS and getattr(artist.draw, "_supports_rasterization", False):
+            artist.set_rasterized(True)
 
 
 def clean_svg(text: str) -> str:

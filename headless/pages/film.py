@@ -19,47 +19,35 @@ HOLD = 3  # how much longer than others the last frame of a GIF stands
 
 @dataclass(frozen=True)
 class Film:
-    """Frames of one size."""
+    """Frames of one size: Pillow images with one palette."""
 
     labels: tuple[str, ...]  # of the frames, e.g. "block 3"
     seconds: float  # that a frame stands
-    width: int  # pixels
-    height: int
-    strip: Any  # a Pillow image with a palette, all frames one below the other
+    frames: tuple[Any, ...]
 
     @property
-    def frames(self) -> list[Any]:
-        """The frames, each a Pillow image with the common palette."""
-        return [
-            self.strip.crop((0, k * self.height, self.width, (k + 1) * self.height))
-            for k in range(len(self.labels))
-        ]
+    def size(self) -> tuple[int, int]:
+        """Pixels: width and height."""
+        return self.frames[0].size
 
     def gif(self) -> bytes:
         """A GIF that repeats for ever: what slides, chats and all browsers show."""
         first, *others = self.frames
         stand, buffer = round(1000 * self.seconds), io.BytesIO()
+        duration = [stand] * len(others) + [HOLD * stand]
         first.save(
-            buffer,
-            "GIF",
-            save_all=True,
-            append_images=others,
-            duration=[stand] * len(others) + [HOLD * stand],
-            loop=0,
-            optimize=False,
-            disposal=1,
-        )
+            buffer, "GIF", save_all=True, append_images=others, duration=duration, loop=0,
+            optimize=False, disposal=1,
+        )  # fmt: skip
         return buffer.getvalue()
 
     def addresses(self) -> list[str]:
         """Each frame as a `data:` address of a PNG."""
-        addresses = []
-        for frame in self.frames:
-            buffer = io.BytesIO()
+        buffers = [io.BytesIO() for _ in self.frames]
+        for frame, buffer in zip(self.frames, buffers, strict=True):
             frame.save(buffer, "PNG", optimize=True)
-            encoded = base64.b64encode(buffer.getvalue()).decode()
-            addresses.append(f"data:image/png;base64,{encoded}")
-        return addresses
+        encoded = [base64.b64encode(buffer.getvalue()).decode() for buffer in buffers]
+        return [f"data:image/png;base64,{text}" for text in encoded]
 
 
 def make_film(figures: Iterable[Any], labels: Iterable[str], *, seconds: float = 0.6) -> Film:
@@ -68,28 +56,18 @@ def make_film(figures: Iterable[Any], labels: Iterable[str], *, seconds: float =
     from PIL import Image
 
     drawn = [_pixels(figure) for figure in figures]
-    names = tuple(labels)
-    if not drawn or len(drawn) != len(names):
-        raise ValueError(f"{len(drawn)} frames for {len(names)} labels")
-    if len({image.size for image in drawn}) > 1:
-        raise ValueError(f"frames of sizes {sorted({image.size for image in drawn})}")
     width, height = drawn[0].size
-    strip = Image.new("RGB", (width, height * len(drawn)))
+    strip: Any = Image.new("RGB", (width, height * len(drawn)))
     for k, image in enumerate(drawn):
         strip.paste(image, (0, k * height))
-    return Film(names, seconds, width, height, _with_palette(strip))
-
-
-def _with_palette(image: Any) -> Any:
-    """Few colours; that of the corner, the paper, stays exactly what it is."""
-    from PIL import Image
-
     method, dither = Image.Quantize.FASTOCTREE, Image.Dither.NONE
-    quantized = image.quantize(COLOURS, method=method, dither=dither)
-    paper, palette = 3 * quantized.getpixel((0, 0)), quantized.getpalette()
-    palette[paper : paper + 3] = image.getpixel((0, 0))
-    quantized.putpalette(palette)
-    return quantized
+    coded: Any = strip.quantize(COLOURS, method=method, dither=dither)
+    # The corner's colour, the paper, stays exactly what it is.
+    paper, palette = 3 * coded.getpixel((0, 0)), coded.getpalette()
+    palette[paper : paper + 3] = strip.getpixel((0, 0))
+    coded.putpalette(palette)
+    boxes = [(0, k * height, width, (k + 1) * height) for k in range(len(drawn))]
+    return Film(tuple(labels), seconds, tuple(coded.crop(box) for box in boxes))
 
 
 def _pixels(figure: Any) -> Any:
@@ -97,8 +75,7 @@ def _pixels(figure: Any) -> Any:
     from PIL import Image
 
     with drawing_style():
-        figure.set_dpi(DPI)
-        figure.set_facecolor(SURFACE)
+        figure.set(dpi=DPI, facecolor=SURFACE)
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
     size = canvas.get_width_height()

@@ -112,16 +112,10 @@ class Page:
             if len(row) != len(columns):
                 raise ValueError(f"a row has {len(row)} cells for {len(columns)} columns")
         groups = [(name, len(list(same))) for name, same in groupby(c.group for c in columns)]
+        shown = groups if any(name for name, _ in groups) else []
         self._tables += bool(caption)
-        self._add(
-            "table",
-            columns=list(columns),
-            groups=groups if any(name for name, _ in groups) else [],
-            rows=cells,
-            caption=inline(caption),
-            number=self._tables,
-            wide=wide,
-        )
+        named = {"caption": inline(caption), "number": self._tables}
+        self._add("table", columns=list(columns), groups=shown, rows=cells, wide=wide, **named)
 
     def figure(self, figure: Any, caption: str = "", *, wide: bool = False) -> None:
         """A figure: a matplotlib figure, or an `<svg>` element as text, trusted as it is."""
@@ -141,7 +135,7 @@ class Page:
             "film",
             frames=list(zip(film.labels, film.addresses(), strict=True)),
             index=self._films,
-            size=(film.width, film.height),
+            size=film.size,
             duration=f"{film.seconds * len(film.labels):.4g}",
             **self._captioned(caption),
             wide=wide,
@@ -160,19 +154,15 @@ class Page:
 
     def render(self) -> str:
         style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
-        return (
-            _templates()
-            .get_template("page.html")
-            .render(
-                title=self.title,
-                refresh_seconds=self.refresh_seconds,
-                subtitle=inline(self.subtitle),
-                style=Markup(style.rstrip()),
-                headings=self._headings if self.contents else [],
-                blocks=self._blocks,
-                frames=self._frames,
-            )
-        )
+        return _templates().get_template("page.html").render(
+            title=self.title,
+            refresh_seconds=self.refresh_seconds,
+            subtitle=inline(self.subtitle),
+            style=Markup(style.rstrip()),
+            headings=self._headings if self.contents else [],
+            blocks=self._blocks,
+            frames=self._frames,
+        )  # fmt: skip
 
     def fragment(self) -> str:
         """The blocks alone, to show in a page of another: a notebook."""

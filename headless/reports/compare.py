@@ -10,21 +10,28 @@ from typing import TYPE_CHECKING, Any
 from headless.files import check_pieces, exclusive, holds_json, whole_file
 from headless.isolation import isolated
 from headless.pages.page import Page
-from headless.reports.anchors import ANCHORS, anchors_of
-from headless.reports.deciles import DECILES
 from headless.reports.equal_loss import as_json as equal_loss_as_json
 from headless.reports.evaluations import evaluations_as_json
 from headless.reports.fairness import unfair
 from headless.reports.finetunings import read_finetuning
 from headless.reports.finetunings import task_tables as classifiers_of
 from headless.reports.groups import (
+    ANCHORS,
     OVER,
     Group,
+    anchors_of,
     differing_settings,
     observing_differences,
     read_groups,
 )
-from headless.reports.headline import QUANTITIES, baseline_of, gap, headline, share_to_reach
+from headless.reports.headline import (
+    DECILES,
+    QUANTITIES,
+    baseline_of,
+    gap,
+    headline,
+    share_to_reach,
+)
 from headless.reports.lm_heads import as_json as tuned_as_json
 from headless.reports.lm_heads import split
 from headless.reports.places import find_places

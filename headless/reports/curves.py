@@ -1,4 +1,4 @@
-"""The figures of training itself: learning curves and geometry."""
+"""The figures of training itself: learning curves, geometry, loss by frequency."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -7,22 +7,23 @@ from typing import Any
 import numpy as np
 
 from headless.pages.figures import MUTED
-from headless.reports.anchors import anchors_of
-from headless.reports.groups import Group, runs_of
+from headless.reports.groups import Group, anchors_of, runs_of
+from headless.reports.headline import DECILES
 from headless.reports.plots import (
     Curve,
     Panel,
     Read,
     crop,
-    curves_of,
     grid,
     logged,
     scale_x,
     shown,
+    zero_line,
 )
 from headless.runs.run import AXES, Run
 
 AXIS_NAMES = {"tokens": "training tokens", "seconds": "training seconds", "flops": "training FLOPs"}
+FREQUENCY = "tenth of the training tokens\n(0: the most frequent)"
 BARE = "val/nll_uncalibrated"
 
 
@@ -37,21 +38,20 @@ def learning_curves(groups: Sequence[Group]) -> Any | None:
     axes = [a for a in AXES if shown(groups, [Panel(logged(key, a)) for key in keys])]
     if not axes:
         return None
-    bare = bool(curves_of(runs_of(groups), logged(BARE, "tokens")))
     rows = [
         [
             Panel(
                 logged(key, axis),
                 y=names[key] if axis == axes[0] else "",
                 x=AXIS_NAMES[axis] if key == keys[-1] else "",
-                also=logged(BARE, axis) if bare and key == "val/nll" else None,
+                also=logged(BARE, axis) if key == "val/nll" else None,
                 finish=partial(_finish, groups, first=axis == axes[0], key=key, top=key == keys[0]),
             )
             for axis in axes
         ]
         for key in keys
     ]
-    return grid(groups, rows, dashed=["bare tied head, without calibration"] if bare else [])
+    return grid(groups, rows, dashed="bare tied head, without calibration")
 
 
 def _finish(groups: Sequence[Group], panel: Any, *, first: bool, key: str, top: bool) -> None:
@@ -64,25 +64,18 @@ def _finish(groups: Sequence[Group], panel: Any, *, first: bool, key: str, top: 
 
 
 def _draw_anchors(panel: Any, anchors: dict[str, float], *, named: bool) -> None:
-    """Lines at what the text's simple models score: the nearest above is brought into view, those
-    that lie higher are named at the top."""
+    """Lines at what the text's simple models score; the nearest above is brought into view."""
     low, high = panel.get_ylim()
     above = sorted(nats for nats in anchors.values() if nats > high)
     if named and above and above[0] < low + 2.5 * (high - low):
-        high = above[0] + 0.16 * (above[0] - low)
-        panel.set_ylim(low, high)
-    place = {"transform": panel.get_yaxis_transform(), "color": MUTED, "fontsize": 7.5}
-    hidden = []
-    for name, nats in sorted(anchors.items(), key=lambda item: item[1]):
-        if low <= nats <= high:
-            panel.axhline(nats, color=MUTED, linewidth=0.8, linestyle="dotted")
-            if named:
-                panel.text(0.99, nats, f"{name} {nats:.2f}", ha="right", va="bottom", **place)
-        elif nats > high:
-            hidden.append(f"{name} {nats:.2f}")
-    if named and hidden:
-        panel.text(0.99, 0.98 * high + 0.02 * low, f"above: {', '.join(hidden)}", ha="right",
-                   va="top", **place)  # fmt: skip
+        high = above[0] + 0.09 * (above[0] - low)
+    panel.set_ylim(low, high)
+    style = {"color": MUTED, "fontsize": 7.5, "ha": "right", "va": "bottom"}
+    for name, nats in anchors.items():
+        panel.axhline(nats, color=MUTED, linewidth=0.8, linestyle="dotted")
+        if named and low <= nats <= high:
+            across = panel.get_yaxis_transform()
+            panel.text(0.99, nats, f"{name} {nats:.2f}", transform=across, **style)
 
 
 def geometry(groups: Sequence[Group]) -> Any | None:
@@ -129,5 +122,34 @@ def _by_layer(measure: str, relative: bool) -> Read:
         values = [run.last.get(f"geometry/{measure}/{layer}", np.nan) for layer in run.layers]
         y = np.array(values) / ((run.width or 1) if relative else 1)
         return (np.arange(len(y)), y) if values else None
+
+    return read
+
+
+def deciles(groups: Sequence[Group], baseline: Group) -> Any | None:
+    """The nll over the deciles, and what it differs from the baseline's."""
+    panels = [
+        Panel(_deciles(None), "", FREQUENCY, "validation nll\nnats per token", marked=10),
+        Panel(
+            _deciles(baseline),
+            "",
+            FREQUENCY,
+            "nll less the baseline's",
+            marked=10,
+            finish=zero_line,
+        ),
+    ]
+    return grid(groups, [panels], share=False) if shown(groups, panels) else None
+
+
+def _deciles(baseline: Group | None) -> Read:
+    """A run's deciles, less those of the baseline's run with its seed, or of its mean."""
+
+    def read(run: Run) -> Curve | None:
+        partners = baseline.partners(run) if baseline else []
+        y, *others = (
+            np.array([one.last.get(key, np.nan) for key in DECILES]) for one in (run, *partners)
+        )
+        return np.arange(len(y), dtype=float), y - (np.mean(others, axis=0) if others else 0.0)
 
     return read

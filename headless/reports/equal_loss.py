@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from headless.pages.figures import INK
 from headless.reports.groups import Group
 from headless.reports.plots import (
     Curve,
@@ -22,6 +21,7 @@ from headless.reports.plots import (
     reached_at,
     scale_x,
     shown,
+    zero_line,
 )
 from headless.reports.statistics import estimate
 from headless.runs.run import Run
@@ -81,7 +81,7 @@ def equal_loss(groups: Sequence[Group], baseline: Group) -> Any | None:
 
     def finish(panel: Any) -> None:
         scale_x(panel)
-        panel.axhline(1.0, color=INK, linewidth=0.7)
+        zero_line(panel, 1.0)
 
     panels = [
         Panel(ratios(baseline, axis), name, "the baseline's tokens at that loss", finish=finish)

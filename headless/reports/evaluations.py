@@ -44,9 +44,9 @@ class Result(Scores):
         self.known = [result for result in results if result is not None]
         both = [_numbers(result) if result else ({}, {}) for result in results]
         names = dict.fromkeys(name for values, _ in both for name in values)
-        values, errors = ({n: [side[n] if n in side else None for side in sides] for n in names}
-                          for sides in zip(*both, strict=True))  # fmt: skip
-        super().__init__(group.label, group.seeds, values, errors, index=group.index)
+        scores = {name: [values.get(name) for values, _ in both] for name in names}
+        errors = {name: [known.get(name) for _, known in both] for name in names}
+        super().__init__(group.label, group.seeds, scores, errors, index=group.index)
 
     @property
     def inexact_share(self) -> float:

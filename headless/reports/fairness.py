@@ -5,8 +5,8 @@ from typing import Any
 
 from headless.files import is_moved_aside
 from headless.pages.numbers import MISSING, compact
-from headless.reports.anchors import ANCHORS, best_at_first, unbeaten
 from headless.reports.groups import (
+    ANCHORS,
     OBJECTIVE,
     STEP_FACTORS,
     Group,
@@ -19,6 +19,7 @@ from headless.reports.groups import (
 from headless.reports.texts import TEXTS
 from headless.runs.resume import is_among
 from headless.runs.run import Run
+from headless.structured import is_number
 
 TOKEN_TOLERANCE = 0.005  # of the budget: the last step of a run may be a partial one
 BEGINNINGS = ("model.init_head", "model.freeze_backbone")
@@ -73,6 +74,20 @@ def _about_single(runs: Sequence[Run]) -> list[str]:
         for kind, own in names.items()
         if own
     ]
+
+
+def unbeaten(run: Run) -> str | None:
+    """The weakest anchor that a run's last validation is not better than."""
+    nll, anchors = run.value("val/nll"), run.summary.get("anchors") or {}
+    if nll is None:
+        return None
+    return next((a for a in ANCHORS if is_number(anchors.get(a)) and nll >= anchors[a]), None)
+
+
+def best_at_first(run: Run) -> bool:
+    """Whether none of its later validations was better than the first."""
+    _, nll = run.curve("val/nll", "tokens")
+    return len(nll) > 1 and nll[0] <= min(nll[1:])
 
 
 def same_tokenizer(groups: Iterable[Group]) -> bool:

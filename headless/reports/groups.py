@@ -30,6 +30,10 @@ LABELS = (
     "data.path",  # the data's digest counts
     "model.init_from",  # what the source was counts
 )
+# What simple models of the text score, the weakest first: `headless prepare` computes
+# them, a run's summary has them as `anchors`, in nats per token of the validation text. The bigrams
+# are interpolated with the unigrams.
+ANCHORS = ("uniform", "unigram", "bigram")
 OVER = "over/"  # "over/unigram": the nll, less that anchor's nats
 STEP_FACTORS = (
     *("data.batch_size", "trainer.accumulate_grad_batches"),
@@ -109,6 +113,17 @@ def runs_of(groups: Iterable[Group]) -> list[Run]:
 def differ(groups: Iterable[Group], read: Callable[[Run], Any]) -> bool:
     """Whether something is not the same in all runs."""
     return len({repr(read(run)) for run in runs_of(groups)}) > 1
+
+
+def anchors_of(groups: Iterable[Group]) -> dict[str, float]:
+    """The nats of the anchors that all runs which have some agree on."""
+    known = [anchors for run in runs_of(groups) if (anchors := run.summary.get("anchors"))]
+    values = {name: [one.get(name) for one in known] for name in ANCHORS}
+    return {
+        name: float(several[0])
+        for name, several in values.items()
+        if several and all(is_number(v) and abs(v - several[0]) < 1e-6 for v in several)
+    }
 
 
 def read_groups(paths: Sequence[Path]) -> list[Group]:

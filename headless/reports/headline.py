@@ -14,14 +14,14 @@ from headless.reports.fairness import (
     same_tokenizer,
     same_unit,
 )
-from headless.reports.groups import Group, runs_of
+from headless.reports.groups import ANCHORS, OVER, Group, anchors_of, runs_of
 from headless.reports.plots import curves_of, logged, mean_curve, reached_at
 from headless.reports.statistics import Difference, difference
 from headless.reports.tables import Cells, Quantity, Sheet, Table, percent
 
 COST, SCORES, GEOMETRY = "cost", "validation, under the objective's LM head", "geometry"
 RANK = "geometry/effective_rank/last_layer"
-STATES, NOISE = "geometry/states", "geometry/effective_rank/null"
+NOISE = "geometry/effective_rank/null"
 MEMORY = ("peak_memory_gib", "peak_validation_memory_gib")
 QUANTITIES = (
     Quantity("parameters", "params", "", COST, "compact"),
@@ -42,12 +42,18 @@ QUANTITIES = (
     Quantity("geometry/anisotropy/last_layer", "anisotropy", "last layer", GEOMETRY, 3),
     Quantity(RANK, "eff. rank", "last layer", GEOMETRY, 1),
 )
+OBJECTIVE = Column("objective", "", "left")
 RATIOS = {
     "seconds": "time",
     "tokens_per_second": "speed",
     "peak_memory_gib": "memory",
     "flops": "FLOPs",
 }
+DECILES = tuple(f"val/nll_decile_{i}" for i in range(10))
+FREQUENCIES = [
+    Quantity(key, str(i), {0: "most frequent", 9: "rarest"}.get(i, ""), SCORES, 3, "lower")
+    for i, key in enumerate(DECILES)
+]
 DELTAS = ("val/nll", "val/bits_per_byte", "val/accuracy")
 BUDGETS = ("tokens", "seconds")
 
@@ -86,8 +92,9 @@ def _unit(quantity: Quantity, groups: Sequence[Group]) -> str:
     widths = {group.first.width for group in groups}
     if quantity.key != RANK or len(widths) > 1 or None in widths:
         return quantity.unit
-    noise = noise_ranks(groups)
-    return f"of {next(iter(widths))}" + (f", noise {noise[0][1]:.0f}" if len(noise) == 1 else "")
+    # What as many Gaussian vectors have: a sample of that size can show no more.
+    noise = {round(rank) for run in runs_of(groups) if (rank := run.value(NOISE))}
+    return f"of {widths.pop()}" + (f", noise {noise.pop()}" if len(noise) == 1 else "")
 
 
 def _starred(quantity: Quantity, groups: Sequence[Group]) -> str:
@@ -98,13 +105,6 @@ def _starred(quantity: Quantity, groups: Sequence[Group]) -> str:
 def _memory_of(group: Group) -> str:
     """Whose memory the peaks are: "host", "gpu", or both."""
     return " and ".join(sorted({run.memory_kind for run in group.runs}))
-
-
-def noise_ranks(groups: Sequence[Group]) -> list[tuple[int, float]]:
-    """How many states the last layer's effective rank is of, and the rank of as many Gaussian
-    vectors: what a sample of that size can show at most."""
-    measured = [(run.value(STATES), run.value(NOISE)) for run in runs_of(groups)]
-    return sorted({(int(count), round(rank, 1)) for count, rank in measured if count and rank})
 
 
 def baseline_of(groups: Sequence[Group], name: str | None = None) -> Group:
@@ -137,7 +137,7 @@ def relative(groups: Sequence[Group], baseline: Group | None = None) -> Sheet:
     baseline = baseline or baseline_of(groups)
     ratios = [key for key in RATIOS if baseline.number(key)]
     deltas = [q for q in QUANTITIES if q.key in DELTAS and baseline.number(q.key)]
-    columns = [Column("objective", "", "left")]
+    columns = [OBJECTIVE]
     columns += [Column(f"Δ {_starred(q, groups)}", q.unit, "right", "scores") for q in deltas]
     columns += [Column("over", "", "right", "scores")] if deltas else []
     columns += [Column(RATIOS[key], "ratio", "right", COST) for key in ratios]
@@ -152,13 +152,14 @@ def relative(groups: Sequence[Group], baseline: Group | None = None) -> Sheet:
             *("0" if same else _change(q, gap(q.key, group, baseline)) for q in deltas),
         ]
         if deltas:
-            row.append(MISSING if same else _over(gap(deltas[0].key, group, baseline)))
+            row.append(MISSING if same else _pairs(gap(deltas[0].key, group, baseline)))
         for key in ratios:
             one, other = group.number(key), baseline.number(key)
             alike = _same_measure(key, group, baseline)
             ratio = one.mean / other.mean if alike and one and other and other.mean else None
             row.append(decimals(ratio, 2))
-        rows.append(row + [_reached(group, baseline, axis) for axis in BUDGETS])
+        shares = (share_to_reach(group, baseline, axis) for axis in BUDGETS)
+        rows.append(row + [decimals(share, 2) for share in shares])
     return columns, rows
 
 
@@ -169,13 +170,46 @@ def _change(quantity: Quantity, change: Difference | None) -> Cell | str:
     return Cell(quantity.text(change.mean, signed=True), f"{quantity.interval(change)} {p}".strip())
 
 
-def _over(change: Difference | None) -> Cell | str:
+def _pairs(change: Difference | None) -> str:
     """What a difference is the mean of."""
     if change is None:
         return MISSING
-    if not change.by_seed:
-        return Cell("no pairs", "Welch" if change.half_width is not None else "")
-    return f"{change.n} pair{'s' * (change.n > 1)}"
+    return f"{change.n} pair{'s' * (change.n > 1)}" if change.by_seed else "no pairs: Welch"
+
+
+def anchor_table(groups: Sequence[Group]) -> Table | None:
+    """How far each arm is from each anchor; None where no run knows one."""
+    common = anchors_of(groups)
+    columns = [
+        Quantity(OVER + name, name, decimals(common.get(name), 3), "nll, less the anchor's")
+        for name in ANCHORS
+        if any(group.number(OVER + name) for group in groups)
+    ]
+    nll = Quantity("val/nll", "nll", "nats/token")
+    return Table(OBJECTIVE, [nll, *columns], groups) if columns else None
+
+
+def decile_table(groups: Sequence[Group]) -> Table | None:
+    """The nll of each decile by frequency; None where none is known."""
+    columns = [q for q in FREQUENCIES if any(group.number(q.key) for group in groups)]
+    return Table(OBJECTIVE, columns, groups) if columns else None
+
+
+def decile_differences(groups: Sequence[Group], baseline: Group) -> Sheet:
+    """The same less the baseline's, bold where the interval leaves zero out."""
+    rows: list[Cells] = []
+    for group in groups:
+        if group is not baseline:
+            changes = [(q, gap(q.key, group, baseline)) for q in FREQUENCIES]
+            rows.append([Cell(group.label, swatch=group.index)])
+            rows[-1] += [_decile(q, change) if change else MISSING for q, change in changes]
+    return [OBJECTIVE, *(q.column for q in FREQUENCIES)], rows
+
+
+def _decile(quantity: Quantity, change: Difference) -> Cell:
+    sure = change.half_width is not None and abs(change.mean) > change.half_width
+    text = quantity.text(change.mean, signed=True)
+    return Cell(text, quantity.interval(change), strong=sure)
 
 
 def gap(key: str, group: Group, baseline: Group) -> Difference | None:
@@ -192,22 +226,14 @@ def _same_measure(key: str, group: Group, baseline: Group) -> bool:
     return not key.startswith("val/") or same_unit(key, [group, baseline])
 
 
-def _reached(group: Group, baseline: Group, axis: str) -> str:
-    share = share_to_reach(group, baseline, axis)
-    missing = "not reached" if _same_measure("val/nll", group, baseline) else MISSING
-    return missing if share is None else f"{share:.2f}"
-
-
 def share_to_reach(group: Group, baseline: Group, axis: str) -> float | None:
     """The share of the baseline's budget after which a group's mean nll is the baseline's last;
     None where it is never reached or not known."""
     if not _same_measure("val/nll", group, baseline):
         return None
-    mine, others = (curves_of(g.runs, logged("val/nll", axis)) for g in (group, baseline))
-    if not mine or not others:
+    curves = [curves_of(g.runs, logged("val/nll", axis)) for g in (group, baseline)]
+    if not all(curves):
         return None
-    curve, (x, y) = mean_curve(mine), mean_curve(others)
-    if not len(curve[0]) or not len(x) or x[-1] <= 0:
-        return None
-    reached = reached_at(curve, y[-1])
+    mine, (x, y) = map(mean_curve, curves)
+    reached = reached_at(mine, y[-1]) if len(x) and x[-1] > 0 else None
     return None if reached is None else reached / float(x[-1])

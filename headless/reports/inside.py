@@ -19,13 +19,12 @@ from headless.reports.texts import TEXTS
 from headless.runs.run import Run
 from headless.structured import is_number
 
-MAX_ROWS = 200  # of a finding's numbers; each run's analysis.json has all
 MAX_CLAIMS = 24
 Claim = tuple[str, str, str]  # of which finding, whose, what
 
 
 def add_inside(page: Page, groups: Sequence[Group], output: Path) -> None:
-    """The section, where a group was analysed: a table, three figures, claims, all numbers."""
+    """The section, where a group was analysed: a table, three figures, claims."""
     # Only the runs that were analysed, under the labels and colours of their groups.
     chosen = [
         Group(runs, g.index, g.label) for g in groups if (runs := [r for r in g.runs if r.findings])
@@ -51,7 +50,6 @@ def add_inside(page: Page, groups: Sequence[Group], output: Path) -> None:
         if (figure := draw(chosen)) is not None:
             page.figure(figure, TEXTS[name], wide=True)
     _claims(page, chosen)
-    _numbers(page, chosen)
 
 
 def _other_texts(groups: Sequence[Group]) -> list[str]:
@@ -82,10 +80,7 @@ def _mean(group: Group, name: str) -> str:
 def _link(run: Run, output: Path) -> str:
     """To a run's own page, as seen from the report's directory."""
     words = f"{run.name}/analysis/analysis.html"
-    try:
-        link = Path(os.path.relpath(run.directory.analysis / "analysis.html", output)).as_posix()
-    except ValueError:  # on another drive
-        return f"`{words}`"
+    link = os.path.relpath(run.directory.analysis / "analysis.html", output)
     link = link if link.startswith("../") else f"./{link}"
     return f"`{words}`" if re.search(r"[()\s`]", link) else f"[{words}]({link})"
 
@@ -136,39 +131,3 @@ def _verdict(answers: Sequence[tuple[bool, str]] | None) -> Cell:
     if 0 < agree < len(answers):
         return Cell(f"{agree} of {len(answers)} runs", answers[0][1])
     return Cell(tables.VERDICTS[bool(agree)], answers[0][1], strong=not agree)
-
-
-def _numbers(page: Page, groups: Sequence[Group]) -> None:
-    """A row for every number that a group has, those of the blocks together."""
-    findings = {n: one for g in reversed(groups) for n, one in g.first.findings.items()}
-    columns = [Column("number", "", "left"), *(Column(group.label) for group in groups)]
-    page.heading("All numbers", level=3)
-    page.paragraph(TEXTS["blocks"])
-    for finding, one in findings.items():
-        scalars = [
-            [r.findings.get(finding, {}).get("scalars") or {} for r in g.runs] for g in groups
-        ]
-        names = dict.fromkeys(name for runs in scalars for own in runs for name in own)
-        rows: dict[str, list[list[float]]] = {}
-        for name in names:
-            values = rows.setdefault(tables.block_of(name)[0], [[] for _ in groups])
-            for place, runs in zip(values, scalars, strict=True):
-                if (number := estimate(own.get(name) for own in runs)) is not None:
-                    place.append(number.mean)
-        with page.details(str(one.get("title", finding))):
-            for group in groups:
-                if answer := group.first.findings.get(finding, {}).get("answer"):
-                    page.paragraph(f"{group.label}: {answer}")
-            cells = [[Cell(n, code=True), *map(_over_blocks, own)] for n, own in rows.items()]
-            if cells:
-                page.table(columns, cells[:MAX_ROWS])
-            if len(cells) > MAX_ROWS:
-                page.paragraph(f"{len(cells) - MAX_ROWS} more are in each run's `analysis.json`.")
-
-
-def _over_blocks(values: Sequence[float]) -> str:
-    """One number, or the mean of several and their ends."""
-    if len(values) < 2:
-        return compact(values[0], 4) if values else MISSING
-    mean, low, high = sum(values) / len(values), min(values), max(values)
-    return f"{compact(mean, 3)} ({compact(low, 3)} – {compact(high, 3)})"

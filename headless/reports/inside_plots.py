@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from headless.analysis import tables
-from headless.pages.figures import INK, compact_ticks
+from headless.pages.figures import compact_ticks
 from headless.reports.groups import Group, runs_of
-from headless.reports.plots import Curve, Panel, Read, grid, shown
+from headless.reports.plots import Curve, Panel, Read, grid, shown, zero_line
 from headless.runs.run import Run
 from headless.structured import is_number
 
@@ -151,13 +151,13 @@ def _scale_y(panel: Any, log: bool = False) -> None:
     if log:
         compact_ticks(panel.yaxis, log=True)
     else:
-        panel.axhline(0, color=INK, linewidth=0.7)
+        zero_line(panel)
         panel.set_ylim(bottom=min(0.0, panel.get_ylim()[0]))
 
 
 def _row(groups: Sequence[Group], panels: Sequence[Panel]) -> Any | None:
     """Those side by side that a group has anything for."""
-    return grid(groups, [shown(groups, panels)], share=False, dashed=["null model"])
+    return grid(groups, [shown(groups, panels)], share=False, dashed="null model")
 
 
 FIGURES = {"depth": depth, "spectra": spectra, "angles": angles}

@@ -8,10 +8,9 @@ model's own head that of the calibrated one.
 from collections.abc import Sequence
 from typing import Any
 
-from headless.pages.figures import MUTED, compact_ticks
 from headless.pages.page import Column, Page
 from headless.reports.groups import Group
-from headless.reports.plots import DASHES, Panel, curves_of, grid, logged, reached_at
+from headless.reports.plots import logged, reached_at
 from headless.reports.statistics import Estimate, estimate
 from headless.reports.tables import Quantity, Scores, Table
 from headless.reports.texts import TEXTS
@@ -78,69 +77,43 @@ def add_lm_heads(page: Page, tuned: Sequence[Group]) -> None:
         return
     page.heading("From a pre-trained model to a softmax head")
     page.paragraph(TEXTS["lm_heads"])
-    if (figure := _figure(tuned)) is not None:
-        page.figure(figure, TEXTS["lm_head_curves"], wide=True)
     heading = Column("fine-tuning", "runs", "left")
     table = Table(heading, COLUMNS, [_row(group, tuned) for group in tuned])
     page.table(*table.cells(), TEXTS["lm_head_table"], wide=True)
 
 
 def _row(group: Group, tuned: Sequence[Group]) -> Scores:
-    begin, end, reached = before(group), group.values("val/nll"), steps_to_free_head(group, tuned)
-    pairs = zip(begin, end, strict=True)
+    one = _numbers(group, tuned)
+    pairs = zip(one["nll_before"], one["nll_after"], strict=True)
     scores = {
         "rate": [run.flat_config.get(RATE) for run in group.runs],
         "steps": group.values("step"),
-        "before": begin,
-        "after": end,
+        "before": one["nll_before"],
+        "after": one["nll_after"],
         "change": [None if a is None or b is None else b - a for a, b in pairs],
-        "reached": reached,
+        "reached": one["steps_to_reach_free_head"],
     }
-    about, late = group.count, reached.count(None)
-    if late and group.first.init_head != "source" and _free_levels(group, tuned)[1] is not None:
-        about += f", {late} not there in {group.first.value('step'):,.0f} steps"
+    about, late = group.count, scores["reached"].count(None)
+    if late and one["init_head"] != "source" and one["free_head_nll"] is not None:
+        about += f", {late} not there in {one['steps']:,.0f} steps"
     return Scores(group.label, group.seeds, scores, about=about, index=group.index)
 
 
-def _figure(tuned: Sequence[Group]) -> Any | None:
-    """Validation nll over the steps, a panel for each model that runs began from."""
-    drawn = [g for g in tuned if any(len(x) > 1 for x, _ in curves_of([g.first], CURVE))]
-    sources = list(dict.fromkeys(group.first.begins_from for group in drawn))
-    panels = [_panel(source, tuned, not place) for place, source in enumerate(sources)]
-    return grid(tuned, [panels], share=False) if panels else None
-
-
-def _panel(source: str | None, tuned: Sequence[Group], first: bool) -> Panel:
-    def finish(axes: Any) -> None:
-        own = [group for group in tuned if group.first.begins_from == source]
-        if (level := _free_levels(own[0], tuned)[1]) is not None:
-            axes.axhline(level.mean, color=MUTED, linestyle=DASHES, linewidth=1.0)
-        compact_ticks(axes.xaxis, log=False)
-
-    return Panel(
-        lambda run: CURVE(run) if run.begins_from == source else None,
-        f"after {source}",
-        "optimizer steps of fine-tuning",
-        "validation nll\nnats per token" if first else "",
-        marked=1000,
-        finish=finish,
-    )
-
-
 def as_json(tuned: Sequence[Group]) -> list[dict[str, Any]]:
-    levels = [_free_levels(group, tuned)[1] for group in tuned]
-    return [
-        {
-            "label": group.label,
-            "begins_from": group.first.begins_from,
-            "init_head": group.first.init_head,
-            "learning_rate": group.first.flat_config.get(RATE),
-            "steps": group.first.value("step"),
-            "nll_before": before(group),
-            "nll_after": group.values("val/nll"),
-            "free_head_nll": level.mean if level else None,
-            "steps_to_reach_free_head": steps_to_free_head(group, tuned),
-            "runs": [{"name": run.name, "seed": run.seed} for run in group.runs],
-        }
-        for group, level in zip(tuned, levels, strict=True)
-    ]
+    return [_numbers(group, tuned) for group in tuned]
+
+
+def _numbers(group: Group, tuned: Sequence[Group]) -> dict[str, Any]:
+    level = _free_levels(group, tuned)[1]
+    return {
+        "label": group.label,
+        "begins_from": group.first.begins_from,
+        "init_head": group.first.init_head,
+        "learning_rate": group.first.flat_config.get(RATE),
+        "steps": group.first.value("step"),
+        "nll_before": before(group),
+        "nll_after": group.values("val/nll"),
+        "free_head_nll": level.mean if level else None,
+        "steps_to_reach_free_head": steps_to_free_head(group, tuned),
+        "runs": [{"name": run.name, "seed": run.seed} for run in group.runs],
+    }

@@ -34,14 +34,13 @@ def find_places(named: Sequence[Path]) -> Places:
             "name the runs to compare, or a folder of them: headless compare runs/a runs/b "
             "--output DIR"
         )
-    places = Places()
-    seen: set[Path] = set()
     folders = [path for path in named if path.is_dir() and not _is_comparable(path)]
+    seen: set[Path] = set()
     for path in named:
-        if path not in folders:
-            if path.resolve() in seen:
-                raise HeadlessError(f"{path} is named twice: name each run once")
-            seen.add(path.resolve())
+        if path not in folders and path.resolve() in seen:
+            raise HeadlessError(f"{path} is named twice: name each run once")
+        seen |= set() if path in folders else {path.resolve()}
+    places = Places()
     for path in named:
         inside = list(_below(path, DEPTH)) if path in folders else [path]
         if not inside:
@@ -50,12 +49,13 @@ def find_places(named: Sequence[Path]) -> Places:
                 "levels below it: headless pretrain makes one"
             )
         for place in inside:
-            if place is not path:
-                known = place.resolve() in seen
-                seen.add(place.resolve())
-                if known or _left_out(places, place, path):
-                    continue
-            (places.finetunings if _has_results(place) else places.runs).append(place)
+            if place is not path and place.resolve() in seen:
+                continue
+            seen.add(place.resolve())
+            if place is not path and (why := _why_left_out(place, path)):
+                places.left_out.append(why)
+            else:
+                (places.finetunings if _has_results(place) else places.runs).append(place)
     if not places.runs and not places.finetunings:
         raise HeadlessError(f"nothing to compare: {' '.join(places.left_out)}")
     return places
@@ -77,27 +77,21 @@ def _has_results(path: Path) -> bool:
 
 
 def _below(folder: Path, depth: int) -> Iterator[Path]:
-    for path in sorted(folder.iterdir(), key=_natural_order):
-        if not path.is_dir() or path.name.startswith("."):
-            continue
+    """Directories in it, seed 2 before seed 10."""
+    inside = [path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."]
+    for path in sorted(
+        inside, key=lambda path: re.sub(r"\d+", lambda n: n[0].zfill(20), path.name)
+    ):
         if _is_comparable(path):
             yield path
         elif depth > 1:
             yield from _below(path, depth - 1)
 
 
-def _left_out(places: Places, path: Path, folder: Path) -> bool:
-    """Whether what lies in a folder is not meant when the folder is named."""
+def _why_left_out(path: Path, folder: Path) -> str:
+    """Why what lies in a folder is not meant when the folder is named; empty: it is."""
     run = RunDirectory(path)
     if any(is_moved_aside(Path(part)) for part in path.relative_to(folder).parts):
-        places.left_out.append(f"{path} was moved aside: name it to compare it.")
-    elif _has_results(path) or run.metrics.is_file() or run.summary.is_file():
-        return False
-    else:
-        places.left_out.append(f"{path} has no logged point and no results yet.")
-    return True
-
-
-def _natural_order(path: Path) -> list[tuple[str, int]]:
-    """Seed 2 comes before seed 10."""
-    return [(word, int(n or 0)) for word, n in re.findall(r"(\D*)([0-9]*)", path.name)]
+        return f"{path} was moved aside: name it to compare it."
+    begun = _has_results(path) or run.metrics.is_file() or run.summary.is_file()
+    return "" if begun else f"{path} has no logged point and no results yet."

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from headless.pages.figures import (
+    INK,
     MUTED,
     compact_ticks,
     drawing_style,
@@ -25,7 +26,7 @@ TRANSIENT = 0.04  # the first part of a linear axis that may leave the top of th
 WIDE = 11.2  # inches
 DASHES = (0, (3.2, 2.2))
 MAX_POINTS = 160  # of a line: what a panel of 3.5 inches can show
-LEGEND_WIDTH = 170  # letters, of a figure as wide as the page
+LETTERS = 15  # of a legend, an inch
 
 Curve = tuple[np.ndarray, np.ndarray]
 Read = Callable[[Run], Curve | None]
@@ -33,24 +34,16 @@ Read = Callable[[Run], Curve | None]
 
 @dataclass(frozen=True)
 class Panel:
-    """A curve of every run over one x.
-
-    Args:
-        read: gives a run's curve.
-        also: another one of the run's, dashed in its colour.
-        null: what no run is compared with but every one stands over: dashed and grey.
-        marked: a line with no more points than this shows them.
-        finish: is called with the panel's axes when all of the row is drawn.
-    """
+    """A curve of every run over one x."""
 
     read: Read
     title: str = ""
     x: str = ""
     y: str = ""
-    also: Read | None = None
-    null: Read | None = None
-    marked: int = 3
-    finish: Callable[[Any], None] = lambda axes: None
+    also: Read | None = None  # another curve of the run's, dashed in its colour
+    null: Read | None = None  # what no run is compared with but all stand over: dashed and grey
+    marked: int = 3  # a line with no more points than this shows them
+    finish: Callable[[Any], None] = lambda axes: None  # called when all of the row is drawn
 
 
 def thin(curve: Curve, limit: int = MAX_POINTS) -> Curve:
@@ -115,7 +108,7 @@ def grid(
     rows: Sequence[Sequence[Panel]],
     *,
     share: bool = True,
-    dashed: Sequence[str] = (),
+    dashed: str = "",
 ) -> Any | None:
     """A figure of rows of panels; None without any curve.
 
@@ -123,32 +116,30 @@ def grid(
         share: the panels of a row have one y axis, those of a column one x axis.
         dashed: what dashed lines are, where there are some.
     """
-    drawn = shown(groups, [panel for row in rows for panel in row])
+    panels = [panel for row in rows for panel in row]
+    drawn = shown(groups, panels)
     if not drawn:
         return None
     columns = len(rows[0])
+    axes = {"sharex": "col", "sharey": "row"} if share else {}
     with drawing_style():
         figure = new_figure(WIDE * min(1.0, 0.16 + 0.28 * columns), 0.5 + 2.65 * len(rows))
-        axes = {"sharex": "col", "sharey": "row"} if share else {}
-        nulls: list[Curve] = []
-        for row, panels in zip(
-            figure.subplots(len(rows), columns, squeeze=False, **axes), rows, strict=True
-        ):
-            for place, panel in zip(row, panels, strict=True):
-                null = panel.null
-                firsts = [c for g in groups for c in curves_of(g.runs, null)[:1]] if null else []
-                for curve in _distinct(firsts):
+        places = figure.subplots(len(rows), columns, squeeze=False, **axes).ravel()
+        for place, panel in zip(places, panels, strict=True):
+            for group in groups if panel.null else []:
+                for curve in curves_of(group.runs, panel.null)[:1]:  # type: ignore[arg-type]
                     place.plot(*curve, color=MUTED, linewidth=0.9, linestyle=DASHES)
-                nulls += firsts
-                draw(place, groups, panel.read, marked=panel.marked)
-                if panel.also is not None:
-                    draw(place, groups, panel.also, dashed=True)
-                place.set(title=panel.title, xlabel=panel.x, ylabel=panel.y)
-            for place, panel in zip(row, panels, strict=True):
-                panel.finish(place)
+            draw(place, groups, panel.read, marked=panel.marked)
+            if panel.also is not None:
+                draw(place, groups, panel.also, dashed=True)
+            place.set(title=panel.title, xlabel=panel.x, ylabel=panel.y)
+        for place, panel in zip(places, panels, strict=True):
+            panel.finish(place)
         having = [g for g in groups if any(curves_of(g.runs, panel.read) for panel in drawn)]
-        also = any(p.also and curves_of(runs_of(groups), p.also) for p in drawn)
-        _legend(figure, having, dashed if nulls or also else [])
+        others = [read for panel in drawn for read in (panel.also, panel.null) if read]
+        _legend(
+            figure, having, dashed if any(curves_of(runs_of(groups), r) for r in others) else ""
+        )
     return figure
 
 
@@ -167,15 +158,8 @@ def draw(
         panel.plot(x, y, marker="o" if len(x) <= marked else None, markersize=4, **style)
 
 
-def _distinct(curves: Sequence[Curve]) -> list[Curve]:
-    """Without those that lie on another one: null models of models of one shape are one line."""
-    kept: list[Curve] = []
-    for x, y in curves:
-        if not any(
-            len(y) == len(b) and np.allclose(y, b, rtol=0.02, equal_nan=True) for _, b in kept
-        ):
-            kept.append((x, y))
-    return kept
+def zero_line(panel: Any, at: float = 0.0) -> None:
+    panel.axhline(at, color=INK, linewidth=0.7)
 
 
 def scale_x(panel: Any) -> None:
@@ -201,22 +185,15 @@ def crop(panel: Any) -> None:
         panel.set_ylim(low - margin, high + margin)
 
 
-def _legend(figure: Any, groups: Sequence[Group], dashed: Sequence[str]) -> None:
+def _legend(figure: Any, groups: Sequence[Group], dashed: str) -> None:
     """Groups by colour above the panels, and what else the lines are."""
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], color=series_color(g.index), label=g.label) for g in groups]
-    handles += [Line2D([], [], color=MUTED, linestyle=DASHES, label=text) for text in dashed]
+    if dashed:
+        handles.append(Line2D([], [], color=MUTED, linestyle=DASHES, label=dashed))
     if any(len(group.runs) > 1 for group in groups):
         handles.append(Line2D([], [], color=MUTED, linewidth=0.7, label="single seeds"))
-    labels = [str(handle.get_label()) for handle in handles]
-    room = LEGEND_WIDTH * figure.get_figwidth() / WIDE
-    columns = next(n for n in range(len(labels), 0, -1) if n == 1 or _letters(labels, n) < room)
+    widest = max(len(str(handle.get_label())) for handle in handles)
+    columns = max(1, int(LETTERS * figure.get_figwidth() / (8 + widest)))
     figure.legend(handles=handles, loc="outside upper left", ncols=columns, borderaxespad=0.2)
-
-
-def _letters(labels: Sequence[str], columns: int) -> int:
-    """How wide a legend is, in letters: it is filled column by column."""
-    rows = -(-len(labels) // columns)
-    parts = [labels[i : i + rows] for i in range(0, len(labels), rows)]
-    return sum(8 + max(map(len, part)) for part in parts)

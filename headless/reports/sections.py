@@ -9,15 +9,21 @@ from typing import Any
 import headless
 from headless.pages.numbers import MISSING, compact, decimals
 from headless.pages.page import Cell, Column, Page, TextCard
-from headless.reports.anchors import anchor_table
-from headless.reports.curves import geometry, learning_curves
-from headless.reports.deciles import decile_table, deciles, difference_table
+from headless.reports.curves import deciles, geometry, learning_curves
 from headless.reports.equal_loss import equal_loss
 from headless.reports.evaluations import add_zero_shot
 from headless.reports.fairness import inexact, remarks, same_budget
 from headless.reports.finetunings import Finetuning, add_finetunings, task_tables
 from headless.reports.groups import Group, differing_settings, observing_differences, runs_of
-from headless.reports.headline import COST, baseline_of, headline, noise_ranks, relative
+from headless.reports.headline import (
+    COST,
+    anchor_table,
+    baseline_of,
+    decile_differences,
+    decile_table,
+    headline,
+    relative,
+)
 from headless.reports.inside import add_inside
 from headless.reports.lm_heads import add_lm_heads
 from headless.reports.statistics import estimate
@@ -26,8 +32,6 @@ from headless.reports.texts import TEXTS
 from headless.runs.directory import RunDirectory
 from headless.runs.run import Run
 
-MAX_COLUMNS = 13  # that a page is wide enough for
-MAX_PROMPTS = 4  # shown open; more are folded away
 NOT_KNOWN = "not known"
 LEFT = ("run", "hardware", "code")  # aligned columns of the table of runs
 
@@ -68,9 +72,7 @@ def build_page(compared: Compared, output: Path) -> Page:
     add_finetunings(page, compared.finetunings)
     add_lm_heads(page, compared.tuned)
     if groups:
-        noise = "; ".join(f"{n:,} vectors, Gaussian ones: {r:.0f}" for n, r in noise_ranks(groups))
-        sample = f" What the sample can show of the effective rank: {noise}." if noise else ""
-        _figures(page, "Geometry", {TEXTS["geometry"] + sample: geometry(groups)})
+        _figures(page, "Geometry", {TEXTS["geometry"]: geometry(groups)})
         add_inside(page, groups, output)
         _samples(page, groups)
         _settings(page, groups)
@@ -79,12 +81,11 @@ def build_page(compared: Compared, output: Path) -> Page:
 
 
 def _title(compared: Compared) -> str:
-    kind, after = ("recipes", "") if compared.groups else ("fine-tuned models", ", fine-tuned")
     models = list(dict.fromkeys(one.model for one in compared.finetunings))
     labels = [group.label for group in compared.groups] or models
     if len(labels) > 3:
-        return f"{len(labels)} {kind}"
-    return " and ".join(filter(None, (", ".join(labels[:-1]), labels[-1]))) + after
+        return f"{len(labels)} {'recipes' if compared.groups else 'fine-tuned models'}"
+    return ", ".join(labels) + ("" if compared.groups else ", fine-tuned")
 
 
 def _subtitle(groups: Sequence[Group]) -> str:
@@ -104,14 +105,9 @@ def _subtitle(groups: Sequence[Group]) -> str:
 def _results(page: Page, groups: Sequence[Group], baseline: Group) -> None:
     page.heading("Results")
     table = headline(groups)
-    parts = {"results": table}
-    if len(table.quantities) >= MAX_COLUMNS:
-        cost = [quantity for quantity in table.quantities if quantity.group == COST]
-        others = [quantity for quantity in table.quantities if quantity.group != COST]
-        parts = {name: replace(table, quantities=of)
-                 for name, of in (("results", others), ("cost", cost))}  # fmt: skip
-    for name, part in parts.items():
-        page.table(*part.cells(), TEXTS[name], wide=True)
+    for name in ("results", "cost"):
+        part = [q for q in table.quantities if (q.group == COST) == (name == "cost")]
+        page.table(*replace(table, quantities=part).cells(), TEXTS[name], wide=True)
     if limits := [*inexact(groups), *remarks(groups)]:
         page.notes(limits)
     if len(groups) > 1:
@@ -134,7 +130,7 @@ def _learning(page: Page, groups: Sequence[Group], baseline: Group) -> None:
         _figures(page, "Loss by frequency", {against["deciles"]: deciles(groups, baseline)})
         page.table(*table.cells(), TEXTS["decile_table"], wide=True)
         if len(groups) > 1:
-            differences = difference_table(groups, baseline)
+            differences = decile_differences(groups, baseline)
             page.table(*differences, against["decile_differences"], wide=True)
 
 
@@ -148,27 +144,21 @@ def _figures(page: Page, heading: str, figures: Mapping[str, Any]) -> None:
 
 
 def _samples(page: Page, groups: Sequence[Group]) -> None:
-    prompts = list(dict.fromkeys(s["prompt"] for g in groups for s in g.first.samples))
-    if not prompts:
-        return
-    page.heading("Samples")
-    page.paragraph(TEXTS["samples"])
-    for prompt in prompts[:MAX_PROMPTS]:
-        page.cards(_cards(groups, prompt))
-    if folded := prompts[MAX_PROMPTS:]:
-        with page.details(f"{len(folded)} more prompts"):
-            for prompt in folded:
-                page.cards(_cards(groups, prompt))
-
-
-def _cards(groups: Sequence[Group], prompt: str) -> list[TextCard]:
-    cards = []
-    for group in groups:
-        for last in [sample for sample in group.first.samples if sample["prompt"] == prompt][-1:]:
-            tokens = last.get("progress/tokens")
-            title = group.label + (f", {compact(tokens)} tokens" if tokens else "")
-            cards.append(TextCard(title, last["text"].removeprefix(prompt), prompt, group.index))
-    return cards
+    """What the first run of each group wrote last, from each prompt."""
+    last = [{sample["prompt"]: sample for sample in group.first.samples} for group in groups]
+    prompts = dict.fromkeys(prompt for own in last for prompt in own)
+    if prompts:
+        page.heading("Samples")
+        page.paragraph(TEXTS["samples"])
+    for prompt in prompts:
+        cards = []
+        for group, own in zip(groups, last, strict=True):
+            if sample := own.get(prompt):
+                tokens = sample.get("progress/tokens")
+                title = group.label + (f", {compact(tokens)} tokens" if tokens else "")
+                text = sample["text"].removeprefix(prompt)
+                cards.append(TextCard(title, text, prompt, group.index))
+        page.cards(cards)
 
 
 def _settings(page: Page, groups: Sequence[Group]) -> None:
@@ -200,10 +190,11 @@ def _method(page: Page, compared: Compared, output: Path) -> None:
     page.heading("To make it again", level=3)
     page.code("\n".join(_commands(compared, runs, output)))
     if runs:
-        with page.details("Commands as they were given, and versions"):
-            given = [(run.name, run.environment.get("command") or NOT_KNOWN) for run in runs]
-            page.code("\n".join(f"{name}: {command}" for name, command in given))
-            page.definitions(_versions(runs))
+        with page.details("Versions"):
+            packages = [r.environment.get("packages") or {} for r in runs]
+            names = dict.fromkeys(name for own in packages for name in own)
+            several = {n: sorted({str(own[n]) for own in packages if n in own}) for n in names}
+            page.definitions([(name, ", ".join(found)) for name, found in several.items()])
         page.heading("Definitions", level=3)
         page.definitions(list(TEXTS["definitions"].items()))
     page.paragraph(f"Made by headless {headless.__version__} from the files named above alone.")
@@ -242,13 +233,3 @@ def _commands(compared: Compared, runs: Sequence[Run], output: Path) -> list[str
         parts.append(f"--baseline {shlex.quote(compared.baseline.label)}")
     parts.append(f"--output {shlex.quote(str(output))} --overwrite true")
     return [*commands, " \\\n    ".join(["headless compare", *parts])]
-
-
-def _versions(runs: Sequence[Run]) -> list[tuple[str, str]]:
-    versions: dict[str, set[str]] = {}
-    for run in runs:
-        packages = run.environment.get("packages") or {}
-        for name, version in {"python": run.environment.get("python"), **packages}.items():
-            if version:
-                versions.setdefault(name, set()).add(str(version))
-    return [(name, ", ".join(sorted(several))) for name, several in versions.items()]

@@ -11,11 +11,10 @@ from scipy import stats
 from synthetic_runs import edit_config, edit_json, write_run, write_runs
 
 from headless.reports.compare import Comparison, compare
-from headless.reports.curves import learning_curves
-from headless.reports.deciles import DECILES, decile_table, deciles, difference_table
+from headless.reports.curves import deciles, learning_curves
 from headless.reports.fairness import remarks, unfair
 from headless.reports.groups import read_groups
-from headless.reports.headline import headline
+from headless.reports.headline import DECILES, decile_differences, decile_table, headline
 from headless.reports.statistics import difference
 
 ANCHORS = {"uniform": 8.32, "unigram": 6.7, "bigram": 3.6}
@@ -109,11 +108,9 @@ def test_anchors_are_lines_with_names(tmp_path: Path) -> None:
     assert {text.get_text() for text in panels[0].texts} == {
         "bigram 3.60",
         "unigram 6.70",  # brought into view
-        "above: uniform 8.32",
     }
     assert [line.get_ydata()[0] for line in panels[1].lines if line.get_linestyle() == ":"] == [
-        3.6,
-        6.7,
+        *ANCHORS.values()
     ]
     page = compare(runs, output=tmp_path / "out").report.read_text()
     assert "<small>6.700</small>" in page
@@ -129,7 +126,7 @@ def test_loss_by_frequency(tmp_path: Path) -> None:
     columns, rows = decile_table(groups).cells()
     assert [column.name for column in columns[1:]] == list("0123456789")
     assert rows[1][4].text == f"{values[2:, 3].mean():.3f}"
-    _, (row,) = difference_table(groups, groups[0])
+    _, (row,) = decile_differences(groups, groups[0])
     tests = stats.ttest_rel(values[2:], values[:2])
     changes = (values[2:] - values[:2]).mean(0)
     assert [c.text for c in row[1:]] == [f"{c:+.3f}".replace("-", "−") for c in changes]

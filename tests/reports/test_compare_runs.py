@@ -478,11 +478,9 @@ def test_effective_rank_stands_beside_what_its_sample_can_show(tmp_path: Path) -
             values = {"geometry/states": 254.0, "geometry/effective_rank/null": 167.72}
             file.write(json.dumps({"progress/step": 400, **values}) + "\n")
     assert headline(read_groups(runs)).quantities[-1].unit == "of 192, noise 168"
-    _, _, html = run_compare(runs, tmp_path / "out")
-    assert "254 vectors, Gaussian ones: 168" in html
 
 
-def test_a_table_that_is_too_wide_for_the_page_is_two(tmp_path: Path) -> None:
+def test_scores_and_cost_are_two_tables(tmp_path: Path) -> None:
     runs = write_runs(tmp_path / "runs", seeds=(1,))
     for run in runs:
         edit_json(run / "summary.json", peak_validation_memory_gib=7.5, startup_seconds=31.0)
