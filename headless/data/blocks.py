@@ -81,9 +81,6 @@ class BlockDataset:
     def __len__(self) -> int:
         return self._num_blocks
 
-    def __getitem__(self, index: int) -> BatchBlocks:
-        return self.__getitems__(BatchIndex(0, [index], []))
-
     def __getitems__(self, batch: BatchIndex) -> BatchBlocks:
         """Read a batch and the blocks whose targets are further negatives."""
         return BatchBlocks(

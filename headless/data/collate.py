@@ -28,7 +28,6 @@ class Batch(TypedDict):
     num_targets: int  # rows that count
     num_unique: int
     num_bytes: NotRequired[float]  # of the text that the targets stand for, where it is known
-    lengths: NotRequired[Tensor]  # long [B]: real tokens of each sequence; of a probe only
 
 
 def unique_table(
@@ -84,10 +83,10 @@ class Collator:
     """Makes a batch from blocks, in the loader's workers; a task says what its targets are."""
 
     lookahead: int = 0  #: how many tokens beyond its T inputs a block must have read
+    pad_multiple: int = 512  #: see `unique_table`
 
-    def __init__(self, vocab_size: int, pad_multiple: int = 512) -> None:
+    def __init__(self, vocab_size: int) -> None:
         self.vocab_size = vocab_size
-        self.pad_multiple = pad_multiple  #: see `unique_table`
         self.bytes_V: np.ndarray | None = None  #: bytes of text of each token, where they count
 
     def examples(self, blocks: Blocks) -> Examples:

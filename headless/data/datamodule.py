@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,8 +11,8 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from headless.data.blocks import BatchIndex, BlockDataset, BlockSampler
-from headless.data.collate import Batch, CausalCollator, Collator
+from headless.data.blocks import BlockDataset, BlockSampler
+from headless.data.collate import CausalCollator, Collator
 from headless.data.masking import MaskedCollator
 from headless.data.stream import open_dataset
 from headless.data.tokenizer import load_tokenizer, special_ids, validation_bytes
@@ -161,20 +160,6 @@ class TokenDataModule(LightningDataModule):
         if self._tokenizer is None:
             self._tokenizer = load_tokenizer(str(self.dataset.tokenizer_path))
         return self._tokenizer
-
-    def probe_batch(self, num_sequences: int) -> Batch:
-        """The first sequences of the validation split, with `lengths`."""
-        blocks = self._blocks["validation"]
-        indices = list(range(min(num_sequences, len(blocks))))
-        batch = blocks.__getitems__(BatchIndex(0, indices, []))
-        return {**self.val_collator(batch), "lengths": torch.from_numpy(batch.own.lengths_R)}
-
-    def validation_batches(self) -> Iterator[Batch]:
-        """The whole validation split in order, as batches: without a trainer."""
-        blocks = self._blocks["validation"]
-        for begin in range(0, len(blocks), self.val_batch_size):
-            indices = list(range(begin, min(begin + self.val_batch_size, len(blocks))))
-            yield self.val_collator(blocks.__getitems__(BatchIndex(0, indices, [])))
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled blocks, from the batch after the last one that the module has seen."""

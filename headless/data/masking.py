@@ -51,9 +51,8 @@ class MaskedCollator(Collator):
         ordinary_ids: np.ndarray,
         mask_probability: float = 0.15,
         seed: int = 0,
-        pad_multiple: int = 512,
     ) -> None:
-        super().__init__(vocab_size, pad_multiple)
+        super().__init__(vocab_size)
         self.mask_token_id = mask_token_id
         self.ordinary_ids = np.sort(np.asarray(ordinary_ids, dtype=np.int64))
         self.mask_probability = mask_probability

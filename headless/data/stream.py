@@ -10,6 +10,7 @@ tokenizer/               a Hugging Face fast tokenizer
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -121,19 +122,14 @@ def _digest(values: dict[str, Any]) -> str:
 class TokenStream:
     """The tokens of a split, mapped into memory: only what is read is loaded."""
 
-    def __init__(self, path: Path, dtype: str) -> None:
+    def __init__(self, path: Path, dtype: str | np.dtype) -> None:
         self.path = path
         self.dtype = np.dtype(dtype)
-        self._tokens: np.ndarray | None = None
 
-    @property
+    @cached_property
     def tokens(self) -> np.ndarray:
         """All tokens, unsigned [n]; mapped at first use, again in each worker process."""
-        if self._tokens is None:
-            self._tokens = (
-                np.memmap(self.path, self.dtype, mode="r") if len(self) else np.zeros(0, self.dtype)
-            )
-        return self._tokens
+        return np.memmap(self.path, self.dtype, mode="r") if len(self) else np.zeros(0, self.dtype)
 
     def __len__(self) -> int:
         return self.path.stat().st_size // self.dtype.itemsize
@@ -142,8 +138,8 @@ class TokenStream:
         """A copy of some tokens, int64."""
         return self.tokens[piece].astype(np.int64)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_tokens": None}  # a map is not sent to workers, it is made there
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TokenStream, (self.path, self.dtype)  # the map is made where it is read
 
 
 @dataclass(frozen=True)

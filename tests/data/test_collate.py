@@ -69,7 +69,8 @@ def test_targets_elsewhere_are_candidates_too(targets_N: np.ndarray, others_K: n
 def test_the_table_of_a_batch_counts_the_blocks_beside_it() -> None:
     own = blocks_of(np.array([[5, 6, 7]]), [2])
     others = blocks_of(np.array([[1, 6, 9], [2, 3, 0], [0, 0, 0]]), [2, 1, 0])
-    collate = CausalCollator(V, pad_multiple=8)
+    collate = CausalCollator(V)
+    collate.pad_multiple = 8
     batch = collate(BatchBlocks(own, others))
     assert batch["unique_ids"].tolist() == [3, 6, 7, 9, 0, 0, 0, 0]
     assert batch["unique_counts"].tolist() == [1, 2, 1, 1, 0, 0, 0, 0]
@@ -82,7 +83,9 @@ def test_the_table_of_a_batch_counts_the_blocks_beside_it() -> None:
 
 def test_a_batch_is_shifted_by_one_and_rows_end_where_they_end() -> None:
     tokens = np.array([[5, 6, 7, 8], [9, 5, 5, 0], [0, 0, 0, 0]])
-    batch = CausalCollator(V, pad_multiple=8)(batch_of(tokens, [3, 2, 0]))
+    collate = CausalCollator(V)
+    collate.pad_multiple = 8
+    batch = collate(batch_of(tokens, [3, 2, 0]))
     assert batch["input_ids"].tolist() == [[5, 6, 7], [9, 5, 5], [0, 0, 0]]
     assert batch["targets"].tolist() == [[6, 7, 8], [5, 5, -100], [-100, -100, -100]]
     assert batch["num_tokens"] == 5
@@ -101,6 +104,7 @@ def test_a_target_outside_the_vocabulary_is_never_counted_silently() -> None:
 
 
 def test_the_collator_travels_to_workers() -> None:
-    collator = pickle.loads(pickle.dumps(CausalCollator(V, 4)))
-    batch = collator(batch_of(np.array([[1, 2, 3]]), [2]))
+    collator = CausalCollator(V)
+    collator.pad_multiple = 4
+    batch = pickle.loads(pickle.dumps(collator))(batch_of(np.array([[1, 2, 3]]), [2]))
     assert batch["unique_ids"].tolist() == [2, 3, 0, 0]

@@ -110,7 +110,7 @@ def test_accuracy_under_bf16_mixed_is_that_of_float32(
     module = cli.model.eval()
     correct = tokens = 0
     nll = 0.0
-    for batch in cli.datamodule.validation_batches():
+    for batch in cli.datamodule.val_dataloader():
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             hidden_ND = module.scored_states(batch["input_ids"], None)
         targets_N = batch["targets"].flatten()
