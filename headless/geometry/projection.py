@@ -89,9 +89,7 @@ class Separation:
     #: round, averaged
     held_out: float
     silhouette: float  #: on six axes, −1 … 1 (Rousseeuw 1987)
-    angle: float  #: between the two mean vectors about the origin, degrees
-    null_plane: np.ndarray  #: `plane` after kinds were shuffled within each group, several times
-    null_held_out: np.ndarray  #: `held_out` after the same
+    null_held_out: np.ndarray  #: `held_out` after kinds were shuffled within each group, some times
     #: `held_out` after the kinds of whole groups were swapped at random: what two clusters a group
     #: give without any direction that the groups share
     null_swapped: np.ndarray
@@ -109,30 +107,21 @@ def separation(
         group_N: e.g. the block that a vector is from; two or more, each with both kinds.
         shuffles: draws of each null model.
     """
-    from sklearn.metrics import silhouette_score
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import balanced_accuracy_score, silhouette_score
+    from sklearn.model_selection import cross_val_score, permutation_test_score
 
     kinds, groups = kind_N.cpu().numpy().astype(int), group_N.cpu().numpy()
     names = np.unique(groups)
     if len(names) < 2 or any(len(np.unique(kinds[groups == g])) < 2 for g in names):
         raise ValueError("separation needs two groups or more, each with both kinds")
-    axes = principal_axes(x_ND)
-    projected = axes(x_ND).cpu().numpy()
-    coordinates = projected / np.maximum(projected.std(axis=0), 1e-12)  # one strength for all axes
-    even = np.isin(groups, names[::2])
+    projected = principal_axes(x_ND)(x_ND).cpu().numpy()
+    x = projected / np.maximum(projected.std(axis=0), 1e-12)  # one strength for all axes
     draw = np.random.default_rng(seed)
-
-    def held_out(labels: np.ndarray) -> float:
-        first = _accuracy(coordinates, labels, even, ~even)
-        return (first + _accuracy(coordinates, labels, ~even, even)) / 2
-
-    def plane(labels: np.ndarray) -> float:
-        return _accuracy(coordinates[:, :PLANE], labels, slice(None), slice(None))
-
-    def shuffled() -> np.ndarray:
-        labels = kinds.copy()
-        for name in names:
-            labels[groups == name] = draw.permutation(labels[groups == name])
-        return labels
+    model = LogisticRegression(class_weight="balanced")
+    even = np.isin(groups, names[::2])
+    halves = [np.flatnonzero(even), np.flatnonzero(~even)]
+    how: dict[str, Any] = {"cv": [halves, halves[::-1]], "scoring": "balanced_accuracy"}
 
     def swapped() -> np.ndarray:
         # None and all swapped are the labels themselves: neither is drawn.
@@ -141,25 +130,18 @@ def separation(
             flips = draw.integers(0, 2, len(names))
         return kinds ^ flips[np.searchsorted(names, groups)]
 
-    first_D, second_D = (x_ND.double()[kind_N == k].mean(dim=0) for k in (0, 1))
-    cosine = torch.nn.functional.cosine_similarity(first_D, second_D, dim=0).clamp(-1, 1)
-    nulls = [shuffled() for _ in range(shuffles)]
+    held_out, null_held_out, _ = permutation_test_score(
+        model, x, kinds, groups=groups, n_permutations=shuffles, random_state=seed, **how
+    )
+    seen = model.fit(x[:, :PLANE], kinds).predict(x[:, :PLANE])
     sample = min(2000, len(kinds))
     silhouette = silhouette_score(projected, kinds, sample_size=sample, random_state=seed)
     return Separation(
-        plane=plane(kinds),
-        held_out=held_out(kinds),
+        plane=float(balanced_accuracy_score(kinds, seen)),
+        held_out=float(held_out),
         silhouette=float(silhouette),
-        angle=float(torch.rad2deg(cosine.arccos())),
-        null_plane=np.array([plane(labels) for labels in nulls]),
-        null_held_out=np.array([held_out(labels) for labels in nulls]),
-        null_swapped=np.array([held_out(swapped()) for _ in range(shuffles)]),
+        null_held_out=null_held_out,
+        null_swapped=np.array(
+            [cross_val_score(model, x, swapped(), **how).mean() for _ in range(shuffles)]
+        ),
     )
-
-
-def _accuracy(x: np.ndarray, labels: np.ndarray, train: Any, test: Any) -> float:
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import balanced_accuracy_score
-
-    model = LogisticRegression(class_weight="balanced").fit(x[train], labels[train])
-    return float(balanced_accuracy_score(labels[test], model.predict(x[test])))

@@ -235,8 +235,7 @@ def attention_and_mlp(lab: Session, *, nulls: bool) -> Finding:
         apart = separation(ready_ND, mlp_N, block_N, shuffles=SHUFFLES, seed=lab.seed)
         numbers[Place(how)] = {
             "plane": apart.plane, "held_out": apart.held_out,
-            "silhouette": apart.silhouette, "angle": apart.angle,
-            **_null("plane/null", apart.null_plane),
+            "silhouette": apart.silhouette,
             **_null("held_out/null", apart.null_held_out),
             **_null("held_out/null_swapped", apart.null_swapped),
         }  # fmt: skip
