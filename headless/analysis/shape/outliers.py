@@ -1,6 +1,7 @@
 """Outlier dimensions and massive activations: which, how consistent, and what they are for."""
 
 from collections.abc import Mapping
+from math import nan
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,6 @@ GAUSSIAN = "_largest_of_a_Gaussian"
 LARGEST = ("largest dimension", "second", "third")
 MEASURES = (
     Measure("jaccard_next", "overlap with the next block", null="_chance"),
-    Measure("jaccard_middle", "overlap with the middle block"),
     Measure("int8_dims", "dimensions at the norms' outputs"),
     Measure("_massive_bound", "10 or 2% of all:"),
     Measure("_int8_bound", "7 and 2% of all:"),
@@ -82,14 +82,13 @@ CLAIMS = (
     "outliers",
     title="Which dimensions are outliers, and do they stay?",
     about=(
-        "A few dimensions of the residual stream are far larger than all others. Five definitions "
+        "A few dimensions of the residual stream are far larger than all others. Four definitions "
         "are kept apart. Rogue: a dimension's share of the mean cosine between states. Scale: a "
         f"root mean square of at least {SCALE:g} times the median dimension's. LLM.int8: |x| of at "
         "least 6 in at least 6 % of the positions of at least 25 % of the layers, asked at the "
         "norms' outputs, which the projections read (in the stream itself 6 is only a matter of "
         "its scale). Massive: a single |x| above 100 and 1000 times the median |x|, position 0 "
-        "included. Kurtosis: how heavy a dimension's own tails are. The null is a Gaussian with as "
-        "many states and dimensions, all of one variance."
+        "included. The null is a Gaussian with as many states and dimensions, all of one variance."
     ),
     needs={"text"},
     cheap=True,
@@ -121,8 +120,8 @@ CLAIMS = (
         by_depth(
             "outlier-consistency",
             f"Overlap (Jaccard) of the {TOP} largest dimensions of each block with the next "
-            "block's and with the middle block's; dashed: dimensions drawn at random.",
-            Panel("", ("jaccard_next", "jaccard_middle"), y="Jaccard", limits=(-0.03, 1.05)),
+            "block's; dashed: dimensions drawn at random.",
+            Panel("", ("jaccard_next",), y="Jaccard", limits=(-0.03, 1.05)),
             wide=False,
         ),
         heatmap(
@@ -147,11 +146,8 @@ def outliers(lab: Session, *, nulls: bool) -> Finding:
     numbers = {place: point_numbers(s) for place, s in stream.items()}
     leading = [set(moments.rms(stream[p]).topk(top).indices.tolist()) for p in posts]
     chance = top * top / width  # dimensions that two random sets share, to first order
-    for index, place in enumerate(posts):
-        for name, other in (("next", index + 1), ("middle", len(posts) // 2)):
-            if other < len(posts):
-                dims, others = leading[index], leading[other]
-                numbers[place][f"jaccard_{name}"] = len(dims & others) / len(dims | others)
+    for place, dims, others in zip(posts, leading, leading[1:], strict=False):
+        numbers[place]["jaccard_next"] = len(dims & others) / len(dims | others)
         numbers[place]["_chance"] = chance / (2 * top - chance)
     numbers[Place()] = {"_massive_bound": max(10, 0.02 * width), "_int8_bound": 7 + 0.02 * width}
     if (int8_D := int8_dims(lab.statistics)) is not None:
@@ -180,17 +176,16 @@ def point_numbers(s: Statistics) -> dict[str, float]:
     """Every measure of one point but those that compare points."""
     rms_D, shares_D = moments.rms(s), moments.cosine_shares(s)
     ratio_D, total = rms_D / rms_D.median(), float(shares_D.sum())
-    largest = shares_D.topk(min(2, len(shares_D))).values
     numbers = {
         "scale_dims": float((ratio_D >= SCALE).sum()),
         "largest_ratio": float(ratio_D.max()),
-        "cosine_share_top2": float(largest.sum()) / total if total > 0.01 else float("nan"),
+        "cosine_share_top2": float(shares_D.topk(2).values.sum()) / total if total > 0.01 else nan,
         "largest": float(s.largest_GD.max()),
         "median": float(s.sample_KD.abs().median()),
         "massive_dims": float(massive_dims(s).sum()),
     }
     for group, name in ((FIRST, "first"), (REST, "rest")):
-        for rank, size in enumerate(s.largest_GD[group].topk(min(3, len(rms_D))).values.tolist()):
+        for rank, size in enumerate(s.largest_GD[group].topk(3).values.tolist()):
             numbers[f"_{name}/{rank}"] = size
         size_D = moments.rms(s, group)
         count = float(s.count_G[group]) * len(size_D)
