@@ -5,7 +5,6 @@ CONJECTURE = "Conjecture 2023, Basic Facts about Language Model Internals"
 PAPER = "Ning and Rangaraju 2025, arXiv 2511.21594"
 
 # Our own: what was found in one model or one text, and is asked of others.
-SMOLLM2 = "SmolLM2-135M, measured with this laboratory's definitions"
 MOBY_DICK = "Moby-Dick, measured with this laboratory's definitions"
 
 # A model agrees with one side of each whatever it does.

@@ -12,12 +12,7 @@ from headless.geometry.isotropy import (
     isotropic_uniformity,
     uniformity,
 )
-from headless.geometry.marchenko_pastur import (
-    MarchenkoPastur,
-    bulk_std,
-    compare_with_noise,
-    log_distance,
-)
+from headless.geometry.marchenko_pastur import MarchenkoPastur, bulk_std, compare_with_noise
 from headless.geometry.power_law import log_fit, rank_law, tail_law
 from headless.geometry.projection import (
     Projection,

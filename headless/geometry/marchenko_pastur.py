@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headless.geometry.spectrum import NOISE, exp_entropy
+from headless.geometry.spectrum import exp_entropy
 
 # 99 % point of Tracy and Widom's law for real matrices: how far the largest eigenvalue of noise
 # strays beyond the edge, in units of its scale.
@@ -102,10 +102,7 @@ class NoiseComparison:
 
     above: int  #: singular values above the upper edge and its slack: structure
     below: int  #: below the lower edge and its slack; 0 for square matrices, which have none
-    soft_rank: float  #: the upper edge's eigenvalue over the largest one; 1 or more for noise
     distance: float  #: Kolmogorov and Smirnov's, between the singular values and the law
-    #: mean difference of log λ from the law's quantiles, in nats (Wasserstein-1)
-    log_distance: float
 
 
 def compare_with_noise(values_R: Tensor, law: MarchenkoPastur) -> NoiseComparison:
@@ -122,22 +119,8 @@ def compare_with_noise(values_R: Tensor, law: MarchenkoPastur) -> NoiseCompariso
     below_R = np.interp(values_R.flip(0).numpy(), values_G, below_G)
     share_R = np.arange(len(values_R)) / len(values_R)
     steps_R = np.maximum(share_R + 1 / len(values_R) - below_R, below_R - share_R)
-    largest = float(values_R[0])
     return NoiseComparison(
         above=int((values_R > high).sum()),
         below=int((values_R < low).sum()),
-        soft_rank=(law.edges()[1] / largest) ** 2 if largest > 0 else math.nan,
         distance=float(steps_R.max()),
-        log_distance=log_distance(values_R, law.expected()),
     )
-
-
-def log_distance(first_R: Tensor, second_R: Tensor) -> float:
-    """Wasserstein-1 between two spectra's log λ = 2 log σ, in nats: singular values, descending, as
-    many in both. What is below `NOISE` of the largest counts as that.
-    """
-    first_R, second_R = (
-        2 * values_R.double().cpu().clamp(min=NOISE * float(values_R[0])).log()
-        for values_R in (first_R, second_R)
-    )
-    return float((first_R - second_R).abs().mean())

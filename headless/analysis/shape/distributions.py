@@ -18,7 +18,7 @@ from headless.analysis.drawing import Panel, by_depth, density
 from headless.analysis.record import Finding, Measure, Place, Sample, series_of
 from headless.analysis.registry import analysis
 from headless.analysis.session import Session
-from headless.analysis.sources import CONJECTURE, SMOLLM2
+from headless.analysis.sources import CONJECTURE
 from headless.analysis.states import moments
 from headless.analysis.states.accumulators import REST, Statistics, histogram_edges
 from headless.analysis.states.families import activation_of
@@ -51,12 +51,6 @@ NEURONS = (
 PARTS = ("post", "mid", "attn", "mlp", "norm1", "norm2")
 
 SINGLES = values("kurtosis/median_dimension", "post")
-EARLY = SINGLES.reduced(
-    "first half's median size of the", lambda x: np.median(np.abs(x[: max(len(x) // 2, 1)]))
-)
-LATE = SINGLES.reduced(
-    "second half's median size of the", lambda x: np.median(np.abs(x[len(x) // 2 :]))
-)
 CLAIMS = (
     Claim(
         CONJECTURE,
@@ -75,12 +69,6 @@ CLAIMS = (
         .reduced("share of blocks with a gain, of the", lambda x: np.mean(x > 0))
         .formed(".0%")
         > 0.5,
-    ),
-    Claim(
-        SMOLLM2,
-        "dimensions become more Gaussian with depth",
-        (LATE <= 0.8 * EARLY).given(SINGLES.count >= 2, "needs two blocks"),
-        kind="own",
     ),
 )
 

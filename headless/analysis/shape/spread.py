@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,7 +10,7 @@ from headless.analysis.drawing import Panel, Ranks, by_depth, by_rank
 from headless.analysis.record import Finding, Measure, Place, Spectrum, series_of
 from headless.analysis.registry import analysis
 from headless.analysis.session import Session
-from headless.analysis.sources import CONJECTURE, SMOLLM2
+from headless.analysis.sources import CONJECTURE
 from headless.analysis.states import moments
 from headless.analysis.states.accumulators import REST, Statistics
 from headless.analysis.states.reservoirs import by_place
@@ -25,7 +24,6 @@ MEASURES = (
     Measure("_states", "number of states over that of dimensions"),
 )
 
-ATTN, MLP = values("exponent", "attn"), values("exponent", "mlp")
 CLAIMS = (
     Claim(
         CONJECTURE,
@@ -38,13 +36,6 @@ CLAIMS = (
         CONJECTURE,
         "the spectra increase with the layer",
         values("_grown").mean.formed(".0%") >= 0.8,
-    ),
-    Claim(
-        SMOLLM2,
-        "what attention adds has a steeper spectrum than what MLPs add",
-        ATTN.reduced("attention's median", np.median) > MLP.reduced("the MLPs' median", np.median),
-        kind="own",
-        asked=lambda f: all(len(f.values("exponent", part)) for part in ("attn", "mlp")),
     ),
 )
 
