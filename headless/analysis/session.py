@@ -123,8 +123,7 @@ class Session:
                 model,
                 self.batches(),
                 **wanted,
-                progress=lambda done, total: self.report("states", done, total),
-                token_budget=int(self.sequences.numel()),
+                progress=lambda done: self.report("states", done, self.sequences.numel()),
                 spread=self.spread,
             )
         return self._statistics

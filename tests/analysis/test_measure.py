@@ -53,20 +53,15 @@ def test_it_is_what_the_states_give(family: str) -> None:
         torch.testing.assert_close(s.example_ED, states[point][0], rtol=1e-4, atol=1e-5)
 
 
-def test_the_budget_the_progress_and_the_mode() -> None:
+def test_the_progress_and_the_mode() -> None:
     model = model_of().train()
-    seen: list[tuple[int, int]] = []
+    seen: list[int] = []
     found = measure(
-        model,
-        batches_of(),
-        points=[Point("post", 1)],
-        covariance=(),
-        token_budget=4 * T + 5,
-        progress=lambda tokens, budget: seen.append((tokens, budget)),
+        model, batches_of(2), points=[Point("post", 1)], covariance=(), progress=seen.append
     )
-    assert seen == [(3 * T, 4 * T + 5), (4 * T, 4 * T + 5)]
+    assert seen == [3 * T, 6 * T]
     assert list(found) == [Point("post", 1)]
-    assert float(found[Point("post", 1)].count_G.sum()) == 4 * T
+    assert float(found[Point("post", 1)].count_G.sum()) == 6 * T
     assert found[Point("post", 1)].outer_DD is None
     assert model.training
 
@@ -93,35 +88,9 @@ def test_tokens_of_the_sample() -> None:
         assert token == (int(ids[sequence, position + 1]) if position + 1 < T else -1)
 
 
-def test_the_promised_size_is_the_size() -> None:
-    """As it is told without memory, and as it is then held."""
-    with torch.device("meta"):
-        promised = StateStatistics(D, T, reservoir=50).bytes
-    metric = StateStatistics(D, T, reservoir=50)
-    held = sum(getattr(metric, n).untyped_storage().nbytes() for n in metric._defaults)
-    assert promised == held > 8 * D * D
-
-
-@pytest.mark.parametrize(
-    ("batches", "options", "message"),
-    [
-        ([], {}, "no sequences to measure"),
-        ([torch.zeros(2, 20, dtype=torch.long)], {}, "sequences of 20 tokens, but the model takes"),
-        (
-            [torch.zeros(2, 4, dtype=torch.long), torch.zeros(2, 5, dtype=torch.long)],
-            {},
-            "put the longest first",
-        ),
-        ([torch.full((2, 4), V)], {}, f"token id {V} in a vocabulary of {V}"),
-        ([torch.zeros(4, dtype=torch.long)], {}, "token ids of the shape"),
-        ([torch.tensor(3)], {}, "token ids of the shape"),
-        ([torch.zeros(2, 4, dtype=torch.long)], {"memory": 1000}, "choose fewer points"),
-        ([torch.zeros(2, 4, dtype=torch.long)], {"points": [Point("post", 9)]}, "no post/09"),
-    ],
-)
-def test_bad_input(batches: list[Tensor], options: dict[str, Any], message: str) -> None:
-    with pytest.raises(HeadlessError, match=message):
-        measure(model_of(), batches, **options)
+def test_a_point_that_the_model_has_not() -> None:
+    with pytest.raises(HeadlessError, match="no post/09"):
+        measure(model_of(), batches_of(1), points=[Point("post", 9)])
 
 
 def test_a_diverged_model() -> None:

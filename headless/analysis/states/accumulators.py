@@ -121,11 +121,6 @@ class StateStatistics(Metric):
             if isinstance(default, Tensor) and name != "keys":
                 self._defaults[name] = default.new_zeros(()).expand_as(default)
 
-    @property
-    def bytes(self) -> int:
-        """What the states take."""
-        return sum(getattr(self, name).nbytes for name in self._defaults)
-
     def update(self, state_BTD: Tensor, sequences_B: Tensor) -> None:
         """Add the states of whole sequences, whose numbers in the corpus are `sequences_B`."""
         length = state_BTD.shape[1]

@@ -6,8 +6,7 @@ statistics of the whole: sums are the same whatever the split.
 
 import math
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator
-from functools import partial
+from collections.abc import Callable, Collection, Iterable
 
 import torch
 import torch.distributed as dist
@@ -26,12 +25,9 @@ from headless.analysis.states.capture import (
 )
 from headless.analysis.states.families import backbone_of
 from headless.errors import HeadlessError
-from headless.pages.numbers import compact
 
 RESERVOIR = 2048
 EVERY = 4  # batches, of those that are looked at at a sparse point
-MEMORY = 8 * 2**30  # bytes; more must be asked for
-Progress = Callable[[int, int], None]
 
 
 @torch.no_grad()
@@ -45,10 +41,8 @@ def measure(
     histogram: bool = True,
     sparse: Collection[Point] = (),
     reservoir: int = RESERVOIR,
-    token_budget: int = 1 << 19,
-    memory: int = MEMORY,
     spread: bool = True,
-    progress: Progress | None = None,
+    progress: Callable[[int], None] = lambda tokens: None,
 ) -> dict[Point, Statistics]:
     """Run a model once over batches of token ids and accumulate the states at its points.
 
@@ -62,10 +56,8 @@ def measure(
         histogram: count values, too: most of the time of a pass over a small model.
         sparse: points that are looked at in every fourth batch only, from the first one on.
         reservoir: states kept at each point.
-        token_budget: at most so many tokens, in whole sequences, but at least one.
-        memory: the most bytes that the statistics may take.
         spread: deal the batches to the processes of a group; else this one runs all of them.
-        progress: called after each batch with the tokens seen and the budget.
+        progress: called after each batch with the tokens seen.
     """
     backbone, wanted = backbone_of(model), points_of(model)
     if points is not None:
@@ -73,11 +65,11 @@ def measure(
     spread = spread and dist.is_available() and dist.is_initialized()
     rank, ranks = (dist.get_rank(), dist.get_world_size()) if spread else (0, 1)
     metrics: dict[Point, StateStatistics] = {}
-    index, numbers = 0, torch.zeros(0, dtype=torch.long)
+    index, tokens, numbers_B = 0, 0, torch.zeros(0, dtype=torch.long)
 
     def empty(point: Point, length: int) -> StateStatistics:
         inner = point.component in INNER
-        return StateStatistics(
+        metric = StateStatistics(
             width_of(backbone, point),
             length,
             covariance=not inner if covariance is None else point in covariance,
@@ -85,79 +77,23 @@ def measure(
             histogram=histogram,
             reservoir=0 if inner else reservoir,
         )
+        metric.distributed_available_fn = lambda: spread
+        return metric.to(next(backbone.parameters()).device)
 
     def observe(point: Point, state_BTD: Tensor) -> None:
         if point not in sparse or index % EVERY == 0:
-            metrics[point].update(state_BTD, numbers)
+            metrics[point].update(state_BTD, numbers_B)
 
+    sequences = 0
     with evaluating(backbone), capture(model, observe, wanted if points is None else points):
-        checked = _checked(backbone, batches, token_budget, progress)
-        for index, (first, batch_BT) in enumerate(checked):
-            if not index:
-                of_length = partial(empty, length=batch_BT.shape[1])
-                metrics.update(_allocated(of_length, wanted, backbone, memory, spread))
-            numbers = torch.arange(first, first + len(batch_BT))
+        for index, batch_BT in enumerate(batches):
+            metrics = metrics or {point: empty(point, batch_BT.shape[1]) for point in wanted}
+            numbers_B = torch.arange(sequences, sequences + len(batch_BT))
             if index % ranks == rank:
                 run(backbone, batch_BT)
-    if not metrics:
-        raise HeadlessError("no sequences to measure: give more text or a shorter length")
+            sequences, tokens = sequences + len(batch_BT), tokens + batch_BT.numel()
+            progress(tokens)
     return {point: _finite(point, metrics.pop(point)) for point in wanted}
-
-
-def _checked(
-    backbone: nn.Module, batches: Iterable[Tensor], budget: int, progress: Progress | None
-) -> Iterator[tuple[int, Tensor]]:
-    """As far as the budget goes, the first in any case, with the number of its first sequence."""
-    seen = longest = sequences = 0
-    types = int(backbone.config.vocab_size)  # type: ignore[union-attr,arg-type]
-    for batch_BT in batches:
-        if batch_BT.ndim != 2 or not batch_BT.numel():
-            raise HeadlessError("a batch must be token ids of the shape [sequences, positions]")
-        length = batch_BT.shape[1]
-        longest = longest or length
-        most = getattr(backbone.config, "max_position_embeddings", length)
-        if length > most:
-            raise HeadlessError(f"sequences of {length} tokens, but the model takes {most} at most")
-        if length > longest:
-            raise HeadlessError(
-                f"a sequence of {length} tokens after a first batch of {longest}: put the longest "
-                "first"
-            )
-        largest = int(batch_BT.max())
-        if largest >= types or int(batch_BT.min()) < 0:
-            raise HeadlessError(
-                f"token id {largest} in a vocabulary of {types}: the text was prepared for another "
-                "tokenizer"
-            )
-        fits = (budget - seen) // length
-        if seen and not fits:
-            return
-        batch_BT = batch_BT[: max(1, fits)]
-        yield sequences, batch_BT
-        sequences += len(batch_BT)
-        seen += batch_BT.numel()
-        if progress is not None:
-            progress(seen, budget)
-
-
-def _allocated(
-    empty: Callable[[Point], StateStatistics],
-    points: Collection[Point],
-    backbone: nn.Module,
-    memory: int,
-    spread: bool,
-) -> dict[Point, StateStatistics]:
-    with torch.device("meta"):
-        needed = sum(empty(point).bytes for point in points)
-    if needed > memory:
-        raise HeadlessError(
-            f"statistics at {len(points)} points take {compact(needed)}B, more than "
-            f"{compact(memory)}B: choose fewer points, or covariances for fewer of them"
-        )
-    metrics = {point: empty(point).to(next(backbone.parameters()).device) for point in points}
-    for metric in metrics.values():
-        metric.distributed_available_fn = lambda: spread
-    return metrics
 
 
 def _finite(point: Point, metric: StateStatistics) -> Statistics:
@@ -172,8 +108,6 @@ def _finite(point: Point, metric: StateStatistics) -> Statistics:
     metric.__dict__.clear()
     if not math.isfinite(float(sums.powers_G4D.sum())):
         raise HeadlessError(f"the model's states at {point.name} are not finite: it diverged")
-    if not float(sums.count_G.sum()):
-        raise HeadlessError("the model did not run: there were fewer batches than processes")
     return sums
 
 
