@@ -22,6 +22,7 @@ HOMES = {
     "neighbors": "headless.downstream.retrieval.neighbors",
     "analyze": "headless.analysis.analyze",
     "compare": "headless.reports.compare",
+    "sweep": "headless.sweeps.sweep",
     "Run": "headless.runs.run",
     "HeadlessError": "headless.errors",
 }

@@ -12,6 +12,7 @@ from headless.downstream.retrieval.neighbors import neighbors as neighbors
 from headless.errors import HeadlessError as HeadlessError
 from headless.reports.compare import compare as compare
 from headless.runs.run import Run as Run
+from headless.sweeps.sweep import sweep as sweep
 from headless.training.pretrain import pretrain as pretrain
 from headless.training.tune_head import tune_head as tune_head
 from headless.training.validate import validate as validate

@@ -11,6 +11,10 @@ class HeadlessError(Exception):
     """
 
 
+class DivergedError(HeadlessError):
+    """A training whose loss is no number any more: the same settings will end there again."""
+
+
 class UnforeseenError(HeadlessError):
     """Bad input that a library, or a class of the user's, answered with an error of its own.
 

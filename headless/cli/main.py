@@ -21,6 +21,7 @@ COMMANDS = {
     "prepare": "text to tokenizer and token stream",
     "pretrain": "train a model from a config",
     "validate": "evaluate a checkpoint on its validation text",
+    "sweep": "many runs: arms tuned each for itself, seeds, workers, one comparison",
     "compare": "run directories to a table and report.html",
     "export": "a checkpoint to a Hugging Face directory",
     "generate": "continue prompts with a model",

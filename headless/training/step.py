@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from headless.errors import HeadlessError
+from headless.errors import DivergedError
 
 
 class StepMeans:
@@ -79,8 +79,8 @@ class Divergence:
             raise diverged(step)
 
 
-def diverged(step: int) -> HeadlessError:
-    return HeadlessError(
+def diverged(step: int) -> DivergedError:
+    return DivergedError(
         f"the loss is not a finite number at step {step}: lower model.optimizer.lr, lengthen "
         "model.schedule.warmup_steps or clip with trainer.gradient_clip_val; the last good "
         "checkpoint is kept"

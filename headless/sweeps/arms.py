@@ -1,0 +1,138 @@
+"""What each arm's config comes to: checked, counted, its steps timed in turn with the others'."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, replace
+from itertools import cycle, islice
+from typing import Any
+
+import torch
+from torch import nn
+
+from headless.errors import HeadlessError
+from headless.files import exclusive, write_json
+from headless.progress import Display
+from headless.sweeps.config import BEGIN_FROM, Settings, SweepConfig
+from headless.sweeps.plan import ARMS, Arm, read_arms
+from headless.training.assembly import RunCLI, arguments_of, build
+
+ROUNDS, WARM_UP, BATCHES = 40, 3, 8  # timed steps of each arm, steps before, different batches
+WAIT_SECONDS = 3600.0  # for another machine that times the steps
+
+
+def find_arms(config: SweepConfig, display: Display) -> dict[str, Arm]:
+    """All arms of a sweep; those that are new, or have other settings now, are built and timed.
+
+    Raises:
+        HeadlessError: one makes no run.
+    """
+    wanted = config.settings
+    with exclusive(config.directory / ARMS, patience=WAIT_SECONDS):
+        known = read_arms(config)
+        arms: dict[str, Arm] = {}
+        for number, (name, settings) in enumerate(wanted.items()):
+            display.report("arms", number, len(wanted), name)
+            same = name in known and known[name].settings == settings
+            arms[name] = known[name] if same else _describe(config, name, settings)
+        display.report("arms", len(wanted), len(wanted))
+        untimed = [name for name, arm in arms.items() if arm.seconds_per_step is None]
+        if untimed and "equal_seconds" in config.budgets:
+            arms |= _timed(config, arms, untimed, display)
+        write_json(
+            config.directory / ARMS, {name: asdict(arm) for name, arm in (known | arms).items()}
+        )
+    return arms
+
+
+def _build(config: SweepConfig, name: str, settings: Settings) -> RunCLI:
+    first = {
+        key: space.get("grid", [space.get("low")])[0]
+        for key, space in config.tune.parameters_of(name).items()
+    }
+    place = {"run.name": name, "run.root": str(config.directory), "run.wandb": "disabled"}
+    own = {key: value for key, value in settings.items() if key != BEGIN_FROM}
+    try:
+        return build(arguments_of(config.base_file, {**own, **first, **place}))
+    except HeadlessError as error:
+        raise HeadlessError(f"arm {name}: {error}") from error
+
+
+def _describe(config: SweepConfig, name: str, settings: Settings) -> Arm:
+    cli = _build(config, name, settings)
+    steps = cli.trainer.max_steps
+    if steps < 1:
+        raise HeadlessError(f"arm {name}: set trainer.max_steps, which a sweep counts in")
+    data, trainer = cli.datamodule, cli.trainer
+    sequences = data.batch_size * trainer.accumulate_grad_batches * trainer.world_size
+    return Arm(
+        settings=settings,
+        steps=steps,
+        warmup_steps=cli.config.model.schedule.warmup_steps,
+        tokens_per_step=sequences * data.sequence_length,
+        parameters=sum(p.numel() for p in cli.model.parameters()),
+    )
+
+
+def _timed(
+    config: SweepConfig, arms: dict[str, Arm], untimed: list[str], display: Display
+) -> dict[str, Arm]:
+    """The untimed arms with their seconds, in units of the reference that was timed before, if any:
+    an arm that is added later changes nothing for the others."""
+    before = next((name for name, arm in arms.items() if arm.seconds_per_step), None)
+    names = [*untimed, *([before] if before else [])]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(config.threads_of_worker)
+    try:
+        seconds = time_steps({n: _build(config, n, arms[n].settings) for n in names}, display)
+    finally:
+        torch.set_num_threads(threads)
+    scale = (arms[before].seconds_per_step or 1.0) / seconds[before] if before else 1.0
+    return {n: replace(arms[n], seconds_per_step=scale * seconds[n]) for n in untimed}
+
+
+def time_steps(runs: dict[str, RunCLI], display: Display) -> dict[str, float]:
+    """Median seconds of an optimizer step of each run; they take turns, so that what disturbs one
+    disturbs all."""
+    steps = {name: _stepper(cli) for name, cli in runs.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(WARM_UP + ROUNDS):
+        display.report("timing steps", turn, WARM_UP + ROUNDS)
+        for name, step in steps.items():
+            begin = time.perf_counter()
+            step()
+            seconds[name].append(time.perf_counter() - begin)
+    return {name: statistics.median(values[WARM_UP:]) for name, values in seconds.items()}
+
+
+def _stepper(cli: RunCLI) -> Callable[[], None]:
+    """An optimizer step of a run (micro-batches, clipping, optimizer, schedule), without its
+    trainer's loop."""
+    module, data, trainer = cli.model, cli.datamodule, cli.trainer
+    module.trainer = data.trainer = trainer
+    module.objective.set_unigram(data.unigram_counts)
+    device = trainer.strategy.root_device
+    module.to(device).train()
+    module.on_fit_start()  # compiles where the run would
+    (optimizer,), (schedule,) = module.configure_optimizers()
+    batches = cycle(list(islice(data.train_dataloader(), BATCHES)))
+
+    def step() -> None:
+        for batch in _take(batches, trainer.accumulate_grad_batches):
+            moved = {k: v.to(device) if hasattr(v, "to") else v for k, v in batch.items()}
+            with trainer.precision_plugin.forward_context():
+                loss = module.training_step(moved, 0)
+            loss.backward()
+        if trainer.gradient_clip_val:
+            nn.utils.clip_grad_norm_(module.parameters(), trainer.gradient_clip_val)
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule["scheduler"].step()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    return step
+
+
+def _take(batches: Iterable[Any], count: int) -> Iterable[Any]:
+    return islice(batches, count)

@@ -1,0 +1,159 @@
+"""Which runs a sweep wants, as a function of its config and of the results that are known."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from headless.structured import read_json
+from headless.sweeps.config import BEGIN_FROM, Settings, SweepConfig
+from headless.sweeps.tuning import Choice, Point, choose
+
+Stage = Literal["tune", "final", "equal_seconds"]
+ARMS = "arms.json"
+SAME_STEPS = 0.98  # two per cent fewer steps are within the error of the timing
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What an arm's config comes to; found out when the sweep begins."""
+
+    settings: Settings
+    steps: int
+    warmup_steps: int
+    tokens_per_step: int
+    parameters: int
+    seconds_per_step: float | None = None  # measured in turn with the other arms
+
+
+def read_arms(config: SweepConfig) -> dict[str, Arm]:
+    """What an earlier start found out."""
+    file = config.directory / ARMS
+    found = read_json(file, dict) if file.is_file() else {}
+    return {name: Arm(**values) for name, values in found.items()}
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended: "complete" with its last val/nll, or "failed" or "pruned"."""
+
+    state: str
+    nll: float | None = None
+    why: str = ""
+
+    @property
+    def score(self) -> float:
+        return self.nll if self.state == "complete" and self.nll is not None else math.inf
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that is wanted."""
+
+    stage: Stage
+    arm: str
+    values: Point  # of the parameters that are tuned
+    seed: int
+    steps: int
+    full_steps: int
+    begin_from: str | None = None  # the place of a run
+
+    @property
+    def place(self) -> str:
+        """The run's directory below the sweep's."""
+        words = [self.arm, *(_short(key, self.values) for key in self.values)]
+        if self.steps != self.full_steps:
+            words.append(f"steps{self.steps}")
+        stage = self.stage.replace("_", "-")
+        return f"{stage}/{'-'.join(words)}-seed{self.seed}"
+
+
+@dataclass
+class Plan:
+    """The runs that the results so far call for, in the order in which they are made."""
+
+    jobs: list[Job] = field(default_factory=list)
+    choices: dict[str, Choice] = field(default_factory=dict)
+    runs: dict[str, dict[str, list[Job]]] = field(default_factory=dict)  # of each budget and arm
+    complete: bool = True  # nothing more will be wanted once these are there
+
+
+def _short(key: str, values: Point) -> str:
+    """A parameter and its value in a name: `lr0.004`."""
+    last, value = key.rsplit(".", 1)[-1], values[key]
+    name = key if [other.rsplit(".", 1)[-1] for other in values].count(last) > 1 else last
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return "".join(c if c.isalnum() or c in ".-_+" else "_" for c in f"{name}{text}")
+
+
+def make_plan(config: SweepConfig, arms: Mapping[str, Arm], results: Mapping[str, Result]) -> Plan:
+    """What is wanted, given the results by the places of runs."""
+    return _Planner(config, arms, results).plan
+
+
+class _Planner:
+    def __init__(
+        self, config: SweepConfig, arms: Mapping[str, Arm], results: Mapping[str, Result]
+    ) -> None:
+        self.config, self.arms, self.results = config, arms, results
+        self.plan = Plan()
+        for name in config.settings:
+            self.choice(name)
+        for budget in config.budgets:
+            steps = equal_seconds(config, arms) if budget == "equal_seconds" else {}
+            self.plan.runs[budget] = {name: self.finals(name, steps.get(name)) for name in arms}
+
+    def choice(self, name: str) -> Choice:
+        """The search of an arm; its runs become wanted."""
+        if name not in self.plan.choices:
+            tune = self.config.tune
+            steps = tune.max_steps or self.arms[name].steps
+
+            def look(point: Point) -> float | None:
+                job = self.want("tune", name, point, tune.seed, steps)
+                result = self.results.get(job.place) if job else None
+                return result and result.score
+
+            choice = choose(name, tune, look)
+            self.plan.choices[name] = choice
+            self.plan.complete &= choice.done
+        return self.plan.choices[name]
+
+    def finals(self, name: str, fewer: int | None) -> list[Job]:
+        """The runs of an arm that count: for its own steps, or for fewer."""
+        best, steps = self.choice(name).best, self.arms[name].steps
+        if best is None:
+            return []
+        stage: Stage = "final" if fewer is None else "equal_seconds"
+        wanted = (self.want(stage, name, best, seed, fewer or steps) for seed in self.config.seeds)
+        return [job for job in wanted if job]
+
+    def want(self, stage: Stage, name: str, point: Point, seed: int, steps: int) -> Job | None:
+        """A run, which is in the plan now; None where what it begins from is not there yet."""
+        source = self.arms[name].settings.get(BEGIN_FROM)
+        begin_from = None
+        if source is not None:
+            best, all_steps = self.choice(source).best, self.arms[source].steps
+            counts: Stage = "final" if seed in self.config.seeds else "tune"
+            before = best and self.want(counts, source, best, seed, all_steps)
+            result = before and self.results.get(before.place)
+            if before is None or result is None or result.state != "complete":
+                self.plan.complete &= result is not None  # else it failed, and this one with it
+                return None
+            begin_from = before.place
+        job = Job(stage, name, point, seed, steps, self.arms[name].steps, begin_from)
+        if job not in self.plan.jobs:
+            self.plan.jobs.append(job)
+        return job
+
+
+def equal_seconds(config: SweepConfig, arms: Mapping[str, Arm]) -> dict[str, int]:
+    """The steps that the seconds of the fastest arm pay for, of each slower one."""
+    fewer: dict[str, int] = {}
+    for names in config.blocks.values():
+        seconds = {name: arms[name].steps * (arms[name].seconds_per_step or 1.0) for name in names}
+        for name in names:
+            share = min(seconds.values()) / seconds[name]
+            if share < SAME_STEPS:
+                fewer[name] = max(1, round(arms[name].steps * share))
+    return fewer

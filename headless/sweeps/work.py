@@ -1,0 +1,151 @@
+"""A worker: takes runs from the queue and trains them until the sweep has all that it wants."""
+
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Mapping
+
+import torch
+
+import headless
+from headless.errors import DivergedError, HeadlessError
+from headless.progress import Display
+from headless.runs.directory import RunDirectory
+from headless.runs.run import Run
+from headless.sweeps.config import BEGIN_FROM, Settings, SweepConfig, read_sweep
+from headless.sweeps.outcome import write_outcome
+from headless.sweeps.plan import Arm, Job, Plan, Result, make_plan, read_arms
+from headless.sweeps.queue import Queue
+
+SCORE = "val/nll"
+POLL_SECONDS = 1.0  # between two looks for work while others have it all
+
+
+class _Hopeless(Exception):  # noqa: N818 - no error
+    """The pruner ends a run."""
+
+
+def settings_of(config: SweepConfig, arm: Arm, job: Job) -> Settings:
+    """The settings of a run, without its place: what its result depends on."""
+    settings = {key: value for key, value in arm.settings.items() if key != BEGIN_FROM}
+    settings |= job.values
+    if job.begin_from:
+        settings["model.init_from"] = str(config.directory / job.begin_from)
+    if job.steps != arm.steps:
+        settings["trainer.max_steps"] = job.steps
+        settings["model.schedule.warmup_steps"] = round(arm.warmup_steps * job.steps / arm.steps)
+    return {**settings, "seed_everything": job.seed}
+
+
+def refresh(config: SweepConfig, arms: Mapping[str, Arm], queue: Queue) -> Plan:
+    """What is wanted now, all of it in the queue."""
+    plan = make_plan(config, arms, queue.results())
+    queue.add([(job, settings_of(config, arms[job.arm], job)) for job in plan.jobs])
+    return plan
+
+
+def work(config: SweepConfig, display: Display) -> Plan:
+    """Train what the queue holds until there is nothing left, also for others."""
+    arms, queue = read_arms(config), Queue(config)
+    while True:
+        plan = refresh(config, arms, queue)
+        results = queue.results()
+        done = sum(job.place in results for job in plan.jobs)
+        display.report("runs", done, len(plan.jobs))
+        if done == len(plan.jobs) and plan.complete:
+            return plan
+        job = queue.claim(plan.jobs)
+        if job is None:
+            time.sleep(POLL_SECONDS)
+            continue
+        try:
+            result = _train(config, arms[job.arm], job, queue, display, (done, len(plan.jobs)))
+        except BaseException:
+            queue.release(job)
+            raise
+        queue.tell(job, result)
+
+
+def _train(
+    config: SweepConfig, arm: Arm, job: Job, queue: Queue, display: Display, at: tuple[int, int]
+) -> Result:
+    """Train a run, go on with it, or read what is there."""
+    path = config.directory / job.place
+    place = {"run.name": path.name, "run.root": str(path.parent), "run.resume": True}
+    labels = {"run.group": config.name, "run.tags": [job.arm, job.stage]}
+
+    def on_validation(run: Run) -> None:
+        queue.check(job)
+        nll, step = run.last.get(SCORE), run.last.get("progress/step")
+        if nll is not None and step is not None and queue.is_hopeless(job, int(step), nll):
+            raise _Hopeless
+
+    def report(phase: str, done: int, total: int) -> None:
+        if total == job.steps:  # no validation's batches
+            display.report("runs", *at, f"{path.name}: {done} of {total}")
+
+    run = Run(path) if RunDirectory(path).summary.is_file() else None
+    if run is None or not run.finished:
+        overrides = {**labels, **settings_of(config, arm, job), **place}
+        if not any("wandb" in part.get("run", {}) for part in config.read_base()):
+            overrides = {"run.wandb": "disabled"} | overrides
+        try:
+            run = headless.pretrain(
+                config.base_file, overrides, progress=report, on_validation=on_validation
+            )
+        except _Hopeless:
+            return Result("pruned", Run(path).last.get(SCORE))
+        except DivergedError as error:
+            return Result("failed", why=str(error))
+        except HeadlessError as error:
+            if _is_given(config, job):
+                raise
+            return Result("failed", why=str(error))  # a widened grid left what is possible
+    nll = run.last.get(SCORE)
+    needed = config.keep_tuning_checkpoints or any(
+        BEGIN_FROM in s for s in config.settings.values()
+    )
+    if job.stage == "tune" and not needed:
+        shutil.rmtree(run.directory.checkpoints, ignore_errors=True)
+    return Result("failed", why="no validation") if nll is None else Result("complete", nll)
+
+
+def _is_given(config: SweepConfig, job: Job) -> bool:
+    """Whether a run's values are those that the config names."""
+    spaces = config.tune.parameters_of(job.arm)
+    return all(value in spaces[name].get("grid", [value]) for name, value in job.values.items())
+
+
+class Worker:
+    """What a process of its own does, on this machine or wherever SLURM puts it."""
+
+    def __call__(self, definition: str, closes: bool = False) -> None:
+        """Work on a sweep, and where this process `closes` it, write what came out."""
+        config = read_sweep(["--config", definition])
+        torch.set_num_threads(config.threads_of_worker)
+        with Display(False) as display:
+            plan = work(config, display)
+        if closes:
+            write_outcome(config, read_arms(config), plan, Queue(config))
+
+    def checkpoint(self, *arguments: object) -> object:
+        """What submitit calls before SLURM takes the machine away: go on on another one."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self, *arguments)
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent is gone is killed, which it may be at any moment."""
+    sys.stdin.read()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        Worker()(sys.argv[1])
+    except HeadlessError as error:
+        sys.exit(f"headless: error: {error}")

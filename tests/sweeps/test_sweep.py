@@ -1,0 +1,163 @@
+"""A sweep from its config to the page; stopped, killed and gone on with; what it refuses."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import headless
+from headless.cli.main import main
+from headless.errors import HeadlessError
+from headless.sweeps import arms
+
+LR = "model.optimizer.lr"
+
+
+def config(dataset: Path, root: Path, **more: Any) -> dict[str, Any]:
+    """A sweep of a tiny model."""
+    return {
+        "name": "tiny",
+        "root": str(root),
+        "base": {
+            "model": {
+                "backbone": {
+                    **{"model_type": "gpt_neox", "hidden_size": 16, "num_hidden_layers": 1},
+                    **{"num_attention_heads": 2, "intermediate_size": 32},
+                    "max_position_embeddings": 32,
+                },
+                "optimizer": {"lr": 4e-3},
+                "schedule": {"warmup_steps": 2},
+                "compile": False,
+            },
+            "data": {"path": str(dataset), "sequence_length": 16, "batch_size": 8},
+            "trainer": {"accelerator": "cpu", "max_steps": 8, "val_check_interval": 4},
+            "checkpoint": {"every_n_steps": 2},
+            "geometry": {"every_n_steps": 1000},
+            "throughput": {"every_n_steps": 1000},
+        },
+        "objectives": {
+            "ce": {"class_path": "CrossEntropy", "init_args": {"tied": True}},
+            "cwt": {"class_path": "ContrastiveWeightTying"},
+        },
+        "seeds": [1],
+        **more,
+    }
+
+
+@pytest.fixture(scope="module")
+def tuned(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A sweep that was trained: cwt has two rates, and its steps take half as long again."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(arms, "time_steps", lambda runs, display: {"ce": 0.2, "cwt": 0.3})
+        tune = {"max_steps": 4, "arms": {"cwt": {LR: {"grid": [1e-3, 1e-2]}}}, "widen": False}
+        root = tmp_path_factory.mktemp("sweeps")
+        budgets = ["equal_tokens", "equal_seconds"]
+        wanted = config(dataset, root, tune=tune, budgets=budgets, baseline="ce")
+        outcome = headless.sweep(wanted)
+    return {"config": wanted, "outcome": outcome, "directory": root / "tiny"}
+
+
+def test_it_tunes_trains_and_compares(tuned: dict[str, Any]) -> None:
+    outcome, directory = tuned["outcome"], tuned["directory"]
+    cwt = outcome["arms"]["cwt"]
+    tried = {one["values"][LR]: one["nll"] for one in cwt["search"]}
+    assert cwt["tuned"] == {LR: min(tried, key=tried.__getitem__)}
+    assert outcome["arms"]["ce"]["search"] == []
+    assert [cwt["budgets"][b]["steps"] for b in ("equal_tokens", "equal_seconds")] == [8, 5]
+    runs = {str(p.parent.relative_to(directory)) for p in directory.glob("*/*/summary.json")}
+    rate = f"lr{cwt['tuned'][LR]:g}"
+    assert runs == {
+        *(f"tune/cwt-lr{lr:g}-steps4-seed0" for lr in tried),
+        *("final/ce-seed1", f"final/cwt-{rate}-seed1"),
+        f"equal-seconds/cwt-{rate}-steps5-seed1",
+    }
+    shorter = headless.Run(directory / f"equal-seconds/cwt-{rate}-steps5-seed1")
+    assert shorter.config["model"]["schedule"]["warmup_steps"] == 1
+    assert shorter.summary["steps"] == 5
+    (nll,) = cwt["budgets"]["equal_seconds"]["nll_by_seed"].values()
+    assert nll == shorter.last["val/nll"]
+    assert not list(directory.glob("tune/*/checkpoints"))
+    assert json.loads((directory / "sweep.json").read_text())["arms"]["cwt"]["tuned"]
+    for page, of in (("report", "final"), ("report-equal-seconds", "equal-seconds")):
+        numbers = json.loads((directory / page / "compare.json").read_text())
+        assert numbers["baseline"] == "cross-entropy (tied)"
+        assert {run["name"] for group in numbers["groups"] for run in group["runs"]} == {
+            "ce-seed1",
+            f"{'cwt-' + rate}{'-steps5' if of == 'equal-seconds' else ''}-seed1",
+        }
+
+
+def test_what_is_finished_is_never_trained_again(
+    tuned: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_training(*_: object, **__: object) -> None:
+        raise AssertionError("trained")
+
+    monkeypatch.setattr(headless, "pretrain", no_training)
+    again = headless.sweep(tuned["config"])
+    assert again["arms"] == tuned["outcome"]["arms"]
+    (tuned["directory"] / "journal.log").unlink()  # the runs themselves say that they are done
+    assert headless.sweep(tuned["config"])["arms"].keys() == again["arms"].keys()
+
+
+def test_status_runs_nothing(tuned: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep", "--config", json.dumps(tuned["config"]), "--status"]) == 0
+    shown = capsys.readouterr().out
+    assert "5 done, 0 running, 0 waiting" in shown
+    nll = tuned["outcome"]["arms"]["ce"]["budgets"]["equal_tokens"]["nll_by_seed"]
+    assert f"{next(iter(nll.values())):.4f} (1)" in shown
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"base": {"data": {"path": "elsewhere"}}}, "begun with another base"),
+        ({"objectives": {"ce": {"class_path": "CrossEntropy"}}, "baseline": None},
+         "final/ce-seed1 was begun with another model.objective"),
+        ({"baseline": "cw"}, "there is no arm 'cw'; did you mean 'cwt'"),
+        ({"tune": {"seed": 1, "parameters": {LR: {"grid": [1, 2]}}}}, "seed 1 is among the seeds"),
+        ({"tune": {"parameters": {LR: {"low": 1, "high": 2}}}}, "is a range: give a grid"),
+        ({"objectives": {}}, "a sweep needs arms"),
+        ({"arms": {"a": {"run.name": "b"}}}, "the sweep decides run.name"),
+    ],
+)  # fmt: skip
+def test_it_refuses(tuned: dict[str, Any], change: dict[str, Any], words: str) -> None:
+    with pytest.raises(HeadlessError, match=words):
+        headless.sweep(tuned["config"] | change)
+
+
+def test_an_arm_that_makes_no_run_is_named(dataset: Path, tmp_path: Path) -> None:
+    wanted = config(dataset, tmp_path, objectives={}, arms={"odd": {"model.optimizer.lrr": 1}})
+    with pytest.raises(HeadlessError, match="arm odd: .*did you mean 'model.optimizer.lr'"):
+        headless.sweep(wanted)
+    assert not (tmp_path / "tiny" / "final").exists()
+
+
+def test_a_killed_worker_changes_nothing(dataset: Path, tmp_path: Path) -> None:
+    """Its run goes on from the last checkpoint, to the numbers of a run that nobody disturbed."""
+    wanted = config(dataset, tmp_path / "killed", objectives={})
+    wanted["arms"] = {"cwt": {"model.objective": {"class_path": "ContrastiveWeightTying"}}}
+    wanted["base"]["trainer"] |= {"max_steps": 60, "val_check_interval": 30}
+    code = f"import headless; headless.sweep({wanted!r})"
+    worker = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2])
+    run = tmp_path / "killed/tiny/final/cwt-seed1"
+    while not (run / "checkpoints/last.ckpt").is_file():
+        assert worker.poll() is None
+        time.sleep(0.002)
+    worker.send_signal(signal.SIGKILL)
+    worker.wait()
+    first = (run / "checkpoints/first.safetensors").stat().st_mtime_ns
+    assert not headless.Run(run).finished
+    gone_on = headless.sweep(wanted)
+    assert (run / "checkpoints/first.safetensors").stat().st_mtime_ns == first
+    undisturbed = headless.sweep(wanted | {"root": str(tmp_path / "undisturbed")})
+    scores = [
+        o["arms"]["cwt"]["budgets"]["equal_tokens"]["nll_by_seed"] for o in (gone_on, undisturbed)
+    ]
+    assert scores[0] == scores[1]
+    assert len(scores[0]) == 1
