@@ -7,7 +7,7 @@ PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,python3)
 export PYTHONPATH := $(CURDIR)
 export TOKENIZERS_PARALLELISM := true
 
-.PHONY: help setup setup-dev demo demo-full test check docs format bench bench-gpu ablation clean-demo
+.PHONY: help setup setup-dev demo demo-full test check docs format bench bench-gpu sweep clean-demo
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -49,8 +49,8 @@ bench-gpu: ## measure losses and training on a GPU; writes benchmarks/*_gpu.json
 	$(PYTHON) scripts/bench_objectives.py --preset gpu --output benchmarks/objectives_gpu.json
 	$(PYTHON) scripts/bench_training.py --preset gpu --output benchmarks/training_gpu.json
 
-ablation: setup-dev data/demo/manifest.json ## six objectives, best of three rates, three seeds (hours)
-	$(BIN)/python scripts/ablation.py --workers 2
+sweep: setup data/demo/manifest.json ## tune three objectives, three seeds each, and compare them (minutes)
+	$(BIN)/headless sweep --config configs/sweep/quick.yaml
 
 data/demo/manifest.json:
 	$(BIN)/python scripts/demo_corpus.py data/demo-text

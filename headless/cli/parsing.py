@@ -9,6 +9,7 @@ from docstring_parser import parse
 import headless
 from headless.downstream.options import FinetuneOptions, NeighborOptions, Recipe, Source
 from headless.errors import HeadlessError
+from headless.sweeps.config import SweepConfig
 from headless.training.options import stub
 from headless.training.parsing import CommandParser
 
@@ -16,6 +17,7 @@ from headless.training.parsing import CommandParser
 DATACLASSES: dict[str, tuple[Callable[..., Any], ...]] = {
     "finetune": (FinetuneOptions, Source, Recipe),
     "neighbors": (NeighborOptions,),
+    "sweep": (SweepConfig,),
 }
 POSITIONAL = {"compare": "runs"}  # given without its name, as often as one likes
 SEEDS = ("seed", "seeds", "split_seed")  # whichever a command has: numpy takes 32 bits

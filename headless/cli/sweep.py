@@ -8,12 +8,13 @@ from rich.markup import escape
 from rich.table import Table
 
 import headless
-from headless.sweeps.config import as_sweep, sweep_parser
+from headless.cli.parsing import parser_of
+from headless.sweeps.config import as_sweep
 from headless.sweeps.outcome import read_status
 
 
 def main(arguments: list[str]) -> None:
-    parser = sweep_parser()
+    parser = parser_of("sweep")
     parser.add_argument("--status", action="store_true", help="say how far it is, and run nothing")
     options = parser.instantiate_classes(parser.parse_args(arguments))
     config = as_sweep(options)

@@ -13,10 +13,12 @@ from torch import nn
 from headless.errors import HeadlessError
 from headless.files import exclusive, write_json
 from headless.progress import Display
-from headless.sweeps.config import BEGIN_FROM, Settings, SweepConfig
-from headless.sweeps.plan import ARMS, Arm, read_arms
+from headless.structured import flatten
+from headless.sweeps.config import ARMS, BEGIN_FROM, Settings, SweepConfig
+from headless.sweeps.plan import Arm, read_arms
 from headless.training.assembly import RunCLI, arguments_of, build
 
+BACKBONE = "model.backbone"
 ROUNDS, WARM_UP, BATCHES = 40, 3, 8  # timed steps of each arm, steps before, different batches
 WAIT_SECONDS = 3600.0  # for another machine that times the steps
 
@@ -51,7 +53,10 @@ def _build(config: SweepConfig, name: str, settings: Settings) -> RunCLI:
         for key, space in config.tune.parameters_of(name).items()
     }
     place = {"run.name": name, "run.root": str(config.directory), "run.wandb": "disabled"}
-    own = {key: value for key, value in settings.items() if key != BEGIN_FROM}
+    own = dict(settings)
+    if source := own.pop(BEGIN_FROM, None):  # whose runs are not there yet: its architecture is
+        shape = {k: v for k, v in flatten(config.settings[source]) if k.startswith(BACKBONE)}
+        own = {**shape, **own, "model.init_head": "random"}
     try:
         return build(arguments_of(config.base_file, {**own, **first, **place}))
     except HeadlessError as error:

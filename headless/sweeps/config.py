@@ -3,7 +3,7 @@
 import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -20,6 +20,7 @@ from headless.training.parsing import CommandParser
 
 Settings = dict[str, Any]  # of a run, nested or by dotted name
 Budget = Literal["equal_tokens", "equal_seconds"]
+ARMS = "arms.json"  # what each arm comes to; the sweep has begun with it
 BEGIN_FROM = "begin_from"  # an arm's entry that names another arm, whose runs it begins from
 DECIDED = ("seed_everything", "run.name", "run.root", "run.resume", "run.overwrite")
 
@@ -147,8 +148,10 @@ class SweepConfig:
             value = getattr(self.tune if "." in name else self, name.split(".")[-1])
             if value < 1:
                 raise HeadlessError(f"{name} must be at least 1, got {value}")
-        for arm in names:
+        for arm, settings in self.settings.items():
             check_name(arm)
+            if (source := settings.get(BEGIN_FROM)) and source not in names[: names.index(arm)]:
+                raise HeadlessError(f"{arm}: {BEGIN_FROM} must name an arm that stands before it")
             for key, space in self.tune.parameters_of(arm).items():
                 _check_space(f"tune: {key} of {arm}", space, self.tune.sampler)
 
@@ -228,7 +231,8 @@ class SweepConfig:
         words = with_parts(["--config", str(file)])
         read = [read_yaml(Path(word.removeprefix("--config="))) for word in words]
         content = json.dumps([one for one in read if set(one) != {"parts"}], indent=2)
-        if record.is_file() and record.read_text(encoding="utf-8") != content:
+        begun = (self.directory / ARMS).is_file() and record.is_file()
+        if begun and record.read_text(encoding="utf-8") != content:
             raise HeadlessError(
                 f"{self.directory} was begun with another base, see {record}: give this sweep "
                 "another name"
@@ -252,34 +256,21 @@ def _check_space(place: str, space: Any, sampler: str) -> None:
         raise HeadlessError(f"{place}: low and high must be numbers, low below high")
 
 
-def sweep_parser() -> CommandParser:
-    """The parser of a sweep's config and of `headless sweep`."""
-    parser = CommandParser(
-        prog="headless sweep",
-        description="Train many runs and compare them: arms, each tuned for itself, several seeds.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", action="config", help="a YAML file with these options")
+def read_sweep(
+    config: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None
+) -> SweepConfig:
+    """A sweep from a YAML file, or its content, and changes to it by dotted name."""
+    parser = CommandParser()
+    parser.add_argument("--config", action="config")
     parser.add_class_arguments(SweepConfig, as_group=False)
-    return parser
-
-
-def read_sweep(arguments: Sequence[str]) -> SweepConfig:
-    """A sweep from words as on a command line."""
-    parser = sweep_parser()
-    return as_sweep(parser.instantiate_classes(parser.parse_args(list(arguments))))
+    text = json.dumps(config, default=str) if isinstance(config, Mapping) else str(config)
+    words = [f"--config={text}"]
+    for name, value in (overrides or {}).items():
+        plain = isinstance(value, str | Path)
+        words.append(f"--{name}={value if plain else json.dumps(value, default=str)}")
+    return as_sweep(parser.instantiate_classes(parser.parse_args(words)))
 
 
 def as_sweep(values: Any) -> SweepConfig:
     """A sweep from what its parser gave."""
-    names = SweepConfig.__dataclass_fields__
-    return SweepConfig(**{name: values[name] for name in names})
-
-
-def words_of(config: str | Path | Mapping[str, Any], overrides: Mapping[str, Any]) -> Iterator[str]:
-    """A config file, or its content, and changes to it, in the words of a command line."""
-    text = json.dumps(config, default=str) if isinstance(config, Mapping) else str(config)
-    yield from ("--config", text)
-    for name, value in overrides.items():
-        plain = isinstance(value, str | Path)
-        yield f"--{name}={value if plain else json.dumps(value, default=str)}"
+    return SweepConfig(**{name: values[name] for name in SweepConfig.__dataclass_fields__})

@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from headless.structured import read_json
-from headless.sweeps.config import BEGIN_FROM, Settings, SweepConfig
+from headless.sweeps.config import ARMS, BEGIN_FROM, Settings, SweepConfig
 from headless.sweeps.tuning import Choice, Point, choose
 
 Stage = Literal["tune", "final", "equal_seconds"]
-ARMS = "arms.json"
 SAME_STEPS = 0.98  # two per cent fewer steps are within the error of the timing
 
 

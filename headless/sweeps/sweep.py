@@ -17,7 +17,7 @@ from headless.files import write_text
 from headless.isolation import isolated
 from headless.progress import Display, Report
 from headless.sweeps.arms import find_arms
-from headless.sweeps.config import SweepConfig, read_sweep, words_of
+from headless.sweeps.config import SweepConfig, read_sweep
 from headless.sweeps.outcome import write_outcome
 from headless.sweeps.plan import Arm, Plan
 from headless.sweeps.queue import Queue
@@ -53,7 +53,7 @@ def sweep(
             cannot be trained.
     """
     if not isinstance(config, SweepConfig):
-        config = read_sweep(list(words_of(config, overrides or {})))
+        config = read_sweep(config, overrides)
     config.write_base()
     with Display(progress) as display:
         arms = find_arms(config, display)

@@ -36,7 +36,8 @@ def settings_of(config: SweepConfig, arm: Arm, job: Job) -> Settings:
     if job.steps != arm.steps:
         settings["trainer.max_steps"] = job.steps
         settings["model.schedule.warmup_steps"] = round(arm.warmup_steps * job.steps / arm.steps)
-    return {**settings, "seed_everything": job.seed}
+    # What begins from a run gets the data in another order than that.
+    return {**settings, "seed_everything": job.seed + (job.begin_from is not None)}
 
 
 def refresh(config: SweepConfig, arms: Mapping[str, Arm], queue: Queue) -> Plan:
@@ -123,7 +124,7 @@ class Worker:
 
     def __call__(self, definition: str, closes: bool = False) -> None:
         """Work on a sweep, and where this process `closes` it, write what came out."""
-        config = read_sweep(["--config", definition])
+        config = read_sweep(definition)
         torch.set_num_threads(config.threads_of_worker)
         with Display(False) as display:
             plan = work(config, display)

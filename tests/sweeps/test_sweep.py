@@ -37,8 +37,7 @@ def config(dataset: Path, root: Path, **more: Any) -> dict[str, Any]:
             "data": {"path": str(dataset), "sequence_length": 16, "batch_size": 8},
             "trainer": {"accelerator": "cpu", "max_steps": 8, "val_check_interval": 4},
             "checkpoint": {"every_n_steps": 2},
-            "geometry": {"every_n_steps": 1000},
-            "throughput": {"every_n_steps": 1000},
+            "laboratory": {"enabled": False},
         },
         "objectives": {
             "ce": {"class_path": "CrossEntropy", "init_args": {"tied": True}},
@@ -142,7 +141,7 @@ def test_a_killed_worker_changes_nothing(dataset: Path, tmp_path: Path) -> None:
     """Its run goes on from the last checkpoint, to the numbers of a run that nobody disturbed."""
     wanted = config(dataset, tmp_path / "killed", objectives={})
     wanted["arms"] = {"cwt": {"model.objective": {"class_path": "ContrastiveWeightTying"}}}
-    wanted["base"]["trainer"] |= {"max_steps": 60, "val_check_interval": 30}
+    wanted["base"]["trainer"] |= {"max_steps": 40, "val_check_interval": 20}
     code = f"import headless; headless.sweep({wanted!r})"
     worker = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2])
     run = tmp_path / "killed/tiny/final/cwt-seed1"
