@@ -7,7 +7,7 @@ PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,python3)
 export PYTHONPATH := $(CURDIR)
 export TOKENIZERS_PARALLELISM := true
 
-.PHONY: help setup setup-dev demo demo-full test check docs format bench bench-gpu sweep clean-demo
+.PHONY: help setup setup-dev demo demo-full demo-data test check docs format bench bench-gpu sweep clean-demo
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -49,7 +49,9 @@ bench-gpu: ## measure losses and training on a GPU; writes benchmarks/*_gpu.json
 	$(PYTHON) scripts/bench_objectives.py --preset gpu --output benchmarks/objectives_gpu.json
 	$(PYTHON) scripts/bench_training.py --preset gpu --output benchmarks/training_gpu.json
 
-sweep: setup data/demo/manifest.json ## tune three objectives, three seeds each, and compare them (minutes)
+demo-data: setup data/demo/manifest.json ## prepare the demo's text and nothing else
+
+sweep: demo-data ## tune three objectives, three seeds each, and compare them (minutes)
 	$(BIN)/headless sweep --config configs/sweep/quick.yaml
 
 data/demo/manifest.json:
