@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from headless.files import check_pieces, exclusive, holds_json, whole_file
 from headless.isolation import isolated
 from headless.pages.page import Page
-from headless.reports.equal_loss import as_json as equal_loss_as_json
+from headless.reports.curves import equal_loss_as_json
 from headless.reports.evaluations import evaluations_as_json
 from headless.reports.fairness import unfair
 from headless.reports.finetunings import read_finetuning

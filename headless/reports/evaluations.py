@@ -1,7 +1,7 @@
 """Zero-shot results of the runs: one table a task, one row a recipe group and LM head."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from headless.pages.page import Column, Page
@@ -57,12 +57,12 @@ class Result(Scores):
 
 def _numbers(result: Evaluation) -> tuple[dict[str, Any], dict[str, Any]]:
     """Every metric, and what is known of their standard errors."""
-    values, errors = dict(result.metrics), dict(result.errors)
+    both: tuple[dict[str, Any], ...] = ({**result.metrics}, {**result.errors})
     for name, subset in result.subsets.items():
-        if isinstance(subset, dict):
-            values[f"subset/{name}"] = subset.get("accuracy")
-            errors[f"subset/{name}"] = subset.get("accuracy_error")
-    return tuple({k: v for k, v in s.items() if is_number(v)} for s in (values, errors))  # type: ignore[return-value]
+        for side, metric in zip(both, ("accuracy", "accuracy_error"), strict=True):
+            side[f"subset/{name}"] = subset.get(metric) if isinstance(subset, dict) else None
+    values, errors = ({k: v for k, v in side.items() if is_number(v)} for side in both)
+    return values, errors
 
 
 @dataclass
@@ -97,9 +97,7 @@ class Task:
             ACCURACY if name == "accuracy" else Quantity(name, name, digits=4)
             for name in self.first.metrics
         ]
-        columns = [
-            replace(q, name=q.name + "*" * (lossy and q.key == "bits_per_byte")) for q in quantities
-        ]
+        columns = [*quantities]
         if len(self.first.subsets) <= MAX_SUBSETS:
             columns += [percent(f"subset/{n}", n, group="by subset") for n in self.first.subsets]
         noun = "document" if self.kind == "text" else "item"

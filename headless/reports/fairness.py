@@ -15,6 +15,7 @@ from headless.reports.groups import (
     differing,
     runs_of,
     sequences_per_step,
+    tags_of,
 )
 from headless.reports.texts import TEXTS
 from headless.runs.resume import is_among
@@ -156,7 +157,7 @@ def remarks(groups: Sequence[Group]) -> list[str]:
 def _is_tuned(key: str, runs: Sequence[Run]) -> bool:
     """Whether a setting is a learning rate, and every run says that its own were tuned."""
     is_rate = is_among(key, ("model.optimizer",)) and key.endswith("lr")
-    return is_rate and all(TUNED in (run.flat_config.get("run.tags") or []) for run in runs)
+    return is_rate and all(TUNED in tags_of(run) for run in runs)
 
 
 def _differences(runs: Sequence[Run]) -> dict[str, str]:

@@ -105,6 +105,11 @@ def value_of(run: Run, key: str) -> float | None:
     return run.value(key)
 
 
+def tags_of(run: Run) -> list[str]:
+    tags = run.flat_config.get("run.tags")
+    return [str(tag) for tag in tags] if isinstance(tags, list) else []
+
+
 def runs_of(groups: Iterable[Group]) -> list[Run]:
     """The runs of all groups."""
     return [run for group in groups for run in group.runs]
@@ -170,6 +175,16 @@ def _subject(run: Run) -> str:
     return f"{run.begins_from}, head from {HEAD_STARTS[run.init_head]}{frozen}"
 
 
+def _name(group: Group, groups: Sequence[Group]) -> str:
+    """The tag that all its runs have and no other's, as those of a sweep's arm, or the first
+    run's name."""
+    others = {
+        tag for other in groups if other is not group for r in other.runs for tag in tags_of(r)
+    }
+    own = [t for t in tags_of(group.first) if all(t in tags_of(run) for run in group.runs)]
+    return next((tag for tag in own if tag not in others), group.first.name)
+
+
 def _label(groups: list[Group]) -> None:
     """Name groups by their objective; where several share it, add what they differ in."""
     names = [_subject(group.first) for group in groups]
@@ -180,7 +195,7 @@ def _label(groups: list[Group]) -> None:
             for key, values in differing_settings(same).items()
         ]
         short = ", ".join(texts) if len(texts) <= 2 else ""
-        group.label = name + (f", {short or group.first.name}" if len(same) > 1 else "")
+        group.label = name + (f", {short or _name(group, groups)}" if len(same) > 1 else "")
     paths = [os.path.abspath(group.first.directory) for group in groups]
     common = os.path.commonpath(paths) if len({Path(path).anchor for path in paths}) == 1 else None
     names = [group.first.name for group in groups]

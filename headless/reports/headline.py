@@ -7,14 +7,13 @@ from headless.errors import HeadlessError
 from headless.pages.numbers import MISSING, decimals
 from headless.pages.page import Cell, Column
 from headless.reports.fairness import (
-    inexact,
     same_budget,
     same_data,
     same_hardware,
     same_tokenizer,
     same_unit,
 )
-from headless.reports.groups import ANCHORS, OVER, Group, anchors_of, runs_of
+from headless.reports.groups import ANCHORS, OVER, Group, anchors_of, runs_of, tags_of
 from headless.reports.plots import curves_of, logged, mean_curve, reached_at
 from headless.reports.statistics import Difference, difference
 from headless.reports.tables import Cells, Quantity, Sheet, Table, percent
@@ -79,7 +78,7 @@ def headline(groups: Sequence[Group]) -> Table:
         return " ".join(filter(None, parts))
 
     shown = [q for q in QUANTITIES if any(group.number(q.key) for group in groups)]
-    columns = [replace(q, name=_starred(q, groups), unit=_unit(q, groups)) for q in shown]
+    columns = [replace(q, unit=_unit(q, groups)) for q in shown]
     heading = Column("objective", "backbone, runs, arithmetic", "left")
     return Table(heading, columns, groups, can_lead, note)
 
@@ -97,11 +96,6 @@ def _unit(quantity: Quantity, groups: Sequence[Group]) -> str:
     return f"of {widths.pop()}" + (f", noise {noise.pop()}" if len(noise) == 1 else "")
 
 
-def _starred(quantity: Quantity, groups: Sequence[Group]) -> str:
-    """The name, with a mark where `fairness.inexact` has something to say of it."""
-    return quantity.name + "*" * bool(quantity.key.endswith("bits_per_byte") and inexact(groups))
-
-
 def _memory_of(group: Group) -> str:
     """Whose memory the peaks are: "host", "gpu", or both."""
     return " and ".join(sorted({run.memory_kind for run in group.runs}))
@@ -117,7 +111,7 @@ def baseline_of(groups: Sequence[Group], name: str | None = None) -> Group:
     named = [group for group in groups if group.label == name] or [
         group
         for group in groups
-        if any(name in (run.name, str(run.directory.path)) for run in group.runs)
+        if any(name in (run.name, str(run.directory.path), *tags_of(run)) for run in group.runs)
     ]
     if len(named) == 1:
         return named[0]
@@ -138,7 +132,7 @@ def relative(groups: Sequence[Group], baseline: Group | None = None) -> Sheet:
     ratios = [key for key in RATIOS if baseline.number(key)]
     deltas = [q for q in QUANTITIES if q.key in DELTAS and baseline.number(q.key)]
     columns = [OBJECTIVE]
-    columns += [Column(f"Δ {_starred(q, groups)}", q.unit, "right", "scores") for q in deltas]
+    columns += [Column(f"Δ {q.name}", q.unit, "right", "scores") for q in deltas]
     columns += [Column("over", "", "right", "scores")] if deltas else []
     columns += [Column(RATIOS[key], "ratio", "right", COST) for key in ratios]
     columns += [

@@ -9,8 +9,7 @@ from typing import Any
 import headless
 from headless.pages.numbers import MISSING, compact, decimals
 from headless.pages.page import Cell, Column, Page, TextCard
-from headless.reports.curves import deciles, geometry, learning_curves
-from headless.reports.equal_loss import equal_loss
+from headless.reports.curves import deciles, equal_loss, geometry, learning_curves
 from headless.reports.evaluations import add_zero_shot
 from headless.reports.fairness import inexact, remarks, same_budget
 from headless.reports.finetunings import Finetuning, add_finetunings, task_tables

@@ -2,7 +2,7 @@
 
 import pytest
 
-from headless.reports import inside_plots, sections
+from headless.reports import inside, sections
 
 
 @pytest.fixture
@@ -10,4 +10,4 @@ def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """They see numbers that the tables see, and take most of a comparison's time."""
     for name in ("learning_curves", "geometry", "equal_loss", "deciles"):
         monkeypatch.setattr(sections, name, lambda *groups: None)
-    monkeypatch.setattr(inside_plots, "FIGURES", {})
+    monkeypatch.setattr(inside, "FIGURES", {})

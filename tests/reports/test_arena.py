@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 from synthetic_runs import edit_config, edit_json, write_run, write_runs
 
+from headless.errors import HeadlessError
 from headless.reports.compare import Comparison, compare
 from headless.reports.curves import deciles, learning_curves
 from headless.reports.fairness import remarks, unfair
@@ -183,3 +184,20 @@ def test_rows_and_targets_of_a_loss(tmp_path: Path) -> None:
     assert [cell.text for cell in vanilla[3:5]] == ["1,024", "–"]
     assert [cell.text for cell in cwt[3:5]] == ["4,096", "25.0"]
     assert cwt[0].detail == "gpt_neox 4 x 192, 1 run, compiled, 32-true"
+
+
+def test_an_arm_can_be_named_by_its_tag(tmp_path: Path) -> None:
+    """As a sweep names them, where the settings that differ are too many for a label."""
+    runs = [
+        write_run(tmp_path, "headless", seed, name=f"{a}{seed}") for a in "xy" for seed in (1, 2)
+    ]
+    for run in runs:
+        arm = "muon" if run.name.startswith("y") else "adamw"
+        edit_config(run, "run.tags", [arm, "final"])
+        for key in ("lr", "eps", "weight_decay") if arm == "muon" else ():
+            edit_config(run, f"model.optimizer.{key}", 0.5)
+    comparison = compare(runs, baseline="muon")
+    assert [g.label for g in comparison.groups] == ["headless (CWT), adamw", "headless (CWT), muon"]
+    assert comparison.baseline is comparison.groups[1]
+    with pytest.raises(HeadlessError, match="in several recipes"):
+        compare(runs, baseline="final")

@@ -11,10 +11,16 @@ import pytest
 from synthetic_runs import write_run
 
 from headless.pages.page import Page
-from headless.reports import inside_plots
+from headless.reports import inside
 from headless.reports.groups import Group, read_groups
-from headless.reports.inside import add_inside, disputed, scalar
-from headless.reports.inside_plots import by_block, finding_array, last_spectrum
+from headless.reports.inside import (
+    add_inside,
+    by_block,
+    disputed,
+    finding_array,
+    last_spectrum,
+    scalar,
+)
 
 
 def analysis(
@@ -146,7 +152,7 @@ def test_several_seeds_are_a_mean_and_thin_lines(tmp_path: Path) -> None:
     found = [analysis(cosine=c) for c in (0.1, 0.6, 0.15, 0.7)]
     groups = groups_of(tmp_path, *found)
     assert [len(group.runs) for group in groups] == [2, 2]
-    figure = inside_plots.depth(groups)
+    figure = inside.depth(groups)
     lines = [line for line in figure.axes[0].get_lines() if line.get_linewidth() == 1.6]
     np.testing.assert_allclose(lines[0].get_ydata(), [0.125, 0.225, 0.325, 0.425])
     text = re.sub(r"<[^>]+>", " ", render(groups))
