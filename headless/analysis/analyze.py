@@ -9,13 +9,12 @@ from typing import Any, Literal
 
 from headless.analysis.laboratory import analyze as run_analyses
 from headless.analysis.laboratory import select
+from headless.analysis.over_training import over_training
 from headless.analysis.places.latents import check_umap
 from headless.analysis.report import FigureFormat, check_output, write_report
-from headless.analysis.session import Session, check_blocks
+from headless.analysis.session import Session, Subject, check_blocks
 from headless.analysis.subject import OpenModel, before_training, kept_checkpoints, open_subject
-from headless.analysis.tally import in_words, tally
-from headless.analysis.text import about
-from headless.analysis.training import over_training
+from headless.analysis.tables import in_words, tally
 from headless.analysis.twin import ask_twin
 from headless.errors import HeadlessError
 from headless.isolation import isolated
@@ -48,9 +47,8 @@ class Inside:
 
     def claims(self) -> str:
         """How many claims hold, in words; empty where none was asked."""
-        if not any(finding.claims for finding in self.findings):
-            return ""
-        return " ".join(in_words(tally(self.findings), self.twin))
+        claims = [claim for finding in self.findings for claim in finding.claims]
+        return " ".join(in_words(tally(claims), self.twin)) if claims else ""
 
     def save(
         self,
@@ -167,12 +165,27 @@ def analyze(
             findings = [over_training(by_step | {last: findings}), *findings]
         if not findings:
             reasons = (left_out[name] for name in chosen if name in left_out)
-            reason = next(reasons, "nothing was asked for")
-            raise HeadlessError(f"nothing could be analysed: {reason}")
-        inside = Inside(subject.name, findings, left_out, about(place, subject, left_out), twin)
+            raise HeadlessError(
+                f"nothing could be analysed: {next(reasons, 'nothing was asked for')}"
+            )
+        inside = Inside(subject.name, findings, left_out, _about(place, subject, left_out), twin)
         if output is not None:
             inside.save(output, overwrite=overwrite, formats=formats, report=report)
     return inside
+
+
+def _about(place: str, subject: Subject, left_out: dict[str, str]) -> list[tuple[str, str]]:
+    """What a reader of the page must know: terms and texts."""
+    config: Any = subject.backbone.config
+    found = [
+        ("model", place),
+        ("backbone", f"{config.model_type} {config.num_hidden_layers} x {config.hidden_size}"),
+    ]
+    if subject.sequences_NT is not None:
+        number, length = subject.sequences_NT.shape
+        found.append(("text", f"{subject.data}, {number:,} sequences of {length} tokens"))
+    found += [("before training", subject.beginning)] if subject.beginning else []
+    return [*found, *((name, f"left out: {reason}") for name, reason in left_out.items())]
 
 
 def _check(tokens: int, length: int | None, umap: bool) -> None:

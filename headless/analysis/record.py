@@ -328,6 +328,22 @@ class Finding:
         return found
 
     @property
+    def histograms(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Counts [K] and edges [K + 1] of samples of known size between even edges, by place."""
+        samples = {
+            str(place): sample
+            for key, places in self.payloads.items()
+            for place, sample in places.items()
+            if not key.startswith("_") and isinstance(sample, Sample) and sample.count
+        }
+        widths = {place: np.diff(sample.edges) for place, sample in samples.items()}
+        return {
+            place: (np.rint(s.density * widths[place] * s.count).astype(np.int64), s.edges)
+            for place, s in samples.items()
+            if np.allclose(widths[place], widths[place][0])
+        }
+
+    @property
     def pictures(self) -> tuple[Picture, ...]:
         """The figures that this finding has the numbers for."""
         return tuple(

@@ -14,8 +14,7 @@ import numpy as np
 
 import headless
 from headless.analysis.record import Animation, Finding, Picture
-from headless.analysis.tables import add_claims, add_scalars, anchor_of, claim_table
-from headless.analysis.tally import tally
+from headless.analysis.tables import add_claims, add_scalars, anchor_of, tally
 from headless.files import check_pieces, exclusive, finite, holds_json, write_text
 from headless.pages.figures import clean_svg, drawing_style, svg_file
 from headless.pages.film import Film, make_film
@@ -68,8 +67,7 @@ def write_report(
     animations = [film for finding in findings for film in finding.animations]
     total = len(pictures) + sum(len(film.frames) for film in animations)
     done = 0
-    drawn: dict[str, str] = {}
-    films: dict[str, Film] = {}
+    drawn: dict[str, str | Film] = {}
     with _beside(output) as beside:
         directory = beside / FIGURES
         directory.mkdir()
@@ -78,11 +76,12 @@ def write_report(
             drawn[picture.name] = _draw(picture, directory, formats)
             done += 1
         for film in animations:
-            films[film.name] = _film(film, lambda k: report(film.name, done + k, total))  # noqa: B023
-            (directory / f"{film.name}.gif").write_bytes(films[film.name].gif())
+            made = _film(film, lambda k: report(film.name, done + k, total))  # noqa: B023
+            (directory / f"{film.name}.gif").write_bytes(made.gif())
+            drawn[film.name] = made
             done += len(film.frames)
         report("page", done, total)
-        build_page(title, findings, about, drawn, films, twin).write(beside / PAGE)
+        build_page(title, findings, about, drawn, twin).write(beside / PAGE)
         write_text(beside / NUMBERS, numbers_text(as_json(title, findings, about, twin)))
     return output / PAGE
 
@@ -135,13 +134,12 @@ def build_page(
     title: str,
     findings: Sequence[Finding],
     about: Sequence[tuple[str, str]],
-    figures: Mapping[str, Any],
-    films: Mapping[str, Film],
+    drawn: Mapping[str, Any],
     twin: str = "",
 ) -> Page:
     """The page: what the sources say and this model does, then every finding.
 
-    `figures` are SVGs by a picture's name, `films` by an animation's.
+    `drawn` are SVGs and films by the names of pictures and animations.
     """
     page = Page(title, f"{len(findings)} analyses", contents=True)
     add_claims(page, findings, twin)
@@ -150,14 +148,10 @@ def build_page(
         page.paragraph(finding.about)
         if finding.answer:
             page.notes([finding.answer], "note", "This model")
-        first, *rest = (*finding.pictures, None)
-        for shown in (first, *finding.animations, *rest):
-            if isinstance(shown, Picture):
-                page.figure(figures[shown.name], shown.caption, wide=shown.wide)
-            elif shown is not None:
-                page.film(films[shown.name], shown.caption, wide=shown.wide)
-        if finding.claims:
-            page.table(*claim_table(finding.claims, twin))
+        first = finding.pictures[:1]
+        for shown in (*first, *finding.animations, *finding.pictures[1:]):
+            add = page.figure if isinstance(shown, Picture) else page.film
+            add(drawn[shown.name], shown.caption, wide=shown.wide)
         if scalars := finding.scalars:
             add_scalars(page, scalars)
     page.heading("How this was made")
@@ -182,7 +176,7 @@ def as_json(
         "title": title,
         "about": dict(about),
         "random_twin": twin or None,
-        "tally": vars(tally(findings)),
+        "tally": vars(tally([claim for finding in findings for claim in finding.claims])),
         "findings": [
             {
                 "name": finding.name,
@@ -214,8 +208,4 @@ def _array(array: np.ndarray) -> Any:
 def numbers_text(numbers: Mapping[str, Any]) -> str:
     """`as_json` as text: an entry a line, but arrays of numbers on one."""
     text = json.dumps(numbers, indent=1, allow_nan=False)
-    return re.sub(r'\[\n[^\[\]{}"]*\]', _one_line, text) + "\n"
-
-
-def _one_line(found: re.Match[str]) -> str:
-    return f"[{' '.join(found[0][1:-1].split())}]"
+    return re.sub(r'\[\n[^\[\]{}"]*\]', lambda m: f"[{' '.join(m[0][1:-1].split())}]", text) + "\n"

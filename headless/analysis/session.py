@@ -1,7 +1,7 @@
 """What is looked at, and what was measured of it so far."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -21,6 +21,7 @@ T = TypeVar("T")
 Preset = Literal["cheap", "full"]
 STREAM = ("embed", "post", "norm_f")  # the components that the cheap preset looks at
 SPECTRA = ("embed", "attn", "mlp", "post", "norm_f")  # those whose covariances are kept
+LONGEST = 512  # tokens of a sequence, where nothing else is asked for
 NO_HEAD = "the model has none: no logits and no loss"
 
 
@@ -110,23 +111,34 @@ class Session:
 
     def _measured(self) -> dict[Point, Any]:
         if self._statistics is None:
-            model = self.subject.model
-            wanted = _cheap(model) if self.preset == "cheap" else _full(model)
-            if self.blocks is not None:
-                outside = ("embed", "norm_f")
-                wanted["points"] = [
-                    point
-                    for point in wanted["points"]
-                    if point.component in outside or point.block in self.blocks
-                ]
             self._statistics = measure(
-                model,
+                self.subject.model,
                 self.batches(),
-                **wanted,
+                **self._wanted(),
                 progress=lambda done: self.report("states", done, self.sequences.numel()),
                 spread=self.spread,
             )
         return self._statistics
+
+    def _wanted(self) -> dict[str, Any]:
+        """What is measured where; the cheap preset's is what the full one measures there."""
+        points = points_of(self.subject.model)
+        if self.preset == "cheap":
+            stream = [p for p in points if p.component in STREAM]
+            return {"points": self._chosen(stream), "by_position": (), "histogram": False}
+        every = [*points, *inner_points_of(self.subject.model)]
+        return {
+            "points": self._chosen(every),
+            # What no analysis follows closely: a quarter of the text tells as much.
+            "sparse": [p for p in every if p.component not in SPECTRA],
+            "by_position": [p for p in points if p.component == "post"],
+            # The dearest sums: where spectra are drawn. Elsewhere the reservoir does.
+            "covariance": [p for p in points if p.component in SPECTRA],
+        }
+
+    def _chosen(self, points: Sequence[Point]) -> list[Point]:
+        ends, blocks = ("embed", "norm_f"), self.blocks
+        return [p for p in points if blocks is None or p.component in ends or p.block in blocks]
 
     @property
     def sequences(self) -> Tensor:
@@ -177,24 +189,47 @@ def check_blocks(backbone: nn.Module, blocks: Sequence[int] | None) -> None:
         )
 
 
-def _full(model: Any) -> dict[str, Any]:
-    """What is measured where."""
-    points, inner = points_of(model), inner_points_of(model)
-    return {
-        "points": [*points, *inner],
-        # What no analysis follows closely: a quarter of the text tells as much.
-        "sparse": [p for p in (*points, *inner) if p.component not in SPECTRA],
-        "by_position": [p for p in points if p.component == "post"],
-        # The dearest sums: where spectra are drawn. Elsewhere the reservoir does.
-        "covariance": [p for p in points if p.component in SPECTRA],
-    }
+def length_for(backbone: Any, trained: int = LONGEST) -> int:
+    """As long as the model was trained with or has positions for, `LONGEST` at the most."""
+    positions = getattr(backbone.config, "max_position_embeddings", None) or trained
+    return min(trained, positions, LONGEST)
 
 
-def _cheap(model: Any) -> dict[str, Any]:
-    """Whatever is measured is what the full preset measures there."""
-    points = [p for p in points_of(model) if p.component in STREAM]
-    return {
-        "points": points,
-        "by_position": (),
-        "histogram": False,
-    }
+def take_text(
+    subject: Subject,
+    dataset: Any,
+    place: str | Path,
+    *,
+    tokens: int,
+    length: int,
+    split: str = "validation",
+) -> Subject:
+    """A subject with a text: sequences that lie evenly over a split, and the training tokens.
+
+    Args:
+        subject: without one.
+        dataset: of `headless.data.stream.open_dataset`.
+        place: where it lies.
+        tokens: at most so many, in whole sequences.
+        length: of a sequence.
+        split: of the dataset.
+
+    Raises:
+        HeadlessError: the split holds no two such sequences.
+    """
+    stream = np.asarray(dataset.split(split).tokens)
+    number = min(len(stream), tokens) // length
+    if number < 2:
+        raise HeadlessError(
+            f"the {split} split of {place} holds no two sequences of {length} tokens"
+        )
+    # Evenly over the text, so that a short look sees all of it.
+    starts = np.linspace(0, len(stream) - length, number).astype(int)
+    rows = np.stack([stream[begin : begin + length] for begin in starts])
+    return replace(
+        subject,
+        sequences_NT=torch.from_numpy(rows.astype(np.int64)),
+        tokens=np.asarray(dataset.split("train").tokens),
+        data=Path(place),
+        counts_V=dataset.unigram_counts if subject.counts_V is None else subject.counts_V,
+    )

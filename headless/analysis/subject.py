@@ -7,8 +7,7 @@ from typing import Any, Protocol
 import torch
 
 import headless
-from headless.analysis.session import NO_HEAD, Subject
-from headless.analysis.text import LONGEST, length_for, take_text
+from headless.analysis.session import LONGEST, NO_HEAD, Subject, length_for, take_text
 from headless.analysis.twin import first_subject
 from headless.data.stream import open_dataset
 from headless.data.tokenizer import load_tokenizer, same_ids

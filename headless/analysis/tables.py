@@ -1,26 +1,98 @@
-"""The tables of an analysis' page: what the sources say, and the numbers, blocks side by side."""
+"""The tables of an analysis' page: what the sources say, and the numbers, blocks side by side.
+
+A criterion in numbers may hold in any network of a shape: what random weights of the same shape
+do as well was not learnt. So every claim is asked of two such twins too, and the difference counts;
+how far the twins are from each other is its null.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from headless.analysis.record import Answer, Finding
-from headless.analysis.tally import Tally, in_words, tally
 from headless.pages.numbers import MISSING, compact
 from headless.pages.page import Cell, Column, Page
 
 VERDICTS = {True: "yes", False: "no", None: "cannot be asked"}
 MAX_ROWS = 60  # of a table of numbers; analysis.json has all
 MAX_BLOCKS = 12  # side by side: more are shown by some, evenly
-OTHERS = "Others"
 # The sources that the laboratory follows, by what their names hold; all others come last.
 SOURCES = (
     ("Language models have cone-shaped heads (talk)", ("talk",)),
     ("Basic facts about language model internals (Conjecture)", ("conjecture",)),
     ("Latent geometry (Ning and Rangaraju, arXiv 2511.21594)", ("2511.21594", "ning and rang")),
-    (OTHERS, ("",)),
+    ("Others", ("",)),
 )
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Claims of the literature about models, counted; those of `Answer.counts` alone."""
+
+    claims: int  #: all of them
+    asked: int  #: that could be asked of the model
+    agrees: int  #: that hold in it
+    alone: int  #: of these, that hold in none of its random twins
+    both: int  #: of these, that hold in a twin as well
+    unknown: int  #: of these, that could not be asked of a twin
+    twin_alone: int  #: that hold in a twin and not in the model
+    null: int  #: on which the twins do not answer alike
+    own: int  #: not counted: what we found ourselves
+    of_text: int  #: not counted: said of texts
+    contested: int  #: not counted: sources that contradict each other
+
+
+def tally(claims: Sequence[Answer]) -> Tally:
+    """Count claims, with what the twins say."""
+    counted = [claim for claim in claims if claim.counts]
+    held = [claim for claim in counted if claim.agrees]
+    return Tally(
+        claims=len(counted),
+        asked=sum(claim.agrees is not None for claim in counted),
+        agrees=len(held),
+        alone=sum(claim.twin is False for claim in held),
+        both=sum(claim.twin is True for claim in held),
+        unknown=sum(claim.twin is None for claim in held),
+        twin_alone=sum(claim.agrees is False and claim.twin is True for claim in counted),
+        null=sum({True, False} <= set(claim.twins) for claim in counted),
+        own=sum(claim.kind == "own" for claim in claims),
+        of_text=sum(claim.of_text and claim.kind != "own" for claim in claims),
+        contested=sum(bool(claim.contested) and claim.kind != "own" for claim in claims),
+    )
+
+
+def in_words(found: Tally, twin: str = "") -> list[str]:
+    """The headline and what it leaves out, a paragraph each; `twin` says what the twins are."""
+    agrees = (
+        f"agrees with {found.agrees} of the {found.asked} findings of the literature that could "
+        f"be asked of it (of {found.claims})"
+    )
+    if twin:
+        holds = "finding holds" if found.alone == 1 else "findings hold"
+        unknown = f", and {found.unknown} could not be asked of them" if found.unknown else ""
+        told = [
+            f"{found.alone} reported {holds} in this model and in neither of its two random twins "
+            f"({twin}); the twins differ from each other in {found.null}. Of a text they read "
+            "less, an eighth where that is enough, which may decide where a number is near its "
+            "criterion.",
+            f"The model {agrees}, but {found.both} of these hold in random weights as well and say "
+            f"nothing about training{unknown}. In random weights alone hold {found.twin_alone}.",
+        ]
+    else:
+        told = [
+            f"This model {agrees}. How many of these hold in any network of its shape is not known "
+            "here: random weights were not asked."
+        ]
+    apart = {
+        "on which sources contradict each other": found.contested,
+        "that we found ourselves in one model or text": found.own,
+        "said of texts": found.of_text,
+    }
+    shown = ", ".join(f"{number} {words}" for words, number in apart.items() if number)
+    return [*told, *([f"Shown but not counted: {shown}."] if shown else [])]
 
 
 def anchor_of(finding: Finding) -> str:
@@ -31,56 +103,36 @@ def anchor_of(finding: Finding) -> str:
 def add_claims(page: Page, findings: Sequence[Finding], twin: str = "") -> None:
     """Every claim, grouped by who makes it, with what this model does and where that stands.
 
-    Args:
-        page: is added to.
-        findings: with the claims.
-        twin: what the random weights are that the claims were asked of as well; empty: none.
+    `twin` says what the random weights are that the claims were asked of as well; empty: none.
     """
     claims = [(finding, claim) for finding in findings for claim in finding.claims]
     if not claims:
         return
     page.heading("What the sources report, and what this model does")
-    for told in in_words(tally(findings), twin):
-        page.paragraph(told)
-    page.paragraph(
-        "Each criterion is stated beside its answer; the sections below have the numbers and the "
-        "pictures."
-    )
-    groups: dict[str, list[tuple[Finding, Answer]]] = {name: [] for name, _ in SOURCES}
-    for finding, claim in claims:
-        groups[source_of(claim)].append((finding, claim))
-    columns = [Column("reported finding", "", "left"), *_verdict_columns(twin)]
-    for name, own in groups.items():
+    for paragraph in in_words(tally([claim for _, claim in claims]), twin):
+        page.paragraph(paragraph)
+    titles = ["reported finding", "here", *(["random twins"] if twin else []), "criterion"]
+    for name, _ in SOURCES:
+        own = [(finding, claim) for finding, claim in claims if source_of(claim) == name]
         if not own:
             continue
+        count = tally([claim for _, claim in own])
+        told = f"{name}: this model agrees with {count.agrees} of {count.asked}"
+        told += f", its random twins do not with {count.alone} of these." if twin else "."
         rows = [
             [
-                Cell(sentence(claim.text), _detail(claim, named=name == OTHERS)),
+                Cell(sentence(claim.text), _detail(claim)),
                 *_verdicts(claim, twin),
                 Cell(finding.title, to=anchor_of(finding)),
             ]
             for finding, claim in own
         ]
-        page.table(
-            [*columns, Column("section", "", "left")],
-            rows,
-            f"{name}: {_group(tally([replace(f, claims=(claim,)) for f, claim in own]), twin)}",
-            wide=True,
-        )
-
-
-def _group(found: Tally, twin: str) -> str:
-    told = f"this model agrees with {found.agrees} of {found.asked}"
-    return f"{told}, its random twins do not with {found.alone} of these." if twin else f"{told}."
-
-
-def _verdict_columns(twin: str) -> list[Column]:
-    here = [Column("here", "", "left"), *([Column("random twins", "", "left")] if twin else [])]
-    return [*here, Column("criterion", "", "left")]
+        columns = [Column(title, "", "left") for title in (*titles, "section")]
+        page.table(columns, rows, told, wide=True)
 
 
 def _verdicts(claim: Answer, twin: str) -> list[Cell]:
-    """Of the model, of the twin where there is one, and the criterion of both."""
+    """Of the model, of the twins where there are some, and the criterion of both."""
     here = Cell(VERDICTS[claim.agrees], strong=claim.agrees is False)
     if not twin:
         return [here, Cell(claim.criterion)]
@@ -89,17 +141,16 @@ def _verdicts(claim: Answer, twin: str) -> list[Cell]:
     return [here, Cell(there or MISSING), Cell(claim.criterion, theirs)]
 
 
-def _detail(claim: Answer, *, named: bool) -> str:
+def _detail(claim: Answer) -> str:
     """Who says so, and why it is not counted."""
     apart = ""
     if claim.kind == "own":
-        apart = "not counted: our own finding"
+        apart = "; not counted: our own finding"
     elif claim.of_text:
-        apart = "not counted: said of texts"
+        apart = "; not counted: said of texts"
     elif claim.contested:
-        apart = f"not counted: sources disagree {claim.contested}"
-    source = claim.source if named or claim.kind == "own" else ""
-    return "; ".join(part for part in (source, apart) if part)
+        apart = f"; not counted: sources disagree {claim.contested}"
+    return claim.source + apart
 
 
 def source_of(claim: Answer) -> str:
@@ -113,40 +164,29 @@ def sentence(text: str) -> str:
     return text[:1].upper() + text[1:].removesuffix(".")
 
 
-def claim_table(claims: Sequence[Answer], twin: str) -> tuple[list[Column], list[list[Cell | str]]]:
-    """A section's table: columns and rows."""
-    columns = [Column("finding", "source", "left"), *_verdict_columns(twin)]
-    return columns, [
-        [Cell(sentence(claim.text), _detail(claim, named=True)), *_verdicts(claim, twin)]
-        for claim in claims
-    ]
-
-
 def add_scalars(page: Page, scalars: Mapping[str, float]) -> None:
     """All numbers, folded away: those of the blocks in one row with a column a block."""
     single, rows, blocks = by_block(scalars)
+    shown = blocks
+    if len(blocks) > MAX_BLOCKS:
+        evenly = np.linspace(0, len(blocks) - 1, MAX_BLOCKS).round().astype(int)
+        shown = [blocks[i] for i in evenly]
+    tables = (
+        (
+            [Column("number", "* is the block", "left"), *(Column(block) for block in shown)],
+            {name: [found.get(block) for block in shown] for name, found in rows.items()},
+        ),
+        ([Column("number", "", "left"), Column("value")], {k: [v] for k, v in single.items()}),
+    )
     with page.details(f"{len(scalars)} numbers"):
-        if rows:
-            shown = blocks
-            if len(blocks) > MAX_BLOCKS:
-                places = {
-                    round(i * (len(blocks) - 1) / (MAX_BLOCKS - 1)) for i in range(MAX_BLOCKS)
-                }
-                shown = [blocks[place] for place in sorted(places)]
-            columns = [Column("number", "* is the block", "left"), *(Column(b) for b in shown)]
-            kept = list(rows.items())[:MAX_ROWS]
+        for columns, numbers in tables:
             cells: list[list[Cell | str]] = [
-                [Cell(name, code=True), *(_text(found.get(block)) for block in shown)]
-                for name, found in kept
+                [Cell(k, code=True), *(MISSING if v is None else compact(v, 4) for v in values)]
+                for k, values in list(numbers.items())[:MAX_ROWS]
             ]
-            page.table(columns, cells, wide=True)
-        kept_single = list(single.items())[:MAX_ROWS]
-        if kept_single:
-            page.table(
-                [Column("number", "", "left"), Column("value")],
-                [[Cell(name, code=True), _text(value)] for name, value in kept_single],
-            )
-        if len(rows) > MAX_ROWS or len(single) > MAX_ROWS or len(blocks) > MAX_BLOCKS:
+            if cells:
+                page.table(columns, cells, wide=len(columns) > 2)
+        if max(len(rows), len(single)) > MAX_ROWS or len(blocks) > MAX_BLOCKS:
             page.paragraph("`analysis.json` has the others.")
 
 
@@ -178,7 +218,3 @@ def block_of(name: str, digits: int = 2) -> tuple[str, str]:
         return name, ""
     parts[parts.index(blocks[0])] = "*"
     return "/".join(parts), blocks[0]
-
-
-def _text(value: float | None) -> str:
-    return MISSING if value is None else compact(value, 4)

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 
 from headless.analysis.laboratory import analyze
-from headless.analysis.record import Finding
+from headless.analysis.record import Answer, Finding
 from headless.analysis.session import Session, Subject
-from headless.analysis.tally import beside_twins
 from headless.runs.directory import RunDirectory
 from headless.training.first_weights import first_module
 from headless.training.hugging_face import language_model
@@ -47,6 +46,24 @@ def ask_twin(
     twins = [_drawn(session, 0) if first is None else first, _drawn(session, 1)]
     theirs = [analyze(_short(session, twin), analyses)[0] for twin in twins]
     return beside_twins(findings, theirs), DRAWN if first is None else FIRST
+
+
+def beside_twins(findings: Sequence[Finding], twins: Sequence[Sequence[Finding]]) -> list[Finding]:
+    """The findings, each claim with what the same analysis says of each twin."""
+    theirs = [
+        {(f.name, claim.source, claim.text): claim for f in found for claim in f.claims}
+        for found in twins
+    ]
+
+    def asked(finding: Finding, claim: Answer) -> Answer:
+        key = (finding.name, claim.source, claim.text)
+        known = [found[key] for found in theirs if key in found and not claim.of_text]
+        if not known:
+            return claim
+        verdicts = tuple(answer.agrees for answer in known)
+        return replace(claim, twins=verdicts, twin_criterion=known[0].criterion)
+
+    return [replace(f, claims=tuple(asked(f, claim) for claim in f.claims)) for f in findings]
 
 
 def first_subject(run: RunDirectory, module: PretrainingModule, subject: Subject) -> Subject | None:

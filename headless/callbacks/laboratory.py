@@ -93,13 +93,11 @@ class LaboratoryMonitor(Callback):
         tokens: int = 65_536,
         seed: int = 0,
     ) -> None:
-        for name, value, least in (
-            ("every_n_validations", every_n_validations, 1),
-            ("num_sequences", 2 if num_sequences is None else num_sequences, 2),
-            ("tokens", tokens, 1),
-        ):
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
+        least = {"every_n_validations": (every_n_validations, 1), "tokens": (tokens, 1)}
+        least |= {"num_sequences": (2 if num_sequences is None else num_sequences, 2)}
+        for name, (value, smallest) in least.items():
+            if value < smallest:
+                raise ValueError(f"{name} must be at least {smallest}, got {value}")
         if not 0 <= seed < 2**32:
             raise ValueError(f"seed must be from 0 to 4294967295, got {seed}")
         self.enabled = enabled
@@ -112,8 +110,6 @@ class LaboratoryMonitor(Callback):
         self._validations = 0
         self._reported = -1
         self._said: set[str] = set()
-
-    # -- when ---------------------------------------------------------------------------------
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the text and the weights before training, and look at the untrained model."""
@@ -159,12 +155,9 @@ class LaboratoryMonitor(Callback):
         """Go on counting."""
         self._validations = state_dict["validations"]
 
-    # -- what ---------------------------------------------------------------------------------
-
     def _begin(self, trainer: Trainer, pl_module: Any) -> Any:
         """The run with a text; without one where there is too little."""
-        from headless.analysis.session import Subject
-        from headless.analysis.text import length_for, take_text
+        from headless.analysis.session import Subject, length_for, take_text
 
         data = trainer.datamodule  # type: ignore[attr-defined]
         subject = Subject(
@@ -333,26 +326,21 @@ def _log(
     geometry: Mapping[str, float] = MappingProxyType({}),
 ) -> None:
     """Numbers to all loggers; pictures and histograms to those that take them."""
-    from headless.analysis.histogram_points import histogram_points
-
     numbers = {f"geometry/{name}": value for name, value in geometry.items()}
     numbers |= {f"analysis/{name}": value for name, value in _scalars(findings).items()}
     log_point(trainer, {name: value for name, value in numbers.items() if isfinite(value)})
-    takers = [logger for logger in trainer.loggers if hasattr(logger, "log_analysis")]
-    if not takers:
-        return
-    files = (
-        []
-        if figures is None
-        else [
-            figures / f"{picture.name}.{suffix}"
-            for one in findings
-            for suffix, pictures in (("png", one.pictures), ("gif", one.animations))
-            for picture in pictures
-        ]
-    )
-    images = {f"analysis/figures/{path.stem}": path for path in files if path.is_file()}
-    points = histogram_points(findings)
-    histograms = {f"analysis/histograms/{name}": pair for name, pair in points.items()}
-    for logger in takers:
-        logger.log_analysis(images, histograms)
+    drawn = {one.name: "png" for f in findings for one in f.pictures}
+    drawn |= {one.name: "gif" for f in findings for one in f.animations}
+    images = {
+        f"analysis/figures/{name}": path
+        for name, suffix in drawn.items()
+        if figures and (path := figures / f"{name}.{suffix}").is_file()
+    }
+    histograms = {
+        f"analysis/histograms/{finding.name}/{place}": pair
+        for finding in findings
+        for place, pair in finding.histograms.items()
+    }
+    for logger in trainer.loggers:
+        if hasattr(logger, "log_analysis"):
+            logger.log_analysis(images, histograms)

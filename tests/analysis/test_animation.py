@@ -10,14 +10,13 @@ import torch
 from planted import gather, gaussian, states_lab, weights_lab
 from test_latents import statistics
 
-from headless.analysis.drawing.film import films, frame_steps
+from headless.analysis.over_training import films, frame_steps, over_training, together
 from headless.analysis.places.latents import latents
 from headless.analysis.record import Figure, Finding
 from headless.analysis.shape.anisotropy import anisotropy
 from headless.analysis.shape.cone import cone
 from headless.analysis.shape.outliers import FRAMES, outliers
 from headless.analysis.states.capture import Point
-from headless.analysis.training import over_training, together
 from headless.analysis.weights.tables import tables
 
 STEPS = (0, 10, 100)
@@ -157,7 +156,7 @@ def test_few_of_many_checkpoints_are_shown() -> None:
 def test_over_training_draws_everything(by_step: dict[int, list[Finding]]) -> None:
     course = over_training(by_step)
     names = [picture.name.removeprefix("over-training-") for picture in course.pictures]
-    assert names[:3] == ["spectra", "cosine", "angles"]
+    assert names == ["table-spectra", "cone", "anisotropy", "latents"]
     assert len(course.animations) == 6
     assert course.scalars["over_training/anisotropy/post/01/change"] == pytest.approx(
         by_step[100][2].scalars["anisotropy/post/01"] - by_step[0][2].scalars["anisotropy/post/01"]
@@ -168,8 +167,8 @@ def test_over_training_draws_everything(by_step: dict[int, list[Finding]]) -> No
         warnings.simplefilter("error")
         for picture in course.pictures:
             picture.draw().canvas.draw()
-    panel = course.pictures[0].draw().axes[0]
-    assert len(panel.get_lines()) == 3  # a line a checkpoint
+    panel = course.pictures[2].draw().axes[0]
+    assert len(panel.get_lines()) == 2  # a line a block
 
 
 def test_blocks_share_a_panel() -> None:

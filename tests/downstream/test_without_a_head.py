@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelF
 from headless.analysis.laboratory import analyze, select
 from headless.analysis.session import Session
 from headless.analysis.subject import open_subject
-from headless.analysis.tally import tally
+from headless.analysis.tables import tally
 from headless.analysis.twin import ask_twin
 from headless.cli.main import main
 from headless.data.stream import open_dataset
@@ -89,7 +89,7 @@ def test_a_twin_has_no_head_either(bare: Callable[..., Path], dataset: Path) -> 
     session, chosen = session_of(bare("bert"), dataset), select(["cone", "norms"])
     findings, twin = ask_twin(analyze(session, chosen)[0], session, chosen)
     assert twin
-    assert tally(findings).alone == 0
+    assert tally([claim for finding in findings for claim in finding.claims]).alone == 0
 
 
 def test_the_command_names_what_is_left_out(
