@@ -12,7 +12,6 @@ from headless.analysis.drawing.grid import (
     DASHED,
     kind_color,
     kind_name,
-    legend_below,
     log_axes,
     panels_of,
 )
@@ -30,11 +29,9 @@ class Panel:
         at: kinds of places; none: all. `record.STREAM` is one line through its three kinds.
         y: name of its axis.
         log: axes that are logarithmic; "s": y, where it is large and of both signs.
-        band: values that are shaded.
         limits: of the y axis; None: as the lines need.
         zero: a line at 0.
         nulls: draw them, where there are some.
-        dots: a payload by kind, [L, N]: N values of each block beside the line.
     """
 
     title: str
@@ -42,11 +39,9 @@ class Panel:
     at: tuple[str, ...] = ()
     y: str = ""
     log: str = ""
-    band: tuple[float, float] | None = None
     limits: tuple[float | None, float | None] = (None, None)
     zero: bool = False
     nulls: bool = True
-    dots: str = ""
 
 
 def by_depth(
@@ -72,30 +67,17 @@ def _draw(rows: Sequence[Panel], finding: Finding) -> Any:
 
 def _panel(panel: Any, row: Panel, finding: Finding) -> None:
     for line in lines(row, finding):
-        few = len(line.x) < 8 and not line.null
+        few = "o" if len(line.x) < 8 and not line.null else None
         style: dict[str, Any] = {"lw": 0.9, "ls": DASHED} if line.null else {"lw": line.width}
-        panel.plot(
-            line.x,
-            line.y,
-            color=line.color,
-            label=line.label,
-            marker=line.marker or ("o" if few else None),
-            markersize=4,
-            **style,
-        )
-    for place, payload in finding.payloads.get(row.dots, {}).items():
-        values_LN = np.asarray(payload)
-        x_LN = np.indices(values_LN.shape)[0]
-        panel.scatter(x_LN, values_LN, s=8, color=kind_color(place.kind), alpha=0.4, linewidth=0)
+        style |= {"color": line.color, "label": line.label, "marker": line.marker or few}
+        panel.plot(line.x, line.y, markersize=4, **style)
     if row.zero:
         panel.axhline(0, color=INK, lw=0.7)
-    if row.band:
-        panel.axhspan(*row.band, color=MUTED, alpha=0.08, lw=0)
     log_axes(panel, row.log)
     panel.set(title=row.title, xlabel="block", ylabel=row.y)
     panel.set_ylim(*row.limits)
     panel.xaxis.get_major_locator().set_params(integer=True)
-    legend_below(panel)
+    panel.legend(fontsize=7.5, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.16))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Panels, colours and legends that every kind of figure shares."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -9,7 +9,6 @@ from headless.analysis.record import Place
 from headless.pages.figures import INK, compact_ticks, new_figure, series_color
 from headless.pages.numbers import compact
 
-T = TypeVar("T")
 WIDE, NARROW = 11.2, 7.3  # inches: the page's width, and that of its text
 DASHED = (0, (3.2, 2.2))  # of null models
 ROLES = ("q", "k", "v", "o", "gate", "up", "down")
@@ -67,26 +66,6 @@ def panels_of(count: int, columns: int = 4, height: float = 2.8) -> tuple[Any, l
     return figure, list(panels[:count])
 
 
-def by_kind(
-    payloads: Mapping[Place, T], draw: Callable[[Any, dict[Place, T], dict[int, Any]], None],
-    x: str, y: str, bar: str = "block",
-) -> Any:  # fmt: skip
-    """A figure with a panel a kind of place, which `draw` fills, given a colour for each block."""
-    kinds = list(dict.fromkeys(place.kind for place in payloads))
-    blocks = sorted({place.block for place in payloads if place.block is not None}) or [0]
-    shades = depth_colors(len(blocks)) if len(blocks) > 1 else [series_color(0)]
-    colors = dict(zip(blocks, shades, strict=True))
-    figure, panels = panels_of(len(kinds), height=2.4 if len(kinds) > 1 else 3.2)
-    for panel, kind in zip(panels, kinds, strict=True):
-        draw(panel, {place: one for place, one in payloads.items() if place.kind == kind}, colors)
-        if len(kinds) > 1 or kind:
-            panel.set_title(kind_name(kind))
-    label_edges(panels, x, y)
-    if len(blocks) > 1:
-        depth_bar(figure, panels, blocks, bar)
-    return figure
-
-
 def label_edges(panels: Sequence[Any], x: str, y: str, columns: int = 4) -> None:
     """Name the x axis below every column, the y axis at the left of every row."""
     columns = min(columns, len(panels))
@@ -133,19 +112,3 @@ def depth_bar(figure: Any, panels: Any, blocks: Sequence[int], label: str = "blo
     bar.set_label(label)
     bar.outline.set_visible(False)
     bar.ax.yaxis.get_major_locator().set_params(integer=True)
-
-
-def legend(figure: Any, entries: Sequence[tuple[str, Any, Any]]) -> None:
-    """Lines by (label, colour, line style) above the panels."""
-    from matplotlib.lines import Line2D
-
-    handles = [
-        Line2D([], [], color=color, linestyle=style, label=label) for label, color, style in entries
-    ]
-    figure.legend(handles=handles, loc="outside upper left", ncols=9, borderaxespad=0.2)
-
-
-def legend_below(panel: Any, columns: int = 3) -> None:
-    """The panel's own lines, below it."""
-    place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16)}
-    panel.legend(fontsize=7.5, ncols=columns, **place)

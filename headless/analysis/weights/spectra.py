@@ -73,7 +73,7 @@ def _spread(finding: Finding) -> tuple[float, str]:
             "Exponents, effective rank and the strongest direction's share of the squared norm, by "
             "block; dashed: entries shuffled.",
             Panel("rank exponent b of σ_k ~ k^-b", ("rank_exponent",)),
-            Panel("tail exponent α of p(σ²) ~ σ^-2α (shaded: 2 to 6)", ("alpha",), band=(2, 6)),
+            Panel("tail exponent α of p(σ²) ~ σ^-2α", ("alpha",)),
             Panel(
                 "effective rank, share of the full rank", ("effective_rank",), limits=(None, 1.02)
             ),
@@ -230,9 +230,9 @@ def movements_of(
         ),
         by_depth(
             "head-circuit-ranks",
-            "Effective rank as a share of the width: each head (dots), a block's mean, and with "
-            "entries shuffled (dashed).",
-            Panel("", ("effective_rank",), limits=(0, 1.02), dots="{place}/effective_rank"),
+            "Effective rank as a share of the width, the mean of a block's heads; dashed: entries "
+            "shuffled.",
+            Panel("", ("effective_rank",), limits=(0, 1.02)),
             wide=False,
         ),
     ),
@@ -251,20 +251,8 @@ def circuits(lab: Session, *, nulls: bool) -> Finding:
         place: {name: mean(np.array([one[name] for one in every])) for name in every[0]}
         for place, every in measured.items()
     }
-    by_head: dict[str, dict[Place, Any]] = {
-        "{place}/effective_rank": {
-            Place(kind): np.array(
-                [
-                    [one["effective_rank"] for one in every]
-                    for place, every in measured.items()
-                    if place.kind == kind
-                ]
-            )
-            for kind in CIRCUITS
-        },
-        "_spectra/{place}": {p: Spectrum(*map(_relative, pair)) for p, pair in heads.items()},
-    }
-    finding = Finding(series_of(means, paired(*PAIRED), per_kind=True), by_head)
+    drawn = {place: Spectrum(*map(_relative, pair)) for place, pair in heads.items()}
+    finding = Finding(series_of(means, paired(*PAIRED), per_kind=True), {"_spectra/{place}": drawn})
     width = next(iter(heads.values()))[0].shape[-1]
     used = [
         f"{kind.upper()} circuits use {mean(finding.values('effective_rank', kind)):.2f} of their "

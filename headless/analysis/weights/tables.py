@@ -1,5 +1,6 @@
 """Embedding tables and LM heads: expectation against reality, with and without the mean."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -42,8 +43,8 @@ SHARE, CENTRED, SHUFFLED = (values(f"_{name}").only for name in ("share", "centr
         by_rank(
             "table-spectra",
             "Singular values over their rank. Expectation (dashed): the same entries shuffled. "
-            "Reality: as it is, and without the mean row. Dotted: before training.",
-            Ranks("{place}/raw", also=(("{place}/centred", "without the mean row"),)),
+            "Reality: as it is, and without the mean row (dotted).",
+            Ranks("{place}/raw", start="without the mean row"),
             film=("film-spectra", "Singular values of embeddings and head"),
         ),
     ),
@@ -79,7 +80,10 @@ def tables(lab: Session, *, nulls: bool) -> Finding:
         }
         for name in ("centred", "shuffled", "start")
     }
-    payloads["{place}/raw"] = {place: table.spectrum for place, table in spectra.items()}
+    centred_R = payloads["{place}/centred"]
+    payloads["{place}/raw"] = {
+        place: replace(table.spectrum, start=centred_R[place]) for place, table in spectra.items()
+    }
     what = "LM head" if head.kind == "head" else "embedding table"
     shuffled = f", {null:.1%} with entries shuffled" if nulls else ""
     return Finding(series_of(measured | {MODEL: asked}, MEASURES), payloads).answered(
