@@ -50,9 +50,9 @@ def test_equally_many_of_each_point() -> None:
     assert {p.block for p in points} == {1, 2}
     assert position_N.min() > 0
     assert x_ND.norm(dim=1).max() < 100  # no first position
-    with pytest.raises(HeadlessError, match="larger reservoir"):
+    with pytest.raises(HeadlessError, match="4 states of attn at a point are too few"):
         gather(statistics(reservoir=4), ("attn",))
-    with pytest.raises(HeadlessError, match="no states of mid"):
+    with pytest.raises(HeadlessError, match="0 states of mid"):
         gather(statistics(), ("mid",))
 
 

@@ -108,7 +108,7 @@ def positions(lab: Session, *, nulls: bool) -> Finding | None:
     if table_TD is None and lab.claims_only:
         return None  # the one claim is of learned positions
     if table_TD is None:
-        means_TD, floor = position_means(lab.statistics, directions=True)
+        means_TD, floor = position_means(lab.statistics)
         return path_finding(means_TD[1:], False, floor, lab.seed)  # the first is of another kind
     return path_finding(table_TD[: lab.sequences.shape[1]], True, 0.0, lab.seed)
 
@@ -214,7 +214,7 @@ def _in_the_middle(measure: str) -> Number:
 )
 def sequence(lab: Session, *, nulls: bool) -> Finding:
     """Block by block what position and context explain, and the path of mean states."""
-    unit_TD, floor = position_means(lab.statistics, directions=True)
+    unit_TD, floor = position_means(lab.statistics)
     if len(unit_TD) < 8:
         raise HeadlessError(TOO_SHORT)
     axes = principal_axes(unit_TD)

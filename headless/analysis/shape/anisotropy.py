@@ -78,13 +78,13 @@ CLAIMS = (
     "anisotropy",
     title="How cone-shaped is each layer?",
     about=(
-        "The mean cosine between the states of two different tokens: 0 for states that point "
-        "everywhere, 1 for one direction. It is exact for all pairs, not estimated from some. "
-        "Variants say where it comes from: with position 0 (one very long state in many models) "
-        "and for position 0 alone; within one text; after the common mean is taken away; "
-        f"without the {ROGUE} dimensions that add most; with every dimension scaled to "
-        "mean 0 and variance 1. Two nulls: directions drawn uniformly (0), and each state's own "
-        "entries shuffled, which keeps its length and values but not which dimension holds them."
+        "The mean cosine between the states of two different tokens, exact for all pairs: 0 for "
+        "states that point everywhere, 1 for one direction. Variants say where it comes from: "
+        "with position 0 (one very long state in many models) and for it alone; within one "
+        f"text; after the common mean is taken away; without the {ROGUE} dimensions that add "
+        "most; with every dimension scaled to mean 0 and variance 1. Two nulls: directions "
+        "drawn uniformly (0), and each state's own entries shuffled, which keeps its length and "
+        "values but not which dimension holds them."
     ),
     needs={"text"},
     cheap=True,
@@ -183,12 +183,12 @@ WANG_CLAIMS = (
     name="alignment_uniformity",
     title="Alignment and uniformity",
     about=(
-        "Wang and Isola describe what a contrastive objective asks for in two numbers, of unit "
-        "vectors. Alignment: the mean squared distance of vectors that belong together, small is "
-        "better; here states of the same token in different contexts, and, at the last point, a "
-        "state with the head's row for the token that follows. Its null: the same vectors in "
-        "random pairs. Uniformity: how evenly all vectors cover the sphere, log mean "
-        "exp(−2 distance²), lower is more even; its null, directions drawn uniformly, is about −4."
+        "What a contrastive objective asks for in two numbers, of unit vectors. Alignment: the "
+        "mean squared distance of vectors that belong together, small is better; here states of "
+        "the same token in different contexts, and, at the last point, a state with the head's "
+        "row for the token that follows. Its null: the same vectors in random pairs. "
+        "Uniformity: log mean exp(−2 distance²) of all pairs, lower is more even; its null, "
+        "directions drawn uniformly, is about −4."
     ),
     needs={"text"},
     cheap=True,

@@ -66,13 +66,13 @@ def _along(finding: Finding, last: Finding) -> Finding:
     "cone",
     title="The cone",
     about=(
-        "Vectors of one kind (token embeddings, the rows of the LM head, last hidden states) are "
-        "seen from the side: their mean direction points to the right, and the direction at right "
-        "angles to it in which they vary most points up. Vectors that pointed everywhere would "
-        "stand at 90 degrees to any direction, ever more exactly in more dimensions (standard "
-        "deviation 57.3/√D degrees): that is the null. A cone is a set that stands at far less. "
-        "Its half angle is the one that holds half, or 95 %, of the vectors. Where taking the mean "
-        "away sends the angles back to 90 degrees, the cone was one common direction."
+        "Vectors of one kind (token embeddings, the rows of the LM head, last hidden states) "
+        "are seen from the side: their mean direction points to the right, and the direction at "
+        "right angles to it in which they vary most points up. Vectors that pointed everywhere "
+        "would stand at 90 degrees to any direction, ever more exactly in more dimensions "
+        "(standard deviation 57.3/√D degrees): that is the null. A cone stands at far less; its "
+        "half angle holds half, or 95 %, of the vectors. Where taking the mean away sends the "
+        "angles back to 90 degrees, it was one common direction."
     ),
     needs={"text"},
     figures=(

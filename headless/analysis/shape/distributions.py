@@ -78,15 +78,14 @@ CLAIMS = (
     name="activations",
     title="Are activations Gaussian?",
     about=(
-        "The numbers inside the model, at every point of every block, over all tokens but each "
-        "sequence's first. Three views are kept apart because they answer differently. Pooled: all "
-        "dimensions in one histogram, which mixes dimensions of different size. Per dimension: "
-        "each dimension less its mean and over its standard deviation. Random directions: "
-        "projections of the states on directions drawn uniformly, which are Gaussian for nearly "
-        "any cloud of many independent dimensions and so stand as the null. Excess kurtosis is 0 "
-        "for a Gaussian and 3 for a Laplace distribution; Gaussian, logistic, Laplace and "
-        "Student-t are fitted by maximum likelihood and the likeliest is named (with a price on "
-        "each parameter)."
+        "The entries of the states at every point, over all tokens but each sequence's first, "
+        "in three views. Pooled: all dimensions in one histogram, which mixes dimensions of "
+        "different size. Per dimension: each less its mean and over its standard deviation. "
+        "Random directions: projections on directions drawn uniformly, which are Gaussian for "
+        "nearly any cloud of many independent dimensions: the null. Excess kurtosis is 0 for a "
+        "Gaussian and 3 for a Laplace distribution; of Gaussian, logistic, Laplace and "
+        "Student-t, fitted by maximum likelihood, the likeliest is named (with a price on each "
+        "parameter)."
     ),
     needs={"text"},
     cheap=True,
@@ -132,14 +131,11 @@ def activations(lab: Session, *, nulls: bool) -> Finding:
         payloads["{place}/histogram"][place] = histogram_of(s)
         if place.kind == "post":
             kinds.append(kind)
-            first, second = (s.powers_G4D[REST, :2].mean(dim=1) / s.count_G[REST]).tolist()
-            pooled_K = moments.density_of(s, first, math.sqrt(second - first**2), EDGES)
-            counts_K, _ = np.histogram(views["dimensions"].numpy(), EDGES)
-            single_K = counts_K / len(views["dimensions"]) / np.diff(EDGES)
-            for title, density_K in (("pooled", pooled_K), (SINGLE, single_K)):
-                shown = payloads["_densities"]
-                shown.setdefault(Place(title), LOGISTIC)
-                shown[Place(title, place.block)] = Sample(EDGES, density_K, GAUSSIAN)
+            for title, view in (("pooled", "pooled"), (SINGLE, "dimensions")):
+                density_K = np.histogram(views[view], EDGES)[0] / len(views[view]) / np.diff(EDGES)
+                payloads["_densities"].setdefault(Place(title), LOGISTIC)
+                shown = Sample(EDGES, density_K, GAUSSIAN)
+                payloads["_densities"][Place(title, place.block)] = shown
     if nulls:
         payloads["edges"] = {Place(): histogram_edges()}
     finding = Finding(series_of(numbers, MEASURES), payloads)
@@ -212,14 +208,13 @@ def views_of(s: Statistics, seed: int) -> dict[str, Tensor]:
     name="hidden_activations",
     title="The MLP's neurons",
     about=(
-        "Inside each MLP, before its last matrix, stand its neurons: the nonlinearity's output, in "
-        "gated MLPs times the second product. A neuron that is near 0 adds nothing. The share of "
-        "small activations (below 1 % of the block's root mean square), the share at or below 0, "
-        "neurons that were above 0 for no token, and kurtosis say how sparse a block is; the "
-        "largest share of its sum of squares, whether one neuron carries it. The null model sends "
-        "independent Gaussian numbers of one size through the same nonlinearity, scaled to the "
-        "same root mean square: its kurtosis and small values are the nonlinearity's alone. All "
-        "tokens but each sequence's first."
+        "Inside each MLP, before its last matrix, stand its neurons: the nonlinearity's output, "
+        "in gated MLPs times the second product. How sparse a block is say the share of small "
+        "activations (below 1 % of its root mean square), the share at or below 0, neurons that "
+        "were above 0 for no token, and kurtosis; whether one neuron carries it, the largest "
+        "share of its sum of squares. The null model sends independent Gaussian numbers through "
+        "the same nonlinearity, scaled to the same root mean square. All tokens but each "
+        "sequence's first."
     ),
     needs={"text"},
     figures=(

@@ -95,13 +95,13 @@ CLAIMS = (
     "norms",
     title="How long are the states, and what is position 0?",
     about=(
-        "The length of the states. In many decoders the state at position 0 is hundreds of times "
-        "as long as all others, whichever token stands there: attention that has nothing to look "
-        "at looks there (an attention sink). So position 0 is kept apart everywhere. By layer the "
-        "mean runs over all other positions; by position over the middle blocks (a sixth to three "
-        "quarters of the depth). To see whether it is the place or the token, tokens of the "
-        "vocabulary are given alone, each as a sequence of one. The null is the spread of the "
-        "ordinary positions: a first position like any other has the ratio 1."
+        "The length of the states. In many decoders the state at position 0 is hundreds of "
+        "times as long as all others, whichever token stands there: attention that has nothing "
+        "to look at looks there (an attention sink). By layer the mean runs over all other "
+        "positions; by position over the middle blocks (a sixth to three quarters of the "
+        "depth). To see whether it is the place or the token, tokens of the vocabulary are "
+        "given alone. The null is the spread of the ordinary positions: a first position like "
+        "any other has the ratio 1."
     ),
     needs={"text"},
     cheap=True,

@@ -124,16 +124,6 @@ CLAIMS = (
             Panel("", ("jaccard_next",), y="Jaccard", limits=(-0.03, 1.05)),
             wide=False,
         ),
-        heatmap(
-            "outlier-example",
-            "The first tokens of one text in three blocks: |x| by token and dimension, the "
-            "largest dimensions only; colours are logarithmic.",
-            "_largest",
-            x="dimension",
-            y="token",
-            label="|x|",
-            log=True,
-        ),
     ),
     claims=CLAIMS,
 )  # fmt: skip
@@ -154,9 +144,20 @@ def outliers(lab: Session, *, nulls: bool) -> Finding:
         numbers[Place()]["int8_dims"] = float(int8_D.sum())
     often = np.bincount([d for dims in leading for d in dims], minlength=width)
     persistent = np.flatnonzero(often >= len(posts) / 2)
+    rms_PD = torch.stack([moments.rms(s) for s in stream.values()])
+    sizes_PD = (rms_PD / rms_PD.median(dim=1, keepdim=True).values).numpy()
+    dims = np.sort(np.argsort(sizes_PD.max(axis=0))[::-1][:SHOWN])
+    rows = tuple(str(place).removeprefix("post/") for place in stream)
+    shown = Map(np.clip(sizes_PD[:, dims], 0.3, None), rows, tuple(map(str, dims)))
+    last_D = sizes_PD[list(stream).index(posts[-1])]
     finding = Finding(
         series_of(numbers, MEASURES),
-        {"persistent": {Place(): persistent}} | _payloads(stream, posts),
+        {
+            "persistent": {Place(): persistent},
+            "rms": {Place(): sizes_PD},
+            "rms_last": {Place(): -np.sort(-last_D)},
+            "_sizes": {Place(): shown},
+        },
         animations=_through_the_blocks(
             {p: stream[p].example_ED[:, :SIDE].double().numpy() for p in posts}
         ),
@@ -216,36 +217,6 @@ def int8_dims(statistics: Mapping[Point, Statistics]) -> Tensor | None:
     return often_LD.double().mean(dim=0) >= LAYERS
 
 
-def _payloads(stream: Mapping[Place, Statistics], posts: list[Place]) -> dict[str, Any]:
-    rms_PD = torch.stack([moments.rms(s) for s in stream.values()])
-    sizes_PD = (rms_PD / rms_PD.median(dim=1, keepdim=True).values).numpy()
-    dims = np.sort(np.argsort(sizes_PD.max(axis=0))[::-1][:SHOWN])
-    sizes = Map(
-        np.clip(sizes_PD[:, dims], 0.3, None),
-        tuple(str(place).removeprefix("post/") for place in stream),
-        tuple(map(str, dims)),
-    )
-    return {
-        "rms": {Place(): sizes_PD},
-        "rms_last": {Place(): -np.sort(-sizes_PD[list(stream).index(posts[-1])])},
-        "_sizes": {Place(): sizes},
-        "_largest": {p: _largest(stream[p].example_ED) for p in _evenly(posts, 3)},
-    }
-
-
-def _largest(x_ED: Tensor) -> Map:
-    """|x| in the dimensions that reach farthest; what is below the median is as good as it."""
-    size_ED = x_ED.abs().double().numpy()
-    dims = np.sort(np.argsort(size_ED.max(axis=0))[::-1][:24])
-    floor = max(float(np.median(size_ED)), 1e-12)
-    return Map(np.clip(size_ED[:, dims], floor, None), columns=tuple(map(str, dims)))
-
-
-def _evenly(places: list[Place], most: int) -> list[Place]:
-    count = len(places)
-    return [places[i] for i in np.linspace(0, count - 1, min(count, most)).round().astype(int)]
-
-
 def _through_the_blocks(examples: Mapping[Place, np.ndarray]) -> tuple[Animation, ...]:
     """The stream of one text's first tokens, a block a frame, on one scale.
 
@@ -255,10 +226,11 @@ def _through_the_blocks(examples: Mapping[Place, np.ndarray]) -> tuple[Animation
     if len(examples) < 2:
         return ()
     places = list(examples)
-    last, middle = (examples[places[i]][1:] for i in (-1, len(places) // 2))
-    full = max(float(np.quantile(np.abs(last), 0.99)), 1e-12)
-    small = min(max(float(np.median(np.abs(middle))), 1e-3 * full), 0.5 * full)
-    frames = _evenly(places, FRAMES)
+    last, middle = (np.abs(examples[places[i]][1:]) for i in (-1, len(places) // 2))
+    full = max(float(np.quantile(last, 0.99)), 1e-12)
+    small = min(max(float(np.median(middle)), 1e-3 * full), 0.5 * full)
+    steps = np.linspace(0, len(places) - 1, min(len(places), FRAMES)).round().astype(int)
+    frames = [places[i] for i in steps]
 
     def draw(index: int) -> Any:
         x_ED = examples[frames[index]]

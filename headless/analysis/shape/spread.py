@@ -45,13 +45,13 @@ CLAIMS = (
     name="covariance_spectra",
     title="How are activations spread over directions?",
     about=(
-        "The states at a point form a cloud; the eigenvalues of its covariance say how much it "
-        "extends along each of its own axes, from the widest on. A power law, a straight line on "
-        "two logarithmic axes, means that there is no scale at which the cloud ends. The null is "
-        "the same cloud with its dimensions made independent of each other: its eigenvalues are "
-        "the variances of the single dimensions. Because a few dimensions of large variance own "
-        "the first eigenvalues, the spectrum of the correlations (every dimension scaled to "
-        "variance 1) stands beside it; there the null is flat at 1. Positions 0 are left out."
+        "The states at a point form a cloud; the eigenvalues of its covariance say how far it "
+        "extends along each of its own axes. A power law, a straight line on two logarithmic "
+        "axes, means that there is no scale at which the cloud ends. The null is the same cloud "
+        "with its dimensions made independent: its eigenvalues are the variances of the single "
+        "dimensions. Because a few dimensions of large variance own the first eigenvalues, the "
+        "spectrum of the correlations stands beside it; there the null is flat at 1. Positions "
+        "0 are left out. IsoScore is (participation ratio − 1) / (D − 1)."
     ),
     needs={"text"},
     cheap=True,

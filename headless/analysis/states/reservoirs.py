@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from headless.analysis.record import Place
-from headless.analysis.states import moments
 from headless.analysis.states.accumulators import Statistics
 from headless.analysis.states.capture import Component, Point, middle_blocks
 from headless.errors import HeadlessError
@@ -60,13 +59,13 @@ def gather(
         if point.component in components
         and (blocks is None or point.component in ("embed", "norm_f") or point.block in blocks)
     ]
-    if not points:
-        raise HeadlessError(f"no states of {', '.join(components)} were measured")
-    number = min(most, *(len(statistics[point].sample_KD) for point in points))
+    number = min((len(statistics[point].sample_KD) for point in points), default=0)
     if number < LEAST_STATES:
         raise HeadlessError(
-            f"{number} states a point are too few for pictures: measure with a larger reservoir"
+            f"{number} states of {', '.join(components)} at a point are too few for pictures: "
+            "give more text"
         )
+    number = min(most, number)
     states, positions = [], []
     for point in points:
         s = statistics[point]
@@ -77,34 +76,24 @@ def gather(
     return torch.cat(states), points, index_N, torch.cat(positions)
 
 
-def position_means(
-    statistics: Mapping[Point, Statistics], *, directions: bool
-) -> tuple[Tensor, float]:
-    """Mean state, or mean direction, by position over sequences and the middle blocks [T, D].
+def position_means(statistics: Mapping[Point, Statistics]) -> tuple[Tensor, float]:
+    """Mean direction by position over sequences and the middle blocks [T, D].
 
     With it the noise floor: the share of the means' variance over positions that comes from
     finitely many sequences, of the middle block with the largest one.
     """
     measured = [p.block for p in statistics if p.component == "post"]
-    chosen = [statistics[Point("post", i)] for i in middle_blocks(measured)]
-    sums = [s.position_unit_TD if directions else s.position_sum_TD for s in chosen]
     means, floors = [], []
-    for s, sum_TD in zip(chosen, sums, strict=True):
-        if sum_TD is not None:
-            seen = s.position_count_T > 0
-            means.append((sum_TD[seen] / s.position_count_T[seen, None]).double().cpu())
-            floors.append(_noise_floor(s, means[-1], directions))
+    for s in (statistics[Point("post", i)] for i in middle_blocks(measured)):
+        if s.position_unit_TD is None:
+            continue
+        count_T = s.position_count_T[s.position_count_T > 0]
+        mean_TD = s.position_unit_TD[s.position_count_T > 0] / count_T[:, None]
+        between = float((mean_TD[1:] - mean_TD[1:].mean(dim=0)).square().sum(dim=1).mean())
+        within = 1 - float(mean_TD[1:].square().sum(dim=1).mean())  # of unit vectors
+        noise = max(0.0, within) / float(count_T.mean())  # of a mean over so many sequences
+        means.append(mean_TD.cpu())
+        floors.append(min(1.0, noise / max(between, 1e-300)))
     if not means:
         raise HeadlessError("positions need states after blocks, accumulated by position")
     return torch.stack(means).mean(dim=0), max(floors)
-
-
-def _noise_floor(s: Statistics, mean_TD: Tensor, directions: bool) -> float:
-    """Variance of a mean over C sequences, over the variance of the means between positions."""
-    count_T = s.position_count_T[s.position_count_T > 0]
-    between = float((mean_TD[1:] - mean_TD[1:].mean(dim=0)).square().sum(dim=1).mean())
-    if directions:
-        within = 1 - float(mean_TD[1:].square().sum(dim=1).mean())  # of unit vectors
-    else:
-        within = float(moments.variance(s).sum()) - between
-    return min(1.0, max(0.0, within) / float(count_T.mean()) / max(between, 1e-300))
