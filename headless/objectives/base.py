@@ -118,11 +118,12 @@ class Objective(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move or cast as any module; log p stays float32, for bf16 errs by up to 0.03 nats."""
-        before = self._buffers.get("log_unigram_V")
+        kept = dict(self._buffers)
         super()._apply(fn, recurse)
-        after = self._buffers.get("log_unigram_V")
-        if before is not None and after is not None and after.itemsize < before.itemsize:
-            self._buffers["log_unigram_V"] = before.to(after.device, torch.float32)
+        for name, before in kept.items():
+            after = self._buffers[name]
+            if before is not None and after is not None and after.itemsize < before.itemsize:
+                self._buffers[name] = before.to(after.device, torch.float32)
         return self
 
     def begin_temperature(self, temperature: float, learn: bool) -> None:
@@ -138,6 +139,16 @@ class Objective(nn.Module):
         if self.log_temperature is None:
             return self.temperature
         return self.log_temperature.exp().squeeze(0)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether scores are divided by nothing."""
+        return self.log_temperature is None and self.temperature == 1.0
+
+    def temperature_metrics(self) -> dict[str, Tensor]:
+        if self.log_temperature is None:
+            return {}
+        return {"temperature": self.log_temperature.detach().exp().squeeze(0)}
 
     def describe_temperature(self) -> str:
         if self.log_temperature is not None:

@@ -244,12 +244,11 @@ class ContrastiveWeightTying(Objective):
             unique = unique_targets(targets_N)
         if self.training:
             self.num_rows.copy_(unique.count_M.sum())
-        temperature = self.temperature_now()
         loss = contrastive_weight_tying_loss(
             hidden_ND,
             targets_N,
             self.scored_table(embedding_VD),
-            temperature=temperature,
+            temperature=self.temperature_now(),
             duplicates=self.duplicates,
             num_sampled=self.num_sampled,
             log_unigram_V=self.log_unigram_V,
@@ -258,21 +257,31 @@ class ContrastiveWeightTying(Objective):
             implementation=self.implementation,
             unique=unique,
         )
-        if isinstance(temperature, Tensor):
-            return ObjectiveOutput(loss, {"temperature": temperature.detach()})
-        return ObjectiveOutput(loss, {})
+        return ObjectiveOutput(loss, self.temperature_metrics())
+
+    def scored(self, hidden_ND: Tensor, embedding_VD: Tensor) -> tuple[Tensor, Tensor]:
+        """Hidden states and the matrix [V, D] whose products are the scores."""
+        table_VD = self.scored_table(embedding_VD)
+        if self.normalize:
+            hidden_ND, table_VD = _unit(hidden_ND), _unit(table_VD)
+        return hidden_ND / self.temperature_now(), table_VD
+
+    def head_bias(self, unigram_count_V: Tensor) -> Tensor | None:
+        return expected_log_weights(*self._form(unigram_count_V))
+
+    def _form(self, unigram_count_V: Tensor) -> tuple[Duplicates, Tensor, Tensor, int]:
+        return self.duplicates, log_unigram(unigram_count_V), self.num_rows, self.num_sampled
 
     def lm_head(self, embedding_VD: Tensor, unigram_count_V: Tensor) -> LMHead:
         """The calibrated head: logits = h·Eᵀ/T + log p(v); see the class for the other forms."""
         weight_VD = self.scored_table(embedding_VD)
         if self.normalize:
             weight_VD = _unit(weight_VD)
-        form = (self.duplicates, log_unigram(unigram_count_V), self.num_rows, self.num_sampled)
         return LMHead(
             weight_VD / self.temperature_now(),
-            expected_log_weights(*form),
+            self.head_bias(unigram_count_V),
             transform=_unit if self.normalize else None,
-            own_excess_V=own_excess(*form),
+            own_excess_V=own_excess(*self._form(unigram_count_V)),
             is_calibrated=True,
         )
 

@@ -290,10 +290,8 @@ class CrossEntropy(Objective):
     ) -> ObjectiveOutput:
         if self.transform is not None:
             hidden_ND = self.transform(hidden_ND)
-        temperature = self.temperature_now()
-        is_learned = isinstance(temperature, Tensor)
         loss = cross_entropy_loss(
-            hidden_ND / temperature if is_learned or temperature != 1.0 else hidden_ND,
+            hidden_ND if self.is_plain else hidden_ND / self.temperature_now(),
             targets_N,
             self.scored_table(embedding_VD),
             self._bias(),
@@ -302,7 +300,7 @@ class CrossEntropy(Objective):
             softcap=self.softcap,
             chunk_size=self.chunk_size,
         )
-        return ObjectiveOutput(loss, {"temperature": temperature.detach()} if is_learned else {})
+        return ObjectiveOutput(loss, self.temperature_metrics())
 
     def after_step(self, embedding_VD: Tensor) -> None:
         if self.mu_centering:
@@ -310,9 +308,9 @@ class CrossEntropy(Objective):
             table_VD.sub_(table_VD.sum(dim=0, keepdim=True) / len(table_VD))
 
     def lm_head(self, embedding_VD: Tensor, unigram_count_V: Tensor) -> LMHead:
-        weight_VD, temperature = self.scored_table(embedding_VD), self.temperature_now()
-        if isinstance(temperature, Tensor) or temperature != 1.0:
-            weight_VD = weight_VD / temperature
+        weight_VD = self.scored_table(embedding_VD)
+        if not self.is_plain:
+            weight_VD = weight_VD / self.temperature_now()
         return LMHead(weight_VD, self._bias(), self.transform, softcap=self.softcap)
 
     def take_head(self, head: LMHead) -> None:

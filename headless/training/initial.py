@@ -1,5 +1,6 @@
 """A trained model to begin from, and what of Hugging Face's can be one."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,15 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedM
 
 from headless.data.tokenizer import open_tokenizer, same_ids
 from headless.errors import HeadlessError
-from headless.models.backbone import BackboneConfig, embedding_table, is_causal
+from headless.models.backbone import (
+    BackboneConfig,
+    embedding_table,
+    is_causal,
+    recompute_activations,
+)
 from headless.models.pretrained import architecture, as_backbone, load_config, load_pretrained
 from headless.objectives import LMHead
+from headless.training.checkpoint_io import is_run
 
 
 @dataclass(frozen=True)
@@ -54,17 +61,29 @@ class Source:
             )
 
 
-def check_left_out(place: str, backbone: BackboneConfig) -> None:
-    """Refuse a config that describes the architecture of a model which brings its own."""
+def open_source(
+    place: str, with_head: bool, backbone: BackboneConfig, read_run: Callable[[str], Any]
+) -> Source:
+    """A run of ours, a checkpoint, or a model of Hugging Face's.
+
+    `backbone` is the config's, which may say how the model computes and not what it is.
+    """
     if backbone.preset or backbone.model_type or backbone.named:
         raise HeadlessError(
             f"{place} brings its architecture: leave out model.backbone"
             + ("." + next(iter(backbone.named)) if backbone.named else ".preset")
             + " and what else describes it"
         )
+    attention = backbone.attn_implementation
+    if is_run(place):
+        source = _run_source(place, read_run(place), with_head, attention)
+    else:
+        source = _hugging_face_source(place, with_head, attention)
+    recompute_activations(source.backbone, backbone.activation_checkpointing)
+    return source
 
 
-def run_source(place: str, module: Any, with_head: bool, attn_implementation: str) -> Source:
+def _run_source(place: str, module: Any, with_head: bool, attn_implementation: str) -> Source:
     return Source(
         place,
         module.backbone.train(),
@@ -75,7 +94,7 @@ def run_source(place: str, module: Any, with_head: bool, attn_implementation: st
     )
 
 
-def hugging_face_source(place: str, with_head: bool, attn_implementation: str) -> Source:
+def _hugging_face_source(place: str, with_head: bool, attn_implementation: str) -> Source:
     config = load_config(place)
     backbone = load_pretrained(place, attn_implementation=attn_implementation)
     head = _linear_head(place, backbone) if with_head else None

@@ -24,16 +24,16 @@ from headless.models.backbone import (
     check_task,
     embedding_table,
     hidden_states,
-    recompute_activations,
     unfilled_weights,
 )
 from headless.models.flops import backbone_flops_per_token, scoring_flops
 from headless.models.sharding import gathered, is_sharded, shard
 from headless.objectives import LMHead, Objective, ObjectiveOutput, UniqueTargets
+from headless.objectives.switched import Switched
+from headless.training import optim, resume
 from headless.training.checkpoint_io import (
     CHECKPOINT_KEY,
     find_checkpoint,
-    is_run,
     mendable_errors,
     read_own_checkpoint,
 )
@@ -41,26 +41,12 @@ from headless.training.compat import datamodule_of
 from headless.training.devices import check_precision
 from headless.training.evaluation import Validation
 from headless.training.imports import restrict_imports
-from headless.training.initial import Source, check_left_out, hugging_face_source, run_source
-from headless.training.optim import (
-    OptimizerConfig,
-    ScheduleConfig,
-    build_optimizer,
-    check_clipping,
-    settings_of,
-    use_settings,
-)
-from headless.training.resume import (
-    check_tokenizer,
-    describe_position,
-    get_random_states,
-    restore_position,
-    set_random_state,
-)
+from headless.training.initial import Source, open_source
 from headless.training.step import (
     Divergence,
     StepMeans,
-    clip_values,
+    agree,
+    clip,
     diverged,
     gradient_norm,
     scale_gradients,
@@ -98,14 +84,16 @@ class PretrainingModule(LightningModule):
             the input embeddings, as the paper fine-tunes, §3.3) or "source" (the LM head of
             `init_from`, for a headless run the calibrated one).
         freeze_backbone: train the objective's own parameters only.
+        switch_at: the share of the steps after which a headless run goes over to cross-entropy,
+            from its calibrated head on; null: never.
     """
 
     def __init__(
         self,
         objective: Objective,
         backbone: BackboneConfig = BackboneConfig(),  # noqa: B008 - frozen
-        optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008 - frozen
-        schedule: ScheduleConfig = ScheduleConfig(),  # noqa: B008 - frozen
+        optimizer: optim.OptimizerConfig = optim.OptimizerConfig(),  # noqa: B008 - frozen
+        schedule: optim.ScheduleConfig = optim.ScheduleConfig(),  # noqa: B008 - frozen
         vocab_size: int = 50304,
         sequence_length: int = 1024,
         eos_token_id: int = 0,
@@ -114,13 +102,15 @@ class PretrainingModule(LightningModule):
         init_from: str | None = None,
         init_head: InitHead = "random",
         freeze_backbone: bool = False,
+        switch_at: float | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
         self._source: Source | None = None
         self.begins_from: str | None = None
         if init_from is not None:
-            self._source = self._open_source(init_from, init_head == "source", backbone)
+            with_head = init_head == "source"
+            self._source = open_source(init_from, with_head, backbone, self.from_checkpoint)
             self.begins_from = self._source.description
             backbone = self._source.config
             # A checkpoint needs no other file: it begins from its own weights.
@@ -143,7 +133,8 @@ class PretrainingModule(LightningModule):
         check_length(self.backbone, sequence_length)
         check_task(self.backbone, task)
         self.task = task
-        self.objective = objective
+        self.objective = objective if switch_at is None else Switched(objective, switch_at)
+        self._switch_step = math.inf
         self.negatives = objective.negatives  # whose targets the data module makes candidates
         hf_config: Any = self.backbone.config
         self.hidden_size: int = hf_config.hidden_size
@@ -196,16 +187,6 @@ class PretrainingModule(LightningModule):
             module.load_state_dict(checkpoint["state_dict"], assign=True)
         return module.eval()
 
-    def _open_source(self, place: str, with_head: bool, backbone: BackboneConfig) -> Source:
-        check_left_out(place, backbone)
-        attention = backbone.attn_implementation
-        if is_run(place):
-            source = run_source(place, self.from_checkpoint(place), with_head, attention)
-        else:
-            source = hugging_face_source(place, with_head, attention)
-        recompute_activations(source.backbone, backbone.activation_checkpointing)
-        return source
-
     @property
     def embedding_VD(self) -> nn.Parameter:  # noqa: N802 - the shape is part of the name
         return embedding_table(self.backbone)
@@ -245,6 +226,12 @@ class PretrainingModule(LightningModule):
         """Logits [B, T, V] under the LM head that the objective implies."""
         return self.lm_head().logits(hidden_states(self.backbone, input_ids_BT))
 
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        is_due = self.trainer.global_step >= self._switch_step
+        if is_due and isinstance(self.objective, Switched) and not self.objective.is_switched:
+            agree(self.objective.buffers())
+            self.objective.switch(self.unigram_counts)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         unique = self._unique(batch)
         output = self._score(batch["input_ids"], batch["targets"], unique, batch.get("rows"))
@@ -254,9 +241,7 @@ class PretrainingModule(LightningModule):
         return output.loss if weight == 1.0 else output.loss * weight
 
     def on_validation_epoch_start(self) -> None:
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            for buffer in self.objective.buffers():  # what a rank saw last, e.g. how many rows
-                torch.distributed.broadcast(buffer, 0)
+        agree(self.objective.buffers())  # what a rank saw last, e.g. how many rows
         with gathered(self):  # a sharded parameter is whole only in here
             self._validation.begin(self.lm_head(), self.unigram_counts, copy=is_sharded(self))
 
@@ -286,8 +271,12 @@ class PretrainingModule(LightningModule):
     def configure_optimizers(self) -> Any:
         configs = self.optimizer_config, self.schedule_config
         steps = float(self.trainer.estimated_stepping_batches)
-        optimizer, schedule = build_optimizer(self, *configs, steps)
-        self._settings = settings_of(optimizer)
+        if isinstance(self.objective, Switched):
+            if math.isinf(steps):
+                raise HeadlessError("model.switch_at needs trainer.max_steps or trainer.max_epochs")
+            self._switch_step = round(self.objective.at * steps)
+        optimizer, schedule = optim.build_optimizer(self, *configs, steps)
+        self._settings = optim.settings_of(optimizer)
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
     def configure_model(self) -> None:
@@ -324,13 +313,9 @@ class PretrainingModule(LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         # By the norm that was just computed, instead of computing it a second time.
-        if not gradient_clip_val:
-            return
-        if gradient_clip_algorithm == "value":
-            clip_values(self, gradient_clip_val)
-        else:
-            assert self._grad_norm is not None
-            nn.utils.clip_grads_with_norm_(self.parameters(), gradient_clip_val, self._grad_norm)
+        by_norm = None if gradient_clip_algorithm == "value" else self._grad_norm
+        if gradient_clip_val:
+            clip(self, gradient_clip_val, by_norm)
 
     def require_finite(self) -> None:
         """Refuse, on every process, to go on after a step without finite loss and gradients."""
@@ -344,7 +329,7 @@ class PretrainingModule(LightningModule):
     def setup(self, stage: str) -> None:
         """Take the unigram counts of the training text; they travel in the state dict."""
         check_precision(self.trainer.precision)
-        check_clipping(self.trainer.gradient_clip_val)
+        optim.check_clipping(self.trainer.gradient_clip_val)
         datamodule = datamodule_of(self)
         if datamodule is None or bool(self.unigram_counts.any()):
             return
@@ -354,41 +339,40 @@ class PretrainingModule(LightningModule):
         if self._source is not None:
             self._source.check_vocabulary(datamodule)
         if self.init_head != "random":
-            self._begin_head()
+            head = self._source.head if self._source is not None else None
+            if self.init_head == "embedding":
+                head = self.lm_head()._replace(weight_VD=self.embedding_VD)
+            assert head is not None
+            try:
+                with torch.no_grad():
+                    self.objective.take_head(head)
+            except ValueError as error:
+                raise HeadlessError(f"model.init_head {self.init_head}: {error}") from error
         self._source = None
-
-    def _begin_head(self) -> None:
-        head = self._source.head if self._source is not None else None
-        if self.init_head == "embedding":
-            head = self.lm_head()._replace(weight_VD=self.embedding_VD)
-        assert head is not None
-        try:
-            with torch.no_grad():
-                self.objective.take_head(head)
-        except ValueError as error:
-            raise HeadlessError(f"model.init_head {self.init_head}: {error}") from error
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.require_finite()
         datamodule = datamodule_of(self)
         checkpoint[CHECKPOINT_KEY] = {
             "batches_seen": self.batches_seen,
-            "random_states": get_random_states(),
+            "random_states": resume.get_random_states(),
             "tokenizer_sha256": getattr(datamodule, "tokenizer_sha256", None),
             "dataset_sha256": getattr(datamodule, "dataset_sha256", None),
         }
         if hasattr(datamodule, "train_sampler"):
             sampler = datamodule.train_sampler(self.trainer)
-            checkpoint[CHECKPOINT_KEY]["position"] = describe_position(self.batches_seen, sampler)
+            checkpoint[CHECKPOINT_KEY]["position"] = resume.describe_position(
+                self.batches_seen, sampler
+            )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint[CHECKPOINT_KEY]
         datamodule = datamodule_of(self)
-        check_tokenizer(state["tokenizer_sha256"], datamodule)
+        resume.check_tokenizer(state["tokenizer_sha256"], datamodule)
         self.batches_seen = state["batches_seen"]
         if hasattr(datamodule, "train_sampler") and self.trainer.state.fn == "fit":
             sampler = datamodule.train_sampler(self.trainer)
-            self.batches_seen = restore_position(checkpoint, sampler, self.trainer)
+            self.batches_seen = resume.restore_position(checkpoint, sampler, self.trainer)
         self.tokenizer_sha256 = state["tokenizer_sha256"]
         self.checkpoint_step = int(checkpoint["global_step"])
         self._restored = state  # random states wait for the first step
@@ -403,8 +387,8 @@ class PretrainingModule(LightningModule):
         """Continue the random numbers where the checkpoint left them, with today's settings."""
         if self._restored is not None:
             optimizer: Any = self.optimizers(use_pl_optimizer=False)
-            use_settings(optimizer, self.lr_schedulers(), self._settings)  # type: ignore[arg-type]
+            optim.use_settings(optimizer, self.lr_schedulers(), self._settings)  # type: ignore[arg-type]
             states = self._restored["random_states"]
             if len(states) == self.trainer.world_size:
-                set_random_state(states[self.trainer.global_rank])
+                resume.set_random_state(states[self.trainer.global_rank])
             self._restored = None

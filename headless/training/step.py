@@ -6,6 +6,7 @@ where every micro-batch has as many of them, and the step as many micro-batches 
 not at the end of an epoch, and not where a masked model's sequences have few ordinary tokens.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -87,6 +88,13 @@ def diverged(step: int) -> DivergedError:
     )
 
 
+def agree(buffers: Iterable[Tensor]) -> None:
+    """Give every process what the first one has."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        for buffer in buffers:
+            torch.distributed.broadcast(buffer, 0)
+
+
 def gradient_norm(module: nn.Module) -> Tensor:
     """The Euclidean norm of all gradients together: a DTensor where they are sharded."""
     return nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
@@ -106,8 +114,11 @@ def scale_gradients(module: nn.Module, factor: float | Tensor) -> None:
 
 
 @torch.no_grad()
-def clip_values(module: nn.Module, largest: float) -> None:
-    """Cut each number of the gradients off at ± `largest`."""
+def clip(module: nn.Module, largest: float, norm: Tensor | None) -> None:
+    """Scale the gradients, whose norm is given, down to `largest`; or cut each number off at it."""
+    if norm is not None:
+        nn.utils.clip_grads_with_norm_(module.parameters(), largest, norm)
+        return
     for gradient in _local_gradients(module):
         gradient.clamp_(-largest, largest)
 

@@ -110,6 +110,7 @@ def _model_settings(
         },
         "schedule": {"name": "constant", "warmup_steps": round(WARMUP_SHARE * steps)},
         "init_from": place,
+        "switch_at": None,
         "init_head": "source" if start == "calibrated" else start,
     }
 

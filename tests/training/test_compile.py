@@ -13,6 +13,7 @@ from headless.objectives import (
     Objective,
     UniqueTargets,
 )
+from headless.objectives.switched import Switched
 from headless.training.module import PretrainingModule
 
 V, B, T = 1500, 4, 64
@@ -81,3 +82,20 @@ def test_a_step_has_no_graph_break_and_few_graphs(name: str) -> None:
     assert len(sizes) > 1
     assert not torch._dynamo.utils.counters["graph_break"]
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2
+
+
+def test_a_switch_is_one_graph_more() -> None:
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    ours = module(Switched(ContrastiveWeightTying(), 0.5))
+    score = torch.compile(ours.score, fullgraph=True, backend="aot_eager")
+    input_ids, targets, unique = batch(1)
+    graphs, losses = [], []
+    for step in range(4):
+        if step == 2:
+            ours.objective.switch(torch.arange(V))
+        losses.append(score(input_ids, targets, unique).loss)
+        torch.testing.assert_close(losses[-1], ours.score(input_ids, targets, unique).loss)
+        graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    assert graphs == [1, 1, 2, 2]
+    assert losses[2] != losses[1]

@@ -33,6 +33,9 @@ FSDP = ("--trainer.devices", "2", "--trainer.strategy", "fsdp")
 DOUBLE = ("--trainer.precision", "64-true")
 GLOBAL = ("--model.objective.negatives", "global")
 LEARNED = ("--model.objective.learn_temperature", "true")
+SWITCHED = ("--model.switch_at", "0.5")
+CENTRED = ("--model.objective.mu_centering", "true", "--model.objective.softcap", "5")
+CE = {"objective": "CrossEntropy"}
 UNEVEN = ("--trainer.limit_train_batches", "3")
 SPARSE: dict[str, Any] = {"sparse": True, "objective": "CrossEntropy"}
 # Every look at a model takes longer than its training: some cases, of each kind, are looked at.
@@ -76,6 +79,9 @@ CASES: dict[str, dict[str, Any]] = {
     "fsdp-accumulated": {"options": [*FSDP, *GLOBAL, *size(2, 2)], "double": True},
     "fsdp-ce": {"options": [*FSDP, *size(4)], "double": True, "objective": "CrossEntropy"},
     "fsdp-temperature": {"options": [*FSDP, *GLOBAL, *LEARNED, *size(4)], "double": True},
+    "ddp-switched": {"options": [*DDP, *DOUBLE, *GLOBAL, *SWITCHED, *size(4)]},
+    "fsdp-switched": {"options": [*FSDP, *GLOBAL, *SWITCHED, *size(4)], "double": True},
+    "fsdp-centred": {"options": [*FSDP, *CENTRED, *size(4)], "double": True, **CE},
     # Steps of two micro-batches and of one in turn, whose sequences have 16 targets or 5.
     "ddp-sparse": {"options": [*DDP, *DOUBLE, *size(2, 2), *UNEVEN], **SPARSE},
     "fsdp-sparse": {"options": [*FSDP, *size(2, 2), *UNEVEN], "double": True, **SPARSE},
@@ -105,6 +111,8 @@ SINGLE: dict[str, dict[str, Any]] = {
     "one-microbatch": {"options": [*DOUBLE, *size(4, 2)]},
     "one-temperature": {"options": [*DOUBLE, *LEARNED, *size(8)]},
     "one-ce": {"options": [*DOUBLE, *size(8)], "objective": "CrossEntropy"},
+    "one-switched": {"options": [*DOUBLE, *SWITCHED, *size(8)]},
+    "one-centred": {"options": [*DOUBLE, *CENTRED, *size(8)], **CE},
     "one-sparse": {"options": [*DOUBLE, *size(4, 2), *UNEVEN], **SPARSE},
 }
 
@@ -192,6 +200,9 @@ def assert_same(
         ("fsdp", "one"),
         ("fsdp-accumulated", "one"),
         ("fsdp-ce", "one-ce"),
+        ("ddp-switched", "one-switched"),
+        ("fsdp-switched", "one-switched"),
+        ("fsdp-centred", "one-centred"),
         ("ddp-sparse", "one-sparse"),
         ("fsdp-sparse", "one-sparse"),
         ("fsdp-temperature", "one-temperature"),  # one number: a rank holds nothing of it
