@@ -1,5 +1,6 @@
 """One way to open a model: a run, a checkpoint, a Hugging Face directory or a hub name."""
 
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from headless.training.checkpoint_io import find_checkpoint, is_run, run_of
 from headless.training.devices import choose_device
 from headless.training.hugging_face import HeadName, language_model
 from headless.training.module import PretrainingModule
+
+TOKENIZER_FILES = ("tokenizer*", "vocab.*", "*.model")  # a directory with one has some of them
 
 
 @isolated()
@@ -112,16 +115,9 @@ def _open_backbone(
     """A Hugging Face model without its LM head, if it has one."""
     transformer = transformer_of(place)
     model = as_backbone(load_pretrained(transformer, trust_remote_code=trust_remote_code)).eval()
-    tokenizer = None
-    # A directory with a tokenizer has one of these files.
-    if (
-        not tokenizer_optional
-        or not Path(transformer).is_dir()
-        or any(
-            path.match("tokenizer*") or path.match("vocab.*") or path.match("*.model")
-            for path in Path(transformer).iterdir()
-        )
-    ):
+    directory, tokenizer = Path(transformer), None
+    files = chain.from_iterable(map(directory.glob, TOKENIZER_FILES))
+    if not tokenizer_optional or not directory.is_dir() or any(files):
         tokenizer = load_model_tokenizer(transformer, trust_remote_code=trust_remote_code)
     task: Task = "causal" if is_causal(model) else "masked"
     return _hugging_face(place, model, tokenizer, task, NO_HEAD)

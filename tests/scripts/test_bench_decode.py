@@ -1,8 +1,9 @@
 """The benchmark of decoding runs, and its ways agree where they must."""
 
+import importlib
 import json
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,19 +13,24 @@ pytest.importorskip("faiss")
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_smoke_preset(tmp_path: Path) -> None:
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """The script with arguments, in this process."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    script = importlib.import_module("bench_decode")
+
+    def run(*arguments: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["bench_decode.py", *arguments])
+        script.main()
+
+    return run
+
+
+def test_the_smoke_preset(bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "decode.json"
-    done = subprocess.run(
-        [
-            *(sys.executable, str(ROOT / "scripts" / "bench_decode.py"), "--preset", "smoke"),
-            *("--repeats", "2", "--queries", "200", "--output", str(output)),
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    options = ("--repeats", "2", "--queries", "200", "--output", str(output))
+    bench("--preset", "smoke", *options)
+    printed = capsys.readouterr().out
     result = json.loads(output.read_text())
     assert "environment" in result
     case = result["cases"][0]
@@ -43,15 +49,11 @@ def test_the_smoke_preset(tmp_path: Path) -> None:
             found = way[batch]
             quotient = found["queries_per_second"] / found["matmul_queries_per_second"]
             assert found["matmul / index"] == pytest.approx(quotient)
-        assert name in done.stdout
+        assert name in printed
 
 
-def test_a_real_table_needs_text() -> None:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "bench_decode.py"), "--model", "x"],
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-    assert done.returncode == 2
-    assert "--model needs --data" in done.stderr
+def test_a_real_table_needs_text(bench, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        bench("--model", "x")
+    assert end.value.code == 2
+    assert "--model needs --data" in capsys.readouterr().err
