@@ -3,10 +3,9 @@
 import headless
 from headless.cli.neighbors_display import show
 from headless.cli.parsing import options_from
-from headless.downstream.options import NeighborOptions
 
 
 def main(arguments: list[str]) -> None:
-    options = NeighborOptions(**options_from("neighbors", arguments))
-    result = headless.neighbors(**vars(options), progress=True)
-    show(result, options)
+    options = options_from("neighbors", arguments)  # before what takes seconds to import
+    result = headless.neighbors(**options, progress=True)
+    show(result, options["store"])

@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
-
-from headless.downstream.options import NeighborOptions
 
 
 def _table(title: str, columns: Sequence[str], numbers: int) -> Table:
@@ -30,11 +29,13 @@ def _count(value: int | None) -> str:
     return "–" if value is None else f"{value:,}"
 
 
-def show(result: dict[str, Any], options: NeighborOptions) -> None:
+def show(result: dict[str, Any], place: Path | None) -> None:
     title = f"{result['model']}, {result['head']} head"
     store = result.get("store", {})
     if "tokens" in result:
-        show_tokens(result["tokens"], f"{result['model']}, {options.table} table", options.metric)
+        show_tokens(
+            result["tokens"], f"{result['model']}, {result['table']} table", result["metric"]
+        )
     elif "contexts" in result:
         for record in result["contexts"]:
             show_context(record, title)
@@ -43,7 +44,7 @@ def show(result: dict[str, Any], options: NeighborOptions) -> None:
             print(f"left out: the likeliest tokens: {name} has no LM head")
     else:
         size = store["rows"] * (2 * store["hidden_size"] + 4) / 2**20
-        print(f"{options.store}: {store['rows']:,} contexts of {result['model']}, {size:,.1f} MiB")
+        print(f"{place}: {store['rows']:,} contexts of {result['model']}, {size:,.1f} MiB")
 
 
 def show_tokens(records: list[dict[str, Any]], title: str, metric: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from docstring_parser import parse
 
 import headless
-from headless.downstream.options import FinetuneOptions, NeighborOptions, Recipe, Source
+from headless.downstream.options import FinetuneOptions, Recipe, Source
 from headless.errors import HeadlessError
 from headless.sweeps.config import SweepConfig
 from headless.training.options import stub
@@ -16,7 +16,6 @@ from headless.training.parsing import CommandParser
 # Whose options are the fields of these; those of the others are a verb's own parameters.
 DATACLASSES: dict[str, tuple[Callable[..., Any], ...]] = {
     "finetune": (FinetuneOptions, Source, Recipe),
-    "neighbors": (NeighborOptions,),
     "sweep": (SweepConfig,),
 }
 POSITIONAL = {"compare": "runs"}  # given without its name, as often as one likes
