@@ -67,31 +67,33 @@ def tiktoken_of(tokenizer: Tokenizer, threads: int) -> Callable[[list[str]], Any
 
 def encoders_of(tokenizer: Tokenizer, batches: list[list[str]], threads: int) -> dict[str, Any]:
     """What each way does with all batches."""
+
+    def all_by(encode: Callable[[list[str]], Any]) -> Callable[[], None]:
+        def encode_all() -> None:
+            for batch in batches:
+                encode(batch)
+
+        return encode_all
+
     plain = Encoder(tokenizer)
-    ways: dict[str, Callable[[], Any]] = {
-        "encode_batch_fast": lambda: [
-            tokenizer.encode_batch_fast(batch, add_special_tokens=False) for batch in batches
-        ]
+    ways = {
+        "encode_batch_fast": all_by(
+            lambda batch: tokenizer.encode_batch_fast(batch, add_special_tokens=False)
+        )
     }
     try:
         warm = FastEncoder(tokenizer)
-
-        def cold() -> None:
-            encoder = FastEncoder(tokenizer)
-            for batch in batches:
-                encoder._encode(batch)
-
-        ways["gigatoken"] = cold
-        ways["gigatoken warm"] = lambda: [warm._encode(batch) for batch in batches]
-        ways["gigatoken, checked"] = lambda: [warm(batch) for batch in batches]
+        ways["gigatoken"] = lambda: all_by(FastEncoder(tokenizer)._encode)()
+        ways["gigatoken warm"] = all_by(warm._encode)
+        ways["gigatoken, checked"] = lambda: all_by(FastEncoder(tokenizer))()
         ways["gigatoken warm"]()
     except UnfitError as reason:
         print(reason, file=sys.stderr)
     if tiktoken := tiktoken_of(tokenizer, threads):
         some = batches[0][:100]
-        ids = [ids for text in tiktoken(some) for ids in text]
+        ids = [id for text in tiktoken(some) for id in text]
         assert ids == plain(some).ids.tolist(), "tiktoken has other ids"
-        ways["tiktoken"] = lambda: [tiktoken(batch) for batch in batches]
+        ways["tiktoken"] = all_by(tiktoken)
     return ways
 
 

@@ -15,7 +15,7 @@ HELP = """usage: headless validate RUN_OR_CHECKPOINT [--option value …]
 
 Scores the last checkpoint of a run directory, or any checkpoint below one, on the validation split
 of its data. Prints the objective's own loss and, under the LM head that the objective implies,
-nats, perplexity, bits per byte and accuracy. Writes nothing.
+nats (also by frequency decile), perplexity, bits per byte and accuracy. Writes nothing.
 
 options, by default as in the run's config:"""
 SHOWN = ("data.path", "data.val_batch_size", "data.num_workers", "data.verify")

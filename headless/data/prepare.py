@@ -152,7 +152,8 @@ def prepare(
         validation_fraction: share of the bytes that is held out, by whole documents.
         seed: decides which documents.
         num_workers: threads of the tokenizer; all cores by default.
-        tokenizer_bytes: train the tokenizer on a sample of about this much text.
+        tokenizer_bytes: train the tokenizer on a sample of about this much text, which gigatoken
+            needs as a file beside the output meanwhile.
         overwrite: replace an existing output once the new one is complete.
         progress: show it, or a function that gets (phase, bytes done, bytes in all or 0).
     """

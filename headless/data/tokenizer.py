@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tokenizers import AddedToken, Tokenizer, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer
 
-from headless.data.bpe import END_OF_TEXT
+from headless.data.bpe import END_OF_TEXT, LETTERS
 from headless.data.stream import TokenDataset
 from headless.errors import HeadlessError, one_line
 
@@ -108,7 +108,7 @@ def loses_nothing(tokenizer: Tokenizer) -> bool:
         and words.get("type") == (content["decoder"] or {}).get("type") == "ByteLevel"
         and not words["add_prefix_space"]
         and model["type"] == "BPE"
-        and set(pre_tokenizers.ByteLevel.alphabet()) <= set(model["vocab"])
+        and set(LETTERS.values()) <= set(model["vocab"])
         and not any(model[part] for part in ("continuing_subword_prefix", "end_of_word_suffix"))
         and all(token["special"] for token in content["added_tokens"])
     )

@@ -33,8 +33,8 @@ def validate(
         progress: show it, or a function that gets (phase, done, in all).
 
     Returns:
-        The objective's own loss and, under the LM head that it implies, nats, perplexity, bits per
-        byte and accuracy, named as in the logs: `val/nll`.
+        The objective's own loss and, under the LM head that it implies, nats (also by frequency
+        decile), perplexity, bits per byte and accuracy, named as in the logs: `val/nll`.
     """
     checkpoint = find_checkpoint(place)
     run = open_run(place) if Path(place).is_dir() else run_of(checkpoint)
