@@ -114,18 +114,18 @@ def exclusive(path: Path, *, patience: float = 0.0) -> Iterator[None]:
         try:
             lease.acquire(timeout=patience, poll_interval=0.05)
         except Timeout:
-            host, process = _holder(file)
-            if _shows_processes(host):
+            host, process, is_visible = _holder(file)
+            if is_visible:
                 raise
             sys.stderr.write(
-                f"headless: {path} is locked by process {process} on {_node(host)}: waiting "
+                f"headless: {path} is locked by process {process} on {host}: waiting "
                 f"whether that gives a sign of life within {LEASE_SECONDS:.0f} s\n"
             )
             lease.acquire(timeout=LEASE_SECONDS + 5.0, poll_interval=0.5)
     except Timeout:
-        host, process = _holder(file)
+        host, process, _ = _holder(file)
         raise HeadlessError(
-            f"{path} is being written to by process {process} on {_node(host)}: wait for it or "
+            f"{path} is being written to by process {process} on {host}: wait for it or "
             f"stop it (its lock is {file})"
         ) from None
     except OSError as error:
@@ -138,33 +138,22 @@ def exclusive(path: Path, *, patience: float = 0.0) -> Iterator[None]:
         lease.release()
 
 
+def _holder(file: Path) -> tuple[str, str | None, bool]:
+    """Host and process that a lock names, and whether it would show: same host and namespace."""
+    text = ""
+    with suppress(OSError):
+        text = file.read_text(encoding="utf-8")
+    values = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    host, _, namespace = values.get("host", "").partition(NAMESPACE)
+    own = f"{os.stat('/proc/self/ns/pid').st_ino:x}" if namespace else ""
+    return host, values.get("pid"), host == os.uname().nodename and namespace == own
+
+
 def renamable(path: Path) -> Path:
     """The path by which a place can be renamed: no link to it, and neither "." nor ".."."""
     if path.is_symlink():
         return Path(os.path.realpath(path))
     return path if path.name not in ("", "..") else Path(os.path.abspath(path))
-
-
-def _holder(file: Path) -> tuple[str | None, str | None]:
-    """Host and process that a lock names."""
-    try:
-        lines = [line.partition("=") for line in file.read_text(encoding="utf-8").splitlines()]
-    except OSError:
-        return None, None
-    values = {name: value for name, _, value in lines}
-    return values.get("host"), values.get("pid")
-
-
-def _shows_processes(host: str | None) -> bool:
-    """Whether a lock's process can be seen from this one: same host, same process namespace."""
-    name, mark, namespace = (host or "").partition(NAMESPACE)
-    if name != os.uname().nodename:
-        return False
-    return not mark or namespace == f"{os.stat('/proc/self/ns/pid').st_ino:x}"
-
-
-def _node(host: str | None) -> str:
-    return (host or "").partition(NAMESPACE)[0]
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from safetensors.torch import save_file
 
-from headless.callbacks.evaluating import require_finite
+from headless.callbacks.periodic import require_finite
 from headless.callbacks.progress import progress_of
 from headless.runs.directory import RunDirectory
 
@@ -50,9 +50,7 @@ class RunCheckpoint(Checkpoint):
                     beside.chmod(path.parent.stat().st_mode & 0o666)  # as other files are made
                     os.replace(beside, path)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if self._due(trainer) and not getattr(trainer.fit_loop.epoch_loop, "must_validate", False):
             self._save(trainer)
 

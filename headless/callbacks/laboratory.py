@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModel
 
-from headless.callbacks.evaluating import evaluating, require_finite
+from headless.callbacks.periodic import evaluating, require_finite
 from headless.callbacks.progress import log_point, progress_of
 from headless.errors import HeadlessError, one_line
 from headless.geometry import ranks_of

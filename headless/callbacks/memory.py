@@ -61,11 +61,11 @@ class Memory:
 
     def peaks(self) -> dict[str, float]:
         """In GiB: `host`, and on a GPU `device` (tensors) and `reserved` (taken from it)."""
-        peaks = {"host": self._host.peak() / GIB}
+        peaks = {"host": self._host.peak()}
         if self._device is not None:
-            peaks["device"] = torch.cuda.max_memory_allocated(self._device) / GIB
-            peaks["reserved"] = torch.cuda.max_memory_reserved(self._device) / GIB
-        return peaks
+            peaks["device"] = torch.cuda.max_memory_allocated(self._device)
+            peaks["reserved"] = torch.cuda.max_memory_reserved(self._device)
+        return {name: peak / GIB for name, peak in peaks.items()}
 
     def resident(self) -> float:
         return self._host.resident() / GIB
@@ -113,19 +113,16 @@ class MemoryMonitor(PeriodicMonitor):
     def __init__(self, every_n_steps: int = 50) -> None:
         super().__init__(every_n_steps)
         # Over the whole run, resumes included: of the GPU, or of the host where there is none.
-        self.peak_gib = 0.0
-        self.peak_validation_gib = 0.0
+        self.peak_gib = self.peak_validation_gib = 0.0
         self._memory: Memory | None = None
         self._training: dict[str, float] = {}
         self._pauses: dict[str, float] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        progress = progress_of(trainer)
-        if self not in progress.listeners:
-            progress.listeners.append(self)
-        self._memory = Memory(pl_module.device)
-        self._training, self._pauses = {}, {}
+        if self not in (listeners := progress_of(trainer).listeners):
+            listeners.append(self)
+        self._memory, self._training, self._pauses = Memory(pl_module.device), {}, {}
         self._memory.reset()
 
     def training_pauses(self) -> None:
@@ -147,23 +144,18 @@ class MemoryMonitor(PeriodicMonitor):
         assert self._memory is not None
         peaks = self._memory.peaks()
         self._memory.reset()
-        for name, value in peaks.items():
-            into[name] = max(into.get(name, 0.0), value)
+        into |= {name: max(into.get(name, 0.0), value) for name, value in peaks.items()}
         return peaks.get("device", peaks["host"])
 
     def report(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the peaks and forget them; training stands still meanwhile."""
         assert self._memory is not None
         self._fold_pause()
-        training, pauses = self._training, self._pauses
-        values = {
-            "memory/host_gib": self._memory.resident(),
-            "memory/peak_host_gib": training.get("host"),
-            "memory/peak_validation_host_gib": pauses.get("host"),
-            "memory/peak_gib": training.get("device"),
-            "memory/peak_reserved_gib": training.get("reserved"),
-            "memory/peak_validation_gib": pauses.get("device"),
-        }
+        values: dict[str, float | None] = {"memory/host_gib": self._memory.resident()}
+        for kind, window in (("peak", self._training), ("peak_validation", self._pauses)):
+            values[f"memory/{kind}_host_gib"] = window.get("host")
+            values[f"memory/{kind}_gib"] = window.get("device")
+        values["memory/peak_reserved_gib"] = self._training.get("reserved")
         log_point(trainer, {key: value for key, value in values.items() if value is not None})
         self._training, self._pauses = {}, {}
 
@@ -171,5 +163,5 @@ class MemoryMonitor(PeriodicMonitor):
         return {"peak_gib": self.peak_gib, "peak_validation_gib": self.peak_validation_gib}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.peak_gib = state_dict["peak_gib"]  # an older checkpoint has one for both
-        self.peak_validation_gib = state_dict.get("peak_validation_gib", 0.0)
+        self.peak_gib = state_dict["peak_gib"]
+        self.peak_validation_gib = state_dict["peak_validation_gib"]

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch._dynamo.callback import callback_handler
 
+COUNTED = ("tokens", "flops", "seconds", "startup_seconds", "timed_tokens")  # in a checkpoint
 WARMUP_STEPS = 2  # optimizer steps after a start or a resume that no clock counts
 
 
@@ -144,7 +145,9 @@ class ProgressMonitor(Callback):
         for logger in trainer.loggers:
             if hasattr(logger, "begin"):
                 logger.begin(self.tokens)
-        self._watch_compiler()
+        self._ignore_compiler()
+        callback_handler.register_start_callback(self._compilation_begins)
+        callback_handler.register_end_callback(self._compilation_ends)
         self._start()
 
     def on_train_batch_end(
@@ -175,16 +178,9 @@ class ProgressMonitor(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._ignore_compiler()
 
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, trainer: Trainer, *_: Any) -> None:
         self._stop()  # a summary that is written now is right
         self._ignore_compiler()
-
-    def _watch_compiler(self) -> None:
-        self._ignore_compiler()
-        callback_handler.register_start_callback(self._compilation_begins)
-        callback_handler.register_end_callback(self._compilation_ends)
 
     def _ignore_compiler(self) -> None:
         if self._compilation_begins in callback_handler.start_callbacks:
@@ -192,21 +188,12 @@ class ProgressMonitor(Callback):
             callback_handler.remove_end_callback(self._compilation_ends)
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "tokens": self.tokens,
-            "flops": self.flops,
-            "seconds": self.seconds,
-            "startup_seconds": self.startup_seconds,
-            "timed_tokens": self.timed_tokens,
-        }
+        return {name: getattr(self, name) for name in COUNTED}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.tokens = state_dict["tokens"]
-        self.flops = state_dict["flops"]
-        self._seconds = state_dict["seconds"]
-        self._startup_seconds = state_dict.get("startup_seconds", 0.0)
-        # An older checkpoint timed every step.
-        self.timed_tokens = state_dict.get("timed_tokens", self.tokens)
+        self.tokens, self.flops, self._seconds, self._startup_seconds, self.timed_tokens = (
+            state_dict[name] for name in COUNTED
+        )
 
 
 def progress_of(trainer: Trainer) -> ProgressMonitor:

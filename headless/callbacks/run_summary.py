@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from headless.callbacks.memory import MemoryMonitor
 from headless.callbacks.metrics_file import MetricsFileLogger
 from headless.callbacks.progress import progress_of
+from headless.files import write_json
 from headless.models.backbone import num_parameters
 from headless.runs.directory import RunDirectory
 
@@ -50,7 +51,7 @@ class RunSummary(Callback):
             return
         with progress_of(trainer).paused():
             run = RunDirectory(Path(trainer.default_root_dir))
-            run.write_summary(self._summary(trainer, pl_module, finished))
+            write_json(run.summary, self._summary(trainer, pl_module, finished), sort_keys=True)
 
     def _summary(self, trainer: Trainer, pl_module: Any, finished: bool) -> dict[str, Any]:
         progress, seconds = progress_of(trainer), progress_of(trainer).seconds

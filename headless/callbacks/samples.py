@@ -6,8 +6,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
-from headless.callbacks.evaluating import evaluating
-from headless.callbacks.periodic import PeriodicMonitor
+from headless.callbacks.periodic import PeriodicMonitor, evaluating
 from headless.callbacks.progress import progress_of
 from headless.models.sampling import check_prompt, check_sampling, likeliest, sample_tokens
 from headless.runs.directory import RunDirectory
@@ -75,8 +74,8 @@ class SampleWriter(PeriodicMonitor):
         if masked:
             if datamodule.mask_token_id not in ids:
                 ids[-1:] = [datamodule.mask_token_id]
-        else:
-            ids = ids or [datamodule.eos_token_id]  # what stands before every document
+        elif not ids:
+            ids = [datamodule.eos_token_id]  # what stands before every document
         check_prompt(pl_module.backbone, len(ids))
         return ids
 

@@ -104,37 +104,26 @@ class ThroughputMonitor(Callback):
             name = torch.cuda.get_device_name(pl_module.device)
             self.peak_flops = peak_flops(name, str(trainer.precision))
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         step, progress = trainer.global_step, progress_of(trainer)
-        if self._before is None:
-            if progress.is_warm:
-                self._before = progress.point()
-                self.cadence.begin(step)  # the window begins here: nothing to report of it yet
-                log_point(trainer, self._grown(progress.startup_seconds))
+        before, values = self._before, {}
+        if before is None:
+            if not progress.is_warm:
+                return
+            self.cadence.begin(step)  # the window begins here: nothing to report of it yet
+        elif not self.cadence.due(step):
             return
-        if self.cadence.due(step):
-            now = progress.point()
-            grown = self._grown(progress.startup_seconds)
-            log_point(trainer, self._rates(trainer, now) | grown)
-            self._before = now
-
-    def _grown(self, startup_seconds: float) -> dict[str, float]:
-        if startup_seconds <= self._startup:
-            return {}
-        self._startup = startup_seconds
-        return {"throughput/startup_seconds": startup_seconds}
-
-    def _rates(self, trainer: Trainer, now: dict[str, float]) -> dict[str, float]:
-        assert self._before is not None
-        gone = {name.split("/")[1]: now[name] - self._before[name] for name in now}
-        rates = {
-            "throughput/tokens_per_second": gone["tokens"] / gone["seconds"],
-            "throughput/step_ms": 1e3 * gone["seconds"] / gone["step"],
-            "throughput/flops_per_second": gone["flops"] / gone["seconds"],
-        }
-        if self.peak_flops is not None:
-            peak = self.peak_flops * trainer.world_size
-            rates["throughput/mfu"] = rates["throughput/flops_per_second"] / peak
-        return rates
+        self._before = now = progress.point()
+        if before is not None:
+            gone = {name.split("/")[1]: now[name] - before[name] for name in now}
+            rate = gone["flops"] / gone["seconds"]
+            values = {
+                "throughput/tokens_per_second": gone["tokens"] / gone["seconds"],
+                "throughput/step_ms": 1e3 * gone["seconds"] / gone["step"],
+                "throughput/flops_per_second": rate,
+            }
+            if self.peak_flops is not None:
+                values["throughput/mfu"] = rate / (self.peak_flops * trainer.world_size)
+        if (startup := progress.startup_seconds) > self._startup:
+            self._startup = values["throughput/startup_seconds"] = startup
+        log_point(trainer, values)

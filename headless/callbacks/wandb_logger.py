@@ -3,8 +3,9 @@
 import hashlib
 import json
 import secrets
+import struct
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,6 @@ from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from headless.callbacks.metrics_file import MetricsFileLogger
-from headless.callbacks.wandb_files import points_on_disk
 from headless.files import write_text
 from headless.runs.directory import RunDirectory
 from headless.runs.metrics import TOKENS, append_point, read_metrics
@@ -40,6 +40,9 @@ HEADLINES = {
     )
 }
 PICTURES = ("analysis/figures/", "analysis/histograms/")
+# Of W&B's files.
+BLOCK, HEADER = 32768, struct.Struct("<IHB")
+WHOLE, LAST = 1, 4  # kinds of a record's part
 
 
 def is_shown(key: str) -> bool:
@@ -234,3 +237,39 @@ class TokenWandbLogger(Logger):
         while points_on_disk(self._run.wandb) < self._sent.count and pause < 10.0:
             time.sleep(pause)
             pause *= 2
+
+
+def records(path: Path) -> Iterator[Any]:
+    """The whole records of one of W&B's files as its protocol buffers.
+
+    They are LevelDB logs: blocks of 32 KiB; each record in one or more parts, each part behind a
+    header of checksum, length and kind; W&B puts 7 bytes of its own before the first. A killed
+    process leaves out up to a block of its last records.
+    """
+    from wandb.proto import wandb_internal_pb2 as protocol
+
+    data, parts = path.read_bytes(), b""
+    if data[:4] != b":W&B":
+        return
+    at = HEADER.size
+    while at + HEADER.size <= len(data):
+        room = BLOCK - at % BLOCK
+        if room < HEADER.size:
+            at += room  # too little for a header: padding
+            continue
+        _, length, kind = HEADER.unpack_from(data, at)
+        at += HEADER.size
+        if at + length > len(data):
+            return
+        parts += data[at : at + length]
+        at += length
+        if kind in (WHOLE, LAST):
+            yield protocol.Record.FromString(parts)  # type: ignore[attr-defined]
+            parts = b""
+
+
+def points_on_disk(directory: Path) -> int:
+    """How many points W&B's files in a directory hold, over all processes of the run."""
+    files = directory.glob("*run-*/run-*.wandb")
+    points = (r for path in files for r in records(path) if r.HasField("history"))
+    return max((record.history.step.num + 1 for record in points), default=0)

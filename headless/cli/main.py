@@ -11,6 +11,7 @@ import sys
 import tempfile
 import traceback
 from inspect import signature
+from os.path import lexists
 from pathlib import Path
 
 import headless
@@ -40,14 +41,13 @@ READER_GONE = 141  # what a shell gives a command whose reader stopped reading: 
 
 def usage() -> str:
     width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
     return "\n".join(
         [
             f"headless {__version__}: pre-train language models with and without a softmax head",
             "",
             "usage: headless COMMAND [--option value …]",
             "",
-            *lines,
+            *(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()),
             "",
             "headless COMMAND --help lists the options of a command; --import MODULE lets a config",
             "name the classes of your own module. headless --print_completion shtab-bash writes a",
@@ -90,13 +90,13 @@ def dispatch(arguments: list[str]) -> int:
 
         completion.main([shell] if shell else rest, COMMANDS)
         return 0
-    for word in rest:
-        if not os.path.lexists(word) and not _is_text(word):
+    for word in rest:  # Python marks bytes that are no characters, by which a file may be named
+        if any("\ud800" <= character <= "\udfff" for character in word) and not lexists(word):
             raise HeadlessError(f"{word!a} is no text in UTF-8: write it in UTF-8")
     if name not in COMMANDS:
         return fail(f"there is no command {name!r}; {suggestion(name, COMMANDS, 'commands')}")
     if any(word.startswith("--import") for word in rest):
-        from headless.training.imports import take_imports
+        from headless.training.parsing import take_imports
 
         rest = take_imports(rest)
     if name == "finetune" and _task(rest) == "lm-head":
@@ -117,15 +117,6 @@ def _task(arguments: list[str]) -> str | None:
     return parser.parse_known_args(arguments)[0].task
 
 
-def _is_text(word: str) -> bool:
-    """Whether the bytes that a shell gave are characters; Python marks those that are none."""
-    try:
-        word.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def explain(error: Exception) -> str:
     """What an error that ends a command means to the user."""
     if isinstance(error, UnforeseenError):
@@ -133,9 +124,10 @@ def explain(error: Exception) -> str:
     if isinstance(error, HeadlessError):
         return str(error)
     text = f"{error}".strip() or type(error).__name__
+    first_line = text.splitlines()[0]
     if isinstance(error, MemoryError) or any(words in text.lower() for words in NO_MEMORY):
         return (
-            f"memory ran out ({_first_line(text)}): lower the batch size, the length of the "
+            f"memory ran out ({first_line}): lower the batch size, the length of the "
             "sequences or the size of the model"
         )
     if isinstance(error, OSError) and error.errno in FULL_DISK:
@@ -149,14 +141,8 @@ def explain(error: Exception) -> str:
     if type(error).__name__ == "MisconfigurationException":  # Lightning's own for bad settings
         return text
     if isinstance(error, RecursionError):
-        text = "something in the input is nested too deeply"
-    return (
-        f"{type(error).__name__}: {_first_line(text)} ({_location(error)}{_save_traceback(error)})"
-    )
-
-
-def _first_line(text: str) -> str:
-    return text.splitlines()[0]
+        first_line = "something in the input is nested too deeply"
+    return f"{type(error).__name__}: {first_line} ({_location(error)}{_save_traceback(error)})"
 
 
 def _location(error: Exception) -> str:

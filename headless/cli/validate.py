@@ -18,8 +18,10 @@ of its data. Prints the objective's own loss and, under the LM head that the obj
 nats (also by frequency decile), perplexity, bits per byte and accuracy. Writes nothing.
 
 options, by default as in the run's config:"""
-SHOWN = ("data.path", "data.val_batch_size", "data.num_workers", "data.verify")
-SHOWN = (*SHOWN, "trainer.accelerator", "trainer.devices", "trainer.limit_val_batches")
+SHOWN = (
+    *("data.path", "data.val_batch_size", "data.num_workers", "data.verify"),
+    *("trainer.accelerator", "trainer.devices", "trainer.limit_val_batches"),
+)
 
 
 def usage() -> str:

@@ -160,16 +160,6 @@ def _impossible(config: BackboneConfig, error: Exception) -> HeadlessError:
     return HeadlessError(f"a {config.family} cannot be made of these sizes: {reason}")
 
 
-def _from_config(hf_config: PretrainedConfig, attn_implementation: str) -> PreTrainedModel:
-    """With the eager attention where the family has none of torch's."""
-    try:
-        return AutoModel.from_config(hf_config, attn_implementation=attn_implementation)
-    except ValueError as error:
-        if attn_implementation != "sdpa" or "scaled_dot_product_attention" not in str(error):
-            raise
-        return AutoModel.from_config(hf_config, attn_implementation="eager")
-
-
 _UNFILLED = ContextVar("unfilled", default=False)
 
 
@@ -193,14 +183,19 @@ def build_backbone(config: BackboneConfig, vocab_size: int, **tokens: int) -> Pr
     """
     if config.custom:
         return _custom(config, vocab_size)
-    hf_config = backbone_config(config, vocab_size, **tokens)
+    hf_config, attention = backbone_config(config, vocab_size, **tokens), config.attn_implementation
     is_empty = _UNFILLED.get() or torch.get_default_device().type == "meta"
     if not is_empty:
         values = {name: getattr(hf_config, name, None) for name in (*SIZES, "rope_parameters")}
         check_memory(values, vocab_size)
     try:
-        backbone: Any = _from_config(hf_config, config.attn_implementation)
-        if not is_empty and config.attn_implementation in ("sdpa", "eager"):  # they run on the CPU
+        try:
+            backbone: Any = AutoModel.from_config(hf_config, attn_implementation=attention)
+        except ValueError as error:  # the family has none of torch's
+            if attention != "sdpa" or "scaled_dot_product_attention" not in str(error):
+                raise
+            backbone = AutoModel.from_config(hf_config, attn_implementation="eager")
+        if not is_empty and attention in ("sdpa", "eager"):  # they run on the CPU
             with torch.no_grad():
                 hidden_states(backbone.eval(), torch.zeros(1, 2, dtype=torch.long))
             backbone.train()

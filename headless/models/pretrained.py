@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -178,5 +179,4 @@ def as_backbone(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def _shorten(error: Exception) -> str:
-    text = one_line(error)
-    return text if len(text) <= 300 else text[:297] + "..."
+    return shorten(one_line(error), 300, placeholder="...")

@@ -26,19 +26,15 @@ def follow(usual: Fields, named: Fields) -> dict[str, Any]:
         usual: the family's fields, or the preset's, under their common names.
         named: those that somebody chose: they stay as they are.
     """
-    derived = _sizes(usual, named) | _attention_types(usual, named)
+    derived = _sizes(usual, named)
+    layers, kinds = named.get("num_hidden_layers"), usual.get("attention_types")
+    if _is_size(layers) and kinds and layers != usual.get("num_hidden_layers"):
+        # GPT-Neo's kinds of attention, one a block; other families make such lists themselves.
+        derived["attention_types"] = [[(list(kinds[0][0]) * layers)[:layers], 1]]
     return {name: value for name, value in derived.items() if name not in named}
 
 
-def _attention_types(usual: Fields, named: Fields) -> dict[str, Any]:
-    """GPT-Neo's kinds of attention, one a block; other families make such lists themselves."""
-    layers, kinds = named.get("num_hidden_layers"), usual.get("attention_types")
-    if not _is_size(layers) or not kinds or layers == usual.get("num_hidden_layers"):
-        return {}
-    return {"attention_types": [[(list(kinds[0][0]) * layers)[:layers], 1]]}
-
-
-def _sizes(usual: Fields, named: Fields) -> dict[str, int]:
+def _sizes(usual: Fields, named: Fields) -> dict[str, Any]:
     width_0, heads_0 = usual.get("hidden_size"), usual.get("num_attention_heads")
     width, heads = named.get("hidden_size", width_0), named.get("num_attention_heads", heads_0)
     if not (_is_size(width_0) and _is_size(heads_0) and _is_size(width) and _is_size(heads)):
@@ -53,12 +49,11 @@ def _sizes(usual: Fields, named: Fields) -> dict[str, int]:
     if _is_size(kv_heads := usual.get("num_key_value_heads")):
         most = max(1, round(kv_heads * heads / heads_0))
         derived["num_key_value_heads"] = max(n for n in range(1, most + 1) if heads % n == 0)
-    if _is_size(head_dim := usual.get("head_dim")):
-        derived["head_dim"] = _scaled(head_dim, width * heads_0, heads * width_0, multiple=8)
-        if usual.get("query_pre_attn_scalar") == head_dim:
-            derived["query_pre_attn_scalar"] = named.get("head_dim", derived["head_dim"])
-    if _is_size(rotary := usual.get("rotary_dim")):  # a part of a head
-        derived["rotary_dim"] = _scaled(rotary, width * heads_0, heads * width_0, multiple=2)
+    for name, multiple in (("head_dim", 8), ("rotary_dim", 2)):  # the latter is a part of a head
+        if _is_size(size := usual.get(name)):
+            derived[name] = _scaled(size, width * heads_0, heads * width_0, multiple=multiple)
+    if "head_dim" in derived and usual.get("query_pre_attn_scalar") == usual["head_dim"]:
+        derived["query_pre_attn_scalar"] = named.get("head_dim", derived["head_dim"])
     return derived
 
 
@@ -76,19 +71,18 @@ def _scaled(size: int, new: int, old: int, *, multiple: int, up: bool = False) -
 
 def check_heads(values: Fields) -> None:
     """Refuse a width that the heads do not divide, and heads that their key-value heads do not."""
-    width, heads = values.get("hidden_size"), values.get("num_attention_heads")
+    width: Any = values.get("hidden_size")
+    heads: Any = values.get("num_attention_heads")
     for name, value in (("hidden_size", width), ("num_attention_heads", heads)):
         if not _is_size(value):
             raise HeadlessError(f"model.backbone.{name} must be a whole number above 0: {value}")
-    assert isinstance(width, int)
-    assert isinstance(heads, int)
     if width % heads:
         raise HeadlessError(
             f"hidden_size {width} is not a multiple of num_attention_heads {heads}: "
             "change one of them"
         )
     kv_heads = values.get("num_key_value_heads")
-    if kv_heads is not None and not (_is_size(kv_heads) and heads % kv_heads == 0):
+    if kv_heads is not None and (not _is_size(kv_heads) or heads % kv_heads):
         raise HeadlessError(
             f"num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}: "
             "change one of them"

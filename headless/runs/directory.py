@@ -1,11 +1,20 @@
-"""A run directory: every file of a run, named in one place, written whole or not at all."""
+"""A run directory: every file of a run, named in one place, written whole or not at all.
 
+It is begun in one step, and is as it was before where no step of training is made.
+"""
+
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from headless.errors import HeadlessError
-from headless.files import write_json, write_text
+from headless.files import move_aside, renamable, write_bytes, write_text
+from headless.runs.metrics import read_metrics
 from headless.structured import read_json, read_yaml
 
 
@@ -67,9 +76,6 @@ class RunDirectory:
     def read_config(self) -> dict[str, Any]:
         return read_yaml(self.config)
 
-    def write_config(self, text: str) -> None:
-        write_text(self.config, text)
-
     def keep_config(self, step: int) -> None:
         """Keep the config with which the run came to a step, before another is written: of several
         starts from one step, what the first one finds was used."""
@@ -84,14 +90,8 @@ class RunDirectory:
     def read_environment(self) -> dict[str, Any]:
         return _read_json(self.environment)
 
-    def write_environment(self, values: dict[str, Any]) -> None:
-        write_json(self.environment, values, sort_keys=True)
-
     def read_summary(self) -> dict[str, Any]:
         return _read_json(self.summary)
-
-    def write_summary(self, values: dict[str, Any]) -> None:
-        write_json(self.summary, values, sort_keys=True)
 
 
 def check_name(name: str) -> str:
@@ -116,3 +116,107 @@ def open_run(path: Path | str) -> RunDirectory:
 
 def _read_json(path: Path) -> dict[str, Any]:
     return read_json(path, dict) if path.is_file() else {}
+
+
+# -- its beginning ----------------------------------------------------------------------------
+
+Describe = Callable[[RunDirectory], None]
+
+
+@contextmanager
+def begin_run(
+    run: RunDirectory,
+    describe: Describe,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    step: int = 0,
+) -> Iterator[None]:
+    """Make the directory, or with `resume` use the one that exists, for the block that trains.
+
+    A new one is made beside and renamed. What `overwrite` replaces is moved aside to
+    `<name>.old-<n>`, never deleted. Where the block ends with an error before the first step, all
+    is put back.
+
+    Args:
+        describe: writes what the run is.
+        step: of the checkpoint that it goes on from; without one it logs all points again.
+    """
+    run.check_place(resume=resume, overwrite=overwrite)
+    if resume and run.is_run:
+        undo = _reuse(run, describe, keep_points=step > 0)
+    else:
+        undo = _create(run, describe)
+    before = _write_times(run)
+    try:
+        yield
+    except BaseException:
+        if not _has_trained(run, step, before):
+            undo()
+        raise
+
+
+def _write_times(run: RunDirectory) -> list[tuple[int, int] | None]:
+    """Inode and time of the last checkpoint and of the metrics: others after each write."""
+    files = (run.last_checkpoint, run.metrics)
+    stats = (file.stat() if file.is_file() else None for file in files)
+    return [stat and (stat.st_ino, stat.st_mtime_ns) for stat in stats]
+
+
+def _has_trained(run: RunDirectory, step: int, before: list[tuple[int, int] | None]) -> bool:
+    """Whether there is a new checkpoint, or a new point of a later step."""
+    checkpoint, points = _write_times(run)
+    if checkpoint != before[0]:
+        return True
+    return points != before[1] and any(
+        point.get("progress/step", 0) > step for point in read_metrics(run.metrics)
+    )
+
+
+def _reuse(run: RunDirectory, describe: Describe, *, keep_points: bool) -> Callable[[], None]:
+    files = (run.config, run.environment, run.metrics, run.samples)
+    before = {file: file.read_bytes() if file.is_file() else None for file in files}
+    entries = set(run.path.iterdir())
+
+    def undo() -> None:
+        for file, data in before.items():
+            if data is None:
+                file.unlink(missing_ok=True)
+            elif not file.is_file() or file.read_bytes() != data:
+                write_bytes(file, data)
+        others = {run.evaluations, run.analysis}  # what other commands may have made meanwhile
+        for new in set(run.path.iterdir()) - entries - others:
+            if new.name.startswith("."):  # their locks
+                continue
+            shutil.rmtree(new, ignore_errors=True) if new.is_dir() else new.unlink()
+
+    try:
+        if not keep_points:
+            run.metrics.unlink(missing_ok=True)
+            run.samples.unlink(missing_ok=True)
+        run.checkpoints.mkdir(exist_ok=True)
+        describe(run)
+    except BaseException:
+        undo()
+        raise
+    return undo
+
+
+def _create(run: RunDirectory, describe: Describe) -> Callable[[], None]:
+    path = renamable(run.path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = RunDirectory(path.with_name(f".{path.name}.partial-{secrets.token_hex(4)}"))
+    try:
+        partial.checkpoints.mkdir(parents=True)
+        describe(partial)
+        old = move_aside(path) if run.is_run else None
+        os.replace(partial.path, path)
+    finally:
+        shutil.rmtree(partial.path, ignore_errors=True)
+
+    def undo() -> None:
+        shutil.rmtree(path, ignore_errors=True)
+        if old is not None:
+            os.replace(old, path)
+
+    return undo

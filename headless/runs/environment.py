@@ -6,13 +6,16 @@ import re
 import shlex
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 import headless
 
 _SECRET = re.compile(r"(api[-_]?key|secret|passw|credential|(^|[-_.])token$)", re.IGNORECASE)
+LINUX = sys.platform == "linux"
 PACKAGES = ("torch", "lightning", "transformers", "tokenizers", "datasets", "wandb", "numpy")
 
 
@@ -26,13 +29,11 @@ def describe_environment() -> dict[str, Any]:
     return {
         "headless": headless.__version__,
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: version(name) for name in PACKAGES},
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
-        "memory_gib": _memory_gib(),
+        "cores": len(psutil.Process().cpu_affinity() or ()) if LINUX else psutil.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "gpus": _gpus(),
         "commit": _git("rev-parse", "HEAD") if tracked else None,
         "dirty": bool(_git("status", "--porcelain")) if tracked else None,
@@ -57,28 +58,10 @@ def describe_command(arguments: list[str]) -> str:
     return " ".join(words)
 
 
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
 def _cpu() -> str | None:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or None
-
-
-def _memory_gib() -> float | None:
-    try:
-        return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
-    except (ValueError, OSError, AttributeError):
-        return None
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if LINUX else []
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor()) or None
 
 
 def _gpus() -> list[str]:

@@ -44,11 +44,10 @@ from headless.training.devices import (
     choose_strategy,
     cluster_plugins,
 )
-from headless.training.imports import take_imports
 from headless.training.module import PretrainingModule
 from headless.training.optim import check_clipping
 from headless.training.options import check_options, with_parts
-from headless.training.parsing import CommandParser, read_words
+from headless.training.parsing import CommandParser, read_words, take_imports
 from headless.training.settings import RunConfig, check_settings
 
 CALLBACKS = {
@@ -209,9 +208,12 @@ class RunCLI(LightningCLI):
             )
             if config.enable_progress_bar:
                 config.callbacks.append(StepProgressBar(self.display))
-        trainer = super().instantiate_trainer(
-            default_root_dir=str(directory.path), logger=loggers, **kwargs
-        )
+        try:
+            trainer = super().instantiate_trainer(
+                default_root_dir=str(directory.path), logger=loggers, **kwargs
+            )
+        except TypeError as error:  # Lightning's complaint about some values
+            raise HeadlessError(f"trainer: {error}") from error
         tune(trainer.strategy)
         validate_at_the_end(trainer)
         return trainer

@@ -84,32 +84,22 @@ def open_source(
 
 
 def _run_source(place: str, module: Any, with_head: bool, attn_implementation: str) -> Source:
-    return Source(
-        place,
-        module.backbone.train(),
-        architecture(module.backbone.config, attn_implementation),
-        module.lm_head() if with_head else None,
-        module.objective.describe(),
-        tokenizer_sha256=module.tokenizer_sha256,
-    )
+    config = architecture(module.backbone.config, attn_implementation)
+    head, words = module.lm_head() if with_head else None, module.objective.describe()
+    sha256 = module.tokenizer_sha256
+    return Source(place, module.backbone.train(), config, head, words, tokenizer_sha256=sha256)
 
 
 def _hugging_face_source(place: str, with_head: bool, attn_implementation: str) -> Source:
-    config = load_config(place)
+    config = architecture(load_config(place), attn_implementation)
     backbone = load_pretrained(place, attn_implementation=attn_implementation)
     head = _linear_head(place, backbone) if with_head else None
     try:
         tokenizer = open_tokenizer(place)
     except HeadlessError:  # a model without a tokenizer: sizes are all there is to check
         tokenizer = None
-    return Source(
-        place,
-        as_backbone(backbone).train(),
-        architecture(config, attn_implementation),
-        head,
-        Path(place).name,
-        tokenizer,
-    )
+    backbone = as_backbone(backbone).train()
+    return Source(place, backbone, config, head, Path(place).name, tokenizer)
 
 
 @torch.no_grad()

@@ -3,25 +3,26 @@
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from headless.callbacks.progress import progress_of
 from headless.callbacks.wandb_logger import TokenWandbLogger
 from headless.errors import HeadlessError
-from headless.files import exclusive
+from headless.files import exclusive, write_json, write_text
 from headless.isolation import isolated
 from headless.models.backbone import num_parameters, resolve
 from headless.progress import Display, Report
-from headless.runs.directory import RunDirectory
+from headless.runs.directory import RunDirectory, begin_run
 from headless.runs.environment import describe_environment
 from headless.runs.resume import Change, changes
 from headless.runs.run import Run
-from headless.runs.start import begin_run
 from headless.training.assembly import RunCLI, arguments_of, build
 from headless.training.checkpoint_io import read_own_checkpoint
 from headless.training.compat import ShardedStrategy
@@ -54,18 +55,15 @@ def pretrain(
     with Display(progress) as display:
         cli = build(arguments_of(config, overrides), display)
         if on_validation is not None:
-            cli.trainer.callbacks.append(_AfterValidation(on_validation))  # type: ignore[attr-defined]
+            after = partial(_after_validation, on_validation)
+            cli.trainer.callbacks.append(LambdaCallback(on_validation_end=after))  # type: ignore[attr-defined]
         return Run(fit(cli, validate_first=validate_first))
 
 
-class _AfterValidation(Callback):
-    def __init__(self, listener: Callable[[Run], None]) -> None:
-        self.listener = listener
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero and trainer.state.fn == "fit":
-            with progress_of(trainer).paused():
-                self.listener(Run(trainer.default_root_dir))
+def _after_validation(listener: Callable[[Run], None], trainer: Trainer, module: Any) -> None:
+    if trainer.is_global_zero and trainer.state.fn == "fit":
+        with progress_of(trainer).paused():
+            listener(Run(trainer.default_root_dir))
 
 
 def fit(cli: RunCLI, *, validate_first: bool = False) -> Path:
@@ -85,9 +83,8 @@ def fit(cli: RunCLI, *, validate_first: bool = False) -> Path:
         step = int(checkpoint["global_step"])
         # On every rank: one that went on alone would wait for the others.
         differing = changes(_config_before(cli, directory), yaml.safe_load(_config_text(cli)))
-        parts = cli.trainer, cli.model, cli.datamodule
-        changed = check_resume(directory, checkpoint, differing, *parts)
-        if is_finished(directory, checkpoint, cli.trainer, cli.datamodule):
+        changed = check_resume(cli, checkpoint, differing)
+        if is_finished(cli, checkpoint):
             if is_first_process():
                 unused = ", ".join(str(change) for change in changed if change.is_used)
                 cli.display.say(
@@ -108,7 +105,6 @@ def _train(
     cli: RunCLI,
     directory: RunDirectory,
     checkpoint: Path | None = None,
-    *,
     validate_first: bool = False,
 ) -> None:
     if validate_first:
@@ -170,11 +166,11 @@ def _begin(
     def describe(run: RunDirectory) -> None:
         if changed:
             run.keep_config(step)
-        run.write_config(text)
+        write_text(run.config, text)
         environment = describe_environment()
         environment["precision"] = str(cli.trainer.precision)
         environment["devices"] = cli.trainer.world_size
-        run.write_environment(environment)
+        write_json(run.environment, environment, sort_keys=True)
         if step == 0:  # what an earlier start left may be of other data
             shutil.rmtree(run.tokenizer, ignore_errors=True)
         if not run.tokenizer.exists():
@@ -186,7 +182,6 @@ def _begin(
         resume=cli.run.resume,
         overwrite=cli.run.overwrite,
         step=step,
-        made_a_step=lambda: cli.trainer.global_step > step,
     ):
         _say_size(cli)
         if used := [str(change) for change in changed if change.is_used]:

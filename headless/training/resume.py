@@ -12,7 +12,6 @@ import torch
 
 from headless.data.blocks import BlockSampler, Position
 from headless.errors import HeadlessError
-from headless.runs.directory import RunDirectory
 from headless.runs.resume import Change
 from headless.training.checkpoint_io import CHECKPOINT_KEY
 
@@ -32,29 +31,18 @@ def check_tokenizer(theirs: str | None, datamodule: Any) -> None:
         )
 
 
-def check_resume(
-    run: RunDirectory,
-    checkpoint: Checkpoint,
-    changes: Sequence[Change],
-    trainer: Any,
-    module: Any,
-    datamodule: Any,
-) -> list[Change]:
+def check_resume(cli: Any, checkpoint: Checkpoint, changes: Sequence[Change]) -> list[Change]:
     """The settings with which a run goes on from its last checkpoint otherwise than before.
 
-    Args:
-        changes: in what the run's config differs from the new one, which describes trainer, module
-            and data.
-
-    Raises:
-        HeadlessError: another tokenizer, other data, another model or another objective, whatever
-            makes another run; or a position in the data that these ranks and this batch size do
-            not meet.
+    `cli` has its trainer, model and data by the new config, `changes` are those since the old one.
+    Refused is what makes another run (tokenizer, data, model, objective), and a position in the
+    data that these ranks and this batch size do not meet.
     """
-    check_tokenizer(checkpoint[CHECKPOINT_KEY]["tokenizer_sha256"], datamodule)
-    changes = _judge_data(run, checkpoint, changes, datamodule)
+    run = cli.run.directory
+    check_tokenizer(checkpoint[CHECKPOINT_KEY]["tokenizer_sha256"], cli.datamodule)
+    changes = _judge_data(checkpoint, changes, cli.datamodule)
     refused = [change for change in changes if change.is_refused]
-    if refused or _shapes(checkpoint["state_dict"]) != _shapes(module.state_dict()):
+    if refused or _shapes(checkpoint["state_dict"]) != _shapes(cli.model.state_dict()):
         kind = "model" if not refused or any(c.name[:6] == "model." for c in refused) else "run"
         which = "; ".join(map(str, refused)) or "weights of other shapes"
         raise HeadlessError(
@@ -62,42 +50,37 @@ def check_resume(
             f"own, --config {run.config}, or begin a new run from its weights with "
             f"--model.init_from {run.last_checkpoint} --run.name NEW"
         )
-    find_position(checkpoint, datamodule.train_sampler(trainer))
+    find_position(checkpoint, cli.datamodule.train_sampler(cli.trainer))
     return list(changes)
 
 
-def is_finished(run: RunDirectory, checkpoint: Checkpoint, trainer: Any, datamodule: Any) -> bool:
+def is_finished(cli: Any, checkpoint: Checkpoint) -> bool:
     """Whether a run has nothing left to do, its last report included."""
-    step = int(checkpoint["global_step"])
-    summary = run.read_summary()
+    step, trainer = int(checkpoint["global_step"]), cli.trainer
+    summary = cli.run.directory.read_summary()
     if not summary.get("finished") or summary.get("steps") != step:
         return False
-    sampler = datamodule.train_sampler(trainer)
+    sampler = cli.datamodule.train_sampler(trainer)
     epochs = find_position(checkpoint, sampler) // len(sampler)
     limits = ((trainer.max_steps, step), (trainer.max_epochs, epochs))
     return any(limit not in (None, -1) and limit <= done for limit, done in limits)
 
 
 def _judge_data(
-    run: RunDirectory, checkpoint: Checkpoint, changes: Sequence[Change], datamodule: Any
+    checkpoint: Checkpoint, changes: Sequence[Change], datamodule: Any
 ) -> Sequence[Change]:
     """The same data may lie elsewhere now, and others in the same place."""
-    state = checkpoint[CHECKPOINT_KEY]
-    then = state.get("dataset_sha256") or run.read_summary().get("dataset_sha256")
-    now = getattr(datamodule, "dataset_sha256", None)
-    if then is None or now is None:
-        return changes
+    then, now = checkpoint[CHECKPOINT_KEY]["dataset_sha256"], datamodule.dataset_sha256
     if then == now:
         return [c._replace(is_same=True) if c.name == "data.path" else c for c in changes]
     if any(change.name == "data.path" for change in changes):
         return changes
-    path = datamodule.path
-    other = Change("data.path", f"{path} (sha256 {then[:12]})", f"{path} (sha256 {now[:12]})")
-    return [*changes, other]
+    old, new = (f"{datamodule.path} (sha256 {sha256[:12]})" for sha256 in (then, now))
+    return [*changes, Change("data.path", old, new)]
 
 
-def _shapes(state_dict: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(value.shape) for name, value in state_dict.items()}
+def _shapes(state_dict: Mapping[str, Any]) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in state_dict.items()}
 
 
 # -- where in the data, for any number of ranks and any batch size ----------------------------
@@ -113,10 +96,9 @@ def find_position(checkpoint: Checkpoint, sampler: BlockSampler) -> int:
 
     Refuses what is no whole number of this sampler's steps.
     """
-    state = checkpoint[CHECKPOINT_KEY]
-    position = state.get("position") or _position_before(checkpoint, sampler)
-    step = _step(sampler)
-    if position is None or step.items() <= position.items():
+    state, step = checkpoint[CHECKPOINT_KEY], _step(sampler)
+    position = state["position"]
+    if step.items() <= position.items():
         return state["batches_seen"]
     read = position["sequences"]
     if read % (step["world_size"] * step["batch_size"] * step["accumulate"]):
@@ -125,7 +107,7 @@ def find_position(checkpoint: Checkpoint, sampler: BlockSampler) -> int:
             f"{step['world_size']} device(s) x {step['batch_size']} (data.batch_size) x "
             f"{step['accumulate']} (trainer.accumulate_grad_batches): go on with "
             f"{position['world_size']} x {position['batch_size']} x "
-            f"{position.get('accumulate', 1)} as before, or with any that divide {read}"
+            f"{position['accumulate']} as before, or with any that divide {read}"
         )
     return sampler.batches_at(Position(position["epoch"], read))
 
@@ -156,23 +138,6 @@ def restore_position(checkpoint: Checkpoint, sampler: BlockSampler, trainer: Any
 
 def _step(sampler: BlockSampler) -> dict[str, int]:
     return {name: getattr(sampler, name) for name in ("world_size", "batch_size", "accumulate")}
-
-
-def _position_before(checkpoint: Checkpoint, sampler: BlockSampler) -> dict[str, int] | None:
-    """Of a checkpoint that counts a rank's micro-batches only: ranks and batch size follow from it.
-
-    None where they do not, as after a resume on another number of ranks: they count as today's.
-    """
-    batches = checkpoint[CHECKPOINT_KEY]["batches_seen"]
-    world_size = len(checkpoint[CHECKPOINT_KEY]["random_states"])
-    length = checkpoint["hyper_parameters"]["sequence_length"]
-    tokens = checkpoint["callbacks"].get("ProgressMonitor", {}).get("tokens", 0)
-    if not batches or not tokens or tokens % (batches * world_size * length):
-        return None
-    batch_size = tokens // (batches * world_size * length)
-    then = BlockSampler(sampler.num_blocks, batch_size, world_size=world_size)
-    # How many micro-batches made a step is not known: today's.
-    return describe_position(batches, then) | {"accumulate": sampler.accumulate}
 
 
 # -- random numbers ---------------------------------------------------------------------------

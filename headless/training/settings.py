@@ -61,16 +61,12 @@ class RunConfig:
         return RunDirectory(Path(self.root) / self.name)
 
 
-# The lowest number, and the one that means "no limit".
+# The lowest number, and the one that means "no limit", where Lightning itself takes any.
 NUMBERS: dict[str, tuple[int, ...]] = {
-    **dict.fromkeys(("num_nodes", "accumulate_grad_batches", "log_every_n_steps"), (1,)),
-    **dict.fromkeys(("max_steps", "max_epochs"), (1, -1)),
+    **dict.fromkeys(("accumulate_grad_batches", "log_every_n_steps"), (1,)),
+    **{"check_val_every_n_epoch": (1,), "max_steps": (1, -1), "max_epochs": (1, -1)},
     **dict.fromkeys(("min_steps", "min_epochs", "num_sanity_val_steps"), (0, -1)),
-    **{"check_val_every_n_epoch": (1,), "reload_dataloaders_every_n_epochs": (0,)},
 }
-# A share from 0.0 to 1.0, or a number of at least so many; from 1 on also no share of 0.0.
-SHARES = {"limit_train_batches": 1, "limit_val_batches": 0, "overfit_batches": 0}
-SHARES["val_check_interval"] = 1  # or a time, which is left to Lightning
 # What these would say is decided elsewhere, or never comes to be: the value that changes nothing,
 # and what to set instead.
 DECIDED: dict[str, tuple[Any, str]] = {
@@ -93,48 +89,19 @@ def check_settings(config: Any, defaults: Mapping[str, Any]) -> None:
         if not isinstance(value := config.get(name), Namespace):
             raise HeadlessError(f"{name} holds settings, each with its name, and not {value!r}")
     trainer = config.trainer
-    for name in (*NUMBERS, *SHARES):
-        _check_range(name, trainer[name])
-    _check_devices(trainer.devices, trainer.accelerator)
+    for name, (lowest, *others) in NUMBERS.items():
+        if (value := trainer[name]) is not None and value < lowest and value not in others:
+            words = " or ".join([f"at least {lowest}", *map(str, others)])
+            raise HeadlessError(f"trainer.{name} must be {words}, got {value}")
+    for name in ("limit_train_batches", "val_check_interval"):
+        if trainer[name] == 0:
+            raise HeadlessError(f"trainer.{name} must be above 0, got {trainer[name]}")
     for name, (harmless, instead) in DECIDED.items():
         value = trainer[name]
         unset = value is None or value == harmless or (name in defaults and value == defaults[name])
         if not unset and not (name == "logger" and value):
             raise HeadlessError(f"trainer.{name} {value} would have no effect here: {instead}")
     _check_unused(config)
-
-
-def _check_range(name: str, value: Any) -> None:
-    if name in NUMBERS:
-        lowest, *others = NUMBERS[name]
-        fits = value in others or (isinstance(value, int) and value >= lowest)
-        words = " or ".join([f"at least {lowest}", *map(str, others)])
-    else:
-        lowest = SHARES[name]
-        words = f"a share of 0.0 to 1.0 or a number of at least {lowest}"
-        if isinstance(value, float):
-            fits = 0.0 <= value <= 1.0 and (value > 0.0 or lowest == 0)
-        else:
-            fits = not isinstance(value, int) or value >= lowest
-    if value is not None and (isinstance(value, bool) or not fits):
-        raise HeadlessError(f"trainer.{name} must be {words}, got {value}")
-
-
-def _check_devices(devices: Any, accelerator: Any) -> None:
-    if devices == "auto":
-        return
-    listed, on_cpu = isinstance(devices, list), accelerator == "cpu"
-    try:
-        numbers = [int(n) for n in (devices if listed else str(devices).split(","))]
-    except ValueError:
-        numbers = []
-    if not numbers:
-        raise HeadlessError(f"trainer.devices must be a number, a list of them or auto: {devices}")
-    if listed and on_cpu:
-        raise HeadlessError(f"trainer.devices must be a number on the CPU, got {devices}")
-    if not listed and len(numbers) == 1 and (numbers[0] < (1 if on_cpu else -1) or not numbers[0]):
-        words = "" if on_cpu else " or -1 for all"
-        raise HeadlessError(f"trainer.devices must be at least 1{words}, got {devices}")
 
 
 def _check_unused(config: Any) -> None:

@@ -48,68 +48,62 @@ def tuning_config(
         data: a prepared dataset; a run's own by default, in another order.
         name: of the new run, beside the source's.
     """
+    config: dict[str, Any] = {"seed_everything": 0}
+    source, source_steps = Path(model).name, 0
+    place = {}
     if is_run(model):
         run = run_of(find_checkpoint(model))
         config, source = run.read_config(), run.path.name
         source_steps = int(run.read_summary().get("steps") or config["trainer"]["max_steps"])
-        config["run"]["root"] = str(run.path.parent)
-        config["run"]["group"] = config["run"].get("group") or source
+        place = {"root": str(run.path.parent), "group": config["run"].get("group") or source}
     elif data is None or steps is None:
         raise HeadlessError(
             f"{model} is no run of ours: give --data (a prepared dataset) and --steps"
         )
-    else:
-        source, source_steps = Path(model).name, 0
-        config = {"model": {}, "data": {}, "trainer": {}, "run": {}, "seed_everything": 0}
     steps = steps or max(10, round(STEPS_SHARE * source_steps))
     if steps < 1:
         raise HeadlessError(f"--steps must be at least 1, got {steps}")
-    config["seed_everything"] = int(config["seed_everything"]) + 1  # another order of the data
-    config["run"] |= {
-        "name": name or f"{source}-{TASK}-{start}{'-probe' if probe else ''}",
-        "tags": [*(config["run"].get("tags") or []), TASK, start],
-        "resume": False,
-        "overwrite": False,
+    before = {name: config.get(name) or {} for name in ("run", "model", "trainer")}
+    accumulate = int(before["trainer"].get("accumulate_grad_batches") or 1)
+    changed: dict[str, dict[str, Any]] = {
+        "run": place
+        | {
+            "name": name or f"{source}-{TASK}-{start}{'-probe' if probe else ''}",
+            "tags": [*(before["run"].get("tags") or []), TASK, start],
+            "resume": False,
+            "overwrite": False,
+        },
+        "model": {**_model(before["model"], start, lr, steps), "init_from": model}
+        | {"freeze_backbone": probe},
+        "data": {} if data is None else {"path": str(data)},
+        "trainer": {
+            "max_steps": steps,
+            "val_check_interval": max(1, steps // 4) * accumulate,
+            "check_val_every_n_epoch": None,
+            "log_every_n_steps": max(1, steps // 20),
+        },
+        **{monitor: {"every_n_steps": steps} for monitor in ("checkpoint", "samples")},
     }
-    config["model"] |= _model_settings(config["model"], model, start, lr, steps)
-    config["model"]["freeze_backbone"] = probe
-    if data is not None:
-        config["data"]["path"] = str(data)
-    trainer = config["trainer"]
-    trainer["max_steps"] = steps
-    trainer["val_check_interval"] = max(1, steps // 4) * int(
-        trainer.get("accumulate_grad_batches") or 1
-    )
-    trainer["check_val_every_n_epoch"] = None
-    trainer["log_every_n_steps"] = max(1, steps // 20)
+    seed = int(config["seed_everything"]) + 1  # another order of the data
+    groups = {name: {**(config.get(name) or {}), **values} for name, values in changed.items()}
     config.pop("geometry", None)  # of runs made when it had a monitor of its own
-    for monitor in ("checkpoint", "samples"):
-        config[monitor] = {**(config.get(monitor) or {}), "every_n_steps": steps}
-    return config
+    return config | groups | {"seed_everything": seed}
 
 
-def _model_settings(
-    source: Mapping[str, Any], place: str, start: Start, lr: float | None, steps: int
-) -> dict[str, Any]:
+def _model(source: Mapping[str, Any], start: Start, lr: float | None, steps: int) -> dict[str, Any]:
     """What of `model` is other than the source's."""
-    backbone, optimizer = source.get("backbone") or {}, source.get("optimizer") or {}
+    backbone, optimizer = (source.get(name) or {} for name in ("backbone", "optimizer"))
+    lr = lr or LR_SHARE * optimizer.get("lr", 1e-3)
+    # The calibrated head has a bias, and so has what begins as a copy of it.
+    bias = "initial" if start == "calibrated" else "none"
     return {
         "objective": {
             "class_path": "CrossEntropy",
-            "init_args": {
-                "tied": False,
-                # The calibrated head has a bias, and so has what begins as a copy of it.
-                "unigram_bias": "initial" if start == "calibrated" else "none",
-            },
+            "init_args": {"tied": False, "unigram_bias": bias},
         },
         "backbone": {"attn_implementation": backbone.get("attn_implementation", "sdpa")},
-        "optimizer": {
-            **optimizer,
-            "lr": lr or LR_SHARE * optimizer.get("lr", 1e-3),
-            "weight_decay": 0.0,
-        },
+        "optimizer": {**optimizer, "lr": lr, "weight_decay": 0.0},
         "schedule": {"name": "constant", "warmup_steps": round(WARMUP_SHARE * steps)},
-        "init_from": place,
         "switch_at": None,
         "init_head": "source" if start == "calibrated" else start,
     }

@@ -17,7 +17,7 @@ import yaml
 from headless.analysis.laboratory import ANALYSES, analyze, select
 from headless.analysis.session import Session
 from headless.callbacks.laboratory import LaboratoryMonitor
-from headless.callbacks.wandb_files import records
+from headless.callbacks.wandb_logger import records
 from headless.cli.main import main
 from headless.data.stream import open_dataset
 from headless.geometry.marchenko_pastur import effective_rank_of_noise

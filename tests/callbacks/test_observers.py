@@ -8,9 +8,9 @@ import torch
 from lightning.pytorch import Callback
 from torch import nn
 
-from headless.callbacks.evaluating import evaluating
 from headless.callbacks.laboratory import LaboratoryMonitor
 from headless.callbacks.memory import MemoryMonitor
+from headless.callbacks.periodic import evaluating
 from headless.callbacks.samples import SampleWriter
 from headless.callbacks.throughput import ThroughputMonitor
 

@@ -11,8 +11,13 @@ from typing import Any
 import pytest
 
 from headless.callbacks.metrics_file import MetricsFileLogger
-from headless.callbacks.wandb_files import points_on_disk, records
-from headless.callbacks.wandb_logger import HEADLINES, SentPoints, TokenWandbLogger
+from headless.callbacks.wandb_logger import (
+    HEADLINES,
+    SentPoints,
+    TokenWandbLogger,
+    points_on_disk,
+    records,
+)
 from headless.runs.metrics import read_metrics
 
 OFFLINE = ("--run.wandb", "offline")

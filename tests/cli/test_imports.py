@@ -13,7 +13,7 @@ from test_bad_input import fails
 from headless.cli.main import main
 from headless.errors import HeadlessError
 from headless.training.assembly import build
-from headless.training.imports import take_imports
+from headless.training.parsing import take_imports
 
 OWN = """
 from pathlib import Path

@@ -5,15 +5,14 @@ from pathlib import Path
 import pytest
 
 from headless.errors import HeadlessError
-from headless.files import write_text
-from headless.runs.directory import RunDirectory, open_run
-from headless.runs.start import begin_run
+from headless.files import write_json, write_text
+from headless.runs.directory import RunDirectory, begin_run, open_run
 
 
 def begin(path: Path, seed: int = 0, **options: bool) -> RunDirectory:
     """A run that was begun there."""
     run = RunDirectory(path)
-    with begin_run(run, lambda new: new.write_config(f"seed: {seed}\n"), **options):
+    with begin_run(run, lambda new: new.config.write_text(f"seed: {seed}\n"), **options):
         pass
     return run
 
@@ -43,7 +42,7 @@ def test_a_file_in_the_way(tmp_path: Path) -> None:
 
 def test_resume_uses_it_as_it_is(tmp_path: Path) -> None:
     run = begin(tmp_path / "run")
-    run.write_summary({"steps": 3})
+    write_json(run.summary, {"steps": 3})
     assert begin(run.path, resume=True).read_summary() == {"steps": 3}
 
 
@@ -70,8 +69,8 @@ def test_what_is_missing_reads_as_empty(tmp_path: Path) -> None:
 def test_json_round_trip(tmp_path: Path) -> None:
     run = begin(tmp_path / "run")
     values = {"name": "ü · 日本", "last": {"val/nll": 3.5}, "finished": False, "group": None}
-    run.write_summary(values)
-    run.write_environment(values)
+    write_json(run.summary, values)
+    write_json(run.environment, values)
     assert run.read_summary() == run.read_environment() == values
 
 

@@ -5,13 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from headless.runs.directory import RunDirectory
+from headless.runs.directory import RunDirectory, begin_run
 from headless.runs.metrics import append_point, read_metrics
-from headless.runs.start import begin_run
 
 
 def describe(run: RunDirectory) -> None:
-    run.write_config("seed: 1\n")
+    run.config.write_text("seed: 1\n")
 
 
 def die(run: RunDirectory, work: Callable[[], object], **options: object) -> None:
