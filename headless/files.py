@@ -158,13 +158,7 @@ def renamable(path: Path) -> Path:
 
 @contextmanager
 def new_directory(
-    path: Path,
-    *,
-    option: str,
-    overwrite: bool = False,
-    is_ours: Callable[[Path], bool] = lambda path: True,
-    kind: str = "directory",
-    old: Literal["keep", "remove"] = "keep",
+    path: Path, *, option: str, old: Literal["keep", "remove"] = "keep", **ours: Any
 ) -> Iterator[Path]:
     """A directory beside `path` to fill; it becomes `path` when the block ends without an error.
 
@@ -173,9 +167,8 @@ def new_directory(
 
     Args:
         option: that named it, for complaints: "--output".
-        is_ours: whether this command made what is at `path`, so that `overwrite` may replace it.
-        kind: of directory, for complaints: "prepared dataset".
         old: what is replaced is moved aside, or removed when the new one is complete.
+        **ours: overwrite, is_ours and kind, see `refuse_to_lose`.
     """
     path = renamable(path)
     if os.path.ismount(path):
@@ -185,7 +178,7 @@ def new_directory(
     with exclusive(path):
         replaced = path.with_name(f".{path.name}.replaced")
         _clear_leftovers(path, replaced)
-        refuse_to_lose(path, option=option, overwrite=overwrite, is_ours=is_ours, kind=kind)
+        refuse_to_lose(path, option=option, **ours)
         partial = path.with_name(f".{path.name}.partial-{secrets.token_hex(4)}")
         partial.mkdir()
         try:
@@ -218,7 +211,12 @@ def refuse_to_lose(
     is_ours: Callable[[Path], bool] = lambda path: True,
     kind: str = "directory",
 ) -> None:
-    """The first check of `new_directory`, for those who work for long before they write."""
+    """The first check of `new_directory`, for those who work for long before they write.
+
+    Args:
+        is_ours: whether this command made what is at `path`, so that `overwrite` may replace it.
+        kind: of directory, for complaints: "prepared dataset".
+    """
     if not os.path.lexists(path) or (path.is_dir() and not any(path.iterdir())):
         return
     if not path.is_dir() or not is_ours(path):

@@ -115,7 +115,8 @@ def run_arguments_in(dataset: Path) -> Callable[..., list[str]]:
             *("--data.batch_size", "8", "--trainer.accelerator", "cpu"),
             *("--trainer.enable_progress_bar", "false", "--trainer.max_steps", "12"),
             *("--trainer.check_val_every_n_epoch", "null", "--trainer.val_check_interval", "6"),
-            *("--trainer.log_every_n_steps", "1"),
+            # Its looks would take half of a run's time: who wants them asks for them.
+            *("--trainer.log_every_n_steps", "1", "--laboratory.enabled", "false"),
             *more,
         ]
 

@@ -44,6 +44,6 @@ def closing(cli: RunCLI) -> str:
         f"next: headless compare {root} --output {root}/report",
     ]
     if not is_custom(backbone):  # which Transformers could not decode
-        own = f"headless generate{''.join(imports)}"
-        lines.append(f"      {own} --model {place} --prompt {shlex.quote(prompt)}")
+        command = f"headless generate{''.join(imports)}"
+        lines.append(f"      {command} --model {place} --prompt {shlex.quote(prompt)}")
     return "\n".join(lines)

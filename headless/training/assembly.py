@@ -74,10 +74,8 @@ class RunParser(CommandParser, LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         unknown = re.search(r"Expected a dot import path string: (\S+)", message)
         if unknown and 'key "model.objective"' in message:
-            name = unknown.group(1)
-            raise HeadlessError(
-                f"there is no objective {name!r}; {suggestion(name, OBJECTIVES, 'known')}"
-            ) from ex
+            hint = suggestion(name := unknown.group(1), OBJECTIVES, "known")
+            raise HeadlessError(f"there is no objective {name!r}; {hint}") from ex
         super().error(message, ex)
 
 
@@ -133,7 +131,7 @@ class RunCLI(LightningCLI):
         parser.link_arguments("data.vocab_size", "model.vocab_size", apply_on="instantiate")
         parser.link_arguments("data.eos_token_id", "model.eos_token_id", apply_on="instantiate")
         _integers_first(parser)
-        (optimizer,) = (a for a in parser._actions if a.dest == "model.optimizer")
+        optimizer: Any = next(a for a in parser._actions if a.dest == "model.optimizer")
         optimizer.resolve_subclass_spec = _optimizer_spec
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:

@@ -19,6 +19,7 @@ from headless.models.backbone import (
 from headless.models.pretrained import architecture, as_backbone, load_config, load_pretrained
 from headless.objectives import LMHead
 from headless.training.checkpoint_io import is_run
+from headless.training.resume import check_tokenizer
 
 
 @dataclass(frozen=True)
@@ -45,19 +46,12 @@ class Source:
 
     def check_vocabulary(self, datamodule: Any) -> None:
         """Refuse data whose token ids mean something else to the model."""
-        ours = getattr(datamodule, "tokenizer_sha256", None)
-        if self.tokenizer_sha256 is not None:
-            same = ours is None or self.tokenizer_sha256 == ours
-        else:
-            same = self.tokenizer is None or same_ids(self.tokenizer, datamodule.tokenizer)
-        if not same:
-            tokenizer = f"{self.place}/tokenizer" if self.tokenizer is None else self.place
-            if Path(self.place).is_file():
-                tokenizer = str(Path(self.place).parent.parent / "tokenizer")
+        check_tokenizer(self.tokenizer_sha256, datamodule)
+        if self.tokenizer is not None and not same_ids(self.tokenizer, datamodule.tokenizer):
             raise HeadlessError(
                 f"{self.place} was trained with another tokenizer than the data in "
                 f"{datamodule.path}: prepare the text with its own "
-                f"(headless prepare --tokenizer {tokenizer})"
+                f"(headless prepare --tokenizer {self.place})"
             )
 
 

@@ -74,6 +74,7 @@ def roy_vetterli(x_ND: np.ndarray) -> float:
 def train(run_arguments: Callable[..., list[str]]) -> Callable[..., Path]:
     def make(name: str, *more: str, objective: str = "CrossEntropy") -> Path:
         sizes = ("--model.backbone.hidden_size", "32", "--model.backbone.num_hidden_layers", "3")
+        sizes += ("--laboratory.enabled", "true")
         return fit(build(run_arguments(name, *sizes, *more, objective=objective)))
 
     return make
@@ -208,7 +209,7 @@ def test_at_the_end_all_of_it(
     monkeypatch.setattr("headless.analysis.analyze.select", chosen)
     sizes = ("--model.backbone.hidden_size", "32", "--model.backbone.num_hidden_layers", "2")
     end = ("--laboratory.at_end", "full", "--laboratory.tokens", "512", "--run.wandb", "offline")
-    assert main(["pretrain", *run_arguments("run", *sizes, *end)]) == 0
+    assert main(["pretrain", *run_arguments("run", *sizes, *end, "--laboratory.enabled=true")]) == 0
     path = tmp_path / "runs/run"
     arguments = ["analyze", "--model", str(path), "--output", str(tmp_path / "again")]
     arguments += ["--tokens", "512"]
@@ -298,7 +299,9 @@ def test_a_masked_model(
     data = tmp_path / "masked"
     prepare([str(text_files)], data, vocab_size=320, validation_fraction=0.1, mask_token="[MASK]")
     options = ("--data.task", "masked", "--model.backbone.model_type", "bert")
-    path = fit(build(run_arguments("run", *options, "--data.path", str(data))))
+    path = fit(
+        build(run_arguments("run", *options, "--data.path", str(data), "--laboratory.enabled=true"))
+    )
     output = tmp_path / "cheap"
     arguments = ["analyze", "--model", str(path), "--output", str(output), "--preset", "cheap"]
     assert main([*arguments, "--tokens", str(9 * 16)]) == 0  # 8 states for each of 16 dimensions

@@ -38,7 +38,14 @@ def test_training_is_the_same_with_and_without_them(train, accumulate) -> None:
         assert len(callbacks) - len(cli.trainer.callbacks) == len(MONITORS)
 
     every_step = [
-        *("--laboratory.every_n_validations", "1", "--samples.every_n_steps", "1"),
+        *(
+            "--laboratory.enabled",
+            "true",
+            "--laboratory.every_n_validations",
+            "1",
+            "--samples.every_n_steps",
+            "1",
+        ),
         *("--throughput.every_n_steps", "1", "--memory.every_n_steps", "1"),
         *("--trainer.accumulate_grad_batches", accumulate, "--run.wandb", "offline"),
     ]

@@ -21,6 +21,7 @@ from headless.callbacks.wandb_logger import (
 from headless.runs.metrics import read_metrics
 
 OFFLINE = ("--run.wandb", "offline")
+LABORATORY = ("--laboratory.enabled", "true")
 
 
 def shown(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -74,7 +75,7 @@ def starting_time(path: Path) -> float:
 
 
 def test_it_holds_every_point_of_the_file(train) -> None:
-    run = train("run", *OFFLINE, "--run.group", "pair", "--run.tags", '["small"]')
+    run = train("run", *OFFLINE, *LABORATORY, "--run.group", "pair", "--run.tags", '["small"]')
     mirror = Mirror(run.directory.path)
     assert mirror.points == shown(run.points)
     looks = [p for p in mirror.points if any(key.startswith("analysis/") for key in p)]
@@ -105,10 +106,10 @@ def test_curves_are_drawn_over_tokens(train) -> None:
 
 def test_two_kills_leave_whole_and_monotone_curves(train, kill) -> None:
     """The second process dies before it gets to where the first one was."""
-    whole = train("whole")
-    kill(9, "run", *OFFLINE)  # checkpoint of step 5
-    kill(7, "run", *OFFLINE, "--run.resume", "true")
-    run = train("run", *OFFLINE, "--run.resume", "true")
+    whole = train("whole", *LABORATORY)
+    kill(9, "run", *OFFLINE, *LABORATORY)  # checkpoint of step 5
+    kill(7, "run", *OFFLINE, *LABORATORY, "--run.resume", "true")
+    run = train("run", *OFFLINE, *LABORATORY, "--run.resume", "true")
     mirror = Mirror(run.directory.path)
     assert mirror.processes == 3
     assert len(mirror.ids) == 1
@@ -216,7 +217,7 @@ class _Progress:
 
 def test_a_process_that_is_really_killed(train, arguments, tmp_path: Path) -> None:
     """SIGKILL: what W&B's own process had in memory is lost; the next process gives it again."""
-    more = (*OFFLINE, "--trainer.max_steps", "80")
+    more = (*OFFLINE, *LABORATORY, "--trainer.max_steps", "80")
     # W&B's process of this one must not serve the other: it would outlive it.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_SERVICE")}
     command = [sys.executable, "-m", "headless", "pretrain", *arguments("run", *more)]

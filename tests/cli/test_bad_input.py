@@ -84,14 +84,18 @@ def test_no_command_and_an_unknown_one(capsys: pytest.CaptureFixture[str]) -> No
     assert "did you mean 'pretrain'?" in fails(["pretain"], capsys)
 
 
+@pytest.fixture(scope="module")
+def finished(run_arguments_in: Callable[..., list[str]], tmp_path_factory) -> Path:
+    """A run of a few steps."""
+    root = tmp_path_factory.mktemp("finished")
+    assert main(["pretrain", *run_arguments_in(root, "run")]) == 0
+    return root / "run"
+
+
 @pytest.fixture
-def trained(
-    run_arguments: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> Path:
-    """A finished run of a few steps."""
-    assert main(["pretrain", *run_arguments("run")]) == 0
-    capsys.readouterr()
-    return tmp_path / "runs" / "run"
+def trained(finished: Path, tmp_path: Path) -> Path:
+    """A copy of it, where `run_arguments` look for it."""
+    return Path(shutil.copytree(finished, tmp_path / "runs" / "run"))
 
 
 def snapshot(directory: Path) -> dict[str, bytes]:

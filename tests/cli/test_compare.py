@@ -3,7 +3,9 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from synthetic_runs import write_run, write_runs
@@ -11,12 +13,22 @@ from synthetic_runs import write_run, write_runs
 from headless.cli.main import main
 
 
-def headless(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "headless", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+class Result(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
 
 
-def test_it_writes_a_report_and_prints_the_table(tmp_path: Path) -> None:
+@pytest.fixture
+def headless(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    def command(*arguments: object) -> Result:
+        capsys.readouterr()
+        return Result(main([str(word) for word in arguments]), *capsys.readouterr())
+
+    return command
+
+
+def test_it_writes_a_report_and_prints_the_table(headless, tmp_path: Path) -> None:
     output = tmp_path / "out"
     result = headless("compare", *write_runs(tmp_path / "runs"), "--output", output)
     assert result.returncode == 0, result.stderr
@@ -45,7 +57,9 @@ def test_it_writes_a_report_and_prints_the_table(tmp_path: Path) -> None:
         (["{run}", "--output", "{out}", "--outptu", "x"], "did you mean 'output'?"),
     ],
 )
-def test_a_mistake_is_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
+def test_a_mistake_is_one_line(
+    headless, tmp_path: Path, arguments: list[str], message: str
+) -> None:
     run, out = write_run(tmp_path, "headless"), tmp_path / "out"
     result = headless("compare", *(a.format(run=run, out=out) for a in arguments))
     assert result.returncode == 2
@@ -54,7 +68,7 @@ def test_a_mistake_is_one_line(tmp_path: Path, arguments: list[str], message: st
     assert not out.exists()
 
 
-def test_warnings_reach_the_terminal(tmp_path: Path) -> None:
+def test_warnings_reach_the_terminal(headless, tmp_path: Path) -> None:
     run = write_run(tmp_path, "headless", steps=100, finished=False)
     result = headless("compare", run, "--output", tmp_path / "out")
     assert result.returncode == 0

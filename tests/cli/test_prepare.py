@@ -8,11 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from headless.cli.main import main
 from headless.data.stream import open_dataset
 
 COMMAND = [sys.executable, "-m", "headless", "prepare"]
@@ -27,6 +28,18 @@ def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[s
         timeout=200,
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
     )
+
+
+@pytest.fixture
+def prepare(capsys: pytest.CaptureFixture[str]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The command without a process of its own."""
+
+    def command(*arguments: object) -> subprocess.CompletedProcess[str]:
+        capsys.readouterr()
+        code = main(["prepare", *map(str, arguments)])
+        return subprocess.CompletedProcess(arguments, code, *capsys.readouterr())
+
+    return command
 
 
 def contents(directory: Path) -> dict[str, bytes]:
@@ -87,19 +100,13 @@ def bad_commands(directory: Path, text_files: Path, dataset: Path) -> dict[str, 
 
 
 def test_bad_input_is_one_line_and_leaves_nothing(
-    text_files: Path, dataset: Path, tmp_path: Path
+    prepare, text_files: Path, dataset: Path, tmp_path: Path
 ) -> None:
     before = contents(dataset)
     commands = bad_commands(tmp_path, text_files, dataset)
     there = set(tmp_path.iterdir())
-    for i, arguments in enumerate(commands.values()):  # two into one output exclude each other
-        commands[list(commands)[i]] = [
-            tmp_path / f"out-{i}" if argument == tmp_path / "out" else argument
-            for argument in arguments
-        ]
-    with ThreadPoolExecutor(2) as pool:
-        results = list(pool.map(lambda arguments: run(*arguments), commands.values()))
-    for message, result in zip(commands, results, strict=True):
+    for message, arguments in commands.items():
+        result = prepare(*arguments)
         errors = [line for line in result.stderr.splitlines() if line.startswith("headless: error")]
         assert result.returncode == 2, (message, result.stderr)
         assert len(errors) == 1, (message, result.stderr)
@@ -139,12 +146,12 @@ def stop(large_file: Path, output: Path, stage: str, with_signal: int) -> int:
 
 @pytest.mark.parametrize("stage", [".", "tokenizer", "train.bin"])
 def test_a_killed_run_leaves_no_output_and_the_next_one_clears_up(
-    large_file: Path, text_files: Path, tmp_path: Path, stage: str
+    prepare, large_file: Path, text_files: Path, tmp_path: Path, stage: str
 ) -> None:
     output = tmp_path / "data"
     assert stop(large_file, output, stage, signal.SIGKILL) == -signal.SIGKILL
     assert not output.exists()
-    assert run("--input", text_files, "--output", output, "--vocab_size", 300).returncode == 0
+    assert prepare("--input", text_files, "--output", output, "--vocab_size", 300).returncode == 0
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
     open_dataset(output)
 
@@ -159,11 +166,11 @@ def test_an_interrupted_overwrite_keeps_the_old_dataset(
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
-def test_a_separator_can_be_written_in_a_shell(tmp_path: Path) -> None:
+def test_a_separator_can_be_written_in_a_shell(prepare, tmp_path: Path) -> None:
     text = tmp_path / "a.txt"
     text.write_text("\n\n".join(f"{i} is a number, {i * i} its square\n" * 3 for i in range(10)))
     output = tmp_path / "data"
-    result = run(
+    result = prepare(
         *("--input", text, "--output", output, "--document_separator", r"\n\n"),
         *("--vocab_size", 300),
     )

@@ -75,7 +75,7 @@ def test_it_learns_and_every_observer_watches(
     size = ("--model.backbone.hidden_size", "32", "--data.sequence_length", "32")
     size += ("--data.batch_size", "32", "--trainer.max_steps", "200")
     rate = ("--model.optimizer.lr", "5e-3", "--model.schedule.warmup_steps", "20")
-    watch = ("--trainer.val_check_interval", "50")
+    watch = ("--trainer.val_check_interval", "50", "--laboratory.enabled", "true")
     watch += ("--samples.every_n_steps", "100", "--samples.prompts", PROMPTS)
     cli = build(masked("run", kind, family, *size, *rate, *watch))
     fit(cli)

@@ -84,6 +84,7 @@ def options(run_arguments: Callable[..., list[str]]) -> Callable[[str], list[str
 def test_stopped_at_any_step(options, tmp_path: Path, accumulate: int) -> None:
     """Every third step of more than three epochs is one at which a run dies, twice in a row."""
     more = ("--trainer.accumulate_grad_batches", str(accumulate), "--data.batch_size", "40")
+    more += ("--laboratory.enabled", str(accumulate == 3))
     whole = Recorder()
     expected = run(options("whole", *more), whole)
     assert len(whole.seen) >= STEPS * accumulate * 0.8  # an epoch may end inside a window
