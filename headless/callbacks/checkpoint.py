@@ -89,10 +89,7 @@ def _link(source: Path, target: Path) -> None:
     beside = target.with_name(f".{target.name}.partial")
     beside.unlink(missing_ok=True)
     try:
-        try:
-            os.link(source, beside)
-        except OSError:  # a file system without hard links
-            shutil.copyfile(source, beside)
-        os.replace(beside, target)
-    finally:
-        beside.unlink(missing_ok=True)
+        os.link(source, beside)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, beside)
+    os.replace(beside, target)

@@ -1,7 +1,6 @@
 """Weights & Biases as a mirror of `metrics.jsonl`: curves over tokens, whole after any resume."""
 
 import hashlib
-import json
 import secrets
 import struct
 import time
@@ -14,19 +13,13 @@ from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from headless.callbacks.metrics_file import MetricsFileLogger
-from headless.files import write_text
+from headless.files import json_lines, write_text
 from headless.runs.directory import RunDirectory
 from headless.runs.metrics import TOKENS, append_point, read_metrics
 
 AXES = ("progress/tokens", "progress/seconds", "progress/flops", "progress/step")
-BEST = {
-    "train/loss": "min",
-    "val/loss": "min",
-    "val/nll": "min",
-    "val/perplexity": "min",
-    "val/bits_per_byte": "min",
-    "val/accuracy": "max",
-}
+LOWEST = ("train/loss", "val/loss", "val/nll", "val/perplexity", "val/bits_per_byte")
+BEST = {**dict.fromkeys(LOWEST, "min"), "val/accuracy": "max"}
 # Of the hundreds of numbers of the laboratory; metrics.jsonl has the others.
 HEADLINES = {
     f"analysis/{name}"
@@ -65,7 +58,7 @@ class SentPoints:
     def __init__(self, path: Path, arrived: int) -> None:
         self._path = path
         lines = read_metrics(path)[:arrived]
-        write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
+        write_text(path, json_lines(lines))
         self.count = len(lines)
         self._tokens = lines[-1][TOKENS] if lines else -1
         self._keys = {line["keys"] for line in lines if line[TOKENS] == self._tokens}

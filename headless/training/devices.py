@@ -26,13 +26,11 @@ def choose_accelerator(accelerator: Any) -> Any:
 
     It has no float64, in which scores, measures of geometry and weights of candidates are summed.
     """
-    if not MPSAccelerator.is_available():
-        named = accelerator
-    elif accelerator == "auto":
+    on_mac = MPSAccelerator.is_available()
+    if on_mac and accelerator == "auto":
         return "cuda" if CUDAAccelerator.is_available() else "cpu"
-    else:  # as Lightning takes it on such a machine
-        named = "mps" if accelerator == "gpu" else accelerator
-    if named == "mps" or isinstance(named, MPSAccelerator):
+    is_mps = accelerator == "mps" or isinstance(accelerator, MPSAccelerator)
+    if is_mps or (on_mac and accelerator == "gpu"):
         raise HeadlessError(f"accelerator {accelerator}: {NO_FLOAT64}")
     return accelerator
 
