@@ -59,13 +59,14 @@ InitHead = Literal["random", "embedding", "source"]
 class PretrainingModule(LightningModule):
     """Pre-trains a backbone with an objective.
 
-    Logs `train/loss`, `optim/lr`, `optim/grad_norm`, and at each validation `val/loss` (the
-    objective's own) and, under the LM head that the objective implies, `val/nll`,
-    `val/perplexity`, `val/bits_per_byte`, `val/accuracy`; where that head has a calibration bias
-    also `val/nll_uncalibrated`, without it; `val/nll_decile_0` ... `val/nll_decile_9` are `val/nll`
-    of the targets in each tenth of the training text's occurrences, 0 the most frequent tokens, as
-    far as the validation text has them. A masked model's scores are of the tokens that it was
-    asked for; they do not sum up to a text's, so that it has no `val/bits_per_byte`.
+    Logs `train/loss`, `train/unique_targets` (distinct targets of a micro-batch), `optim/lr`,
+    `optim/grad_norm`, and at each validation `val/loss` (the objective's own) and, under the LM
+    head that the objective implies, `val/nll`, `val/perplexity`, `val/bits_per_byte`,
+    `val/accuracy`; where that head has a calibration bias also `val/nll_uncalibrated`, without it;
+    `val/nll_decile_0` ... `val/nll_decile_9` are `val/nll` of the targets in each tenth of the
+    training text's occurrences, 0 the most frequent tokens, as far as the validation text has them.
+    A masked model's scores are of the tokens that it was asked for; they do not sum up to a text's,
+    so that it has no `val/bits_per_byte`.
 
     Args:
         objective: what is asked of the hidden states.
@@ -236,7 +237,9 @@ class PretrainingModule(LightningModule):
         unique = self._unique(batch)
         output = self._score(batch["input_ids"], batch["targets"], unique, batch.get("rows"))
         self.batches_seen += 1
-        values = {"loss": output.loss.detach(), **output.metrics}
+        loss = output.loss.detach()
+        unique_targets = torch.full_like(loss, batch["num_unique"])  # M; no wait for the device
+        values = {"loss": loss, "unique_targets": unique_targets, **output.metrics}
         weight = self._step.add(values, batch["num_targets"], batch["targets"].numel())
         return output.loss if weight == 1.0 else output.loss * weight
 

@@ -78,6 +78,7 @@ def test_it_tunes_trains_and_compares(tuned: dict[str, Any]) -> None:
     shorter = headless.Run(directory / f"equal-seconds/cwt-{rate}-steps5-seed1")
     assert shorter.config["model"]["schedule"]["warmup_steps"] == 1
     assert shorter.summary["steps"] == 5
+    assert shorter.config["run"]["tags"] == ["cwt", "equal_seconds", "tuned"]
     (nll,) = cwt["budgets"]["equal_seconds"]["nll_by_seed"].values()
     assert nll == shorter.last["val/nll"]
     assert not list(directory.glob("tune/*/checkpoints"))

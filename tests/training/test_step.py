@@ -91,6 +91,7 @@ def test_every_row_of_a_step_weighs_the_same(objective: Any, accumulate: int) ->
     trainer.fit(module, DataLoader(batches, batch_size=None))
     assert logged["optim/grad_norm"] == pytest.approx(norms * 2, rel=1e-10)
     assert logged["train/loss"] == pytest.approx(losses * 2, rel=1e-10)
+    assert logged["train/unique_targets"] == pytest.approx([V] * len(steps) * 2)
     assert not trainer.progress_bar_metrics  # Lightning would read them at every micro-batch
     if objective is Combined:
         parts = ("train/loss_cross_entropy", "train/loss_contrastive")
