@@ -42,15 +42,16 @@ def train_tokenizer(
             f"vocab_size {vocab_size} is too small: byte-level BPE needs at least {SMALLEST}"
         )
     try:
-        import gigatoken
+        from gigatoken import TextFileSource, train_bpe
+        from gigatoken.gigatoken_rs import pretokenized_counts
     except ImportError:
         return _train(texts, vocab_size)
     with tempfile.TemporaryDirectory(dir=directory, prefix="text-") as place:
         file = Path(place) / "documents"
-        if _write(texts, file, vocab_size, gigatoken.gigatoken_rs.pretokenized_counts):
-            source = gigatoken.TextFileSource([file], separator=SEPARATOR)
+        if _write(texts, file, vocab_size, pretokenized_counts):
+            source = TextFileSource([file], separator=SEPARATOR)
             with _silence():
-                _, merges = gigatoken.train_bpe(source, vocab_size - 1, [])
+                _, merges = train_bpe(source, vocab_size - 1, [])
             return _made_of(merges)
         return _train(_read(file), vocab_size)
 

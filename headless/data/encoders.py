@@ -11,6 +11,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from headless.data.tokenizer import loses_nothing
+from headless.errors import one_line
 
 RENEWED = 32_000_000  # characters after which the caches of gigatoken are thrown away
 CHECKED_FIRST, CHECKED = 300_000, 20_000  # characters that both libraries encode, of a batch
@@ -81,11 +82,11 @@ class FastEncoder(Encoder):
     def _renew(self) -> None:
         self._characters = 0
         try:
-            from gigatoken import Tokenizer as Fast
+            import gigatoken
+
+            self._fast = gigatoken.Tokenizer.from_json(self._content)
         except ImportError as error:
             raise UnfitError("gigatoken, which is many times faster, is not installed") from error
-        try:
-            self._fast = Fast.from_json(self._content)
         except Exception as error:  # noqa: BLE001 - whatever it is, there is another way
             reason = str(error).partition("\n")[0]
             raise UnfitError(f"gigatoken does not take this tokenizer ({reason})") from error
@@ -112,10 +113,13 @@ class FastEncoder(Encoder):
         return found
 
     def _encode(self, texts: list[str]) -> Ids:
-        import awkward
+        try:
+            import awkward
 
-        found = self._fast.encode_batch(texts)
-        return Ids(awkward.flatten(found).to_numpy(), awkward.num(found).to_numpy())
+            found = self._fast.encode_batch(texts)
+            return Ids(awkward.flatten(found).to_numpy(), awkward.num(found).to_numpy())
+        except Exception as error:  # noqa: BLE001 - likewise
+            raise UnfitError(f"gigatoken fails ({one_line(error, 200)})") from error
 
     def _compare(self, texts: list[str], found: list[np.ndarray]) -> None:
         for text, ours, theirs in zip(texts, found, super().__call__(texts).split(), strict=True):

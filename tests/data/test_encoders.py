@@ -11,7 +11,7 @@ import pytest
 
 from headless.data import bpe, documents, encoders
 from headless.data.bpe import train_tokenizer
-from headless.data.encoders import Encoder, FastEncoder, Ids
+from headless.data.encoders import Encoder, FastEncoder
 from headless.data.prepare import prepare
 
 gigatoken = pytest.importorskip("gigatoken")
@@ -103,21 +103,29 @@ def test_merges_are_the_same_whoever_learns_them(
     assert made == train_tokenizer(texts, size).to_str()
 
 
-def test_other_ids_are_found_wherever_they_begin_and_replaced(
-    varied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("fault", ["has other ids for ", "fails (out of luck)"])
+def test_a_fault_is_found_wherever_it_begins_and_all_is_encoded_again(
+    varied: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    fault: str,
 ) -> None:
     monkeypatch.setattr(documents, "BATCH_CHARACTERS", 20_000)
-    encode, calls = FastEncoder._encode, []
+    encode, calls = gigatoken.Tokenizer.encode_batch, []
 
-    def wrong_later(self: FastEncoder, texts: list[str]) -> Ids:
+    def wrong_later(self: Any, texts: list[str]) -> Any:
         calls.append(len(texts))
-        found = encode(self, texts)
-        return found._replace(ids=found.ids + (len(calls) > 4 and len(texts) > 1))
+        if len(calls) <= 4 or len(texts) == 1:
+            return encode(self, texts)
+        if "fails" in fault:
+            raise RuntimeError("out of luck")
+        return encode(self, texts) + 1
 
     prepare([str(varied)], tmp_path / "right", vocab_size=600)
-    monkeypatch.setattr(FastEncoder, "_encode", wrong_later)
+    monkeypatch.setattr(gigatoken.Tokenizer, "encode_batch", wrong_later)
     prepare([str(varied)], tmp_path / "wrong", vocab_size=600, progress=True)
-    assert f"{SAID}gigatoken has other ids for " in capfd.readouterr().err
+    assert f"{SAID}gigatoken {fault}" in capfd.readouterr().err
     assert contents(tmp_path / "right") == contents(tmp_path / "wrong")
 
 
