@@ -37,7 +37,7 @@ class LaboratoryMonitor(Callback):
     POINT is a place in the stream: `embed`, `post/00`, ... after each block, `norm_f` after the
     final norm; `layer_00` is `embed`, the last layer the last POINT. ROLE is a matrix of a block:
     `q`, `k`, `v`, `o`, `gate`, `up`, `down`, as a mean over the blocks. TABLE is `embedding`,
-    `head` (where it is another matrix) or `positions`.
+    `head` (where it is another matrix) or `positions`. WHERE is a POINT or a TABLE.
 
     | key | meaning |
     | --- | --- |
@@ -45,22 +45,19 @@ class LaboratoryMonitor(Callback):
     | `geometry/effective_rank/LAYER` | Roy and Vetterli, centred, without position 0 |
     | `geometry/effective_rank/null` | that of as many states drawn from a Gaussian |
     | `geometry/states` | how many states there are |
-    | `geometry/anisotropy/embedding` | of the input embedding table's rows |
-    | `geometry/effective_rank/embedding` | of the input embedding table |
+    | `geometry/VARIANT/embedding` | both, of the input embedding table's rows |
     | `analysis/table_spectra/TABLE/MEASURE` | strongest direction's share, ranks, exponents, norm, values outside noise |
     | `analysis/weight_spectra/ROLE/MEASURE` | rank exponent, its R² and knee, tail exponent alpha, ranks, strongest direction |
     | `analysis/weight_values/ROLE/MEASURE` | moments of the entries: excess kurtosis, tail ratio, skew, std, ... |
-    | `analysis/weight_norms/ROLE/MEASURE` | size of the entries, norms, with the norm's gain folded in |
+    | `analysis/weight_norms/ROLE/MEASURE` | size of the entries, spectral norm, with the norm's gain folded in |
     | `analysis/weight_movement/ROLE/MEASURE` | distance and cosine, from and with the weights before training |
     | `analysis/norm_gains/PLACE/MEASURE` | gains and biases of the norms (PLACE `norm1`, `norm2`, `final`) |
-    | `analysis/anisotropy/POINT` | mean cosine of all pairs, without position 0 |
-    | `analysis/anisotropy/POINT/VARIANT` | of position 0, with it, within texts, centred, without the largest dimensions, ... |
-    | `analysis/anisotropy/TABLE` | of a table's rows |
-    | `analysis/anisotropy/TABLE/VARIANT` | the same centred |
+    | `analysis/anisotropy/WHERE` | mean cosine of all pairs, without position 0, or of a table's rows |
+    | `analysis/anisotropy/WHERE/VARIANT` | of position 0, with it, within texts, centred, without the largest dimensions, ... |
     | `analysis/alignment_uniformity/POINT/MEASURE` | squared distance of states of one token, and of random pairs |
     | `analysis/alignment_uniformity/next_token` | of a state and the head's row of what follows |
-    | `analysis/alignment_uniformity/next_token/random_pairs` | the same in random pairs |
-    | `analysis/activations/POINT/kurtosis/MEASURE` | excess kurtosis pooled, of the median and of the largest dimension |
+    | `analysis/alignment_uniformity/next_token/VARIANT` | the same in random pairs |
+    | `analysis/activations/POINT/VARIANT` | excess kurtosis pooled, of the median and of the largest dimension |
     | `analysis/outliers/POINT/MEASURE` | outlier dimensions: how many, how large, over blocks and tokens |
     | `analysis/covariance_spectra/POINT/MEASURE` | participation ratio, entropy rank, exponent, first share, variance |
     | `analysis/norms/POINT/MEASURE` | mean norm of position 0 (first), of all others (rest), and their ratio |

@@ -7,14 +7,8 @@ import pytest
 import torch
 from planted import draw_all, gaussian, states_lab, stream
 
-from headless.analysis.corpus import cooccurrence, spectrum
-from headless.analysis.corpus.cooccurrence import (
-    cooccurrences,
-    covariance_spectrum,
-    pmi_spectrum,
-    token_counts,
-)
-from headless.analysis.corpus.spectrum import corpus
+from headless.analysis.corpus import spectrum
+from headless.analysis.corpus.spectrum import corpus, covariance_spectrum, token_counts
 from headless.analysis.record import Finding
 from headless.errors import HeadlessError
 
@@ -52,27 +46,10 @@ def test_the_covariance_is_the_dense_one(
     found = covariance_spectrum(counts, scale=scale)
     np.testing.assert_allclose(found, wanted[: len(found)], atol=1e-9)
     assert np.all(wanted[len(found) :] < 1e-9)  # none is left out
-    monkeypatch.setattr(cooccurrence, "DENSE", 10)
+    monkeypatch.setattr(spectrum, "DENSE", 10)
     np.testing.assert_allclose(
         covariance_spectrum(counts, scale=scale, top=12), wanted[:12], rtol=1e-7
     )
-
-
-def test_cooccurrences_and_pmi() -> None:
-    text = zipf_text(400)
-    pairs = cooccurrences(text, V, 3).toarray()
-    wanted = np.zeros((V, V))
-    for i, a in enumerate(text):
-        for j, b in enumerate(text):
-            wanted[a, b] += 0 < abs(i - j) <= 3
-    np.testing.assert_array_equal(pairs, wanted)
-    total, count = wanted.sum(), wanted.sum(axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        pmi = np.log(wanted * total / np.outer(count, count))
-    pmi = np.where(np.isfinite(pmi), np.maximum(pmi, 0), 0)
-    values = np.linalg.svd(pmi, compute_uv=False)
-    found = pmi_spectrum(cooccurrences(text, V, 3), 20)
-    np.testing.assert_allclose(found, values[:20], atol=1e-8)
 
 
 @pytest.fixture
@@ -98,7 +75,7 @@ def finding(tokens: np.ndarray) -> Finding:
 def test_independent_tokens_are_their_own_null() -> None:
     found = finding(zipf_text(600 * 32))
     s = found.scalars
-    for variant in ("covariance", "correlation", "pmi"):
+    for variant in ("covariance", "correlation"):
         real, null = (s[f"corpus/{variant}{k}/slope_head"] for k in ("", "/null"))
         assert real == pytest.approx(null, abs=0.04)
         assert abs(s[f"corpus/{variant}/excess_50"]) < 0.03

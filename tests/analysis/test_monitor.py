@@ -29,6 +29,7 @@ from headless.training.pretrain import fit
 PLACES = {
     "LAYER": r"layer_\d\d",
     "POINT": r"(embed|post/\d\d|norm_f)",
+    "WHERE": r"(embed|post/\d\d|norm_f|embedding|head)",
     "ROLE": "(q|k|v|o|gate|up|down)",
     "TABLE": "(embedding|head|positions)",
     "PLACE": "(norm1|norm2|final)",

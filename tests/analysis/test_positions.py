@@ -140,23 +140,9 @@ def test_shares_are_those_that_were_planted(tmp_path: Path) -> None:
     assert s["sequence/context"] == pytest.approx(D * 0.25 / total, abs=0.03)
     assert s["sequence/six_shares"] > 0.8
     assert found.claims[1].agrees
-    assert "sequence/post/00/overlap" in s
     draw_all(found, tmp_path)
 
 
-def test_overlap_of_subspaces() -> None:
-    """Context along the directions of position is seen, and noise alone is not judged."""
-    basis = torch.linalg.qr(spiral().T @ spiral() + 1e-3 * torch.eye(D)).Q[:, :3]
-    same = statistics(8 * spiral(), context=0.0)
-    for i, key in enumerate(same):
-        generator = torch.Generator().manual_seed(i)
-        metric = StateStatistics(D, T, covariance=False, reservoir=1000)
-        context = torch.randn(B, 1, 3, generator=generator) @ basis.T
-        metric.update(8 * spiral() + context + 0.1 * torch.randn(B, T, D), torch.arange(B))
-        same[key] = metric.compute()
-    apart = context_of(statistics(8 * spiral(), context=0.5)).scalars
-    together = context_of(same).scalars
-    name = "sequence/post/01/overlap"
-    assert together[name] > 1.2 * apart[name]
+def test_noise_alone_is_not_judged() -> None:
     noise = context_of(statistics(0 * spiral(), context=0.5))
-    assert [claim.agrees for claim in noise.claims] == [None, None, None]
+    assert [claim.agrees for claim in noise.claims] == [None, None]

@@ -301,7 +301,7 @@ def test_a_trend_is_never_impossible_by_chance() -> None:
             assert (found["depth_p"] * 2001) == pytest.approx(
                 round(found["depth_p"] * 2001), abs=1e-6
             )
-    assert trend(np.arange(1.0, 13))["depth_p"] == pytest.approx(1 / 2001)
+    assert trend(np.arange(1.0, 13))["depth_p"] == pytest.approx(2 / 2001)
     assert trend(np.arange(1.0, 7))["depth_p"] == pytest.approx(2 / 720)
 
 

@@ -1,14 +1,14 @@
 """The spectrum of a corpus: which tokens occur together, and how much of that is word frequency.
 
-Shapes: N tokens of the sequences that are looked at, R ranks.
+Shapes: N tokens or sequences, V vocabulary, R ranks. No V × V matrix is ever dense.
 """
 
 from typing import Any
 
 import numpy as np
+import torch
 
 from headless.analysis.claims import Claim, Number, values
-from headless.analysis.corpus.cooccurrence import WINDOW, spectra
 from headless.analysis.drawing import Ranks, by_rank
 from headless.analysis.record import Finding, Measure, Place, Spectrum, series_of
 from headless.analysis.registry import analysis
@@ -19,10 +19,12 @@ from headless.errors import HeadlessError
 from headless.geometry import log_fit, singular_spectrum
 
 LENGTH = 128  # tokens of a sequence
+DENSE = 256  # the smaller side of a matrix of which all values are computed
+TOP = 200  # values that are kept
 LEAST, MOST = 64, 2000  # sequences
 ZERO = 1e-9  # of the largest value: what is less is rounding
 FIRST, LAST = 3, 100  # ranks of the fit
-VARIANTS = ("covariance", "correlation", "pmi")
+VARIANTS = ("covariance", "correlation")
 MEASURES = (Measure("r2_head", "R² of log eigenvalue on log rank"),)
 
 
@@ -48,8 +50,7 @@ def _farthest(finding: Finding) -> float:
         "fall as a power law, which was said to explain power laws inside of models; but frequent "
         "words vary more than rare ones, and that alone gives one: the same tokens in shuffled "
         "order have the same frequencies and nothing that occurs together. With every token's "
-        "variance set to 1 (correlation), and for pointwise mutual information (pmi) of tokens at "
-        f"most {WINDOW} apart, the difference to shuffled text is what the text knows."
+        "variance set to 1 (correlation), the difference to shuffled text is what the text knows."
     ),
     needs={"text", "tokens"},
     figures=(
@@ -155,3 +156,52 @@ def _laws(values_R: np.ndarray) -> dict[str, float]:
     ranks = int(np.sum(values_R > ZERO * values_R[0]))
     slope, _, r2 = log_fit(values_R, FIRST, min(LAST, ranks))
     return {"largest": float(values_R[0]), "slope_head": slope, "r2_head": r2}
+
+
+def spectra(tokens: np.ndarray, vocab_size: int, length: int) -> dict[str, np.ndarray]:
+    """The largest eigenvalues of covariance and correlation, of whole sequences."""
+    counts = token_counts(tokens, length, vocab_size)
+    return {
+        "covariance": covariance_spectrum(counts),
+        "correlation": covariance_spectrum(counts, scale=True),
+    }
+
+
+def token_counts(tokens: np.ndarray, length: int, vocab_size: int) -> Any:
+    """How often each token occurs in each sequence: sparse [N, V], float64."""
+    from scipy import sparse
+
+    number = len(tokens) // length
+    places = np.repeat(np.arange(number), length), tokens[: number * length]
+    # Tokens of one place are added up.
+    return sparse.csr_matrix((np.ones(number * length), places), shape=(number, vocab_size))
+
+
+def covariance_spectrum(counts_NV: Any, *, scale: bool = False, top: int = TOP) -> np.ndarray:
+    """The largest eigenvalues of the covariance of sparse rows, at most `top`, descending.
+
+    With `scale` every token has variance 1 (the correlation); tokens that never vary are out.
+    """
+    from scipy import sparse
+    from scipy.sparse.linalg import LinearOperator, svds
+
+    number = counts_NV.shape[0]
+    mean_V = np.asarray(counts_NV.mean(axis=0)).ravel()
+    variance_V = np.asarray(counts_NV.multiply(counts_NV).mean(axis=0)).ravel() - mean_V**2
+    varies = variance_V > 1e-12
+    factor = 1 / np.sqrt(variance_V[varies]) if scale else np.ones(varies.sum())
+    mean = mean_V[varies] * factor
+    x = sparse.csr_matrix(counts_NV[:, varies] @ sparse.diags(factor))
+    if min(x.shape) <= max(top + 2, DENSE):
+        values = torch.linalg.svdvals(torch.from_numpy(x.toarray() - mean)).numpy()
+        values = values[: min(top, number - 1)]
+    else:
+        operator = LinearOperator(  # centred products
+            x.shape,
+            matvec=lambda v: x @ v.ravel() - mean @ v.ravel(),
+            rmatvec=lambda u: x.T @ u.ravel() - mean * u.sum(),
+            dtype=np.float64,
+        )
+        start = np.random.default_rng(0).standard_normal(min(x.shape))
+        values = np.sort(svds(operator, k=top, return_singular_vectors=False, v0=start))[::-1]
+    return values**2 / number

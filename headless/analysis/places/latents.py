@@ -5,7 +5,6 @@ Shapes: N states, K axes.
 
 import importlib.util
 import warnings
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -125,8 +124,6 @@ def latents(lab: Session, *, nulls: bool) -> Finding:
             shown = _some(look, UMAP_STATES)
             shown = replace(shown, points=umap_layout(torch.from_numpy(shown.points), lab.seed))
             payloads[f"{name}_umap"] = {Place("UMAP"): shown}
-            if len(set(shown.kinds)) > 1:
-                numbers[Place(f"{name}/umap")] = _neighbours(shown.points, shown.kinds, lab.seed)
         payloads[f"_kept_{name}"] = {Place(): _some(look, FOLLOWED)}
     stream = numbers[Place("stream/unit")]
     return Finding(series_of(numbers), payloads).answered(
@@ -170,18 +167,6 @@ def umap_layout(x_ND: Tensor, seed: int = 0) -> np.ndarray:
         warnings.filterwarnings("ignore", message=".*n_jobs value.*")  # a seed means one thread
         layout = umap.UMAP(n_neighbors=15, metric="cosine", random_state=seed)
         return np.asarray(layout.fit_transform(x_ND.float().cpu().numpy()), dtype=np.float64)
-
-
-def _neighbours(flat_N2: np.ndarray, kinds: Sequence[str], seed: int) -> dict[str, float]:
-    """How often the 10 nearest states tell a state's component, and with components shuffled."""
-    from sklearn.model_selection import cross_val_score
-    from sklearn.neighbors import KNeighborsClassifier
-
-    shuffled = np.random.default_rng(seed).permutation(np.array(kinds))
-    return {
-        name: float(cross_val_score(KNeighborsClassifier(10), flat_N2, labels, cv=5).mean())
-        for name, labels in (("neighbours", np.array(kinds)), ("neighbours/null", shuffled))
-    }
 
 
 HELD_OUT, LARGEST = values("held_out", "unit").only, values("held_out/null_largest", "unit").only

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from headless.analysis.claims import Claim, Criterion, Number, values
+from headless.analysis.claims import Claim, Criterion, values
 from headless.analysis.drawing import Panel, by_depth, cloud, heatmap
 from headless.analysis.places.latents import share_numbers
 from headless.analysis.record import Cloud, Figure, Finding, Map, Measure, Place, series_of
@@ -18,7 +18,6 @@ from headless.analysis.registry import analysis
 from headless.analysis.session import Session
 from headless.analysis.sources import PAPER
 from headless.analysis.states import moments
-from headless.analysis.states.accumulators import Statistics
 from headless.analysis.states.capture import middle_blocks
 from headless.analysis.states.families import backbone_of
 from headless.analysis.states.reservoirs import by_place, position_means
@@ -27,7 +26,6 @@ from headless.geometry import Projection, helix, principal_axes, random_walks, u
 from headless.geometry.projection import shares_of_independent
 
 WALKS = 39
-SUBSPACE = 6
 SONG = "Song and Zhong 2023"
 MEASURES = (
     Measure("helix", "tests that a helix passes (one rotation of two alike components, an axis)"),
@@ -160,12 +158,6 @@ def path_finding(path_TD: Tensor, learned: bool, floor: float, seed: int) -> Fin
 FLOOR = values("noise_floor").only
 
 
-def _in_the_middle(measure: str) -> Number:
-    return values(measure, "post").reduced(
-        "mean of the middle blocks'", lambda x: float(np.mean(x[middle_blocks(range(len(x)))]))
-    )
-
-
 @analysis(
     "positions",
     name="sequence",
@@ -174,8 +166,7 @@ def _in_the_middle(measure: str) -> Number:
         "A state is a mean over everything, what is common to all tokens at its position, what is "
         "common to its sequence, and the rest. The shares say how much of the variance each part "
         "has, less what finitely many sequences would give by chance. The path shows the mean "
-        "states of the middle blocks from position to position. The overlap is the part of "
-        "position's six main directions that lies in context's, beside that of random subspaces."
+        "states of the middle blocks from position to position."
     ),
     needs={"text"},
     figures=(
@@ -203,13 +194,6 @@ def _in_the_middle(measure: str) -> Number:
             "What position does is low-dimensional",
             (values("six_shares").only >= 0.8).given(FLOOR <= 0.5, "noise hides it"),
         ),
-        Claim(
-            SONG,
-            "The subspaces of position and of context are nearly orthogonal",
-            (_in_the_middle("overlap") <= 2 * _in_the_middle("overlap/null")).given(
-                FLOOR <= 0.5, "noise lies where contexts vary"
-            ),
-        ),
     ),
 )
 def sequence(lab: Session, *, nulls: bool) -> Finding:
@@ -232,9 +216,9 @@ def sequence(lab: Session, *, nulls: bool) -> Finding:
         "six_shares": float(principal_axes(unit_TD[1:]).shares_K.sum()),
         **{part: float(np.mean([x[part] for x in middle])) for part in ("position", "context")},
     }
-    numbers = {place: shares[place] | _overlap(s, lab.seed) for place, s in posts.items()}
-    numbers = {Place(): whole} | numbers
-    return Finding(series_of(numbers), {"_path": _pairs(axes, unit_TD)}).answered(
+    return Finding(
+        series_of({Place(): whole, **shares}), {"_path": _pairs(axes, unit_TD)}
+    ).answered(
         f"In the middle blocks position explains {whole['position']:.1%} and the sequence "
         f"{whole['context']:.1%} of the stream's variance. Mean states of the first positions lie "
         f"{whole['tail']:.1f} times as far from the middle of the later ones as those do "
@@ -255,25 +239,3 @@ def _tail(mean_TD: Tensor, noise: float) -> float:
     early = float(square_T[: max(1, round(0.05 * len(rest_TD)))].median()) - noise
     late = float(square_T[half:].median()) - noise
     return (max(early, 0.0) / max(late, 0.1 * noise, 1e-300)) ** 0.5
-
-
-def _overlap(s: Statistics, seed: int) -> dict[str, float]:
-    """How much of position's main subspace lies in context's, 0 … 1; the same of random ones."""
-    assert s.position_sum_TD is not None
-    mean_TD = (s.position_sum_TD / s.position_count_T.clamp(min=1)[:, None]).cpu()
-    sequences, where = s.sample_sequences_K.cpu().unique(return_inverse=True)
-    if len(s.sample_KD) < 4 * len(sequences) or len(sequences) < 4 * SUBSPACE:
-        return {}
-    rest_KD = s.sample_KD.cpu().double() - mean_TD[s.sample_positions_K.cpu()]
-    sums_CD = torch.zeros(len(sequences), rest_KD.shape[1], dtype=torch.float64)
-    context_CD = sums_CD.index_add_(0, where, rest_KD) / where.bincount()[:, None]
-    seen = s.position_count_T.cpu()[1:] > 0
-    position = principal_axes(mean_TD[1:][seen], SUBSPACE).axes_KD
-    context = principal_axes(context_CD, SUBSPACE).axes_KD
-    shape = (64, SUBSPACE, rest_KD.shape[1])
-    draw = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).double()
-    random = torch.linalg.qr(draw.mT).Q.mT
-    return {
-        "overlap": float((position @ context.T).square().sum()) / SUBSPACE,
-        "overlap/null": float((random @ context.T).square().sum(dim=(1, 2)).mean()) / SUBSPACE,
-    }
