@@ -18,10 +18,10 @@ import numpy as np
 from headless.analysis.record import Answer, Finding, Kind
 
 COMPARISONS = {
-    "above": operator.gt,
-    "at least": operator.ge,
-    "below": operator.lt,
-    "at most": operator.le,
+    ">": ("above", operator.gt),
+    ">=": ("at least", operator.ge),
+    "<": ("below", operator.lt),
+    "<=": ("at most", operator.le),
 }
 # Words and functions: `values("", "post").largest`.
 REDUCERS: dict[str, tuple[str, Callable[[np.ndarray], Any]]] = {
@@ -72,17 +72,11 @@ class Criterion:
 
 @dataclass(frozen=True, eq=False)
 class Number:
-    """A number of a finding, with words; comparisons with a bound or another are criteria.
+    """A number of a finding, with words; comparisons with a bound or another are criteria."""
 
-    Args:
-        words: before the number; a function of the finding, or the same for all.
-        get: the number; None or NaN: not known.
-        form: of the number in text; one with "%" is a share.
-    """
-
-    words: Callable[[Finding], str] | str
-    get: Callable[[Finding], float | None]
-    form: str = ".2f"
+    words: Callable[[Finding], str] | str  #: before the number
+    get: Callable[[Finding], float | None]  #: None or NaN: not known
+    form: str = ".2f"  #: of the number in text; one with "%" is a share
 
     def text(self, finding: Finding) -> str:
         """Words and number."""
@@ -110,24 +104,26 @@ class Number:
         return Number(words, changed, self.form)
 
     def __gt__(self, bound: "Number | float") -> Criterion:
-        return self._compared("above", bound)
+        return self._compared(">", bound)
 
     def __ge__(self, bound: "Number | float") -> Criterion:
-        return self._compared("at least", bound)
+        return self._compared(">=", bound)
 
     def __lt__(self, bound: "Number | float") -> Criterion:
-        return self._compared("below", bound)
+        return self._compared("<", bound)
 
     def __le__(self, bound: "Number | float") -> Criterion:
-        return self._compared("at most", bound)
+        return self._compared("<=", bound)
 
-    def _compared(self, how: str, bound: "Number | float") -> Criterion:
+    def _compared(self, sign: str, bound: "Number | float") -> Criterion:
+        how, holds = COMPARISONS[sign]
+
         def verdict(finding: Finding) -> bool | None:
             against = bound.get(finding) if isinstance(bound, Number) else bound
             value = self.get(finding)
             if value is None or against is None or np.isnan(value) or np.isnan(against):
                 return None
-            return bool(COMPARISONS[how](value, against))
+            return bool(holds(value, against))
 
         def words(finding: Finding) -> str:
             form = ".0%" if "%" in self.form else "g"
@@ -139,17 +135,11 @@ class Number:
 
 @dataclass(frozen=True)
 class Values:
-    """A measure's values at places of some kinds [P], reduced to a `Number` by each of `REDUCERS`.
-
-    Args:
-        get: the values.
-        label: in words.
-        whole: a number is not known where one of the values is not finite; else it is of those
-            that are.
-    """
+    """A measure's values at places of some kinds [P]; each of `REDUCERS` makes a `Number`."""
 
     get: Callable[[Finding], np.ndarray]
-    label: Callable[[Finding], str]
+    label: Callable[[Finding], str]  #: in words
+    #: a number is not known where one of the values is not finite; else it is of those that are
     whole: bool = True
 
     def reduced(self, words: str, reduce: Callable[[np.ndarray], Any]) -> Number:

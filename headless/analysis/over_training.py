@@ -69,24 +69,13 @@ def over_training(by_step: Mapping[int, Sequence[Finding]]) -> Finding:
         series_of({p: n for p, n in changes.items() if np.isfinite(n["change"])}),
         payloads,
         f"{len(every)} numbers at {len(steps)} checkpoints, from step {steps[0]:,} to "
-        f"{steps[-1]:,}. {_largest_moves(every)}",
+        f"{steps[-1]:,}.",
         name="over_training",
         title="Over training",
         about=ABOUT,
         figures=tuple(curves),
         animations=tuple(films(by_step)),
     )
-
-
-def _largest_moves(courses: Courses) -> str:
-    """The numbers that moved most, relative to their own size over training."""
-    moves = {
-        name: abs(course[-1] - course[0]) / (np.nanmean(np.abs(course)) or 1.0)
-        for name, course in courses.items()
-        if np.isfinite([course[0], course[-1]]).all()
-    }
-    best = sorted(moves, key=lambda name: -moves[name])[:3]
-    return "Those that moved most for their size: " + ", ".join(best) + "." if best else ""
 
 
 def _curves(finding: Finding, steps: Sequence[int], courses: Courses) -> Figure:

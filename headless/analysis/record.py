@@ -1,7 +1,7 @@
 """A measurement is a value at a place, beside its null: what every analysis gives back.
 
-Keys of `analysis.json`, tables, figures by depth, films (a step axis) and claims all derive from
-`Series` and payloads; nothing else knows how a key is spelled.
+Keys of `analysis.json`, tables, figures, films and claims all derive from `Series` and payloads;
+nothing else knows how a key is spelled.
 """
 
 import math
@@ -38,13 +38,9 @@ MODEL = Place()
 
 @dataclass(frozen=True)
 class Measure:
-    """What was measured.
+    """What was measured; with "_" before its name, as with the null's, for figures and claims."""
 
-    `name` is the end of its keys; "" where the place alone names it. With "_" before it, as with
-    the null's, it is for figures and claims alone.
-    """
-
-    name: str
+    name: str  #: the end of its keys; "" where the place alone names it
     words: str = ""  #: for legends, tables and criteria
     null: str = ""  #: the name of the same number under the null model; "": it has none
 
@@ -182,55 +178,35 @@ class Animation:
 
 @dataclass(frozen=True)
 class Figure:
-    """A row that says what is drawn; made by the kinds in `headless.analysis.drawing`.
+    """A row that says what is drawn; made by the kinds in `headless.analysis.drawing`."""
 
-    Args:
-        name: of its file, without a suffix.
-        caption: what is drawn, with the null model that stands beside it.
-        draw: makes the matplotlib figure of a finding.
-        of: measures or payloads without which there is nothing to draw.
-        wide: needs the page's whole width.
-        film: of the same figure over checkpoints: the film's name, and what it shows.
-        seen: in the film: a checkpoint's finding in the directions of the last one's.
-    """
-
-    name: str
-    caption: str
+    name: str  #: of its file, without a suffix
+    caption: str  #: what is drawn, with the null model that stands beside it
     draw: Callable[["Finding"], Any]
-    of: tuple[str, ...] = ()
-    wide: bool = True
-    film: tuple[str, str] | None = None
+    of: tuple[str, ...] = ()  #: measures or payloads without which there is nothing to draw
+    wide: bool = True  #: needs the page's whole width
+    film: tuple[str, str] | None = None  #: over checkpoints: the film's name, and what it shows
+    #: in the film: a checkpoint's finding in the directions of the last one's
     seen: Callable[["Finding", "Finding"], "Finding"] = lambda finding, last: finding
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a source says, and what this model does.
+    """What a source says, and what this model does."""
 
-    Args:
-        source: who says it; of our own, the model or text that it was measured on.
-        text: what.
-        agrees: whether this model does so by the stated criterion; None: it cannot be asked.
-        criterion: in numbers, e.g. "largest Jaccard of adjacent blocks 0.92, at least 0.6".
-        kind: "own" is what we found in one model or text and ask of others: it is shown and never
-            counted, for on its source it holds by construction.
-        of_text: it is said of texts; no model agrees or disagrees.
-        contested: what sources contradict each other on: a model always agrees with one of them,
-            so that neither is counted.
-        twins: what `agrees` is for the same shape with random weights, each time other ones;
-            empty: they were not asked.
-        twin_criterion: the criterion with the numbers of the first of them.
-    """
-
-    source: str
-    text: str
-    agrees: bool | None
-    criterion: str
+    source: str  #: who says it; of our own, the model or text that it was measured on
+    text: str  #: what
+    agrees: bool | None  #: by the stated criterion; None: it cannot be asked
+    criterion: str  #: in numbers, e.g. "largest Jaccard of adjacent blocks 0.92, at least 0.6"
+    #: "own" is what we found in one model or text and ask of others: it is shown and never counted,
+    #: for on its source it holds by construction
     kind: Kind = "literature"
-    of_text: bool = False
+    of_text: bool = False  #: it is said of texts; no model agrees or disagrees
+    #: what sources contradict each other on: a model always agrees with one of them, so that
+    #: neither is counted
     contested: str = ""
-    twins: tuple[bool | None, ...] = ()
-    twin_criterion: str = ""
+    twins: tuple[bool | None, ...] = ()  #: `agrees` of the same shape with random weights
+    twin_criterion: str = ""  #: with the numbers of the first of them
 
     @property
     def counts(self) -> bool:
@@ -248,29 +224,20 @@ class Answer:
 class Finding:
     """The result of one analysis on one model; an analysis fills the first three.
 
-    Args:
-        series: numbers at places, by the measure's name.
-        payloads: what figures draw that is more than a number a place, by a key in which
-            "{place}" stands for the place, e.g. {"spectrum/{place}": {Place("q", 0): ...}}; of
-            those that begin with "_" no arrays are kept.
-        answer: what this model does, in a sentence or two with its numbers.
-        name: its key, which the scalars' names begin with.
-        title: for a heading.
-        about: what is measured and how, in a paragraph that a reader new to it understands.
-        figures: in the order in which they are looked at.
-        claims: what the sources report, and whether this model agrees.
-        animations: shown after the first picture.
+    Payloads are what figures draw that is more than a number a place, by a key in which "{place}"
+    stands for the place, e.g. {"spectrum/{place}": {Place("q", 0): ...}}; of those that begin with
+    "_" no arrays are kept.
     """
 
-    series: Mapping[str, Series]
+    series: Mapping[str, Series]  #: numbers at places, by the measure's name
     payloads: Mapping[str, Mapping[Place, Payload]] = field(default_factory=dict)
-    answer: str = ""
-    name: str = ""
+    answer: str = ""  #: what this model does, in a sentence or two with its numbers
+    name: str = ""  #: its key, which the scalars' names begin with
     title: str = ""
-    about: str = ""
+    about: str = ""  #: what is measured and how, for a reader new to it
     figures: tuple[Figure, ...] = ()
     claims: tuple[Answer, ...] = ()
-    animations: tuple[Animation, ...] = ()
+    animations: tuple[Animation, ...] = ()  #: shown after the first picture
 
     def values(self, measure: str, *kinds: str) -> np.ndarray:
         """A measure's values (or those of its null, by the null's name) at places of some kinds."""
@@ -311,21 +278,14 @@ class Finding:
     @property
     def arrays(self) -> dict[str, np.ndarray]:
         """Series over blocks and payloads as arrays, by their keys in `analysis.json`."""
+        kinds = {Spectrum: "values", Map: "values", Sample: "density", Cloud: "points"}
         found = {key: array for one in self.series.values() for key, array in one.arrays()}
-        for key, places in self.payloads.items():
-            if key.startswith("_"):
-                continue
-            for place, payload in places.items():
-                spelled = key.replace("{place}", str(place))
-                if isinstance(payload, np.ndarray):
-                    found[spelled] = payload
-                elif isinstance(payload, Spectrum | Map):
-                    found[spelled] = payload.values
-                elif isinstance(payload, Sample):
-                    found[spelled] = payload.density
-                else:
-                    found[spelled] = payload.points
-        return found
+        return found | {
+            key.replace("{place}", str(place)): getattr(one, kinds.get(type(one), ""), one)
+            for key, places in self.payloads.items()
+            for place, one in places.items()
+            if not key.startswith("_")
+        }
 
     @property
     def histograms(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -356,12 +316,9 @@ class Finding:
 def series_of(
     values: Values, measures: Sequence[Measure] = (), *, per_kind: bool = False
 ) -> dict[str, Series]:
-    """Numbers of places as series: measures in the order given, then the undeclared ones.
+    """Numbers of places, in the order of the computation, by the measure's (or null's) name.
 
-    Args:
-        values: by place, in the order of the computation, and by the measure's (or null's) name.
-        measures: that have words or nulls; any other is its name alone.
-        per_kind: of all of them, see `Series`.
+    `measures` have words or nulls and come first; any other is its name alone.
     """
     nulls = {measure.null for measure in measures if measure.null}
     names = dict.fromkeys(name for numbers in values.values() for name in numbers)

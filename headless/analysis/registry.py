@@ -22,30 +22,20 @@ class Measuring(Protocol):
 
 @dataclass(frozen=True)
 class Analysis:
-    """A function that measures, and what is static about its finding.
+    """A function that measures, and what is static about its finding."""
 
-    Args:
-        measure: of a session; with `nulls=False` its cheap form: no null models, further runs of
-            the model or decompositions of anything large.
-        option: its name in --analyses; several may share one.
-        name: of its finding.
-        title: for a heading.
-        about: what is measured and how, for a reader new to it.
-        needs: what a session must have; without it the analysis is left out and named.
-        cheap: whether it has a cheap form.
-        figures: in the order in which they are looked at.
-        claims: rows that are asked of the model.
-    """
-
+    #: of a session; with `nulls=False` its cheap form: no null models, further runs of the model or
+    #: decompositions of anything large
     measure: Measuring
-    option: str
-    name: str
-    title: str
-    about: str
+    option: str  #: its name in --analyses; several may share one
+    name: str  #: of its finding
+    title: str  #: for a heading
+    about: str  #: what is measured and how, for a reader new to it
+    #: what a session must have; without it the analysis is left out and named
     needs: frozenset[Need] = frozenset()
-    cheap: bool = False
-    figures: tuple[Figure, ...] = ()
-    claims: tuple[Claim, ...] = ()
+    cheap: bool = False  #: whether it has a cheap form
+    figures: tuple[Figure, ...] = ()  #: in the order in which they are looked at
+    claims: tuple[Claim, ...] = ()  #: rows that are asked of the model
 
     def __call__(self, lab: Session, *, nulls: bool = True) -> Finding | None:
         """The finding, with figures and answered claims.
@@ -86,17 +76,9 @@ def analysis(
     """
 
     def made(measure: Measuring) -> Analysis:
-        one = Analysis(
-            measure,
-            option,
-            name or option,
-            title,
-            about,
-            frozenset(needs or ()),
-            cheap,
-            tuple(figures),
-            tuple(claims),
-        )
+        named, needed = name or option, frozenset(needs or ())
+        shown = tuple(figures), tuple(claims)
+        one = Analysis(measure, option, named, title, about, needed, cheap, *shown)
         if measure.__module__.split(".")[0] != "headless":
             OWN[one.name] = one
         return one

@@ -1,6 +1,7 @@
 """What is looked at, opened: a model with its text, and a run's checkpoints before the last."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -8,7 +9,6 @@ import torch
 
 import headless
 from headless.analysis.session import LONGEST, NO_HEAD, Subject, length_for, take_text
-from headless.analysis.twin import first_subject
 from headless.data.stream import open_dataset
 from headless.data.tokenizer import load_tokenizer, same_ids
 from headless.errors import HeadlessError
@@ -16,8 +16,8 @@ from headless.models.backbone import embedding_table
 from headless.runs.directory import RunDirectory, open_run
 from headless.runs.run import Run
 from headless.training.checkpoint_io import find_checkpoint, is_run, run_of
-from headless.training.first_weights import first_weights
-from headless.training.hugging_face import unfold
+from headless.training.first_weights import first_module, first_weights
+from headless.training.hugging_face import language_model, unfold
 from headless.training.module import PretrainingModule
 
 FOLDED = (
@@ -99,11 +99,16 @@ def open_subject(
 
 
 def before_training(place: str, subject: Subject) -> Subject | None:
-    """A run's subject with the weights of step 0, where they are known."""
+    """A run's subject with the weights of step 0; None where they cannot be made again."""
     if not is_run(place):
         return None
     checkpoint = find_checkpoint(place)
-    return first_subject(run_of(checkpoint), PretrainingModule.from_checkpoint(checkpoint), subject)
+    made = first_module(run_of(checkpoint), PretrainingModule.from_checkpoint(checkpoint))
+    if made is None:
+        return None
+    model: Any = language_model(made)[1]
+    device = next(subject.backbone.parameters()).device
+    return replace(subject, model=model.to(device).eval())
 
 
 def kept_checkpoints(place: str) -> tuple[dict[int, Path], int]:

@@ -10,10 +10,6 @@ import torch
 from headless.analysis.laboratory import analyze
 from headless.analysis.record import Answer, Finding
 from headless.analysis.session import Session, Subject
-from headless.runs.directory import RunDirectory
-from headless.training.first_weights import first_module
-from headless.training.hugging_face import language_model
-from headless.training.module import PretrainingModule
 
 DRAWN = "the same shape with weights as its config draws them"
 FIRST = "its own weights before training, and others drawn in the same way"
@@ -64,19 +60,6 @@ def beside_twins(findings: Sequence[Finding], twins: Sequence[Sequence[Finding]]
         return replace(claim, twins=verdicts, twin_criterion=known[0].criterion)
 
     return [replace(f, claims=tuple(asked(f, claim) for claim in f.claims)) for f in findings]
-
-
-def first_subject(run: RunDirectory, module: PretrainingModule, subject: Subject) -> Subject | None:
-    """A run's subject with the weights of step 0; None where they cannot be made again.
-
-    `module` is of one of its checkpoints.
-    """
-    made = first_module(run, module)
-    if made is None:
-        return None
-    model: Any = language_model(made)[1]
-    device = next(subject.backbone.parameters()).device
-    return replace(subject, model=model.to(device).eval())
 
 
 def _drawn(session: Session, number: int) -> Subject:

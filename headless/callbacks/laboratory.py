@@ -202,7 +202,9 @@ class LaboratoryMonitor(Callback):
         with evaluating(pl_module), context:
             head = pl_module.objective.lm_head(pl_module.embedding_VD, pl_module.unigram_counts)
             weight_VD = head.weight_VD.detach()
-            model = _InTraining(backbone, weight_VD if shown is None else weight_VD.cpu())
+            # What the cheap analyses look at: a backbone, and the rows that score its states.
+            rows = SimpleNamespace(weight=weight_VD if shown is None else weight_VD.cpu())
+            model = SimpleNamespace(base_model=backbone, get_output_embeddings=lambda: rows)
             subject = replace(self._subject, model=model, shown=shown)
             session = Session(subject, self.seed, preset="cheap", spread=not sharded)
             if subject.sequences_NT is not None:
@@ -237,18 +239,6 @@ class LaboratoryMonitor(Callback):
         if words not in self._said:
             self._said.add(words)
             print(f"headless: {words}", file=sys.stderr)  # noqa: T201 - the user is to see it
-
-
-class _InTraining:
-    """What the cheap analyses look at: a backbone, and the rows that score its states."""
-
-    def __init__(self, backbone: nn.Module, head_VD: Tensor) -> None:
-        self.base_model = backbone
-        self._head = SimpleNamespace(weight=head_VD)
-
-    def get_output_embeddings(self) -> Any:
-        """As Hugging Face's models do."""
-        return self._head
 
 
 def _first_weights(trainer: Trainer, backbone: Any) -> nn.Module | None:

@@ -17,7 +17,7 @@ from headless.analysis.registry import analysis
 from headless.analysis.session import Session
 from headless.analysis.sources import TALK
 from headless.errors import HeadlessError
-from headless.geometry import anisotropy, effective_rank, log_fit, principal_axes, unit
+from headless.geometry import anisotropy, effective_rank, log_fit, unit
 
 GAO = "Gao et al. 2019"
 LEAST = 50  # tokens that occur
@@ -25,12 +25,7 @@ GROUPS = 10
 ZIPF = (10, 2000)  # ranks of the fit
 SHUFFLES = 19
 SHOWN = 6000  # tokens
-DRAWN = {
-    "norm": "norm",
-    "cos_mean": "cosine with the mean",
-    "pc1": "first component",
-    "dot_state": "times mean state",
-}
+DRAWN = {"norm": "norm", "cos_mean": "cosine with the mean"}
 
 
 def _tokens_figure(stem: str, table: str) -> Figure:
@@ -56,12 +51,12 @@ SLOPE = values("zipf_slope").only
     "frequency",
     title="Embeddings and token frequency",
     about=(
-        "A few tokens make most of a text: counts fall about as one over the rank (Zipf's law). A "
-        "softmax pushes the vectors of all tokens that are not the right one away from the state, "
-        "and rare tokens are hardly ever right: Gao and others predict that they end in one common "
-        "direction, opposite to most hidden states, and that this is the cone. Each point is a "
-        "token; those that never occur are apart on the left. Rank correlations stand beside the "
-        f"largest of {SHUFFLES} with counts given to tokens at random."
+        "Counts fall about as one over the rank (Zipf's law). A softmax pushes the vectors of all "
+        "tokens that are not the right one away from the state, and rare tokens are hardly ever "
+        "right: Gao and others predict that they end in one common direction, opposite to most "
+        "hidden states. Each point is a token; those that never occur are apart on the left. Rank "
+        f"correlations stand beside the largest of {SHUFFLES} with counts given to tokens at "
+        "random."
     ),
     needs={"text", "counts"},
     figures=(
@@ -167,18 +162,11 @@ def groups_of(counts_V: np.ndarray) -> list[np.ndarray]:
 
 
 def measures(table_VD: Tensor, states_ND: Tensor) -> dict[str, np.ndarray]:
-    """Of each token [V]: norm, cosine with the mean vector, place on the first component, and
-    product and cosine with the mean state."""
-    mean_D, state_D, unit_VD = table_VD.mean(dim=0), states_ND.mean(dim=0), unit(table_VD)
-    first = principal_axes(table_VD, 1)
-    # An axis has no sign: towards the mean vector is positive.
-    sign = -1 if float(first.axes_KD[0] @ mean_D) < 0 else 1
+    """Of each token [V]: norm, cosine with the mean vector, and product with the mean state."""
     return {
         "norm": table_VD.norm(dim=1).numpy(),
-        "cos_mean": (unit_VD @ normalize(mean_D, dim=0)).numpy(),
-        "pc1": sign * first(table_VD)[:, 0].numpy(),
-        "dot_state": (table_VD @ state_D).numpy(),
-        "cos_state": (unit_VD @ normalize(state_D, dim=0)).numpy(),
+        "cos_mean": (unit(table_VD) @ normalize(table_VD.mean(dim=0), dim=0)).numpy(),
+        "dot_state": (table_VD @ states_ND.mean(dim=0)).numpy(),
     }
 
 
@@ -192,13 +180,8 @@ def correlations(
     counts = counts_V[seen]
     cosine = measured["cos_mean"][seen]
     chance = [spearmanr(draw.permutation(counts), cosine).statistic for _ in range(SHUFFLES)]
-    return {
-        **{
-            f"rho_{key}": float(spearmanr(counts, value_V[seen]).statistic)
-            for key, value_V in measured.items()
-        },
-        "rho_null": float(np.abs(chance).max()),
-    }
+    rho = {f"rho_{k}": float(spearmanr(counts, x_V[seen]).statistic) for k, x_V in measured.items()}
+    return rho | {"rho_null": float(np.abs(chance).max())}
 
 
 def _gao(table_VD: Tensor, groups: list[np.ndarray], states_ND: Tensor) -> dict[str, float]:
@@ -206,13 +189,12 @@ def _gao(table_VD: Tensor, groups: list[np.ndarray], states_ND: Tensor) -> dict[
     state_D = states_ND.mean(dim=0)
     named = {"unseen": groups[0], "rare": groups[1], "frequent": groups[GROUPS]}
     means = {name: table_VD[group].mean(dim=0) for name, group in named.items() if len(group)}
-    return {
-        **{
-            f"{name}_against_states": float((states_ND @ mean_D < 0).double().mean())
-            for name, mean_D in means.items()
-        },
-        "rare_cos_mean_state": float(cosine_similarity(means["rare"], state_D, dim=0)),
+    against = {
+        f"{name}_against_states": float((states_ND @ mean_D < 0).double().mean())
+        for name, mean_D in means.items()
     }
+    cosine = cosine_similarity(means["rare"], state_D, dim=0)
+    return against | {"rare_cos_mean_state": float(cosine)}
 
 
 def _tokens(
@@ -222,8 +204,8 @@ def _tokens(
     rhos: Mapping[str, float],
 ) -> dict[Place, Cloud]:
     x_V = np.where(counts_V > 0, counts_V, 1 / 3)
-    draw = np.random.default_rng(0)
-    jittered_V = x_V * np.exp(draw.uniform(-0.12, 0.12, len(x_V)))
+    draw = np.random.default_rng(0)  # apart, where many tokens have one count
+    apart_V = x_V * np.exp(draw.uniform(-0.12, 0.12, len(x_V)))
     shown = draw.permutation(len(x_V))[:SHOWN]
     middle = [np.exp(np.log(x_V[group]).mean()) for group in groups if len(group)]
     clouds = {}
@@ -231,7 +213,7 @@ def _tokens(
         y_V = measured[key]
         medians = [np.median(y_V[group]) for group in groups if len(group)]
         clouds[Place(f"{words}: ρ {rhos[f'rho_{key}']:+.2f}")] = Cloud(
-            np.stack([jittered_V[shown], y_V[shown]], axis=1),
+            np.stack([apart_V[shown], y_V[shown]], axis=1),
             axes=("occurrences",),
             lines=(np.stack([middle, medians], axis=1),),
         )

@@ -45,12 +45,12 @@ def _farthest(finding: Finding) -> float:
     "corpus",
     title="The spectrum of the corpus",
     about=(
-        f"The text is cut into sequences of {LENGTH} tokens, each a bag of counts. The eigenvalues "
-        "of the covariance of all tokens' counts say in how many directions texts differ. They "
-        "fall as a power law, which was said to explain power laws inside of models; but frequent "
-        "words vary more than rare ones, and that alone gives one: the same tokens in shuffled "
-        "order have the same frequencies and nothing that occurs together. With every token's "
-        "variance set to 1 (correlation), the difference to shuffled text is what the text knows."
+        f"Of sequences of {LENGTH} tokens, each a bag of counts, the eigenvalues of the tokens' "
+        "covariance say in how many directions texts differ. They fall as a power law, which was "
+        "said to explain power laws inside of models; but frequent words vary more than rare "
+        "ones, and that alone gives one: the same tokens in shuffled order (the null) have it "
+        "too. With every token's variance set to 1 (correlation), the difference to the null is "
+        "what the text knows."
     ),
     needs={"text", "tokens"},
     figures=(

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,27 +21,16 @@ from headless.pages.figures import INK, MUTED, drawing_style, series_color
 
 @dataclass(frozen=True)
 class Panel:
-    """One panel.
-
-    Args:
-        title: above it.
-        of: measures. Of several, each is a line; of one, each kind of place is.
-        at: kinds of places; none: all. `record.STREAM` is one line through its three kinds.
-        y: name of its axis.
-        log: axes that are logarithmic; "s": y, where it is large and of both signs.
-        limits: of the y axis; None: as the lines need.
-        zero: a line at 0.
-        nulls: draw them, where there are some.
-    """
+    """One panel; of several measures each is a line, of one each kind of place is."""
 
     title: str
-    of: tuple[str, ...]
-    at: tuple[str, ...] = ()
-    y: str = ""
-    log: str = ""
-    limits: tuple[float | None, float | None] = (None, None)
-    zero: bool = False
-    nulls: bool = True
+    of: tuple[str, ...]  #: measures
+    at: tuple[str, ...] = ()  #: kinds; none: all. `STREAM` is one line through its three kinds
+    y: str = ""  #: name of its axis
+    log: str = ""  #: axes that are logarithmic; "s": y, where it is large and of both signs
+    limits: tuple[float | None, float | None] = (None, None)  #: of the y axis
+    zero: bool = False  #: a line at 0
+    nulls: bool = True  #: draw them, where there are some
 
 
 def by_depth(
@@ -80,8 +69,7 @@ def _panel(panel: Any, row: Panel, finding: Finding) -> None:
     panel.legend(fontsize=7.5, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.16))
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """What one line of a panel shows."""
 
     label: str

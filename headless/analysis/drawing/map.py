@@ -37,18 +37,8 @@ def draw_maps(
     cmap: str = "viridis_r",
     size: tuple[float, float] | None = None,
 ) -> Any:
-    """Panels of one scale.
-
-    Args:
-        maps: by place.
-        x: name of the columns' axis.
-        y: of the rows'.
-        label: beside the colour bar.
-        limits: of the colours; None: as the values need.
-        log: whether colours are logarithmic.
-        cmap: matplotlib's name of the colours, light to dark.
-        size: of the whole figure, inches.
-    """
+    """Panels of one scale: x and y name the axes, `label` stands beside the colours, `limits` and
+    `log` are of them (None: as the values need), `size` of the whole figure in inches."""
     from matplotlib.colors import LogNorm, Normalize
 
     every = np.concatenate([one.values.ravel() for one in maps.values()])
@@ -62,7 +52,9 @@ def draw_maps(
         for panel in panels[len(maps) :]:
             panel.set_axis_off()
         for panel, (place, one) in zip(panels, maps.items(), strict=False):
-            mesh = panel.pcolormesh(*_edges(one.values), one.values, norm=norm, cmap=cmap)
+            # The middles of the cells are whole numbers.
+            edges = (np.arange(count + 1) - 0.5 for count in reversed(one.values.shape))
+            mesh = panel.pcolormesh(*edges, one.values, norm=norm, cmap=cmap)
             panel.grid(visible=False)
             panel.invert_yaxis()
             panel.set(title=place_name(place), xlabel=x)
@@ -75,11 +67,6 @@ def draw_maps(
         if log:
             compact_ticks(bar.ax.yaxis, log=True)
     return figure
-
-
-def _edges(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of the cells, whose middles are whole numbers: columns' and rows'."""
-    return np.arange(values.shape[1] + 1) - 0.5, np.arange(values.shape[0] + 1) - 0.5
 
 
 def _name(panel: Any, one: Map) -> None:

@@ -33,11 +33,11 @@ SHORT = (4, 128)  # sequences and tokens of each for what runs the model dozens 
     title="What are outlier dimensions for?",
     about=(
         "After one block the largest dimensions of the residual stream are set to zero, or to "
-        "their mean over tokens, at every position, and the model goes on. Does the loss grow much "
-        "more than for as many other dimensions drawn at random (the null)? Zero takes away what a "
-        "dimension always adds; the mean leaves that and takes what differs between tokens. For "
-        f"the largest number of dimensions {DRAWS} sets are drawn and p is the share of all sets "
-        f"that cost as much; for the others {RANGE_DRAWS} sets show a range, which tests nothing."
+        "their mean over tokens, and the model goes on. Does the loss grow much more than for as "
+        "many other dimensions drawn at random (the null)? Zero takes away what a dimension "
+        f"always adds; the mean leaves that. For the largest number of dimensions {DRAWS} sets are "
+        f"drawn, and p is the share of all sets that cost as much; for the others {RANGE_DRAWS} "
+        "show a range, which tests nothing."
     ),
     needs={"text", "loss"},
     figures=(

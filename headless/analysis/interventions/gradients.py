@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from headless.analysis.claims import Claim, values
-from headless.analysis.drawing import Panel, by_depth, density
+from headless.analysis.drawing import Panel, by_depth
 from headless.analysis.interventions.ablation import token_loss
-from headless.analysis.record import Finding, Measure, Place, Sample, series_of
+from headless.analysis.record import Finding, Measure, Place, series_of
 from headless.analysis.registry import analysis
 from headless.analysis.session import Session
 from headless.analysis.sources import CONJECTURE
@@ -25,8 +25,6 @@ from headless.models.backbone import blocks
 
 EXAMPLES, LENGTH = 4, 256  # sequences, and tokens of each
 GAUSSIAN_TAIL = 6.334e-5  # P(|z| > 4)
-Z = np.linspace(-12, 12, 193)  # edges of the histograms of standardised entries
-GAUSSIAN = np.exp(-(((Z[1:] + Z[:-1]) / 2) ** 2) / 2) / np.sqrt(2 * np.pi)
 MEDIANS = ("kurtosis", "scaled_kurtosis", "tail", "piled", "batch_kurtosis", "noise_scale")
 MEASURES = (
     Measure("mean_over_std", "mean over standard deviation"),
@@ -39,25 +37,15 @@ MEASURES = (
     "gradients",
     title="Gradients of one example",
     about=(
-        "One example's gradient, not averaged over a batch and not clipped, says what a single "
-        "sequence wants of each weight. Excess kurtosis is 0 for a Gaussian and large where few "
-        "entries are huge. A gradient is a sum of products of an input and an error, so that one "
-        "large input dimension makes a large column: the scaled kurtosis is what is left when rows "
-        "and columns have one size. The noise scale says in how many examples the mean gradient's "
-        "length equals the noise of one (McCandlish et al. 2018)."
+        "One example's gradient, not averaged and not clipped. Excess kurtosis is 0 for a "
+        "Gaussian and large where few entries are huge. A gradient is a sum of products of an "
+        "input and an error, so that one large input dimension makes a large column: the scaled "
+        "kurtosis is what is left when rows and columns have one size. The noise scale is the "
+        "number of examples at which the mean gradient is as long as the noise of one (McCandlish "
+        "et al. 2018)."
     ),
     needs={"text", "loss"},
     figures=(
-        density(
-            "gradients-histograms",
-            "Entries of each kind of matrix in standard deviations, one line a block (dark: late), "
-            "and the Gaussian (filled); logarithmic, so that a Gaussian is a parabola.",
-            "{place}",
-            x="standard deviations",
-            log="y",
-            null="a Gaussian",
-            floor=3e-7,
-        ),
         by_depth(
             "gradients-kurtosis",
             "Excess kurtosis by matrix and block; 0 for a Gaussian.",
@@ -87,7 +75,7 @@ def gradients(lab: Session, *, nulls: bool) -> Finding:
     """The gradient of the first example in each matrix, and how examples agree."""
     loss_of = partial(token_loss, lab.subject.model, mask_token=lab.subject.mask_token)
     examples = [row_T[None, :LENGTH] for row_T in lab.sequences[:EXAMPLES]]
-    numbers, histograms = measured(lab.subject.backbone, examples, loss_of)
+    numbers = measured(lab.subject.backbone, examples, loss_of)
     finding = Finding(series_of(numbers, MEASURES))
     median = {
         f"median_{name}": float(np.median(finding.values(name)))
@@ -108,17 +96,15 @@ def gradients(lab: Session, *, nulls: bool) -> Finding:
             f"noise scale is {median['median_noise_scale']:.3g} examples."
         )
     series = series_of({Place(): whole} | numbers, MEASURES)
-    return Finding(series, {"{place}": histograms}).answered(answer)
+    return Finding(series).answered(answer)
 
 
 LossOf = Callable[[Tensor], Tensor]
 Numbers = dict[Place, dict[str, float]]
 
 
-def measured(
-    backbone: nn.Module, examples: Sequence[Tensor], loss_of: LossOf
-) -> tuple[Numbers, dict[Place, Sample]]:
-    """Numbers of the first example's gradient in each matrix, its entries, and of the mean's.
+def measured(backbone: nn.Module, examples: Sequence[Tensor], loss_of: LossOf) -> Numbers:
+    """Numbers of the first example's gradient in each matrix, and of the mean's.
 
     Weights and their `.grad` stay as they are.
     """
@@ -133,12 +119,9 @@ def measured(
             p.requires_grad_(want)
 
 
-def _backward(
-    inside: nn.Module, examples: Sequence[Tensor], loss_of: LossOf
-) -> tuple[Numbers, dict[Place, Sample]]:
+def _backward(inside: nn.Module, examples: Sequence[Tensor], loss_of: LossOf) -> Numbers:
     parameters = [p for block in blocks(inside) for p in block.parameters()]
     numbers: Numbers = {}
-    histograms: dict[Place, Sample] = {}
     sums: dict[Place, Tensor] = {}
     squares: dict[Place, float] = defaultdict(float)
     for index, ids_BT in enumerate(examples):
@@ -152,7 +135,7 @@ def _backward(
         for matrix in block_matrices(inside, gradients.__getitem__):
             place, gradient = Place(matrix.role, matrix.block), matrix.weight.float()
             if index == 0:
-                numbers[place], histograms[place] = entries(gradient, place)
+                numbers[place] = entries(gradient, place)
             squares[place] += float(gradient.double().square().sum())
             if len(examples) > 1:
                 sums[place] = sums[place].add_(gradient) if place in sums else gradient
@@ -160,12 +143,12 @@ def _backward(
     count = len(examples)
     for place, total in sums.items():
         square_mean = float((total.double() / count).square().sum())
-        numbers[place]["batch_kurtosis"] = entries(total / count, place)[0]["kurtosis"]
+        numbers[place]["batch_kurtosis"] = entries(total / count, place)["kurtosis"]
         numbers[place]["noise_scale"] = noise_scale(squares[place] / count, square_mean, count)
-    return numbers, histograms
+    return numbers
 
 
-def entries(matrix: Tensor, place: Place) -> tuple[dict[str, float], Sample]:
+def entries(matrix: Tensor, place: Place) -> dict[str, float]:
     """The distribution of a matrix' entries, in float64.
 
     `scaled_kurtosis` is what is left after each row and column was divided by its root mean
@@ -181,7 +164,7 @@ def entries(matrix: Tensor, place: Place) -> tuple[dict[str, float], Sample]:
     z, size = (x - mean) / std, x.abs()
     row = x.square().mean(dim=1, keepdim=True).sqrt().clamp(min=1e-300)
     column = (x / row).square().mean(dim=0, keepdim=True).sqrt().clamp(min=1e-300)
-    numbers = {
+    return {
         "mean_over_std": mean / std,
         "std": std,
         "kurtosis": float(z.pow(4).mean()) - 3,
@@ -190,9 +173,6 @@ def entries(matrix: Tensor, place: Place) -> tuple[dict[str, float], Sample]:
         "tail": float((z.abs() > 4).double().mean()) / GAUSSIAN_TAIL,
         "piled": float((size >= 0.99 * size.max()).sum()),
     }
-    counts = np.histogram(z.cpu().numpy(), Z)[0]
-    shown = counts / max(counts.sum(), 1) / (Z[1] - Z[0])
-    return numbers, Sample(Z, shown, GAUSSIAN, x.numel())
 
 
 def _kurtosis(x: Tensor) -> float:

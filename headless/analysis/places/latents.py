@@ -62,13 +62,12 @@ def _along(name: str, finding: Finding, last: Finding) -> Finding:
     "latents",
     title="Latent states by component, depth and position",
     about=(
-        "Principal component analysis turns the cloud of all states so that the first two "
-        "coordinates show as much of their differences as two can. Colours tell which part of the "
-        "network wrote a state, dark ones are early blocks. Raw states are dominated by the long "
-        "vectors of late blocks; scaled to length 1 only directions count. The first position is "
-        "left out. The numbers say how much of the variance each axis holds, beside what it would "
-        "hold if every dimension were shuffled by itself, and how well depth and position can be "
-        "read off six axes."
+        "Principal component analysis turns the cloud of all states so that two coordinates show "
+        "as much of their differences as two can. Raw states are dominated by the long vectors of "
+        "late blocks; scaled to length 1 only directions count. The first position is left out. "
+        "The numbers say how much of the variance each axis holds, beside what it would hold if "
+        "every dimension were shuffled by itself, and how well depth and position can be read off "
+        "six axes."
     ),
     needs={"text"},
     figures=(
@@ -176,13 +175,11 @@ HELD_OUT, LARGEST = values("held_out", "unit").only, values("held_out/null_large
     "separation",
     title="Attention against MLP",
     about=(
-        "The paper sees what attention adds to the stream and what the MLP adds in distinct "
-        "regions of a picture; here that is a number. A logistic regression on the first six "
-        "principal components learns to tell the two apart on every second block and is tested on "
-        "the blocks between, and the other way round: 0.5 is chance. Two null models: labels "
-        "shuffled within each block, and the two labels of whole blocks exchanged at random, which "
-        "keeps two clusters a block but no direction that blocks share. The silhouette says how "
-        "much nearer a state is to its own kind than to the other (1: far apart, 0: mixed)."
+        "Do outputs of attention and of the MLP lie in distinct regions? A logistic regression on "
+        "the first six principal components learns to tell the two apart on every second block "
+        "and is tested on the blocks between, and the other way round: 0.5 is chance. Two nulls: "
+        "labels shuffled within each block, and the labels of whole blocks exchanged at random, "
+        "which keeps two clusters a block but no direction that blocks share."
     ),
     needs={"text"},
     figures=(

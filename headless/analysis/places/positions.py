@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from headless.analysis.claims import Claim, Criterion, values
 from headless.analysis.drawing import Panel, by_depth, cloud, heatmap
 from headless.analysis.places.latents import share_numbers
-from headless.analysis.record import Cloud, Figure, Finding, Map, Measure, Place, series_of
+from headless.analysis.record import Cloud, Finding, Map, Measure, Place, series_of
 from headless.analysis.registry import analysis
 from headless.analysis.session import Session
 from headless.analysis.sources import PAPER
@@ -44,11 +44,6 @@ def position_table(backbone: nn.Module) -> Tensor | None:
     return None
 
 
-def path_figure(name: str, caption: str, of: str) -> Figure:
-    """All pairs of components of a path."""
-    return cloud(name, caption, of, color="position", columns=5, joined=True)
-
-
 def _pairs(axes: Projection, path_TD: Tensor) -> dict[Place, Cloud]:
     z_TK = axes(path_TD).numpy()
     named = [f"{k} ({share:.0%})" for k, share in enumerate(axes.shares_K.tolist(), 1)]
@@ -75,11 +70,14 @@ SCORE, WALK_SCORE = values("helix_score").only, values("helix_score/walks_larges
     ),
     needs={"text"},
     figures=(
-        path_figure(
+        cloud(
             "positions-pairs",
             "All pairs of the first six components of the table of position embeddings, or where "
             "there is none of mean states by position.",
             "_pairs",
+            color="position",
+            columns=5,
+            joined=True,
         ),
         heatmap(
             "positions-cosines",
@@ -165,8 +163,7 @@ FLOOR = values("noise_floor").only
     about=(
         "A state is a mean over everything, what is common to all tokens at its position, what is "
         "common to its sequence, and the rest. The shares say how much of the variance each part "
-        "has, less what finitely many sequences would give by chance. The path shows the mean "
-        "states of the middle blocks from position to position."
+        "has, less what finitely many sequences would give by chance."
     ),
     needs={"text"},
     figures=(
@@ -175,12 +172,6 @@ FLOOR = values("noise_floor").only
             "Shares of the stream's variance by block; chance is 0 after the correction.",
             Panel("", ("position", "context", "rest"), ("post",), "share of the variance"),
             wide=False,
-        ),
-        path_figure(
-            "sequence-path",
-            "Mean unit vectors of the middle blocks by position, all pairs of six components; part "
-            "of their variance is noise (noise_floor).",
-            "_path",
         ),
     ),
     claims=(
@@ -216,9 +207,7 @@ def sequence(lab: Session, *, nulls: bool) -> Finding:
         "six_shares": float(principal_axes(unit_TD[1:]).shares_K.sum()),
         **{part: float(np.mean([x[part] for x in middle])) for part in ("position", "context")},
     }
-    return Finding(
-        series_of({Place(): whole, **shares}), {"_path": _pairs(axes, unit_TD)}
-    ).answered(
+    return Finding(series_of({Place(): whole, **shares})).answered(
         f"In the middle blocks position explains {whole['position']:.1%} and the sequence "
         f"{whole['context']:.1%} of the stream's variance. Mean states of the first positions lie "
         f"{whole['tail']:.1f} times as far from the middle of the later ones as those do "

@@ -30,11 +30,11 @@ PAIRED = ("above", "below", "distance", "_above", "_below")  # "_": as shares of
     about=(
         "The singular values of independent random entries lie between two edges that only the "
         "matrix's shape and the entries' variance decide, spread by Marchenko and Pastur's law. "
-        "What lies above the upper edge (beyond the slack of Tracy and Widom's law) was put there "
-        "by training; what lies below the lower one are directions that training emptied. Strong "
-        "directions inflate the variance: beside it stands the count with the one that fits the "
-        "median singular value (`bulk`). The distance is Kolmogorov and Smirnov's; the null is the "
-        "same matrix with its entries shuffled."
+        "What lies above the upper edge (beyond Tracy and Widom's slack) was put there by "
+        "training; below the lower one are directions that training emptied. `bulk` counts with "
+        "the variance that fits the median singular value, which strong directions do not "
+        "inflate. The distance is Kolmogorov and Smirnov's; the null is the matrix with its "
+        "entries shuffled."
     ),
     figures=(
         density(

@@ -50,12 +50,10 @@ def _trends(finding: Finding, roles: tuple[str, ...]) -> str:
     title="Reading and writing weights by depth",
     about=(
         "Queries, keys, values and the MLP's first matrices read the residual stream, attention's "
-        "output and the MLP's last matrix write to it. The root mean square entry does not depend "
-        "on a matrix's shape; the spectral norm is the largest factor by which it stretches a "
-        "vector. `folded` multiplies the columns of a reading matrix by the gain of the norm "
-        "before it: its size in effect. Spearman's ρ says whether a size rises with depth; the "
-        "null is every order of the blocks (2,000 random ones of deep models, and the real one): p "
-        "is the share of them with as large a |ρ|."
+        "output and the MLP's last matrix write to it. The spectral norm is the largest factor by "
+        "which a matrix stretches a vector; `folded` is a reading matrix with the gain of the "
+        "norm before it. Spearman's ρ says whether a size rises with depth; the null is every "
+        "order of the blocks (2,000 random ones of deep models)."
     ),
     cheap=True,
     figures=(
@@ -159,10 +157,6 @@ GAINS = (
 )
 
 
-def _has_inner(finding: Finding) -> bool:
-    return len(finding.values("mean", *INNER)) > 0
-
-
 @dataclass(frozen=True)
 class Norm:
     """One norm's parameters; the kind of place is "norm1", "norm2" or "final"."""
@@ -178,11 +172,10 @@ class Norm:
     title="Gains of the norms",
     about=(
         "A norm's gain multiplies the state's dimensions after they were made comparable: the "
-        "block reads one with a gain near 0 hardly at all (counted as silenced below 5 % of the "
-        "median) and one with a large gain above all. Gains begin at 1. Skew and excess kurtosis "
-        "say whether a few dimensions stand out, on which side; both are 0 for a Gaussian, the "
-        "null. The Jaccard overlap of the largest five dimensions of neighbouring blocks (by "
-        "|gain| from the median) says whether they are the same; by chance it is 5/(2·width)."
+        "block reads one with a gain near 0 hardly at all (silenced: below 5 % of the median) and "
+        "one with a large gain above all. Gains begin at 1. Skew and excess kurtosis are 0 for a "
+        "Gaussian, the null. `overlap` is Jaccard's of the five dimensions farthest from the "
+        "median in neighbouring blocks; by chance 5/(2·width)."
     ),
     cheap=True,
     figures=(
@@ -201,7 +194,7 @@ class Norm:
             "Gains in the blocks are well below 1 (0.45 in the middle of GPT-2-medium).",
             share("norms of a mean gain of at most 0.8:", lambda mean: mean <= 0.8, "_learnt")
             >= 0.8,
-            asked=_has_inner,
+            asked=lambda f: len(f.values("mean", *INNER)) > 0,
         ),
         Claim(
             CONJECTURE,
@@ -213,14 +206,14 @@ class Norm:
                 "excess_kurtosis",
             )
             >= 0.5,
-            asked=_has_inner,
+            asked=lambda f: len(f.values("mean", *INNER)) > 0,
         ),
         Claim(
             CONJECTURE,
             "The outlying gains are mostly on the left, towards 0.",
             share("norms of negative skew:", lambda learnt, skew: skew < 0, "_learnt", "skew")
             >= 0.5,
-            asked=_has_inner,
+            asked=lambda f: len(f.values("mean", *INNER)) > 0,
         ),
     ),
 )

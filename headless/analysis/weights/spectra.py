@@ -52,12 +52,11 @@ def _spread(finding: Finding) -> tuple[float, str]:
     name="weight_spectra",
     title="Singular values of the weights",
     about=(
-        "Singular values say by how much a matrix stretches directions. Sorted, with both axes "
-        "logarithmic, a straight line is a power law σ_k ~ k^-b: b is fitted between 2 and 80 % of "
-        "the ranks, and the knee is where the values fall below half of that line for good. The "
-        "tail exponent α is another law, of the density of the largest σ² alone (Clauset's "
-        "estimator). Effective ranks say how many directions are in use. The null is the same "
-        "matrix with its entries shuffled: what it also shows is no structure."
+        "Singular values say by how much a matrix stretches directions. Over their rank, both "
+        "axes logarithmic, a straight line is a power law σ_k ~ k^-b, fitted between 2 and 80 % "
+        "of the ranks; the knee is where the values fall below half of it for good. The tail "
+        "exponent α is of the density of the largest σ² alone (Clauset's estimator). The null is "
+        "the same matrix with its entries shuffled: what it also shows is no structure."
     ),
     cheap=True,
     figures=(

@@ -31,12 +31,11 @@ SHARE, CENTRED, SHUFFLED = (values(f"_{name}").only for name in ("share", "centr
     name="table_spectra",
     title="Singular values of embeddings and LM head",
     about=(
-        "Tables with a row a token; where embeddings and head are one matrix it is shown once. If "
-        "rows pointed everywhere alike, the singular values would be nearly equal, as those of the "
-        "same entries shuffled are (expectation). One value far above the rest (reality) is a "
-        "direction that all rows share: a cone, which subtracting the mean row takes away. The "
-        "share σ₁²/Σσ² is the strongest direction's part of the squared norm; `missing` is how "
-        "many nats the spectrum is away from equal values."
+        "Tables with a row a token; where embeddings and head are one matrix it is shown once. "
+        "Were rows to point everywhere alike, the singular values would be nearly equal, as those "
+        "of the same entries shuffled are. One value far above the rest is a direction that all "
+        "rows share: a cone, which subtracting the mean row takes away. `missing` is how many "
+        "nats the spectrum is away from equal values."
     ),
     cheap=True,
     figures=(

@@ -31,11 +31,10 @@ GAUSSIAN = np.exp(-np.square(MIDDLES) / 2) / math.sqrt(2 * math.pi)
     title="Values of the weights",
     about=(
         "The entries of a matrix begin as independent, mostly Gaussian draws. Excess kurtosis (0 "
-        "for a Gaussian, 3 for a Laplace distribution) and the tail ratio (how many more entries "
-        "lie beyond 4 standard deviations than a Gaussian has there) say whether training made "
-        "some of them large; so does which of Gaussian, logistic, Laplace and Student-t, whose "
-        "degrees of freedom ν are small for heavy tails, fits best. Moments are of all entries; "
-        f"distributions and Kolmogorov's distance of {SAMPLE:,} drawn at random."
+        "for a Gaussian, 3 for a Laplace distribution), the tail ratio (entries beyond 4 standard "
+        "deviations over a Gaussian's) and which of Gaussian, logistic, Laplace and Student-t "
+        "(degrees of freedom ν) fits best say whether training made some of them large. Moments "
+        f"are of all entries; the fits and Kolmogorov's distance of {SAMPLE:,} drawn at random."
     ),
     cheap=True,
     figures=(
