@@ -150,7 +150,7 @@ def compare(
         "megabytes": round(megabytes, 2),
         "vocab_size": vocab_size,
         "threads": threads,
-        "load": os.getloadavg(),
+        "load": [round(load, 1) for load in os.getloadavg()],
     }
     for index, clock in enumerate(("wall", "processor")):
         times = {name: [round(pair[index], 3) for pair in pairs] for name, pairs in seconds.items()}
