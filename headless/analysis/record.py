@@ -188,6 +188,8 @@ class Figure:
     film: tuple[str, str] | None = None  #: over checkpoints: the film's name, and what it shows
     #: in the film: a checkpoint's finding in the directions of the last one's
     seen: Callable[["Finding", "Finding"], "Finding"] = lambda finding, last: finding
+    #: whether a finding has anything to draw, where `of` does not say so
+    has: Callable[["Finding"], bool] = lambda finding: True
 
 
 @dataclass(frozen=True)
@@ -310,6 +312,7 @@ class Finding:
             Picture(figure.name, figure.caption, partial(figure.draw, self), figure.wide)
             for figure in self.figures
             if all(key in self.series or key in self.payloads for key in figure.of)
+            and figure.has(self)
         )
 
 

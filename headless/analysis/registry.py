@@ -7,9 +7,10 @@ from typing import Literal, Protocol
 from headless.analysis.claims import Claim
 from headless.analysis.record import Figure, Finding
 from headless.analysis.session import Session
+from headless.analysis.states.families import UNKNOWN, family_of
 from headless.errors import HeadlessError
 
-Need = Literal["text", "tokens", "loss", "causal", "head", "counts", "initial"]
+Need = Literal["text", "tokens", "loss", "causal", "head", "counts", "initial", "parts"]
 
 
 class Measuring(Protocol):
@@ -92,6 +93,13 @@ def _counts(lab: Session) -> str:
     return "" if known else "the training text's token counts are not known"
 
 
+def _parts(lab: Session) -> str:
+    if family_of(lab.subject.backbone) is not UNKNOWN:
+        return ""
+    kind = lab.subject.backbone.config.model_type  # type: ignore[union-attr]
+    return f"the laboratory does not know the parts of a {kind}'s blocks"
+
+
 LACKS: dict[Need, Callable[[Session], str]] = {
     "text": lambda lab: "" if lab.subject.sequences_NT is not None else "no text was given",
     "tokens": lambda lab: "" if lab.subject.tokens is not None else "no prepared text was given",
@@ -99,6 +107,7 @@ LACKS: dict[Need, Callable[[Session], str]] = {
     "causal": lambda lab: "" if lab.is_causal else "the model is not causal",
     "head": lambda lab: "" if lab.subject.has_head else lab.subject.why_no_head,
     "counts": _counts,
+    "parts": _parts,
     "initial": lambda lab: (
         "" if lab.subject.initial is not None else "the weights before training are not known"
     ),

@@ -132,7 +132,9 @@ def _open_hugging_face(
         raise HeadlessError(
             f"{place} is a Hugging Face model with one head: leave out --head, or name a run"
         )
-    masked = type(config) in MODEL_FOR_MASKED_LM_MAPPING and not config.is_decoder
+    masked = type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(
+        config, "is_decoder", False
+    )
     if not masked and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise NoHeadError(place, str(config.model_type))
     model = load_pretrained(

@@ -1,9 +1,10 @@
 """Backbones: any Hugging Face decoder or encoder, from scratch, without its LM head."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -160,6 +161,16 @@ def _impossible(config: BackboneConfig, error: Exception) -> HeadlessError:
     return HeadlessError(f"a {config.family} cannot be made of these sizes: {reason}")
 
 
+def or_eager(make: Callable[..., Any], attn_implementation: str) -> Any:
+    """What is made, with the eager attention where the family has none of torch's."""
+    try:
+        return make(attn_implementation=attn_implementation)
+    except ValueError as error:
+        if attn_implementation != "sdpa" or "scaled_dot_product_attention" not in str(error):
+            raise
+        return make(attn_implementation="eager")
+
+
 _UNFILLED = ContextVar("unfilled", default=False)
 
 
@@ -189,12 +200,8 @@ def build_backbone(config: BackboneConfig, vocab_size: int, **tokens: int) -> Pr
         values = {name: getattr(hf_config, name, None) for name in (*SIZES, "rope_parameters")}
         check_memory(values, vocab_size)
     try:
-        try:
-            backbone: Any = AutoModel.from_config(hf_config, attn_implementation=attention)
-        except ValueError as error:  # the family has none of torch's
-            if attention != "sdpa" or "scaled_dot_product_attention" not in str(error):
-                raise
-            backbone = AutoModel.from_config(hf_config, attn_implementation="eager")
+        make = partial(AutoModel.from_config, hf_config)
+        backbone: Any = or_eager(make, attention)
         if not is_empty and attention in ("sdpa", "eager"):  # they run on the CPU
             with torch.no_grad():
                 hidden_states(backbone.eval(), torch.zeros(1, 2, dtype=torch.long))

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -15,7 +16,7 @@ from transformers.utils import logging
 
 from headless.errors import HeadlessError, one_line
 from headless.files import check_sums
-from headless.models.backbone import BackboneConfig
+from headless.models.backbone import BackboneConfig, or_eager
 
 LM_CLASSES = ("AutoModelForCausalLM", "AutoModelForMaskedLM")
 # Fields of a config that say what a call returns or which ids a tokenizer has.
@@ -67,17 +68,18 @@ def load_pretrained(
             f"{place} comes with Python code of its own ({classes[auto_class.__name__]}), without "
             "which its head is not what was trained: read it, then give --trust_remote_code true"
         )
+    open_it = partial(
+        auto_class.from_pretrained,
+        place,
+        config=config,
+        dtype=dtype,
+        use_safetensors=True,
+        trust_remote_code=trust_remote_code,
+        output_loading_info=True,
+    )
     try:
         with without_bars():
-            model, report = auto_class.from_pretrained(
-                place,
-                config=config,
-                dtype=dtype,
-                use_safetensors=True,
-                trust_remote_code=trust_remote_code,
-                attn_implementation=attn_implementation,
-                output_loading_info=True,
-            )
+            model, report = or_eager(open_it, attn_implementation)
     except Exception as error:  # noqa: BLE001 - the library raises anything, from anywhere
         raise HeadlessError(f"no model can be loaded from {place!r}: {_shorten(error)}") from error
     missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)

@@ -8,9 +8,10 @@ from planted import identity_errors
 from torch import Tensor, nn
 
 from headless.analysis.states.capture import Point, capture, points_of
-from headless.analysis.states.families import block_matrices
+from headless.analysis.states.families import activation_of, block_matrices
 from headless.errors import HeadlessError
 from headless.models.backbone import BackboneConfig, build_backbone
+from headless.models.custom import CustomBackbone
 
 V, D, HEADS, DEPTH = 61, 16, 4, 3
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -20,6 +21,13 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {"num_key_value_heads": 2},
     "mistral": {"num_key_value_heads": 2},
     "qwen2": {"num_key_value_heads": 2},
+    "smollm3": {"num_key_value_heads": 2},
+    "olmo2": {"num_key_value_heads": 2},
+    "gemma3_text": {"num_key_value_heads": 2, "head_dim": 4},
+    "nanochat": {"num_key_value_heads": 2},
+    "phi": {"num_key_value_heads": 2},
+    "modernbert-decoder": {},
+    "modernbert": {},
     "bert": {},
     "distilbert": {},
 }
@@ -67,7 +75,7 @@ def test_the_residual_identities_hold(family: str, ids: Tensor) -> None:
     errors = identity_errors(model_of(family), ids)
     assert len(errors) == DEPTH
     assert max(errors.values()) < 2e-6
-    if family in ("gpt2", "llama", "mistral", "qwen2", "gpt_neox sequential"):
+    if family in ("gpt2", "llama", "mistral", "qwen2", "olmo2", "gpt_neox sequential"):
         assert max(errors.values()) == 0  # added as the model adds
 
 
@@ -140,12 +148,30 @@ def test_a_model_with_a_head_and_a_compiled_one(ids: Tensor) -> None:
     assert states_of(model, ids).keys() == states_of(model.base_model, ids).keys()
 
 
-def test_an_unknown_family() -> None:
-    class Other(nn.Module):
-        config = type("Config", (), {"model_type": "rwkv"})
+def test_the_stream_of_a_family_that_nobody_described(ids: Tensor) -> None:
+    """The same states as where its parts are known, from hooks on blocks and backbone alone."""
+    model = model_of("llama")
+    known = states_of(model, ids)
+    model.config.model_type = "other"
+    assert points_of(model) == [p for p in known if p.component in ("embed", "post", "norm_f")]
+    for point, state in states_of(model, ids).items():
+        torch.testing.assert_close(state, known[point])
+    assert block_matrices(model) == []
 
-    with pytest.raises(HeadlessError, match="does not know the parts of a rwkv"):
-        points_of(Other())
+
+def test_the_stream_of_a_backbone_of_ones_own(ids: Tensor) -> None:
+    table, layer = nn.Embedding(V, D), nn.GRU(D, D, batch_first=True)
+
+    class Own(nn.Module):
+        get_input_embeddings = staticmethod(lambda: table)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            return layer(table(ids))[0]  # type: ignore[no-any-return]
+
+    states = states_of(CustomBackbone(Own(), V), ids)
+    assert [point.name for point in states] == ["embed", "post/00"]
+    torch.testing.assert_close(states[Point("embed", -1)], table(ids))
+    torch.testing.assert_close(states[Point("post", 0)], layer(table(ids))[0])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -154,7 +180,8 @@ def test_matrices_by_role_compute_what_the_block_computes(family: str, ids: Tens
     nothing turns queries and keys: the values' path, and the MLP's, are linear in each matrix."""
     model = model_of(family)
     matrices = {(m.block, m.role): m.weight for m in block_matrices(model)}
-    gated = family.split(" ")[0] in ("llama", "mistral", "qwen2")
+    plain = ("gpt2", "gpt_neox", "bert", "distilbert", "phi", "nanochat")
+    gated = family.split(" ")[0] not in plain
     roles = {"q", "k", "v", "o", "up", "down"} | ({"gate"} if gated else set())
     assert {role for _, role in matrices} == roles
     assert matrices[0, "q"].shape == matrices[0, "o"].shape == (D, D)
@@ -162,6 +189,21 @@ def test_matrices_by_role_compute_what_the_block_computes(family: str, ids: Tens
     assert matrices[0, "down"].shape == (D, 40)
     kept = D // HEADS * FAMILIES[family].get("num_key_value_heads", HEADS)
     assert matrices[0, "k"].shape == matrices[0, "v"].shape == (kept, D)
+
+
+@pytest.mark.parametrize("family", ["llama", "modernbert", "modernbert-decoder", "nanochat"])
+def test_the_mlp_from_its_matrices(family: str, ids: Tensor) -> None:
+    """Also where gate and up are one matrix: which half is passed through the nonlinearity."""
+    model = model_of(family)
+    matrices = {(m.block, m.role): m.weight for m in block_matrices(model)}
+    states = states_of(model, ids)
+    x = states[Point("norm2", 1)]
+    activation, gated = activation_of(model)
+    with torch.no_grad():
+        hidden = activation(x @ matrices[1, "gate" if gated else "up"].T)
+        if gated:
+            hidden = hidden * (x @ matrices[1, "up"].T)
+        torch.testing.assert_close(hidden @ matrices[1, "down"].T, states[Point("mlp", 1)])
 
 
 @pytest.mark.parametrize("family", ["gpt2", "gpt_neox"])

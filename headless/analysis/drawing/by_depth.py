@@ -42,14 +42,21 @@ def by_depth(
 ) -> Figure:
     """A figure of panels side by side, each over the blocks."""
     of = tuple(dict.fromkeys(panel.of[0] for panel in panels))
-    return Figure(name, caption, partial(_draw, panels), of, wide, film)
+    return Figure(
+        name, caption, partial(_draw, panels), of, wide, film, has=lambda f: bool(_rows(panels, f))
+    )
 
 
-def _draw(rows: Sequence[Panel], finding: Finding) -> Any:
-    rows = [row for row in rows if any(lines(row, finding))]
+def _rows(panels: Sequence[Panel], finding: Finding) -> list[Panel]:
+    """Those with a line: a family without norms before its parts has no gains to show."""
+    return [panel for panel in panels if any(lines(panel, finding))]
+
+
+def _draw(panels: Sequence[Panel], finding: Finding) -> Any:
+    rows = _rows(panels, finding)
     with drawing_style():
-        figure, panels = panels_of(len(rows), columns=2, height=3.4)
-        for panel, row in zip(panels, rows, strict=True):
+        figure, axes = panels_of(len(rows), columns=2, height=3.4)
+        for panel, row in zip(axes, rows, strict=True):
             _panel(panel, row, finding)
     return figure
 

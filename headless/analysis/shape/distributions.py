@@ -237,9 +237,11 @@ def views_of(s: Statistics, seed: int) -> dict[str, Tensor]:
         ),
     ),
 )
-def hidden_activations(lab: Session, *, nulls: bool) -> Finding:
+def hidden_activations(lab: Session, *, nulls: bool) -> Finding | None:
     """Distribution and sparsity of every MLP's neurons, and the most active of them."""
     blocks = {Place("", p.block): s for p, s in lab.inner.items()}
+    if not blocks:
+        return None
     middle = list(blocks)[len(blocks) // 2]
     numbers: dict[Place, dict[str, float]] = {}
     strongest, densities = {}, {}

@@ -17,7 +17,9 @@ One more has a width of its own and is captured where it is asked for (`inner_po
 
 In a pre-norm block embed or post of the block before + attn = mid, mid + mlp = post; in a parallel
 one the stream + attn + mlp = post. In a post-norm block (BERT) norm1(stream + attn) = mid and
-norm2(mid + mlp) = post: its norms' outputs are the stream, and are not captured twice.
+norm2(mid + mlp) = post: its norms' outputs are the stream, and are not captured twice. Where a
+branch ends with a norm of its own (OLMo 2, Gemma), attn and mlp are what comes out of it. Of a
+family without a row in `families` the points are embed, post and norm_f.
 
 Shapes: B sequences, T positions, D hidden size.
 """
@@ -29,9 +31,9 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
-from headless.analysis.states.families import Family, backbone_of, family_of
+from headless.analysis.states.families import UNKNOWN, Family, backbone_of, family_of
 from headless.errors import HeadlessError
-from headless.models.backbone import blocks
+from headless.models.backbone import blocks, is_causal, is_custom
 
 Component = Literal["embed", "norm1", "attn", "mid", "norm2", "hidden", "mlp", "post", "norm_f"]
 COMPONENTS: tuple[Component, ...] = get_args(Component)
@@ -60,19 +62,27 @@ def points_of(model: nn.Module) -> list[Point]:
     backbone = backbone_of(model)
     family = family_of(backbone)
     inside: list[Component] = ["norm1", "attn", "mid", "norm2", "mlp", "post"]
-    if family.post_norm:
+    if family is UNKNOWN:
+        inside = ["post"]
+    elif family.post_norm:
         inside = ["attn", "mid", "mlp", "post"]
-    elif family.parallel(backbone.config):
-        inside.remove("mid")
-    depth = len(blocks(backbone))
-    points = [Point(component, i) for i in range(depth) for component in inside]
-    last = [Point("norm_f", depth)] if family.final_norm else []
-    return [Point("embed", -1), *points, *last]
+    absent = {
+        "norm1": family.norm1 is None,
+        "norm2": family.norm2 is None,
+        "mid": family.parallel(backbone.config),
+    }
+    depth: int = backbone.config.num_hidden_layers  # type: ignore[union-attr, assignment]
+    points = [Point(part, i) for i in range(depth) for part in inside if not absent.get(part)]
+    ends = family.final_norm is None or is_custom(backbone)
+    return [Point("embed", -1), *points, *([] if ends else [Point("norm_f", depth)])]
 
 
 def inner_points_of(model: nn.Module) -> list[Point]:
     """The points inside the MLPs."""
-    return [Point("hidden", i) for i in range(len(blocks(backbone_of(model))))]
+    backbone = backbone_of(model)
+    if family_of(backbone) is UNKNOWN:
+        return []
+    return [Point("hidden", i) for i in range(len(blocks(backbone)))]
 
 
 def width_of(model: nn.Module, point: Point) -> int:
@@ -95,7 +105,7 @@ def capture(
     run blocks twice. No `points`: all of `points_of`.
 
     Raises:
-        HeadlessError: an unknown family, or a point that the model does not have.
+        HeadlessError: a point that the model does not have.
     """
     backbone = backbone_of(model)
     family, known = family_of(backbone), points_of(model)
@@ -118,12 +128,16 @@ def capture(
             )
 
     try:
+        if is_custom(backbone):
+            handles.append(_split(backbone, known, wanted, observe))
+            yield
+            return
         layers = blocks(backbone)
         hook(layers[0], Point("embed", -1), True)
         for i, block in enumerate(layers):
             for component, name, reads in _hooks(family):
                 hook(block.get_submodule(name), Point(component, i), reads)
-        if family.final_norm:
+        if family.final_norm is not None:
             hook(backbone.get_submodule(family.final_norm), Point("norm_f", len(layers)), False)
         yield
     finally:
@@ -131,26 +145,41 @@ def capture(
             handle.remove()
 
 
+def _split(
+    backbone: nn.Module, known: list[Point], wanted: Collection[Point], observe: Observe
+) -> Any:
+    """The states that a backbone of one's own gives back, point by point."""
+
+    def hook(_: nn.Module, __: Any, output: Any) -> None:
+        for point, state in zip(known, output.hidden_states, strict=True):
+            if point in wanted:
+                observe(point, state.detach())
+
+    return backbone.register_forward_hook(hook)
+
+
 def _hooks(family: Family) -> list[tuple[Component, str, bool]]:
     """Component, module in a block ("" is the block), and whether its input is meant."""
-    inside: list[tuple[Component, str, bool]] = [
-        ("hidden", family.matrices["down"], True),
+    inside: list[tuple[Component, str | None, bool]] = [
+        ("hidden", family.matrices.get("down"), True),
         ("attn", family.attn, False),
         ("mlp", family.mlp, False),
     ]
     if family.post_norm:
-        return [*inside, ("mid", family.norm1, False), ("post", family.norm2, False)]
-    return [
-        *inside,
-        ("norm1", family.norm1, False),
-        ("norm2", family.norm2, False),
-        ("mid", family.norm2, True),  # a parallel block's is not asked for
-        ("post", "", False),
-    ]
+        inside += [("mid", family.norm1, False), ("post", family.norm2, False)]
+    else:
+        inside += [
+            ("norm1", family.norm1, False),
+            ("norm2", family.norm2, False),
+            ("mid", family.mid or family.norm2, True),  # a parallel block's is not asked for
+            ("post", "", False),
+        ]
+    return [(component, name, reads) for component, name, reads in inside if name is not None]
 
 
 def _output(output: Any) -> Tensor:
-    """Attention gives a tuple, some blocks too."""
+    """Attention gives a tuple, some blocks too, a backbone its last hidden state among others."""
+    output = getattr(output, "last_hidden_state", output)
     return (output[0] if isinstance(output, tuple) else output).detach()
 
 
@@ -171,7 +200,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 def run(backbone: nn.Module, input_ids_BT: Tensor) -> None:
     """On the backbone's device, without a cache, which would keep every key and value."""
-    options = {} if family_of(backbone).post_norm else {"use_cache": False}
+    options = {"use_cache": False} if is_causal(backbone) else {}
     backbone(input_ids=input_ids_BT.to(next(backbone.parameters()).device), **options)
 
 

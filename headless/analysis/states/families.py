@@ -1,15 +1,15 @@
 """Where the parts of a block are in each family: the one place that knows module names.
 
-A new family is one more row. Names are relative to a block, as Transformers 5 prints them.
+A new family is one more row. Names are relative to a block, as Transformers 5 prints them. Of any
+other family, and of a backbone of one's own, the stream between blocks is all that is looked at.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
 
-from headless.errors import HeadlessError
 from headless.models.backbone import blocks
 
 
@@ -18,25 +18,33 @@ class Family:
     """Module names of one family.
 
     Args:
-        norm1: the norm before attention; for post-norm families the one after it.
-        attn: attention, whose output is added to the residual stream.
-        norm2: the norm before the MLP; for post-norm families the one after it.
-        mlp: the MLP, whose output is added to the residual stream.
-        final_norm: relative to the backbone; None where the last block ends with a norm.
-        matrices: linear layers by role; "qkv" is one of all three, see `block_matrices`. The
-            hidden activations are what "down" reads.
+        norm1: the norm before attention; for post-norm families the one after it; None: there is
+            none (OLMo 2).
+        attn: attention, or the norm after it: whose output is added to the residual stream.
+        norm2: the norm before the MLP; for post-norm families the one after it; None: there is
+            none, or a parallel block has one norm for both (Phi).
+        mlp: the MLP, or the norm after it: whose output is added to the residual stream.
+        final_norm: relative to the backbone; "": what the backbone gives is its output; None where
+            the last block ends with a norm.
+        matrices: linear layers by role; "qkv" is one of all three and "gate_up" one of both, see
+            `block_matrices`. The heads' outputs are what "o" reads, the hidden activations what
+            "down" reads.
+        mid: the module that reads the stream after attention, where it is not norm2.
         post_norm: the norms come after the additions (BERT).
         parallel: attention and MLP read the same stream (GPT-NeoX), by config.
+        gain_at_0: what a norm's weights are added to (Gemma's begin at 0).
     """
 
-    norm1: str
-    attn: str
-    norm2: str
-    mlp: str
+    norm1: str | None
+    attn: str | None
+    norm2: str | None
+    mlp: str | None
     final_norm: str | None
     matrices: Mapping[str, str]
+    mid: str | None = None
     post_norm: bool = False
     parallel: Callable[[Any], bool] = lambda config: False
+    gain_at_0: float = 0.0
 
 
 _LLAMA = Family(
@@ -53,6 +61,20 @@ _BERT = Family(
     },
     post_norm=True,
 )  # fmt: skip
+_OLMO = Family(
+    None, "post_attention_layernorm", None, "post_feedforward_layernorm", "norm", _LLAMA.matrices,
+    mid="mlp",
+)  # fmt: skip
+_GEMMA = Family(
+    "input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm",
+    "post_feedforward_layernorm", "norm", _LLAMA.matrices, gain_at_0=1.0,
+)  # fmt: skip
+_QKV = {role: f"self_attn.{role}_proj" for role in "qkv"}
+_MODERNBERT = Family(
+    "attn_norm", "attn", "mlp_norm", "mlp", "final_norm",
+    {"qkv": "attn.Wqkv", "o": "attn.Wo", "gate_up": "mlp.Wi", "down": "mlp.Wo"},
+)  # fmt: skip
+UNKNOWN = Family(None, None, None, None, "", {})
 FAMILIES = {
     "gpt2": Family(
         "ln_1", "attn", "ln_2", "mlp", "ln_f",
@@ -70,6 +92,26 @@ FAMILIES = {
     "mistral": _LLAMA,
     "qwen2": _LLAMA,
     "qwen3": _LLAMA,
+    "smollm3": _LLAMA,
+    "olmo2": _OLMO,
+    "olmo3": _OLMO,
+    "gemma2": _GEMMA,
+    "gemma3_text": _GEMMA,
+    "nanochat": Family(  # its final norm is its first one, too
+        "input_layernorm", "self_attn", "post_attention_layernorm", "mlp", "",
+        _QKV | {"o": "self_attn.o_proj", "up": "mlp.fc1", "down": "mlp.fc2"},
+    ),
+    "phi": Family(
+        "input_layernorm", "self_attn", None, "mlp", "final_layernorm",
+        _QKV | {"o": "self_attn.dense", "up": "mlp.fc1", "down": "mlp.fc2"},
+        parallel=lambda config: True,
+    ),
+    "modernbert": _MODERNBERT,
+    "modernbert-decoder": replace(
+        _MODERNBERT,
+        matrices={role: f"attn.{role}_proj" for role in "qkv"}
+        | {role: name for role, name in _MODERNBERT.matrices.items() if role != "qkv"},
+    ),
     "bert": _BERT,
     "roberta": _BERT,
     "distilbert": Family(
@@ -82,14 +124,8 @@ FAMILIES = {
 
 
 def family_of(backbone: nn.Module) -> Family:
-    """Of a backbone; a HeadlessError for one that is not in the table."""
-    config: Any = backbone.config
-    if config.model_type not in FAMILIES:
-        raise HeadlessError(
-            f"the laboratory does not know the parts of a {config.model_type}; it knows "
-            + ", ".join(FAMILIES)
-        )
-    return FAMILIES[config.model_type]
+    """Of a backbone; `UNKNOWN` for one that is not in the table."""
+    return FAMILIES.get(str(backbone.config.model_type), UNKNOWN)  # type: ignore[union-attr]
 
 
 def backbone_of(model: nn.Module) -> nn.Module:
@@ -103,9 +139,9 @@ def activation_of(backbone: nn.Module) -> tuple[Callable[[Tensor], Tensor], bool
     from transformers.activations import ACT2FN
 
     config: Any = backbone.config
-    names = ("hidden_act", "activation_function", "activation")
+    names = ("hidden_act", "hidden_activation", "activation_function", "activation")
     name = next(getattr(config, n) for n in names if hasattr(config, n))
-    gated = "gate" in family_of(backbone).matrices
+    gated = not {"gate", "gate_up"}.isdisjoint(family_of(backbone).matrices)
     return (ACT2FN[name] if isinstance(name, str) else name), gated
 
 
@@ -126,8 +162,9 @@ def block_matrices(
 ) -> list[Matrix]:
     """Every matrix of every block: q, k, v, o, gate (where there is one), up, down.
 
-    Fused query-key-value matrices are taken apart: GPT-2's are thirds, GPT-NeoX's are interleaved
-    by head. `read` gives what is looked at of a parameter, e.g. its gradient.
+    Fused matrices are taken apart: GPT-2's query-key-values are thirds, GPT-NeoX's are interleaved
+    by head, ModernBERT's gate is the first half. `read` gives what is looked at of a parameter,
+    e.g. its gradient.
     """
     config: Any = backbone.config
     heads = config.num_attention_heads if config.model_type == "gpt_neox" else 1
@@ -145,8 +182,10 @@ def _parts(
     weight = read(linear.weight)
     if hasattr(linear, "nx"):  # GPT-2's `Conv1D` keeps it the other way up
         weight = weight.T
-    if role != "qkv":
+    if role == "qkv":
+        by_head = weight.reshape(heads, 3, -1, weight.shape[1])
+        yield from ((part, by_head[:, i].flatten(0, 1)) for i, part in enumerate(role))
+    elif role == "gate_up":
+        yield from zip(("gate", "up"), weight.chunk(2), strict=True)
+    else:
         yield role, weight
-        return
-    by_head = weight.reshape(heads, 3, -1, weight.shape[1])
-    yield from ((part, by_head[:, i].reshape(-1, weight.shape[1])) for i, part in enumerate(role))

@@ -247,18 +247,20 @@ def norms_of(backbone: nn.Module) -> list[Norm]:
     """Both norms of every block and the final one, where they have gains."""
     family = family_of(backbone)
     places = [
-        (Place(kind, i), block.get_submodule(getattr(family, kind)))
+        (Place(kind, i), block.get_submodule(name))
         for kind in INNER
+        if (name := getattr(family, kind)) is not None
         for i, block in enumerate(blocks(backbone))
     ]
-    if family.final_norm is not None:
+    if family.final_norm:
         places.append((Place("final"), backbone.get_submodule(family.final_norm)))
     norms = []
     for place, norm in places:
         gain, bias = getattr(norm, "weight", None), getattr(norm, "bias", None)
         if isinstance(gain, Tensor):
             bias = bias.detach().double().cpu() if isinstance(bias, Tensor) else None
-            norms.append(Norm(place, gain.detach().double().cpu(), bias))
+            gain_D = gain.detach().double().cpu() + family.gain_at_0
+            norms.append(Norm(place, gain_D, bias))
     return norms
 
 

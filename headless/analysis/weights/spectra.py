@@ -58,6 +58,7 @@ def _spread(finding: Finding) -> tuple[float, str]:
         "exponent α is of the density of the largest σ² alone (Clauset's estimator). The null is "
         "the same matrix with its entries shuffled: what it also shows is no structure."
     ),
+    needs={"parts"},
     cheap=True,
     figures=(
         by_rank(
