@@ -7,6 +7,8 @@ import torch
 from planted import identity_errors
 from torch import Tensor, nn
 
+from headless.analysis.laboratory import analyze, select
+from headless.analysis.session import Session, Subject
 from headless.analysis.states.capture import Point, capture, points_of
 from headless.analysis.states.families import activation_of, block_matrices
 from headless.errors import HeadlessError
@@ -31,6 +33,20 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "bert": {},
     "distilbert": {},
 }
+
+
+class Own(nn.Module):
+    """A backbone that Transformers does not know."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.layer = nn.Embedding(V, D), nn.GRU(D, D, batch_first=True)
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.table
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.layer(self.table(ids))[0]  # type: ignore[no-any-return]
 
 
 def model_of(family: str) -> Any:
@@ -160,18 +176,11 @@ def test_the_stream_of_a_family_that_nobody_described(ids: Tensor) -> None:
 
 
 def test_the_stream_of_a_backbone_of_ones_own(ids: Tensor) -> None:
-    table, layer = nn.Embedding(V, D), nn.GRU(D, D, batch_first=True)
-
-    class Own(nn.Module):
-        get_input_embeddings = staticmethod(lambda: table)
-
-        def forward(self, ids: Tensor) -> Tensor:
-            return layer(table(ids))[0]  # type: ignore[no-any-return]
-
-    states = states_of(CustomBackbone(Own(), V), ids)
+    own = Own()
+    states = states_of(CustomBackbone(own, V), ids)
     assert [point.name for point in states] == ["embed", "post/00"]
-    torch.testing.assert_close(states[Point("embed", -1)], table(ids))
-    torch.testing.assert_close(states[Point("post", 0)], layer(table(ids))[0])
+    torch.testing.assert_close(states[Point("embed", -1)], own.table(ids))
+    torch.testing.assert_close(states[Point("post", 0)], own(ids))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -224,3 +233,26 @@ def test_fused_matrices_are_split_as_the_family_does(family: str, ids: Tensor) -
     value = x @ matrices[0, "v"].T + bias.double()
     wanted = value @ matrices[0, "o"].T + out.bias.double()
     torch.testing.assert_close(states[Point("attn", 0)].double(), wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "family", ["olmo2", "gemma3_text", "nanochat", "modernbert", "gpt_neo", "own"]
+)
+def test_every_analysis_runs_or_says_why_not(family: str) -> None:
+    """Of families without a norm before a part or a gain, undescribed ones, and one's own."""
+    if family == "own":
+        model: Any = CustomBackbone(Own(), V)
+    else:
+        sizes = {"hidden_size": D, "num_hidden_layers": 2, "num_attention_heads": 2}
+        positions = {"max_position_embeddings": 64}
+        model = build_backbone(BackboneConfig(model_type=family, **sizes, **positions), V).eval()
+    counts_V = torch.randint(1, 100, (V,))
+    subject = Subject("x", model, torch.randint(0, V, (8, 16)), counts_V, has_head=False)
+    session = Session(subject, preset="cheap")
+    findings, left_out = analyze(session, select(preset="cheap"))
+    known = {finding.name for finding in findings}
+    assert {"anisotropy", "norms", "covariance_spectra"} <= known
+    for finding in findings:
+        for picture in finding.pictures:
+            picture.draw()
+    assert ("weights" in left_out) == (family in ("gpt_neo", "own"))
