@@ -18,6 +18,7 @@ from headless.analysis.tables import in_words, tally
 from headless.analysis.twin import ask_twin
 from headless.errors import HeadlessError
 from headless.isolation import isolated
+from headless.models.backbone import is_custom
 from headless.progress import Display, Report
 from headless.runs.run import Run
 
@@ -148,6 +149,7 @@ def analyze(
         def session_on(one: Any) -> Session:
             return Session(one, seed, report, preset, spread=False, umap=umap, blocks=blocks)
 
+        random_twin = random_twin and not is_custom(subject.backbone)  # only its class draws one
         untrained = before_training(place, subject) if steps == "all" or random_twin else None
         session = session_on(subject)
         earlier, last = kept_checkpoints(place) if steps == "all" else ({}, 0)

@@ -17,7 +17,7 @@ from headless.downstream.language_model import NO_HEAD, LanguageModel, Task
 from headless.downstream.tokenizers import complete_config, load_model_tokenizer, load_run_tokenizer
 from headless.errors import HeadlessError
 from headless.isolation import isolated
-from headless.models.backbone import is_causal
+from headless.models.backbone import is_causal, is_custom
 from headless.models.pretrained import (
     NoHeadError,
     as_backbone,
@@ -55,7 +55,8 @@ def load(
         device: "auto" is a GPU where there is one.
         dtype: of the weights.
         trust_remote_code: run the Python file that comes with a Hugging Face directory.
-        needs_head: refuse a Hugging Face model without an LM head, which is otherwise opened for
+        needs_head: refuse a model that cannot be given an LM head (a Hugging Face model without
+            one, a backbone of one's own, which has no class there), which is otherwise opened for
             its weights and states, and without a tokenizer if there is none.
 
     Raises:
@@ -67,7 +68,7 @@ def load(
             raise HeadlessError(f"{place.place} was opened without an LM head: load it with one")
         return place
     if is_run(place):
-        opened = _open_run(place, head)
+        opened = _open_run(place, head, needs_head)
     elif head is None:
         opened = _open_backbone(str(place), trust_remote_code)
     else:
@@ -86,12 +87,13 @@ def load(
     return opened
 
 
-def _open_run(place: str | Path, head: HeadName | None) -> LanguageModel:
+def _open_run(place: str | Path, head: HeadName | None, needs_head: bool) -> LanguageModel:
     checkpoint = find_checkpoint(place)
     run = run_of(checkpoint)
     module = PretrainingModule.from_checkpoint(checkpoint)
     tokenizer = load_run_tokenizer(run, module.tokenizer_sha256)
-    if head is None:
+    alone = is_custom(module.backbone) and head == "auto" and not needs_head
+    if head is None or alone:
         name, model = NO_HEAD, module.backbone.eval()
     else:
         name, model = language_model(module, head)

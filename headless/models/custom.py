@@ -65,6 +65,19 @@ class CustomBackbone(nn.Module):
         )
         self.config.model_type = MODEL_TYPE
 
+    @property
+    def base_model(self) -> nn.Module:
+        """Itself, as of a Transformers model without a head."""
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        return self.get_input_embeddings().weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.get_input_embeddings().weight.dtype
+
     def get_input_embeddings(self) -> nn.Embedding:
         return self.module.get_input_embeddings()  # type: ignore[operator, no-any-return]
 
