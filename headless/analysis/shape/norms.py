@@ -21,6 +21,7 @@ from headless.analysis.states.reservoirs import by_place
 from headless.errors import HeadlessError
 from headless.geometry import growth
 from headless.geometry.growth import MARGIN, RISES
+from headless.models.backbone import is_custom
 
 MASSIVE = 10.0  # first position's norm over the others' from which on it is called massive
 ALONE = 256  # tokens that are looked at one by one
@@ -171,7 +172,7 @@ def norms(lab: Session, *, nulls: bool) -> Finding:
             "median_ratio": float(np.median(alone_N) / others.mean()),
             "massive_share": float(np.mean(alone_N >= MASSIVE * others.mean())),
         }
-    if nulls and lab.is_causal:
+    if nulls and lab.is_causal and not is_custom(lab.subject.backbone):
         rows = [row[None] for row in lab.sequences[:SINK_TEXTS]]
         even = float(np.mean(1 / np.arange(2, len(profile_T) + 1)))
         sink = {
