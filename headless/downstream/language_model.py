@@ -199,15 +199,14 @@ class LanguageModel:
             terms = rows_VD[list(ids)] if len(ids) == 1 else unit(rows_VD[list(ids)])
             vectors.append(np.asarray(signs, dtype=np.float32) @ terms)
         scores_Qk, ids_Qk = search(np.stack(vectors), k + max(map(len, sums)))
+        decode, count = self.tokenizer.decode, self.count
         neighbors = []
         for tokens, scores, ids in zip(sums, scores_Qk.tolist(), ids_Qk.tolist(), strict=True):
             excluded = {token for token, _ in tokens} | {-1}
-            pairs = [(i, s) for i, s in zip(ids, scores, strict=True) if i not in excluded][:k]
-            decode, count = self.tokenizer.decode, self.count
-            neighbors.append(
-                [
-                    {"token_id": i, "text": decode([i]), "score": score, "count": count(i)}
-                    for i, score in pairs
-                ]
-            )
+            near = [
+                {"token_id": i, "text": decode([i]), "score": score, "count": count(i)}
+                for i, score in zip(ids, scores, strict=True)
+                if i not in excluded
+            ]
+            neighbors.append(near[:k])
         return neighbors

@@ -1,1 +1,1 @@
-"""Nearest tokens and contexts, kNN-LM, decoding by search: faiss indexes of vectors of a model."""
+"""Nearest tokens and contexts, decoding by search: faiss indexes of vectors of a model."""
