@@ -61,10 +61,8 @@ class Model(Scores):
         by_seed = {record["seed"]: record["scores"].get(split, {}) for record in records}
         self.repeats = len(by_seed) < len(records)
         scores = {
-            str(name): [
-                float(v) if is_number(v := own.get(name)) else None for own in by_seed.values()
-            ]
-            for name in self.first.results["metrics"]
+            name: [float(v) if is_number(v := own.get(name)) else None for own in by_seed.values()]
+            for name in map(str, self.first.results["metrics"])
         }
         super().__init__(self.first.model, list(by_seed), scores)
 
