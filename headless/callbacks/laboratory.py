@@ -61,7 +61,7 @@ class LaboratoryMonitor(Callback):
     | `analysis/outliers/POINT/MEASURE` | outlier dimensions: how many, how large, over blocks and tokens |
     | `analysis/covariance_spectra/POINT/MEASURE` | participation ratio, entropy rank, exponent, first share, variance |
     | `analysis/norms/POINT/MEASURE` | mean norm of position 0 (first), of all others (rest), and their ratio |
-    | `analysis/norms/MEASURE` | position 0 in the middle blocks, over the others and their largest; growth a block |
+    | `analysis/norms/MEASURE` | position 0 in the middle blocks, over the others; growth a block |
 
     What is not defined (a kurtosis of equal gains) is left out. `metrics.jsonl` has all of it; to
     W&B go `geometry/`, the headlines (`wandb_logger.HEADLINES`), histograms

@@ -102,6 +102,8 @@ def test_a_diverged_model() -> None:
 
 
 def _rank(rank: int, port: int, output: str) -> None:
+    if rank == 1:
+        torch.set_num_threads(1)
     dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     try:
         found = measure(model_of(), batches_of(), points=[Point("post", 1)], reservoir=25)
@@ -117,7 +119,8 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
     from lightning.fabric.plugins.environments.lightning import find_free_network_port
 
     file, port = tmp_path / "rank.pt", find_free_network_port()
-    other = mp.get_context("spawn").Process(target=_rank, args=(1, port, str(file)))
+    # Forked, as a DataLoader's workers are: a fresh process would import for half a minute.
+    other = mp.get_context("fork").Process(target=_rank, args=(1, port, str(file)))
     other.start()
     _rank(0, port, str(file))
     other.join()

@@ -230,15 +230,15 @@ def alignment_uniformity(lab: Session, *, nulls: bool) -> Finding:
         head_VD = lab.tables.get("head", lab.tables["embedding"])
         following = next_token(last.sample_KD, next_K, head_VD)
     measured = series_of({Place("next_token"): following}, NEXT) | series_of(numbers, EVENNESS)
-    at_last, answer = numbers[last_place], f"At {last_place}"
-    if nulls:
-        answer += f" uniformity is {at_last['uniformity']:.2f} (isotropic: {isotropic:.2f}), and"
-    answer += (
-        f" states of one token are {at_last['same_token']:.2f} apart, random pairs "
+    at_last = numbers[last_place]
+    answer = (
+        f"At {last_place} states of one token are {at_last['same_token']:.2f} apart, random pairs "
         f"{at_last['random_pairs']:.2f} (mean squared distance)."
     )
     if following:
         answer += f" A state is {following['']:.2f} from the head's row of what follows."
+    if nulls:
+        answer += f" Uniformity is {at_last['uniformity']:.2f} (isotropic: {isotropic:.2f})."
     return Finding(measured).answered(answer)
 
 

@@ -152,7 +152,6 @@ def norms(lab: Session, *, nulls: bool) -> Finding:
     grown = [moments.mean_norm(posts[block]) for block in (middle if len(middle) > 1 else posts)]
     whole = numbers[Place()] = {
         "first_over_rest": float(profile_T[0] / others.mean()),
-        "first_over_largest_other": float(profile_T[0] / others.max()),
         "growth": (grown[-1] / grown[0]) ** (1 / (len(grown) - 1)) if len(grown) > 1 else np.nan,
     }
     whole |= _largest_step(numbers)
@@ -168,10 +167,8 @@ def norms(lab: Session, *, nulls: bool) -> Finding:
         tokens_N = torch.randperm(len(lab.tables["embedding"]), generator=draw)[:ALONE]
         alone_N = token_norms(lab.subject.model, tokens_N, middle).mean(dim=0).numpy()
         payloads["alone"] = {Place(): alone_N}
-        numbers[Place("alone")] = {
-            "median_ratio": float(np.median(alone_N) / others.mean()),
-            "massive_share": float(np.mean(alone_N >= MASSIVE * others.mean())),
-        }
+        massive = float(np.mean(alone_N >= MASSIVE * others.mean()))
+        numbers[Place("alone")] = {"massive_share": massive}
     if nulls and lab.is_causal and not is_custom(lab.subject.backbone):
         rows = [row[None] for row in lab.sequences[:SINK_TEXTS]]
         even = float(np.mean(1 / np.arange(2, len(profile_T) + 1)))
