@@ -98,7 +98,8 @@ def fit_distributions(x: Tensor) -> dict[str, Fit]:
     for name, (family, (*nu, location, scale)) in fitted.items():
         place, size = float(centre + location * spread), float(scale * spread)
         law = family(*nu, loc=place, scale=size)
-        fits[name] = Fit(law, place, size, *(nu or [math.inf]), float(law.logpdf(values).mean()))
+        likelihood = float(law.logpdf(values).mean())
+        fits[name] = Fit(law, place, size, nu[0] if nu else math.inf, likelihood)
     return fits
 
 

@@ -91,8 +91,8 @@ def tail_law(values_N: Tensor) -> TailLaw:
     values = values_N.double().cpu().numpy()
     log_N = np.sort(np.log(values[values > 0]))
     # Of equal values the first is tried, which has all of them in its tail.
-    starts = np.flatnonzero(np.diff(log_N, prepend=-np.inf) > 0)
-    starts = [s for s in starts.tolist() if s <= len(log_N) - MIN_TAIL and log_N[s] < log_N[-1]]
+    first = np.flatnonzero(np.diff(log_N, prepend=-np.inf) > 0).tolist()
+    starts = [s for s in first if s <= len(log_N) - MIN_TAIL and log_N[s] < log_N[-1]]
     if not starts:
         return TailLaw()
     tried = starts[:: math.ceil(len(starts) / MAX_STARTS)]

@@ -105,8 +105,10 @@ def anisotropy(lab: Session, *, nulls: bool) -> Finding:
     numbers = {p: variants(s, lab.seed, nulls) for p, s in by_place(lab.statistics).items()}
     for name, table_VD in lab.tables.items():
         table_VD = table_VD.detach().double()
-        centred = float(mean_cosine(table_VD - table_VD.mean(dim=0)))
-        numbers[Place(name)] = {"": float(mean_cosine(table_VD)), "centred": centred}
+        numbers[Place(name)] = {
+            "": float(mean_cosine(table_VD)),
+            "centred": float(mean_cosine(table_VD - table_VD.mean(dim=0))),
+        }
     finding = Finding(series_of(numbers, MEASURES))
     plain, clean, centred = (finding.values(m, "post") for m in ("", "without_rogue", "centred"))
     answer = (

@@ -276,12 +276,10 @@ def hidden_activations(lab: Session, *, nulls: bool) -> Finding | None:
     worst = max(numbers, key=lambda place: numbers[place]["top_1_share"])
     return Finding(series_of(numbers, NEURONS), payloads).answered(
         f"In the median block {median['small']:.0%} of the activations are below 1 % of the root "
-        f"mean square and {median['not_positive']:.0%} not above 0. Excess kurtosis is "
-        f"{median['kurtosis/pooled']:.0f}, that of a median neuron "
-        f"{median['kurtosis/median_neuron']:.1f}; the nonlinearity alone gives "
-        f"{median['null/kurtosis']:.1f} and {median['null/small']:.0%} small ones. The most active "
-        f"neuron, number {strongest[worst]} of block {worst}, has "
-        f"{numbers[worst]['top_1_share']:.0%} of its block's sum of squares."
+        f"mean square ({median['null/small']:.0%} by the nonlinearity alone); excess kurtosis is "
+        f"{median['kurtosis/pooled']:.0f} ({median['null/kurtosis']:.1f}). The most active neuron, "
+        f"number {strongest[worst]} of block {worst}, has {numbers[worst]['top_1_share']:.0%} of "
+        "its block's sum of squares."
     )
 
 

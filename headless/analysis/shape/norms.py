@@ -52,7 +52,7 @@ def _law_words(f: Finding) -> str:
 
 def _exponential(f: Finding) -> bool | None:
     law = growth(f.values("rest", "post"))
-    return law and law.exponential
+    return None if law is None else law.exponential
 
 
 IS_MASSIVE = values("first_over_rest").only.formed(".1f") >= MASSIVE

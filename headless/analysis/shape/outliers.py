@@ -146,9 +146,9 @@ def outliers(lab: Session, *, nulls: bool) -> Finding:
     persistent = np.flatnonzero(often >= len(posts) / 2)
     rms_PD = torch.stack([moments.rms(s) for s in stream.values()])
     sizes_PD = (rms_PD / rms_PD.median(dim=1, keepdim=True).values).numpy()
-    dims = np.sort(np.argsort(sizes_PD.max(axis=0))[::-1][:SHOWN])
+    widest = np.sort(np.argsort(sizes_PD.max(axis=0))[::-1][:SHOWN])
     rows = tuple(str(place).removeprefix("post/") for place in stream)
-    shown = Map(np.clip(sizes_PD[:, dims], 0.3, None), rows, tuple(map(str, dims)))
+    shown = Map(np.clip(sizes_PD[:, widest], 0.3, None), rows, tuple(map(str, widest)))
     last_D = sizes_PD[list(stream).index(posts[-1])]
     finding = Finding(
         series_of(numbers, MEASURES),
