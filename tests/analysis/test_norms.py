@@ -38,7 +38,11 @@ def test_a_massive_first_position(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     added = [x - y for x, y in zip(states, [torch.zeros_like(states[0]), *states], strict=False)]
     points = stream(states) | stream(added, "mlp") | stream([0.1 * x for x in added], "attn")
     lab = states_lab(
-        points, {"embedding": torch.zeros(10, 2)}, is_causal=True, sequences=torch.zeros(4, 9)
+        points,
+        {"embedding": torch.zeros(10, 2)},
+        is_causal=True,
+        sequences=torch.zeros(4, 9),
+        config={"model_type": "gpt2"},
     )
     finding = norms(lab)
     assert finding.scalars["norms/sink/05"] == pytest.approx(0.9)
