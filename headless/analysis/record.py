@@ -280,8 +280,15 @@ class Finding:
     @property
     def arrays(self) -> dict[str, np.ndarray]:
         """Series over blocks and payloads as arrays, by their keys in `analysis.json`."""
-        kinds = {Spectrum: "values", Map: "values", Sample: "density", Cloud: "points"}
-        found = {key: array for one in self.series.values() for key, array in one.arrays()}
+        kinds: dict[type, str] = {
+            Spectrum: "values",
+            Map: "values",
+            Sample: "density",
+            Cloud: "points",
+        }
+        found: dict[str, Any] = {
+            key: array for one in self.series.values() for key, array in one.arrays()
+        }
         return found | {
             key.replace("{place}", str(place)): getattr(one, kinds.get(type(one), ""), one)
             for key, places in self.payloads.items()

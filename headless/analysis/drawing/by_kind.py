@@ -131,7 +131,8 @@ def _draw(
     kinds = list(dict.fromkeys(place.kind for place in own))
     blocks = sorted({place.block for place in own if place.block is not None}) or [0]
     shades = depth_colors(len(blocks)) if len(blocks) > 1 else [series_color(0)]
-    colors = {None: series_color(0), **dict(zip(blocks, shades, strict=True))}
+    colors: dict[int | None, Any] = {None: series_color(0)}
+    colors |= zip(blocks, shades, strict=True)
     with drawing_style():
         figure, panels = panels_of(len(kinds), height=2.4 if len(kinds) > 1 else 3.2)
         for panel, kind in zip(panels, kinds, strict=True):

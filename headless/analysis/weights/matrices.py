@@ -84,7 +84,12 @@ def block_spectra(lab: Session, *, nulls: bool) -> list[Decomposition]:
     def made() -> list[Decomposition]:
         both = pairs(lab.subject.weights, lab.subject.initial if nulls else None)
         return [
-            decompose(Place(m.role, m.block), m.weight, start and start.weight, nulls=nulls)
+            decompose(
+                Place(m.role, m.block),
+                m.weight,
+                None if start is None else start.weight,
+                nulls=nulls,
+            )
             for m, start in both
         ]
 
