@@ -39,6 +39,11 @@ def check_resume(cli: Any, checkpoint: Checkpoint, changes: Sequence[Change]) ->
     data that these ranks and this batch size do not meet.
     """
     run = cli.run.directory
+    if "position" not in checkpoint[CHECKPOINT_KEY]:
+        raise HeadlessError(
+            f"{run.last_checkpoint} is of an earlier version, which cannot go on: begin a new run "
+            f"from its weights with --model.init_from {run.last_checkpoint} --run.name NEW"
+        )
     check_tokenizer(checkpoint[CHECKPOINT_KEY]["tokenizer_sha256"], cli.datamodule)
     changes = _judge_data(checkpoint, changes, cli.datamodule)
     refused = [change for change in changes if change.is_refused]

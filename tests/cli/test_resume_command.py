@@ -176,15 +176,14 @@ def test_a_batch_size_that_does_not_meet_the_position(run: Path, options) -> Non
     assert snapshot(run) == before
 
 
-def test_a_checkpoint_that_counts_batches_only(run: Path, options) -> None:
-    """Those of before know their ranks and their batch size all the same."""
+def test_a_checkpoint_of_an_earlier_version(run: Path, options) -> None:
+    """It does not know its position: its weights are a beginning all the same."""
     path = run / "checkpoints" / "last.ckpt"
     checkpoint = torch.load(path, weights_only=True)
     del checkpoint["headless"]["position"], checkpoint["headless"]["dataset_sha256"]
     torch.save(checkpoint, path)
-    expected = train(options("--trainer.max_steps", "9", name="whole")).rows[BATCHES:]
-    rows = train(options(*LONGER, "--data.batch_size", "2")).rows
-    assert torch.equal(torch.cat(rows), torch.cat(expected)[: 2 * 3])
+    with pytest.raises(HeadlessError, match="earlier version.*--model.init_from"):
+        train(options(*LONGER))
 
 
 def test_epochs_of_one_batch_are_counted_as_such(options, tmp_path: Path) -> None:
