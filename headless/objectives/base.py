@@ -140,10 +140,10 @@ class Objective(nn.Module):
             return self.temperature
         return self.log_temperature.exp().squeeze(0)
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether scores are divided by nothing."""
-        return self.log_temperature is None and self.temperature == 1.0
+    def divided(self, x: Tensor) -> Tensor:
+        """One side of the scores over the temperature: the smaller one, for speed."""
+        is_plain = self.log_temperature is None and self.temperature == 1.0
+        return x if is_plain else x / self.temperature_now()
 
     def temperature_metrics(self) -> dict[str, Tensor]:
         if self.log_temperature is None:

@@ -1,14 +1,9 @@
 """Who stands in the denominator of a contrastive loss, and with which weight.
 
 Every form is loss_i = log( sum_m w_m exp(s_im) ) - s_iu, with u the row's own target: one matrix
-of scores, one log-weight a candidate. What the model learns follows from the *expected* weights.
-With E[w_v] = ω_v for a token that is not the own target and κ_v where it is, and
-r = softmax(s + log ω), the minimum over s of the expected loss (many rows, each w near its mean) is
-
-    p(v | context)  ∝  r_v · (1 + (κ_v / ω_v - 1) · r_v)
-
-(set the derivative of  sum_u p_u [log(1 + (κ_u/ω_u - 1) r_u) - log r_u]  under sum r = 1 to zero:
-p_u = λ r_u (1 + (κ_u/ω_u - 1) r_u)). The head of a form is this formula; docs/theory.md has each.
+of scores, one log-weight a candidate. With E[w_v] = ω_v for a token that is not the own target,
+κ_v where it is, and r = softmax(s + log ω), the model that a form learns, and so its head, is
+p(v | context) ∝ r_v · (1 + (κ_v / ω_v - 1) · r_v): derived in docs/theory.md, 2.
 
 Shapes: N rows, M candidates of the table, K sampled ones, V vocabulary. P is the number of rows
 that the table was made from, q the unigram distribution.

@@ -5,13 +5,9 @@ of the batch. There is no projection onto the vocabulary.
 
 Shapes: N rows, D hidden size, V vocabulary, M unique targets of the batch, K sampled negatives.
 
-The paper scores N x N. A target that occurs c times stands c times in every row's denominator, so
-
-    loss_i = log sum_m c_m exp(h_i·e_m / T) - h_i·e_u(i) / T
-           = cross_entropy(h_i·e_m / T + log c_m, u(i)) + log c_u(i)
-
-over the M unique targets: equal in value and in both gradients, at N·M·D instead of N²·D. The
-other forms change the weights c alone (headless/objectives/candidates.py).
+The paper scores N x N. Over the M unique targets with counts c the same loss, with the same
+gradients, is cross_entropy(h·e_m / T + log c_m, u) + log c_u (docs/theory.md, 1). The other forms
+change the weights c alone (headless/objectives/candidates.py).
 """
 
 import math
@@ -157,11 +153,10 @@ def _check_form(
 class ContrastiveWeightTying(Objective):
     """The headless objective: pick the target's input embedding among the batch's targets.
 
-    At its optimum h·e_v / T = log p(v|context) - log p(v) + const: negatives come from the
-    unigram distribution, so what is learned is pointwise mutual information. Adding log p(v)
-    back makes the model a language model without a training step: the calibrated head. The other
-    forms have other heads, each derived in docs/theory.md: "unique" adds the log-probability that
-    a batch holds v, "logq" nothing, "mask" log p(v) and a correction that is not a bias.
+    At its optimum h·e_v / T = log p(v|context) - log p(v) + const; adding log p(v) back makes the
+    model a language model without a training step: the calibrated head. "unique" adds the
+    log-probability that a batch holds v instead, "logq" nothing, "mask" log p(v) and a correction
+    that is not a bias (docs/theory.md, 2).
 
     Args:
         temperature: dot products are divided by it.
@@ -264,7 +259,7 @@ class ContrastiveWeightTying(Objective):
         table_VD = self.scored_table(embedding_VD)
         if self.normalize:
             hidden_ND, table_VD = _unit(hidden_ND), _unit(table_VD)
-        return hidden_ND / self.temperature_now(), table_VD
+        return self.divided(hidden_ND), table_VD
 
     def head_bias(self, unigram_count_V: Tensor) -> Tensor | None:
         return expected_log_weights(*self._form(unigram_count_V))
@@ -274,11 +269,9 @@ class ContrastiveWeightTying(Objective):
 
     def lm_head(self, embedding_VD: Tensor, unigram_count_V: Tensor) -> LMHead:
         """The calibrated head: logits = h·Eᵀ/T + log p(v); see the class for the other forms."""
-        weight_VD = self.scored_table(embedding_VD)
-        if self.normalize:
-            weight_VD = _unit(weight_VD)
+        _, table_VD = self.scored(embedding_VD[:0], embedding_VD)
         return LMHead(
-            weight_VD / self.temperature_now(),
+            self.divided(table_VD),
             self.head_bias(unigram_count_V),
             transform=_unit if self.normalize else None,
             own_excess_V=own_excess(*self._form(unigram_count_V)),

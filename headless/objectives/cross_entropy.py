@@ -4,7 +4,7 @@ Shapes: N rows, D hidden size, V vocabulary, C rows of a chunk.
 """
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,8 +28,15 @@ Transform = Literal["none", "mlm"]
 MAX_LOGITS = 2**28  # logits that exist at a time under chunk_size="auto": 1 GiB in float32
 
 
-def _capped(scores: Tensor, softcap: float | None) -> Tensor:
-    return scores if softcap is None else scores.div(softcap).tanh() * softcap
+class _Form(NamedTuple):
+    """How logits are made of scores, and what is asked of them besides the target."""
+
+    label_smoothing: float = 0.0
+    z_loss: float = 0.0
+    softcap: float | None = None
+
+    def cap(self, scores: Tensor) -> Tensor:
+        return scores if self.softcap is None else scores.div(self.softcap).tanh() * self.softcap
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
@@ -54,12 +61,11 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         targets_N: Tensor,
         weight_VD: Tensor,
         bias_V: Tensor | None,
-        label_smoothing: float,
-        z_loss: float,
-        softcap: float | None,
+        form: _Form,
         chunk_size: int,
         with_gradients: bool,
     ) -> Tensor:
+        label_smoothing, z_loss, softcap = form
         vocab_size = len(weight_VD)
         dtype = at_least_float32(hidden_ND[:0]).dtype
         total = hidden_ND.new_zeros((), dtype=dtype)
@@ -69,7 +75,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         for hidden_CD, targets_C in zip(
             hidden_ND.split(chunk_size), targets_N.split(chunk_size), strict=True
         ):
-            scores_CV = _capped(at_least_float32(hidden_CD @ weight_VD.T), softcap)
+            scores_CV = form.cap(at_least_float32(hidden_CD @ weight_VD.T))
             logits_CV = scores_CV if bias_V is None else scores_CV + bias_V
             valid_C1 = (targets_C != IGNORE_INDEX)[:, None]
             own_C1 = targets_C.clamp(min=0)[:, None]
@@ -102,7 +108,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         d_hidden, d_weight, d_bias = (
             None if d is None else d * d_total.to(d.dtype) for d in ctx.saved_tensors
         )
-        return d_hidden, None, d_weight, d_bias, None, None, None, None, None
+        return d_hidden, None, d_weight, d_bias, None, None, None
 
 
 def _unchunked(
@@ -110,11 +116,9 @@ def _unchunked(
     targets_N: Tensor,
     weight_VD: Tensor,
     bias_V: Tensor | None,
-    label_smoothing: float,
-    z_loss: float,
-    softcap: float | None,
+    form: _Form,
 ) -> Tensor:
-    logits_NV = _capped(at_least_float32(hidden_ND @ weight_VD.T), softcap)
+    logits_NV = form.cap(at_least_float32(hidden_ND @ weight_VD.T))
     if bias_V is not None:
         logits_NV = logits_NV.add_(bias_V)  # in place: nobody else needs a product's result
     nll = F.cross_entropy(
@@ -122,12 +126,12 @@ def _unchunked(
         targets_N,
         ignore_index=IGNORE_INDEX,
         reduction="sum",
-        label_smoothing=label_smoothing,
+        label_smoothing=form.label_smoothing,
     )
-    if z_loss == 0.0:
+    if form.z_loss == 0.0:
         return nll
     log_z_N = logits_NV.logsumexp(dim=-1)
-    return nll + z_loss * log_z_N.square().where(targets_N != IGNORE_INDEX, 0.0).sum()
+    return nll + form.z_loss * log_z_N.square().where(targets_N != IGNORE_INDEX, 0.0).sum()
 
 
 def cross_entropy_loss(
@@ -153,13 +157,11 @@ def cross_entropy_loss(
     Returns:
         A scalar; 0 with finite gradients when no row counts.
     """
-    rows = len(targets_N)
+    rows, form = len(targets_N), _Form(label_smoothing, z_loss, softcap)
     if chunk_size == "auto":
         chunk_size = max(1, MAX_LOGITS // len(weight_VD))
     if chunk_size is None or chunk_size >= rows:
-        total = _unchunked(
-            hidden_ND, targets_N, weight_VD, bias_V, label_smoothing, z_loss, softcap
-        )
+        total = _unchunked(hidden_ND, targets_N, weight_VD, bias_V, form)
     else:
         if torch.is_autocast_enabled(hidden_ND.device.type):  # it does not look into a Function
             dtype = torch.get_autocast_dtype(hidden_ND.device.type)
@@ -170,9 +172,7 @@ def cross_entropy_loss(
             targets_N,
             weight_VD,
             bias_V,
-            label_smoothing,
-            z_loss,
-            softcap,
+            form,
             -(-rows // parts),  # equal chunks
             torch.is_grad_enabled(),
         )
@@ -277,9 +277,8 @@ class CrossEntropy(Objective):
                 self.bias_V.copy_(log_unigram(count_V))
 
     def _bias(self) -> Tensor | None:
-        if self.bias_V is None or self.log_unigram_V is None:
-            return self.bias_V if self.log_unigram_V is None else self.log_unigram_V
-        return self.bias_V + self.log_unigram_V
+        parts = [part for part in (self.bias_V, self.log_unigram_V) if part is not None]
+        return sum(parts[1:], parts[0]) if parts else None
 
     def forward(
         self,
@@ -291,7 +290,7 @@ class CrossEntropy(Objective):
         if self.transform is not None:
             hidden_ND = self.transform(hidden_ND)
         loss = cross_entropy_loss(
-            hidden_ND if self.is_plain else hidden_ND / self.temperature_now(),
+            self.divided(hidden_ND),
             targets_N,
             self.scored_table(embedding_VD),
             self._bias(),
@@ -308,9 +307,7 @@ class CrossEntropy(Objective):
             table_VD.sub_(table_VD.sum(dim=0, keepdim=True) / len(table_VD))
 
     def lm_head(self, embedding_VD: Tensor, unigram_count_V: Tensor) -> LMHead:
-        weight_VD = self.scored_table(embedding_VD)
-        if not self.is_plain:
-            weight_VD = weight_VD / self.temperature_now()
+        weight_VD = self.divided(self.scored_table(embedding_VD))
         return LMHead(weight_VD, self._bias(), self.transform, softcap=self.softcap)
 
     def take_head(self, head: LMHead) -> None:

@@ -75,7 +75,7 @@ class Muon(Optimizer):
         super().__init__([*self.muon.param_groups, *rest.param_groups], {})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -133,7 +133,7 @@ def muon(module: nn.Module, config: OptimizerConfig) -> Muon:
             "model.optimizer.class_path AdamW"
         )
     rest = {parameter: role for parameter, role in found.items() if parameter not in cuts}
-    options = {"lr": config.lr, "weight_decay": config.weight_decay}
+    options: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
     options |= {"adjust_lr_fn": "match_rms_adamw"} | config.init_args
     return Muon(
         cuts,
