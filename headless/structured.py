@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
@@ -60,7 +61,8 @@ def load_yaml(text: str) -> Any:
     """
     import yaml
 
-    loader = yaml.SafeLoader(text)
+    loader = yaml.SafeLoader(StringIO(text))  # of a text, an error would quote the line
+    loader.name = "<unicode string>"
     try:
         root = loader.get_single_node()
         if root is None:
