@@ -55,7 +55,8 @@ class CustomBackbone(nn.Module):
                 f"[1, 8, {table.shape[1]}]"
             )
         self.train()
-        self.config = PretrainedConfig(
+        config: Any = PretrainedConfig()
+        fields = dict(
             vocab_size=vocab_size,
             hidden_size=table.shape[1],
             num_hidden_layers=len(states.hidden_states) - 1,
@@ -63,7 +64,9 @@ class CustomBackbone(nn.Module):
             initializer_range=0.02,
             is_causal=torch.allclose(other[:, :4], last[:, :4], rtol=1e-4, atol=1e-6),
         )
-        self.config.model_type = MODEL_TYPE
+        for name, value in {**fields, "model_type": MODEL_TYPE}.items():
+            setattr(config, name, value)
+        self.config = config
 
     @property
     def base_model(self) -> nn.Module:
@@ -79,7 +82,7 @@ class CustomBackbone(nn.Module):
         return self.get_input_embeddings().weight.dtype
 
     def get_input_embeddings(self) -> nn.Embedding:
-        return self.module.get_input_embeddings()  # type: ignore[operator, no-any-return]
+        return self.module.get_input_embeddings()  # type: ignore[operator]
 
     def forward(self, input_ids: Tensor, **_: Any) -> States:
         states = self.module(input_ids)

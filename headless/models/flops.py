@@ -8,6 +8,8 @@ figures that MFU is quoted with (Chowdhery et al. 2022, appendix B), except that
 of the attention matrix which nobody needs is not counted either.
 """
 
+from typing import Any
+
 from torch import nn
 
 from headless.models.backbone import is_causal
@@ -17,19 +19,16 @@ def backbone_flops_per_token(backbone: nn.Module, sequence_length: int) -> float
     """Forward and backward FLOPs of one token in a sequence of this length."""
     lookups = {id(m.weight) for m in backbone.modules() if isinstance(m, nn.Embedding)}
     matrices = sum(p.numel() for p in backbone.parameters() if p.ndim == 2 and id(p) not in lookups)
-    config = backbone.config
-    width = config.num_attention_heads * (  # type: ignore[union-attr, operator]
-        getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads  # type: ignore[union-attr, operator]
-    )
-    kinds = getattr(config, "layer_types", None) or ["full"] * config.num_hidden_layers  # type: ignore[operator]
+    config: Any = backbone.config
+    heads, causal = config.num_attention_heads, is_causal(backbone)
+    width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
+    kinds = getattr(config, "layer_types", None) or ["full"] * config.num_hidden_layers
     window = getattr(config, "sliding_window", None) or sequence_length
     keys = sum(
         _mean_keys(
-            sequence_length,
-            window if kind == "sliding_attention" else sequence_length,  # type: ignore[arg-type]
-            is_causal(backbone),
+            sequence_length, window if kind == "sliding_attention" else sequence_length, causal
         )
-        for kind in kinds  # type: ignore[union-attr]
+        for kind in kinds
     )
     attention = 2 * width * keys
     return 6.0 * float(matrices + attention)

@@ -124,7 +124,7 @@ def replaced(model: nn.Module, block: int, dims_K: Tensor, values_K: Tensor) -> 
     backbone = backbone_of(model)
     family = family_of(backbone)
     layer = blocks_of(backbone)[block]
-    if family.post_norm:
+    if family.post_norm and family.norm2:
         layer = layer.get_submodule(family.norm2)
 
     def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
