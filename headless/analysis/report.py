@@ -148,8 +148,9 @@ def build_page(
         page.paragraph(finding.about)
         if finding.answer:
             page.notes([finding.answer], "note", "This model")
-        first = finding.pictures[:1]
-        for shown in (*first, *finding.animations, *finding.pictures[1:]):
+        first, rest = finding.pictures[:1], finding.pictures[1:]
+        moving: tuple[Picture | Animation, ...] = (*first, *finding.animations, *rest)
+        for shown in moving:
             add = page.figure if isinstance(shown, Picture) else page.film
             add(drawn[shown.name], shown.caption, wide=shown.wide)
         if scalars := finding.scalars:

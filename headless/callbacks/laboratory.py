@@ -288,18 +288,18 @@ def _geometry(session: Any, findings: Sequence[Any]) -> dict[str, float]:
     from headless.analysis.states.moments import eigenvalues
 
     scalars = _scalars(findings)
-    numbers = {
-        "effective_rank/embedding": scalars["table_spectra/embedding/effective_rank_centred"]
-    }
+    nan = float("nan")  # is not logged
+    rank = scalars.get("table_spectra/embedding/effective_rank_centred", nan)
+    numbers = {"effective_rank/embedding": rank}
     if session.subject.sequences_NT is None:
         return numbers
-    numbers["anisotropy/embedding"] = scalars["anisotropy/embedding"]
+    numbers["anisotropy/embedding"] = scalars.get("anisotropy/embedding", nan)
     *points, last = session.statistics.items()
     if last[0].component == "norm_f":  # what it reads is no layer of its own
         points.pop()
     for layer, (point, s) in enumerate([*points, last]):
         spectrum_D = torch.from_numpy(eigenvalues(s)).sqrt()
-        numbers[f"anisotropy/layer_{layer:02d}"] = scalars[f"anisotropy/{point.name}"]
+        numbers[f"anisotropy/layer_{layer:02d}"] = scalars.get(f"anisotropy/{point.name}", nan)
         numbers[f"effective_rank/layer_{layer:02d}"] = ranks_of(spectrum_D).effective
     numbers["states"] = float(s.count_G[REST])
     numbers["effective_rank/null"] = effective_rank_of_noise(int(s.count_G[REST]), len(spectrum_D))
