@@ -342,20 +342,13 @@ def test_what_cannot_be_analysed_is_said(
     assert not (path / "analysis").exists()
 
 
-def test_an_unknown_family_trains_on(
-    train: Callable[..., Path], capsys: pytest.CaptureFixture[str], monkeypatch: Any
-) -> None:
+def test_an_unknown_family_trains_on(train: Callable[..., Path], monkeypatch: Any) -> None:
     from headless.analysis.states import families
 
     monkeypatch.delitem(families.FAMILIES, "gpt_neox")
-    path = train("run", "--laboratory.at_end", "full")
-    assert not looks(path)
+    path = train("run")
+    assert "geometry/anisotropy/layer_03" in looks(path)[-1]  # the stream is known of any
     assert json.loads((path / "summary.json").read_text())["finished"]
-    err = capsys.readouterr().err
-    unwritten = "no analysis was written: nothing could be analysed"
-    for words in ("nothing was looked at", unwritten):
-        assert err.count(f"{words}: the laboratory does not know the parts of a gpt_neox") == 1
-    assert not (path / "analysis").exists()
 
 
 def test_bad_options(

@@ -76,6 +76,8 @@ def gradients(lab: Session, *, nulls: bool) -> Finding:
     loss_of = partial(token_loss, lab.subject.model, mask_token=lab.subject.mask_token)
     examples = [row_T[None, :LENGTH] for row_T in lab.sequences[:EXAMPLES]]
     numbers = measured(lab.subject.backbone, examples, loss_of)
+    if not numbers:
+        raise HeadlessError("the matrices of the model's family are not known")
     finding = Finding(series_of(numbers, MEASURES))
     median = {
         f"median_{name}": float(np.median(finding.values(name)))
