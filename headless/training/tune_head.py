@@ -64,7 +64,6 @@ def tuning_config(
     if steps < 1:
         raise HeadlessError(f"--steps must be at least 1, got {steps}")
     before = {name: config.get(name) or {} for name in ("run", "model", "trainer")}
-    accumulate = int(before["trainer"].get("accumulate_grad_batches") or 1)
     changed: dict[str, dict[str, Any]] = {
         "run": place
         | {
@@ -76,18 +75,23 @@ def tuning_config(
         "model": {**_model(before["model"], start, lr, steps), "init_from": model}
         | {"freeze_backbone": probe},
         "data": {} if data is None else {"path": str(data)},
-        "trainer": {
-            "max_steps": steps,
-            "val_check_interval": max(1, steps // 4) * accumulate,
-            "check_val_every_n_epoch": None,
-            "log_every_n_steps": max(1, steps // 20),
-        },
+        "trainer": _trainer(before["trainer"], steps),
         **{monitor: {"every_n_steps": steps} for monitor in ("checkpoint", "samples")},
     }
     seed = int(config["seed_everything"]) + 1  # another order of the data
     groups = {name: {**(config.get(name) or {}), **values} for name, values in changed.items()}
     config.pop("geometry", None)  # of runs made when it had a monitor of its own
     return config | groups | {"seed_everything": seed}
+
+
+def _trainer(source: Mapping[str, Any], steps: int) -> dict[str, Any]:
+    accumulate = int(source.get("accumulate_grad_batches") or 1)
+    return {
+        "max_steps": steps,
+        "val_check_interval": max(1, steps // 4) * accumulate,
+        "check_val_every_n_epoch": None,
+        "log_every_n_steps": max(1, steps // 20),
+    }
 
 
 def _model(source: Mapping[str, Any], start: Start, lr: float | None, steps: int) -> dict[str, Any]:
