@@ -23,7 +23,7 @@ from headless.progress import Display, Report
 from headless.runs.run import Run
 
 
-@dataclass
+@dataclass(repr=False)
 class Inside:
     """What `analyze` found; a notebook shows its answers."""
 
@@ -71,6 +71,10 @@ class Inside:
             report=report,
         )
         return self.page
+
+    def __repr__(self) -> str:
+        lines = [f"{title}: {answer}" for title, answer in self.answers()]
+        return "\n".join([f"Inside {self.name}", *lines, self.claims()])
 
     def _repr_html_(self) -> str:
         rows = "".join(
