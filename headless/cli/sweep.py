@@ -1,6 +1,7 @@
 """`headless sweep`: many runs from one file, and how far they are."""
 
 import math
+from statistics import fmean
 from typing import Any
 
 from rich.console import Console
@@ -22,44 +23,40 @@ def main(arguments: list[str]) -> None:
         show(read_status(config))
         return
     outcome = headless.sweep(config, progress=True)
-    if "jobs" in outcome:
-        print(f"submitted: {', '.join(outcome['jobs'])}; the last one writes the page")
+    if jobs := outcome.get("jobs"):
+        print(f"submitted: {', '.join(jobs)}; the last one writes the page")
         return
-    show(read_status(config))
+    show(outcome["arms"])
     for report in outcome["reports"].values():
         print(f"report: {report}")
 
 
-def show(rows: list[dict[str, Any]]) -> None:
-    """A row an arm."""
+def show(arms: dict[str, dict[str, Any]]) -> None:
+    """A row an arm, and the sum of all."""
     table = Table(box=None, header_style="bold")
-    columns = ("arm", "tuned", "done", "running", "waiting", "best nll", "nll", "core-hours")
+    budgets = [f"nll, {b.replace('_', ' ')}" for b in next(iter(arms.values()))["budgets"]]
+    columns = ("arm", "tuned", "done", "running", "waiting", "best nll", *budgets, "core-hours")
     for name in columns:
         table.add_column(name, justify="left" if name in columns[:2] else "right")
-    for row in rows:
-        tuned = row["tuned"] or {}
-        words = ", ".join(f"{key.rsplit('.', 1)[-1]} {value}" for key, value in tuned.items())
-        done = f"{row['done']}" + (f" ({row['failed']} failed)" if row["failed"] else "")
-        best = row["best"]
-        means = [
-            f"{sum(scores.values()) / len(scores):.4f} ({len(scores)})"
-            for scores in row["scores"].values()
-            if scores
-        ]
+    for name, arm in arms.items():
+        tuned = (f"{key.rsplit('.', 1)[-1]} {v}" for key, v in (arm["tuned"] or {}).items())
+        failed = f" ({len(arm['failed'])} failed)" if arm["failed"] else ""
+        scores = [list(budget["nll_by_seed"].values()) for budget in arm["budgets"].values()]
         table.add_row(
-            escape(row["arm"]),
-            escape(words),
-            done,
-            str(row["running"]),
-            str(row["waiting"]),
-            "–" if best is None or best == math.inf else f"{best:.4f}",
-            ", ".join(means) or "–",
-            f"{row['core_hours']:.2f}",
+            escape(name),
+            escape(", ".join(tuned)),
+            f"{arm['done']}{failed}",
+            str(arm["running"]),
+            str(arm["waiting"]),
+            f"{arm['best']:.4f}" if arm["best"] not in (None, math.inf) else "–",
+            *(f"{fmean(nlls):.4f} ({len(nlls)})" if nlls else "–" for nlls in scores),
+            f"{arm['core_hours']:.2f}",
         )
     Console().print(table)
-    for row in rows:
-        for note in row["notes"]:
-            print(f"{row['arm']}: {note}")
-    total = {key: sum(row[key] for row in rows) for key in ("done", "running", "waiting")}
-    hours = sum(row["core_hours"] for row in rows)
-    print(", ".join(f"{count} {key}" for key, count in total.items()) + f", {hours:.2f} core-hours")
+    for name, arm in arms.items():
+        for note in arm["notes"]:
+            print(f"{name}: {note}")
+    counts = (
+        f"{sum(a[key] for a in arms.values())} {key}" for key in ("done", "running", "waiting")
+    )
+    print(f"{', '.join(counts)}, {sum(arm['core_hours'] for arm in arms.values()):.2f} core-hours")

@@ -2,10 +2,9 @@
 
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from itertools import cycle, islice
-from typing import Any
 
 import torch
 from torch import nn
@@ -29,29 +28,22 @@ def find_arms(config: SweepConfig, display: Display) -> dict[str, Arm]:
     Raises:
         HeadlessError: one makes no run.
     """
-    wanted = config.settings
     with exclusive(config.directory / ARMS, patience=WAIT_SECONDS):
-        known = read_arms(config)
-        arms: dict[str, Arm] = {}
-        for number, (name, settings) in enumerate(wanted.items()):
-            display.report("arms", number, len(wanted), name)
+        known, arms = read_arms(config), {}
+        for number, (name, settings) in enumerate(config.settings.items()):
+            display.report("arms", number, len(config.settings), name)
             same = name in known and known[name].settings == settings
             arms[name] = known[name] if same else _describe(config, name, settings)
-        display.report("arms", len(wanted), len(wanted))
         untimed = [name for name, arm in arms.items() if arm.seconds_per_step is None]
         if untimed and "equal_seconds" in config.budgets:
             arms |= _timed(config, arms, untimed, display)
-        write_json(
-            config.directory / ARMS, {name: asdict(arm) for name, arm in (known | arms).items()}
-        )
+        write_json(config.directory / ARMS, {name: asdict(arm) for name, arm in arms.items()})
     return arms
 
 
 def _build(config: SweepConfig, name: str, settings: Settings) -> RunCLI:
-    first = {
-        key: space.get("grid", [space.get("low")])[0]
-        for key, space in config.tune.parameters_of(name).items()
-    }
+    spaces = config.tune.parameters_of(name).items()
+    first = {key: space.get("grid", [space.get("low")])[0] for key, space in spaces}
     place = {"run.name": name, "run.root": str(config.directory), "run.wandb": "disabled"}
     own = dict(settings)
     if source := own.pop(BEGIN_FROM, None):  # whose runs are not there yet: its architecture is
@@ -65,14 +57,13 @@ def _build(config: SweepConfig, name: str, settings: Settings) -> RunCLI:
 
 def _describe(config: SweepConfig, name: str, settings: Settings) -> Arm:
     cli = _build(config, name, settings)
-    steps = cli.trainer.max_steps
-    if steps < 1:
-        raise HeadlessError(f"arm {name}: set trainer.max_steps, which a sweep counts in")
     data, trainer = cli.datamodule, cli.trainer
+    if trainer.max_steps < 1:
+        raise HeadlessError(f"arm {name}: set trainer.max_steps, which a sweep counts in")
     sequences = data.batch_size * trainer.accumulate_grad_batches * trainer.world_size
     return Arm(
         settings=settings,
-        steps=steps,
+        steps=trainer.max_steps,
         warmup_steps=cli.config.model.schedule.warmup_steps,
         tokens_per_step=sequences * data.sequence_length,
         parameters=sum(p.numel() for p in cli.model.parameters()),
@@ -82,17 +73,17 @@ def _describe(config: SweepConfig, name: str, settings: Settings) -> Arm:
 def _timed(
     config: SweepConfig, arms: dict[str, Arm], untimed: list[str], display: Display
 ) -> dict[str, Arm]:
-    """The untimed arms with their seconds, in units of the reference that was timed before, if any:
-    an arm that is added later changes nothing for the others."""
-    before = next((name for name, arm in arms.items() if arm.seconds_per_step), None)
-    names = [*untimed, *([before] if before else [])]
+    """The untimed arms with their seconds, in units of one that was timed before, if any: an arm
+    that is added later changes nothing for the others."""
+    before = [name for name, arm in arms.items() if arm.seconds_per_step][:1]
     threads = torch.get_num_threads()
     torch.set_num_threads(config.threads_of_worker)
     try:
-        seconds = time_steps({n: _build(config, n, arms[n].settings) for n in names}, display)
+        runs = {name: _build(config, name, arms[name].settings) for name in (*untimed, *before)}
+        seconds = time_steps(runs, display)
     finally:
         torch.set_num_threads(threads)
-    scale = (arms[before].seconds_per_step or 1.0) / seconds[before] if before else 1.0
+    scale = (arms[before[0]].seconds_per_step or 1.0) / seconds[before[0]] if before else 1.0
     return {n: replace(arms[n], seconds_per_step=scale * seconds[n]) for n in untimed}
 
 
@@ -111,7 +102,7 @@ def time_steps(runs: dict[str, RunCLI], display: Display) -> dict[str, float]:
 
 
 def _stepper(cli: RunCLI) -> Callable[[], None]:
-    """An optimizer step of a run (micro-batches, clipping, optimizer, schedule), without its
+    """An optimizer step of a run (micro-batches, clipping, optimizer, schedule), without the
     trainer's loop."""
     module, data, trainer = cli.model, cli.datamodule, cli.trainer
     module.trainer = data.trainer = trainer
@@ -123,7 +114,7 @@ def _stepper(cli: RunCLI) -> Callable[[], None]:
     batches = cycle(list(islice(data.train_dataloader(), BATCHES)))
 
     def step() -> None:
-        for batch in _take(batches, trainer.accumulate_grad_batches):
+        for batch in islice(batches, trainer.accumulate_grad_batches):
             moved = {k: v.to(device) if hasattr(v, "to") else v for k, v in batch.items()}
             with trainer.precision_plugin.forward_context():
                 loss = module.training_step(moved, 0)
@@ -137,7 +128,3 @@ def _stepper(cli: RunCLI) -> Callable[[], None]:
             torch.cuda.synchronize(device)
 
     return step
-
-
-def _take(batches: Iterable[Any], count: int) -> Iterable[Any]:
-    return islice(batches, count)

@@ -4,24 +4,25 @@ import itertools
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from jsonargparse.typing import PositiveInt
 
 from headless.errors import HeadlessError, suggestion
 from headless.files import write_text
 from headless.runs.directory import check_name
-from headless.structured import is_number, read_json, read_yaml
+from headless.structured import read_json, read_yaml
 from headless.training.options import with_parts
 from headless.training.parsing import CommandParser
 
 Settings = dict[str, Any]  # of a run, nested or by dotted name
 Budget = Literal["equal_tokens", "equal_seconds"]
-ARMS = "arms.json"  # what each arm comes to; the sweep has begun with it
-BEGIN_FROM = "begin_from"  # an arm's entry that names another arm, whose runs it begins from
+ARMS = "arms.json"  # what each arm comes to; with it the sweep has begun
+BEGIN_FROM = "begin_from"  # an arm's entry that names another arm
 DECIDED = ("seed_everything", "run.name", "run.root", "run.resume", "run.overwrite")
 
 
@@ -32,37 +33,34 @@ class Tuning:
     Args:
         parameters: by dotted name, `{grid: [0.002, 0.004]}`, or for tpe `{low: 0.001, high: 0.01,
             log: true}`.
-        arms: the same for the arms whose names match a pattern ("*-muon"), instead; null: that arm
-            does without.
+        arms: other parameters, or null for none, of the arms whose names match a pattern.
         sampler: "grid" tries every combination, "turns" one parameter after another with the best
-            of those before (the first value of those to come), "tpe" is Optuna's TPESampler.
+            of those before (and the first value of those to come), "tpe" is Optuna's TPESampler.
         trials: of an arm with tpe.
-        at_once: trials of an arm that tpe proposes without the results of each other, and that can
-            be trained in parallel.
+        at_once: trials of an arm that tpe proposes before it knows the first one's result.
         seed: of these runs.
         max_steps: of these runs, with a schedule to fit; all steps by default.
-        widen: a best value on the edge of its grid adds the next one beyond, by the grid's own
-            ratio.
+        widen: a best value on the edge of its grid adds the next one beyond, by the grid's ratio.
         widenings: how many values each parameter's grid may grow by.
     """
 
     parameters: dict[str, Any] = field(default_factory=dict)
     arms: dict[str, Any] = field(default_factory=dict)
     sampler: Literal["grid", "turns", "tpe"] = "grid"
-    trials: int = 20
-    at_once: int = 4
+    trials: PositiveInt = 20  # type: ignore[valid-type]
+    at_once: PositiveInt = 4  # type: ignore[valid-type]
     seed: int = 0
-    max_steps: int | None = None
+    max_steps: PositiveInt | None = None  # type: ignore[valid-type]
     widen: bool = True
     widenings: int = 4
 
     def parameters_of(self, arm: str) -> dict[str, dict[str, Any]]:
         """What is tuned of an arm."""
-        found: dict[str, Any] = dict(self.parameters)
+        found = dict(self.parameters)
         for pattern, parameters in self.arms.items():
             if fnmatchcase(arm, pattern):
-                found |= parameters or dict.fromkeys(found)
-        return {name: space for name, space in found.items() if space is not None}
+                found = {} if parameters is None else found | parameters
+        return found
 
 
 @dataclass(frozen=True)
@@ -74,8 +72,8 @@ class Halving:
         reduction_factor: one of so many goes on.
     """
 
-    min_resource: int
-    reduction_factor: int = 4
+    min_resource: PositiveInt  # type: ignore[valid-type]
+    reduction_factor: PositiveInt = 4  # type: ignore[valid-type]
 
 
 @dataclass(frozen=True)
@@ -87,15 +85,14 @@ class SweepConfig:
         base: what all runs share: a run config, a list of such files, or settings with `parts`.
         objectives: by name, values of model.objective.
         optimizers: by name, values of model.optimizer.
-        vary: further axes, by name: `{size: {small: {model.backbone.hidden_size: 64}, …}}`. The
-            arms are all combinations of objectives, optimizers and these.
-        arms: further arms, by name: settings of a run. `begin_from: ARM` begins from the trained
-            weights of that arm's run with the same seed.
+        vary: further axes: `{size: {small: {model.backbone.hidden_size: 64}}}`. The arms are all
+            combinations of objectives, optimizers and these.
+        arms: further arms, by name: settings of a run. `begin_from: ARM` begins from the weights
+            that the arm of that name ended with, seed by seed.
         seeds: of the runs that count.
         tune: how each arm is tuned.
         budgets: "equal_tokens" trains every arm for its own steps; "equal_seconds" the slower ones
-            again, for as many as the fastest one's time pays for. Steps are timed in turn in one
-            process.
+            again, for as many as the fastest one's seconds pay for, timed in turn in one process.
         within: an axis of `vary`; arms are compared with those of the same value only.
         baseline: an arm that the others are measured against; the first by default.
         root: the directory of all sweeps.
@@ -103,24 +100,24 @@ class SweepConfig:
         threads: of a worker; the cores shared out by default.
         keep_tuning_checkpoints: keep the weights of the tuning runs, too.
         pruning: of tuning runs.
-        slurm: submit the workers with submitit instead, with these parameters of its AutoExecutor
-            (slurm_partition, timeout_min, cpus_per_task, …; `cluster: local` tries it out).
+        slurm: submit the workers by submitit instead, with these parameters of its AutoExecutor
+            (slurm_partition, timeout_min, cpus_per_task; `cluster: local` tries it out).
     """
 
     name: str
     base: str | list[str] | dict[str, Any]
     objectives: dict[str, Any] = field(default_factory=dict)
     optimizers: dict[str, Any] = field(default_factory=dict)
-    vary: dict[str, Any] = field(default_factory=dict)
-    arms: dict[str, Any] = field(default_factory=dict)
+    vary: dict[str, dict[str, Any]] = field(default_factory=dict)
+    arms: dict[str, Settings] = field(default_factory=dict)
     seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
     tune: Tuning = Tuning()
     budgets: list[Budget] = field(default_factory=lambda: ["equal_tokens"])
     within: str | None = None
     baseline: str | None = None
     root: Path = Path("runs/sweep")
-    workers: int = 1
-    threads: int | None = None
+    workers: PositiveInt = 1  # type: ignore[valid-type]
+    threads: PositiveInt | None = None  # type: ignore[valid-type]
     keep_tuning_checkpoints: bool = False
     pruning: Halving | None = None
     slurm: dict[str, Any] | None = None
@@ -131,12 +128,10 @@ class SweepConfig:
         if not names:
             raise HeadlessError("a sweep needs arms: give objectives, optimizers, vary or arms")
         if self.baseline and self.baseline not in names:
-            raise HeadlessError(
-                f"baseline: there is no arm {self.baseline!r}; "
-                f"{suggestion(self.baseline, names, 'arms')}"
-            )
-        if self.within and self.within not in self.axes:
-            raise HeadlessError(f"within: {self.within} is no axis of vary")
+            near = suggestion(self.baseline, names, "arms")
+            raise HeadlessError(f"baseline: there is no arm {self.baseline!r}; {near}")
+        if self.within and (self.within not in self.axes or self.arms):
+            raise HeadlessError("within must be an axis, and there can be no arms beside the axes")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise HeadlessError("seeds must be a list of different numbers")
         if self.tune.seed in self.seeds and any(map(self.tune.parameters_of, names)):
@@ -144,13 +139,11 @@ class SweepConfig:
                 f"tune.seed {self.tune.seed} is among the seeds: what was tuned on it would count "
                 "in the mean; take another one"
             )
-        for name in ("workers", "tune.trials", "tune.at_once"):
-            value = getattr(self.tune if "." in name else self, name.split(".")[-1])
-            if value < 1:
-                raise HeadlessError(f"{name} must be at least 1, got {value}")
-        for arm, settings in self.settings.items():
+        for place, (arm, settings) in enumerate(self.settings.items()):
             check_name(arm)
-            if (source := settings.get(BEGIN_FROM)) and source not in names[: names.index(arm)]:
+            if decided := [key for key in DECIDED if key in settings]:
+                raise HeadlessError(f"{arm}: the sweep decides {decided[0]}: leave it out")
+            if settings.get(BEGIN_FROM, names[0]) not in names[: max(1, place)]:
                 raise HeadlessError(f"{arm}: {BEGIN_FROM} must name an arm that stands before it")
             for key, space in self.tune.parameters_of(arm).items():
                 _check_space(f"tune: {key} of {arm}", space, self.tune.sampler)
@@ -167,9 +160,9 @@ class SweepConfig:
     def base_record(self) -> Path:
         return self.directory / "base.json"
 
-    def read_base(self) -> list[Settings]:
-        """The files that all runs share, in their order."""
-        return read_json(self.base_record, list)
+    @property
+    def threads_of_worker(self) -> int:
+        return self.threads or max(1, (os.cpu_count() or 1) // self.workers)
 
     @property
     def axes(self) -> dict[str, dict[str, Settings]]:
@@ -179,43 +172,35 @@ class SweepConfig:
         return axes | self.vary
 
     @property
+    def combinations(self) -> dict[str, dict[str, str]]:
+        """The names on each axis that make an arm, by its name."""
+        axes = self.axes
+        products = itertools.product(*axes.values()) if axes else ()
+        return {"-".join(names): dict(zip(axes, names, strict=True)) for names in products}
+
+    @property
     def settings(self) -> dict[str, Settings]:
         """The settings of each arm by its name."""
         axes = self.axes
-        for name, values in (axes | {"arms": self.arms}).items():
-            if not isinstance(values, dict) or not all(
-                isinstance(v, dict) for v in values.values()
-            ):
-                raise HeadlessError(f"{name}: each name must have settings")
-        arms: dict[str, Settings] = {}
-        for names in itertools.product(*axes.values()) if axes else ():
-            parts = [axes[axis][name] for axis, name in zip(axes, names, strict=True)]
-            arms["-".join(map(str, names))] = {k: v for part in parts for k, v in part.items()}
+        arms = {
+            arm: {k: v for axis, name in names.items() for k, v in axes[axis][name].items()}
+            for arm, names in self.combinations.items()
+        }
         if twice := arms.keys() & self.arms.keys():
             raise HeadlessError(f"arms: {twice.pop()} is also a combination: rename it")
-        arms |= self.arms
-        for arm, settings in arms.items():
-            if decided := [key for key in DECIDED if key in settings]:
-                raise HeadlessError(f"{arm}: the sweep decides {decided[0]}: leave it out")
-        return arms
+        return arms | self.arms
 
     @property
     def blocks(self) -> dict[str, list[str]]:
-        """The arms that are compared with each other, by the name of what they have in common."""
-        if self.within is None:
-            return {"": list(self.settings)}
-        axes = self.axes
-        place = list(axes).index(self.within)
-        if self.arms:
-            raise HeadlessError("within sorts combinations: there can be no further arms")
-        blocks: dict[str, list[str]] = {name: [] for name in axes[self.within]}
-        for names in itertools.product(*axes.values()):
-            blocks[names[place]].append("-".join(map(str, names)))
+        """The arms that are compared with each other, by the name of what they share."""
+        blocks: dict[str, list[str]] = {}
+        for arm in self.settings:
+            shared = self.combinations[arm][self.within] if self.within else ""
+            blocks.setdefault(shared, []).append(arm)
         return blocks
 
-    @property
-    def threads_of_worker(self) -> int:
-        return self.threads or max(1, (os.cpu_count() or 1) // self.workers)
+    def as_json(self) -> dict[str, Any]:
+        return json.loads(json.dumps(asdict(self), default=str))
 
     def write_base(self) -> None:
         """The base as one run config in the sweep's directory.
@@ -223,37 +208,34 @@ class SweepConfig:
         Raises:
             HeadlessError: the sweep was begun with another one.
         """
-        file, record = self.base_file, self.base_record
         parts = [self.base] if isinstance(self.base, str) else self.base
         values = parts if isinstance(parts, dict) else {"parts": parts}
         self.directory.mkdir(parents=True, exist_ok=True)
-        write_text(file, yaml.safe_dump(values, sort_keys=False))
-        words = with_parts(["--config", str(file)])
+        write_text(self.base_file, yaml.safe_dump(values, sort_keys=False))
+        words = with_parts(["--config", str(self.base_file)])
         read = [read_yaml(Path(word.removeprefix("--config="))) for word in words]
         content = json.dumps([one for one in read if set(one) != {"parts"}], indent=2)
-        begun = (self.directory / ARMS).is_file() and record.is_file()
-        if begun and record.read_text(encoding="utf-8") != content:
+        has_begun = (self.directory / ARMS).is_file() and self.base_record.is_file()
+        if has_begun and self.base_record.read_text(encoding="utf-8") != content:
             raise HeadlessError(
-                f"{self.directory} was begun with another base, see {record}: give this sweep "
-                "another name"
+                f"{self.directory} was begun with another base, see {self.base_record}: give this "
+                "sweep another name"
             )
-        write_text(record, content)
+        write_text(self.base_record, content)
+
+    def read_base(self) -> list[Settings]:
+        """The files that all runs share, in their order."""
+        return read_json(self.base_record, list)
 
 
 def _check_space(place: str, space: Any, sampler: str) -> None:
-    if not isinstance(space, dict):
-        raise HeadlessError(f"{place} must be {{grid: […]}} or {{low: …, high: …}}")
-    values = space.get("grid")
-    if set(space) == {"grid"} and isinstance(values, list) and values:
-        if len(values) > 1 and all(map(is_number, values)) and values != sorted(set(values)):
-            raise HeadlessError(f"{place}: a grid of numbers must rise")
-        return
-    if not set(space) <= {"low", "high", "log"} or not {"low", "high"} <= set(space):
-        raise HeadlessError(f"{place} must be {{grid: […]}} or {{low: …, high: …, log: …}}")
-    if sampler != "tpe":
-        raise HeadlessError(f"{place} is a range: give a grid, or tune.sampler tpe")
-    if not all(is_number(space[k]) for k in ("low", "high")) or not space["low"] < space["high"]:
-        raise HeadlessError(f"{place}: low and high must be numbers, low below high")
+    keys = set(space) if isinstance(space, dict) else set()
+    is_grid = keys == {"grid"} and isinstance(space["grid"], list) and space["grid"]
+    is_range = sampler == "tpe" and {"low", "high"} <= keys <= {"low", "high", "log"}
+    if not is_grid and not (is_range and space["low"] < space["high"]):
+        raise HeadlessError(
+            f"{place} must be {{grid: […]}}, or with sampler tpe {{low: …, high: …, log: …}}"
+        )
 
 
 def read_sweep(
@@ -263,12 +245,13 @@ def read_sweep(
     parser = CommandParser()
     parser.add_argument("--config", action="config")
     parser.add_class_arguments(SweepConfig, as_group=False)
-    text = json.dumps(config, default=str) if isinstance(config, Mapping) else str(config)
-    words = [f"--config={text}"]
-    for name, value in (overrides or {}).items():
-        plain = isinstance(value, str | Path)
-        words.append(f"--{name}={value if plain else json.dumps(value, default=str)}")
+    words = [f"--config={_text(config)}"]
+    words += [f"--{name}={_text(value)}" for name, value in (overrides or {}).items()]
     return as_sweep(parser.instantiate_classes(parser.parse_args(words)))
+
+
+def _text(value: Any) -> str:
+    return str(value) if isinstance(value, str | Path) else json.dumps(value, default=str)
 
 
 def as_sweep(values: Any) -> SweepConfig:

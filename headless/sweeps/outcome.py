@@ -1,9 +1,7 @@
-"""What a sweep has come to so far: a row an arm, `sweep.json`, and the pages of `compare`."""
+"""What a sweep has come to so far: its arms, `sweep.json`, and the pages of `compare`."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import headless
@@ -19,54 +17,57 @@ SWEEP = "sweep.json"
 WAIT_SECONDS = 300.0  # for another process that writes the page
 
 
-def seconds_of(config: SweepConfig, place: str) -> float:
-    """Seconds that a run has taken, all its starts together, up to its last validation."""
-    return RunDirectory(config.directory / place).read_summary().get("wall_seconds") or 0.0
-
-
-def read_status(config: SweepConfig) -> list[dict[str, Any]]:
-    """How far a sweep is; nothing is run, and nothing changed."""
+def read_status(config: SweepConfig) -> dict[str, dict[str, Any]]:
+    """How far each arm is, by its name; nothing is run, and nothing changed."""
     if not (config.directory / JOURNAL).is_file():
-        raise HeadlessError(
-            f"{config.directory} holds no sweep yet: leave --status out to begin it"
-        )
+        raise HeadlessError(f"{config.directory} holds no sweep yet: leave --status out to begin")
     arms, queue = read_arms(config), Queue(config)
     return describe_arms(config, arms, make_plan(config, arms, queue.results()), queue)
 
 
 def describe_arms(
     config: SweepConfig, arms: Mapping[str, Arm], plan: Plan, queue: Queue
-) -> list[dict[str, Any]]:
-    """How far each arm is: runs by their state, the best so far, core-hours."""
-    results, rows = queue.results(), []
-    for name in plan.choices:
+) -> dict[str, dict[str, Any]]:
+    """Each arm: what it is, how far, what was tried and chosen, what came out, what it took."""
+    results, described = queue.results(), {}
+    for name, choice in plan.choices.items():
         jobs = [job for job in plan.jobs if job.arm == name]
-        open_jobs = [job for job in jobs if job.place not in results]
-        running = sum(queue.is_running(job.place) for job in open_jobs)
-        ended = {job.place: results[job.place] for job in jobs if job.place in results}
-        finals = {b: _scores(plan.runs[b].get(name, []), results) for b in config.budgets}
-        seconds = sum(seconds_of(config, job.place) for job in jobs)
-        rows.append(
-            {
-                "arm": name,
-                "tuned": plan.choices[name].best,
-                "done": len(ended),
-                "running": running,
-                "waiting": len(open_jobs) - running,
-                "failed": sum(result.state == "failed" for result in ended.values()),
-                "best": min((result.score for result in ended.values()), default=None),
-                "scores": finals,
-                "core_hours": seconds * config.threads_of_worker / 3600,
-                "notes": plan.choices[name].notes,
-            }
-        )
-    return rows
+        ended = [(job, results[job.place]) for job in jobs if job.place in results]
+        running = sum(queue.is_running(job.place) for job in jobs if job.place not in results)
+        summaries = (RunDirectory(config.directory / job.place).read_summary() for job in jobs)
+        seconds = sum(summary.get("wall_seconds") or 0.0 for summary in summaries)
+        described[name] = {
+            **asdict(arms[name]),
+            "tuned": choice.best,
+            "notes": choice.notes,
+            "search": [
+                {"values": job.values, **asdict(result)}
+                for job, result in ended
+                if job.stage == "tune"
+            ],
+            "budgets": {
+                budget: _budget(plan.runs[budget].get(name, []), arms[name], results)
+                for budget in config.budgets
+            },
+            "failed": {job.place: r.why for job, r in ended if r.state == "failed"},
+            "best": min((r.score for _, r in ended), default=None),
+            "done": len(ended),
+            "running": running,
+            "waiting": len(jobs) - len(ended) - running,
+            "core_hours": seconds * config.threads_of_worker / 3600,
+        }
+    return described
 
 
-def _scores(jobs: list[Job], results: Mapping[str, Result]) -> dict[int, float]:
-    """val/nll by seed."""
-    found = ((job.seed, results.get(job.place)) for job in jobs)
-    return {seed: result.nll for seed, result in found if result and result.nll is not None}
+def _budget(jobs: list[Job], arm: Arm, results: Mapping[str, Result]) -> dict[str, Any]:
+    steps = jobs[0].steps if jobs else None
+    ended = {job.seed: results[job.place].nll for job in jobs if job.place in results}
+    return {
+        "steps": steps,
+        "tokens": steps and steps * arm.tokens_per_step,
+        "nll_by_seed": {seed: nll for seed, nll in ended.items() if nll is not None},
+        "runs": [job.place for job in jobs],
+    }
 
 
 def write_outcome(
@@ -74,8 +75,17 @@ def write_outcome(
 ) -> dict[str, Any]:
     """Compare the runs that count and write it all down."""
     with exclusive(config.directory / SWEEP, patience=WAIT_SECONDS):
-        reports = _compare(config, plan, queue.results())
-        outcome = _outcome(config, arms, plan, queue) | {"reports": reports}
+        described = describe_arms(config, arms, plan, queue)
+        outcome = {
+            "format": 1,
+            "score": "val/nll, nats a token, the last validation",
+            "baseline": config.baseline or next(iter(arms)),
+            "arms": described,
+            "core_hours": sum(arm["core_hours"] for arm in described.values()),
+            "reports": _compare(config, plan, queue.results()),
+            "config": config.as_json(),
+            "environment": describe_environment(),
+        }
         write_json(config.directory / SWEEP, outcome)
     return outcome
 
@@ -85,70 +95,16 @@ def _compare(config: SweepConfig, plan: Plan, results: Mapping[str, Result]) -> 
     pages: dict[str, str] = {}
     for budget in config.budgets:
         for block, names in config.blocks.items():
-            runs = {
-                name: [
-                    config.directory / job.place
-                    for job in plan.runs[budget].get(name, [])
-                    if job.place in results and results[job.place].state == "complete"
-                ]
-                for name in names
-            }
-            first = next((name for name in (config.baseline, *names) if runs.get(name or "")), None)
-            if first is None:
-                continue
-            more = "equal-seconds" if budget == "equal_seconds" else ""
-            title = "-".join(filter(None, ("report", more, block)))
-            comparison = headless.compare(
-                [run for of_name in runs.values() for run in of_name],
-                output=config.directory / title,
-                baseline=str(runs[first][0]),
-                overwrite=True,
-            )
-            pages["/".join(filter(None, (budget, block)))] = str(comparison.report)
+            ordered = sorted(names, key=lambda name: name != config.baseline)
+            jobs = [job for name in ordered for job in plan.runs[budget].get(name, [])]
+            ended = [j.place for j in jobs if (r := results.get(j.place)) and r.state == "complete"]
+            if ended:
+                more = "equal-seconds" if budget == "equal_seconds" else ""
+                comparison = headless.compare(
+                    [config.directory / place for place in ended],
+                    output=config.directory / "-".join(filter(None, ("report", more, block))),
+                    baseline=str(config.directory / ended[0]),
+                    overwrite=True,
+                )
+                pages["/".join(filter(None, (budget, block)))] = str(comparison.report)
     return pages
-
-
-def _outcome(
-    config: SweepConfig, arms: Mapping[str, Arm], plan: Plan, queue: Queue
-) -> dict[str, Any]:
-    results = queue.results()
-    rows = {row.pop("arm"): row for row in describe_arms(config, arms, plan, queue)}
-    by_arm: dict[str, Any] = {}
-    for name, row in rows.items():
-        arm, runs = arms[name], [job for job in plan.jobs if job.arm == name]
-        by_arm[name] = {
-            **asdict(arm),
-            **{key: row[key] for key in ("tuned", "notes", "core_hours")},
-            "search": [
-                {"values": job.values, **asdict(results[job.place])}
-                for job in runs
-                if job.stage == "tune" and job.place in results
-            ],
-            "budgets": {
-                budget: {
-                    "steps": jobs[0].steps if (jobs := plan.runs[budget].get(name)) else None,
-                    "tokens": jobs[0].steps * arm.tokens_per_step if jobs else None,
-                    "nll_by_seed": row["scores"][budget],
-                    "runs": [job.place for job in jobs or []],
-                }
-                for budget in config.budgets
-            },
-            "failed": {
-                job.place: results[job.place].why
-                for job in runs
-                if job.place in results and results[job.place].state == "failed"
-            },
-        }
-    return {
-        "format": 1,
-        "score": "val/nll, nats a token, the last validation",
-        "config": json.loads(json.dumps(asdict(config), default=str)),
-        "baseline": config.baseline or next(iter(arms)),
-        "arms": by_arm,
-        "core_hours": sum(row["core_hours"] for row in rows.values()),
-        "environment": describe_environment(),
-    }
-
-
-def reports_of(outcome: Mapping[str, Any]) -> list[Path]:
-    return [Path(path) for path in outcome["reports"].values()]

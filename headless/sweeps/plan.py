@@ -26,10 +26,10 @@ class Arm:
 
 
 def read_arms(config: SweepConfig) -> dict[str, Arm]:
-    """What an earlier start found out."""
+    """The arms as an earlier start found them."""
     file = config.directory / ARMS
     found = read_json(file, dict) if file.is_file() else {}
-    return {name: Arm(**values) for name, values in found.items()}
+    return {name: Arm(**found[name]) for name in config.settings if name in found}
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Plan:
 
     jobs: list[Job] = field(default_factory=list)
     choices: dict[str, Choice] = field(default_factory=dict)
-    runs: dict[str, dict[str, list[Job]]] = field(default_factory=dict)  # of each budget and arm
+    runs: dict[str, dict[str, list[Job]]] = field(default_factory=dict)  # by budget and arm
     complete: bool = True  # nothing more will be wanted once these are there
 
 

@@ -5,15 +5,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from headless.errors import HeadlessError
-from headless.files import write_text
+from headless.files import write_json
 from headless.isolation import isolated
 from headless.progress import Display, Report
 from headless.sweeps.arms import find_arms
@@ -58,25 +56,16 @@ def sweep(
     with Display(progress) as display:
         arms = find_arms(config, display)
         definition = config.directory / DEFINITION
-        text = yaml.safe_dump(_plain(asdict(config)), sort_keys=False)
-        write_text(definition, text)
+        write_json(definition, config.as_json())  # which is YAML, too
         queue = Queue(config)
         refresh(config, arms, queue)  # refuses arms whose settings are others now
         if config.slurm is not None:
-            return {"jobs": _submit(config, definition)}
+            return {"jobs": _submit(config, config.slurm, definition)}
         if config.workers == 1:
             plan = _work_here(config, display)
         else:
-            plan = _watch(config, arms, _start(config, definition), display)
+            plan = _watch(config, arms, queue, _start(config, definition), display)
         return write_outcome(config, arms, plan, queue)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_plain(inner) for inner in value]
-    return str(value) if isinstance(value, Path) else value
 
 
 def _work_here(config: SweepConfig, display: Display) -> Plan:
@@ -89,7 +78,7 @@ def _work_here(config: SweepConfig, display: Display) -> Plan:
 
 
 def _start(config: SweepConfig, definition: Path) -> dict[Path, subprocess.Popen]:
-    """Worker processes with a log each; they end with this one."""
+    """Worker processes, each by its log; they end with this one."""
     threads = str(config.threads_of_worker)
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     command = [sys.executable, "-m", "headless.sweeps.work", str(definition)]
@@ -108,17 +97,16 @@ def _start(config: SweepConfig, definition: Path) -> dict[Path, subprocess.Popen
 def _watch(
     config: SweepConfig,
     arms: Mapping[str, Arm],
+    queue: Queue,
     workers: dict[Path, subprocess.Popen],
     display: Display,
 ) -> Plan:
     """Show what the workers do until they are done."""
-    queue = Queue(config)
     try:
         while True:
             at_work = any(worker.poll() is None for worker in workers.values())
-            plan, results = refresh(config, arms, queue), queue.results()
-            done = sum(job.place in results for job in plan.jobs)
-            display.report("runs", done, len(plan.jobs))
+            plan, done = refresh(config, arms, queue)
+            display.report("runs", done, len(plan.jobs), queue.at_work())
             if done == len(plan.jobs) and plan.complete:
                 return plan
             if not at_work:
@@ -126,8 +114,8 @@ def _watch(
             time.sleep(LOOK_SECONDS)
     finally:
         for worker in workers.values():
-            if worker.stdin:
-                worker.stdin.close()
+            assert worker.stdin is not None
+            worker.stdin.close()
             worker.wait()
     log = next(log for log, worker in workers.items() if worker.returncode)
     words = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
@@ -135,7 +123,7 @@ def _watch(
     raise HeadlessError(f"a worker ended early: {error} (its log is {log})")
 
 
-def _submit(config: SweepConfig, definition: Path) -> list[str]:
+def _submit(config: SweepConfig, parameters: Mapping[str, Any], definition: Path) -> list[str]:
     """Workers as jobs of SLURM; the numbers of the jobs."""
     try:
         import submitit
@@ -143,10 +131,7 @@ def _submit(config: SweepConfig, definition: Path) -> list[str]:
         raise HeadlessError(
             "slurm needs submitit: pip install 'headless-lm[slurm]', or leave slurm out"
         ) from error
-    parameters = dict(config.slurm or {})
-    executor = submitit.AutoExecutor(
-        folder=config.directory / LOGS, cluster=parameters.pop("cluster", None)
-    )
-    executor.update_parameters(**parameters)
-    jobs = [executor.submit(Worker(), str(definition), True) for _ in range(config.workers)]
+    executor = submitit.AutoExecutor(config.directory / LOGS, cluster=parameters.get("cluster"))
+    executor.update_parameters(**{k: v for k, v in parameters.items() if k != "cluster"})
+    jobs = [executor.submit(Worker(), str(definition), writes=True) for _ in range(config.workers)]
     return [job.job_id for job in jobs]

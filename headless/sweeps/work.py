@@ -40,20 +40,19 @@ def settings_of(config: SweepConfig, arm: Arm, job: Job) -> Settings:
     return {**settings, "seed_everything": job.seed + (job.begin_from is not None)}
 
 
-def refresh(config: SweepConfig, arms: Mapping[str, Arm], queue: Queue) -> Plan:
-    """What is wanted now, all of it in the queue."""
-    plan = make_plan(config, arms, queue.results())
+def refresh(config: SweepConfig, arms: Mapping[str, Arm], queue: Queue) -> tuple[Plan, int]:
+    """What is wanted now, all of it in the queue, and how many of these runs have ended."""
+    results = queue.results()
+    plan = make_plan(config, arms, results)
     queue.add([(job, settings_of(config, arms[job.arm], job)) for job in plan.jobs])
-    return plan
+    return plan, sum(job.place in results for job in plan.jobs)
 
 
 def work(config: SweepConfig, display: Display) -> Plan:
     """Train what the queue holds until there is nothing left, also for others."""
     arms, queue = read_arms(config), Queue(config)
     while True:
-        plan = refresh(config, arms, queue)
-        results = queue.results()
-        done = sum(job.place in results for job in plan.jobs)
+        plan, done = refresh(config, arms, queue)
         display.report("runs", done, len(plan.jobs))
         if done == len(plan.jobs) and plan.complete:
             return plan
@@ -75,13 +74,11 @@ def _train(
     """Train a run, go on with it, or read what is there."""
     path = config.directory / job.place
     place = {"run.name": path.name, "run.root": str(path.parent), "run.resume": True}
-    rates = job.stage != "tune" and any(key.endswith("lr") for key in job.values)
-    # `compare` takes an arm's own rates for no fault of the comparison where all are tagged so.
-    tags = [job.arm, job.stage, *["tuned"] * rates]
-    labels = {"run.group": config.name, "run.tags": tags}
+    labels = {"run.group": config.name, "run.tags": [job.arm, job.stage]}
+    if not any("wandb" in part.get("run", {}) for part in config.read_base()):
+        labels["run.wandb"] = "disabled"
 
     def on_validation(run: Run) -> None:
-        queue.check(job)
         nll, step = run.last.get(SCORE), run.last.get("progress/step")
         if nll is not None and step is not None and queue.is_hopeless(job, int(step), nll):
             raise _Hopeless
@@ -93,8 +90,6 @@ def _train(
     run = Run(path) if RunDirectory(path).summary.is_file() else None
     if run is None or not run.finished:
         overrides = {**labels, **settings_of(config, arm, job), **place}
-        if not any("wandb" in part.get("run", {}) for part in config.read_base()):
-            overrides = {"run.wandb": "disabled"} | overrides
         try:
             run = headless.pretrain(
                 config.base_file, overrides, progress=report, on_validation=on_validation
@@ -108,10 +103,8 @@ def _train(
                 raise
             return Result("failed", why=str(error))  # a widened grid left what is possible
     nll = run.last.get(SCORE)
-    needed = config.keep_tuning_checkpoints or any(
-        BEGIN_FROM in s for s in config.settings.values()
-    )
-    if job.stage == "tune" and not needed:
+    is_source = any(settings.get(BEGIN_FROM) == job.arm for settings in config.settings.values())
+    if job.stage == "tune" and not (config.keep_tuning_checkpoints or is_source):
         shutil.rmtree(run.directory.checkpoints, ignore_errors=True)
     return Result("failed", why="no validation") if nll is None else Result("complete", nll)
 
@@ -125,20 +118,19 @@ def _is_given(config: SweepConfig, job: Job) -> bool:
 class Worker:
     """What a process of its own does, on this machine or wherever SLURM puts it."""
 
-    def __call__(self, definition: str, closes: bool = False) -> None:
-        """Work on a sweep, and where this process `closes` it, write what came out."""
+    def __call__(self, definition: str, *, writes: bool = False) -> None:
+        """Work on a sweep; the last ones write what came out where nobody waits for them."""
         config = read_sweep(definition)
         torch.set_num_threads(config.threads_of_worker)
-        with Display(False) as display:
-            plan = work(config, display)
-        if closes:
+        plan = work(config, Display(False))
+        if writes:
             write_outcome(config, read_arms(config), plan, Queue(config))
 
-    def checkpoint(self, *arguments: object) -> object:
+    def checkpoint(self, *arguments: object, **options: object) -> object:
         """What submitit calls before SLURM takes the machine away: go on on another one."""
         from submitit.helpers import DelayedSubmission
 
-        return DelayedSubmission(self, *arguments)
+        return DelayedSubmission(self, *arguments, **options)
 
 
 def _end_with_parent() -> None:

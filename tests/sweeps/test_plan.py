@@ -1,0 +1,85 @@
+"""Which runs are wanted, and when."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from headless.errors import HeadlessError
+from headless.sweeps.config import SweepConfig, Tuning
+from headless.sweeps.plan import Arm, Plan, Result, make_plan
+from headless.sweeps.work import settings_of
+
+LR = "model.optimizer.lr"
+
+
+def arms_of(config: SweepConfig, **seconds: float) -> dict[str, Arm]:
+    return {n: Arm(s, 100, 10, 64, 7, seconds.get(n)) for n, s in config.settings.items()}
+
+
+def trained(config: SweepConfig, arms: dict[str, Arm], failing: str = "") -> tuple[Plan, list[str]]:
+    """A sweep to its end, and its runs in the order in which they were wanted; all score 4."""
+    results: dict[str, Result] = {}
+    while True:
+        plan = make_plan(config, arms, results)
+        new = next((job for job in plan.jobs if job.place not in results), None)
+        if new is None:
+            assert plan.complete
+            return plan, list(results)
+        fails = failing and failing in new.place
+        results[new.place] = Result("failed") if fails else Result("complete", 4.0)
+
+
+def test_arms_are_combinations_and_blocks_share_a_value() -> None:
+    sizes = {"small": {"model.backbone.hidden_size": 8}, "large": {"trainer.max_steps": 9}}
+    config = SweepConfig(
+        "s",
+        "base.yaml",
+        objectives={"ce": {"class_path": "CrossEntropy"}, "cwt": {"class_path": "C"}},
+        vary={"size": sizes},
+        within="size",
+        budgets=["equal_tokens", "equal_seconds"],
+    )
+    assert config.settings["cwt-large"] == {
+        "model.objective": {"class_path": "C"},
+        "trainer.max_steps": 9,
+    }
+    small, large = ["ce-small", "cwt-small"], ["ce-large", "cwt-large"]
+    assert config.blocks == {"small": small, "large": large}
+    seconds = {"ce-small": 2.0, "cwt-small": 1.0, "ce-large": 4.0, "cwt-large": 3.96}
+    plan, _ = trained(config, arms_of(config, **seconds))
+    steps = {name: jobs[0].steps for name, jobs in plan.runs["equal_seconds"].items()}
+    assert steps == {"ce-small": 50, "cwt-small": 100, "ce-large": 100, "cwt-large": 100}
+    assert plan.runs["equal_seconds"]["ce-large"] == plan.runs["equal_tokens"]["ce-large"]
+    with pytest.raises(HeadlessError, match="within must be an axis"):
+        replace(config, within="depth")
+
+
+def test_an_arm_begins_from_the_run_of_another_with_its_seed() -> None:
+    tuning = Tuning({LR: {"grid": [1, 2]}}, arms={"after": None}, widen=False)
+    arms = {"first": {}, "after": {"begin_from": "first"}}
+    config = SweepConfig("s", "base.yaml", arms=arms, seeds=[1, 2], tune=tuning)
+    plan, order = trained(config, arms_of(config))
+    assert order == [
+        *("tune/first-lr1-seed0", "tune/first-lr2-seed0"),
+        *("final/first-lr1-seed1", "final/first-lr1-seed2"),
+        *("final/after-seed1", "final/after-seed2"),
+    ]
+    job = plan.runs["equal_tokens"]["after"][1]
+    settings = settings_of(config, arms_of(config)["after"], job)
+    assert settings == {
+        "model.init_from": str(Path("runs/sweep/s/final/first-lr1-seed2")),
+        "seed_everything": 3,
+    }
+    plan, order = trained(config, arms_of(config), failing="first-lr1-seed2")
+    assert "final/after-seed2" not in order
+    assert [job.seed for job in plan.runs["equal_tokens"]["after"]] == [1]
+    with pytest.raises(HeadlessError, match="must name an arm that stands before it"):
+        replace(config, arms=dict(reversed(arms.items())))
+
+
+def test_an_arm_of_which_every_run_fails_is_left_out() -> None:
+    config = SweepConfig("s", "b", arms={"a": {}}, tune=Tuning({LR: {"grid": [1, 2]}}, widen=False))
+    plan, order = trained(config, arms_of(config), failing="tune")
+    assert len(order) == 2
+    assert plan.runs["equal_tokens"]["a"] == []
