@@ -76,13 +76,9 @@ def _timed(
     """The untimed arms with their seconds, in units of one that was timed before, if any: an arm
     that is added later changes nothing for the others."""
     before = [name for name, arm in arms.items() if arm.seconds_per_step][:1]
-    threads = torch.get_num_threads()
     torch.set_num_threads(config.threads_of_worker)
-    try:
-        runs = {name: _build(config, name, arms[name].settings) for name in (*untimed, *before)}
-        seconds = time_steps(runs, display)
-    finally:
-        torch.set_num_threads(threads)
+    runs = {name: _build(config, name, arms[name].settings) for name in (*untimed, *before)}
+    seconds = time_steps(runs, display)
     scale = (arms[before[0]].seconds_per_step or 1.0) / seconds[before[0]] if before else 1.0
     return {n: replace(arms[n], seconds_per_step=scale * seconds[n]) for n in untimed}
 

@@ -15,13 +15,14 @@ from jsonargparse.typing import PositiveInt
 from headless.errors import HeadlessError, suggestion
 from headless.files import write_text
 from headless.runs.directory import check_name
-from headless.structured import read_json, read_yaml
+from headless.structured import read_yaml
 from headless.training.options import with_parts
 from headless.training.parsing import CommandParser
 
 Settings = dict[str, Any]  # of a run, nested or by dotted name
 Budget = Literal["equal_tokens", "equal_seconds"]
 ARMS = "arms.json"  # what each arm comes to; with it the sweep has begun
+DEFAULTS = "defaults.yaml"  # of the base: what it leaves open
 BEGIN_FROM = "begin_from"  # an arm's entry that names another arm
 DECIDED = ("seed_everything", "run.name", "run.root", "run.resume", "run.overwrite")
 
@@ -157,10 +158,6 @@ class SweepConfig:
         return self.directory / "base.yaml"
 
     @property
-    def base_record(self) -> Path:
-        return self.directory / "base.json"
-
-    @property
     def threads_of_worker(self) -> int:
         return self.threads or max(1, (os.cpu_count() or 1) // self.workers)
 
@@ -208,24 +205,23 @@ class SweepConfig:
         Raises:
             HeadlessError: the sweep was begun with another one.
         """
-        parts = [self.base] if isinstance(self.base, str) else self.base
-        values = parts if isinstance(parts, dict) else {"parts": parts}
+        base = {"parts": [self.base]} if isinstance(self.base, str) else self.base
+        values = base if isinstance(base, dict) else {"parts": base}
+        parts = [DEFAULTS, *values.get("parts", [])]
         self.directory.mkdir(parents=True, exist_ok=True)
-        write_text(self.base_file, yaml.safe_dump(values, sort_keys=False))
+        write_text(self.directory / DEFAULTS, "run: {wandb: disabled}\n")
+        write_text(self.base_file, yaml.safe_dump({**values, "parts": parts}, sort_keys=False))
         words = with_parts(["--config", str(self.base_file)])
         read = [read_yaml(Path(word.removeprefix("--config="))) for word in words]
-        content = json.dumps([one for one in read if set(one) != {"parts"}], indent=2)
-        has_begun = (self.directory / ARMS).is_file() and self.base_record.is_file()
-        if has_begun and self.base_record.read_text(encoding="utf-8") != content:
+        content = json.dumps([{k: v for k, v in one.items() if k != "parts"} for one in read])
+        record = self.directory / "base.json"
+        has_begun = (self.directory / ARMS).is_file() and record.is_file()
+        if has_begun and record.read_text(encoding="utf-8") != content:
             raise HeadlessError(
-                f"{self.directory} was begun with another base, see {self.base_record}: give this "
-                "sweep another name"
+                f"{self.directory} was begun with another base, see {record}: give this sweep "
+                "another name"
             )
-        write_text(self.base_record, content)
-
-    def read_base(self) -> list[Settings]:
-        """The files that all runs share, in their order."""
-        return read_json(self.base_record, list)
+        write_text(record, content)
 
 
 def _check_space(place: str, space: Any, sampler: str) -> None:

@@ -54,17 +54,14 @@ class Job:
     values: Point  # of the parameters that are tuned
     seed: int
     steps: int
-    full_steps: int
     begin_from: str | None = None  # the place of a run
 
     @property
     def place(self) -> str:
         """The run's directory below the sweep's."""
         words = [self.arm, *(_short(key, self.values) for key in self.values)]
-        if self.steps != self.full_steps:
-            words.append(f"steps{self.steps}")
-        stage = self.stage.replace("_", "-")
-        return f"{stage}/{'-'.join(words)}-seed{self.seed}"
+        words += [f"steps{self.steps}", f"seed{self.seed}"]
+        return f"{self.stage.replace('_', '-')}/{'-'.join(words)}"
 
 
 @dataclass
@@ -110,37 +107,45 @@ class _Planner:
 
             def look(point: Point) -> float | None:
                 job = self.want("tune", name, point, tune.seed, steps)
-                result = self.results.get(job.place) if job else None
+                if job is None:
+                    return math.inf if self.source(name, tune.seed)[1] == "failed" else None
+                result = self.results.get(job.place)
                 return result and result.score
 
-            choice = choose(name, tune, look)
-            self.plan.choices[name] = choice
+            self.plan.choices[name] = choice = choose(name, tune, look)
             self.plan.complete &= choice.done
         return self.plan.choices[name]
 
     def finals(self, name: str, fewer: int | None) -> list[Job]:
         """The runs of an arm that count: for its own steps, or for fewer."""
-        best, steps = self.choice(name).best, self.arms[name].steps
-        if best is None:
-            return []
-        stage: Stage = "final" if fewer is None else "equal_seconds"
-        wanted = (self.want(stage, name, best, seed, fewer or steps) for seed in self.config.seeds)
+        best, steps = self.choice(name).best, fewer or self.arms[name].steps
+        stage: Stage = "equal_seconds" if fewer else "final"
+        seeds = self.config.seeds if best is not None else ()
+        wanted = (self.want(stage, name, best or {}, seed, steps) for seed in seeds)
         return [job for job in wanted if job]
 
-    def want(self, stage: Stage, name: str, point: Point, seed: int, steps: int) -> Job | None:
-        """A run, which is in the plan now; None where what it begins from is not there yet."""
+    def source(self, name: str, seed: int) -> tuple[str | None, str]:
+        """The place of the run that a run begins from, and its state: "" while it goes on."""
         source = self.arms[name].settings.get(BEGIN_FROM)
-        begin_from = None
-        if source is not None:
-            best, all_steps = self.choice(source).best, self.arms[source].steps
-            counts: Stage = "final" if seed in self.config.seeds else "tune"
-            before = best and self.want(counts, source, best, seed, all_steps)
-            result = before and self.results.get(before.place)
-            if before is None or result is None or result.state != "complete":
-                self.plan.complete &= result is not None  # else it failed, and this one with it
-                return None
-            begin_from = before.place
-        job = Job(stage, name, point, seed, steps, self.arms[name].steps, begin_from)
+        if source is None:
+            return None, "complete"
+        choice, steps = self.choice(source), self.arms[source].steps
+        if choice.best is None:
+            return None, "failed" if choice.done else ""
+        stage: Stage = "final" if seed in self.config.seeds else "tune"
+        job = self.want(stage, source, choice.best, seed, steps)
+        if job is None:
+            return None, self.source(source, seed)[1]
+        result = self.results.get(job.place)
+        return job.place, result.state if result else ""
+
+    def want(self, stage: Stage, name: str, point: Point, seed: int, steps: int) -> Job | None:
+        """A run, which is in the plan now; None where what it begins from is not there."""
+        begin_from, state = self.source(name, seed)
+        if state != "complete":
+            self.plan.complete &= state != ""
+            return None
+        job = Job(stage, name, point, seed, steps, begin_from)
         if job not in self.plan.jobs:
             self.plan.jobs.append(job)
         return job

@@ -45,11 +45,16 @@ class Queue:
         journal = str(self.directory / JOURNAL)
         backend = JournalFileBackend(journal, lock_obj=JournalFileOpenLock(journal))
         self.storage = optuna.storages.JournalStorage(backend)
+        self.studies: dict[str, optuna.Study] = {}
         self.leases: dict[str, SoftFileLease] = {}
 
     def _study_of(self, job: Job) -> optuna.Study:
         name = f"tune {job.arm}" if job.stage == "tune" else "final"
-        return optuna.create_study(storage=self.storage, study_name=name, load_if_exists=True)
+        if name not in self.studies:
+            self.studies[name] = optuna.create_study(
+                storage=self.storage, study_name=name, load_if_exists=True
+            )
+        return self.studies[name]
 
     def trials(self) -> dict[str, FrozenTrial]:
         """Every run."""

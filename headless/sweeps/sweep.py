@@ -4,7 +4,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def sweep(
     if not isinstance(config, SweepConfig):
         config = read_sweep(config, overrides)
     config.write_base()
-    with Display(progress) as display:
+    with Display(progress) as display, own_threads():
         arms = find_arms(config, display)
         definition = config.directory / DEFINITION
         write_json(definition, config.as_json())  # which is YAML, too
@@ -62,17 +63,18 @@ def sweep(
         if config.slurm is not None:
             return {"jobs": _submit(config, config.slurm, definition)}
         if config.workers == 1:
-            plan = _work_here(config, display)
+            plan = work(config, display)
         else:
             plan = _watch(config, arms, queue, _start(config, definition), display)
         return write_outcome(config, arms, plan, queue)
 
 
-def _work_here(config: SweepConfig, display: Display) -> Plan:
+@contextmanager
+def own_threads() -> Iterator[None]:
+    """The caller has as many threads as before."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(config.threads_of_worker)
     try:
-        return work(config, display)
+        yield
     finally:
         torch.set_num_threads(threads)
 

@@ -50,6 +50,7 @@ def refresh(config: SweepConfig, arms: Mapping[str, Arm], queue: Queue) -> tuple
 
 def work(config: SweepConfig, display: Display) -> Plan:
     """Train what the queue holds until there is nothing left, also for others."""
+    torch.set_num_threads(config.threads_of_worker)
     arms, queue = read_arms(config), Queue(config)
     while True:
         plan, done = refresh(config, arms, queue)
@@ -75,8 +76,6 @@ def _train(
     path = config.directory / job.place
     place = {"run.name": path.name, "run.root": str(path.parent), "run.resume": True}
     labels = {"run.group": config.name, "run.tags": [job.arm, job.stage]}
-    if not any("wandb" in part.get("run", {}) for part in config.read_base()):
-        labels["run.wandb"] = "disabled"
 
     def on_validation(run: Run) -> None:
         nll, step = run.last.get(SCORE), run.last.get("progress/step")
@@ -121,7 +120,6 @@ class Worker:
     def __call__(self, definition: str, *, writes: bool = False) -> None:
         """Work on a sweep; the last ones write what came out where nobody waits for them."""
         config = read_sweep(definition)
-        torch.set_num_threads(config.threads_of_worker)
         plan = work(config, Display(False))
         if writes:
             write_outcome(config, read_arms(config), plan, Queue(config))

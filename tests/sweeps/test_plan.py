@@ -61,21 +61,32 @@ def test_an_arm_begins_from_the_run_of_another_with_its_seed() -> None:
     config = SweepConfig("s", "base.yaml", arms=arms, seeds=[1, 2], tune=tuning)
     plan, order = trained(config, arms_of(config))
     assert order == [
-        *("tune/first-lr1-seed0", "tune/first-lr2-seed0"),
-        *("final/first-lr1-seed1", "final/first-lr1-seed2"),
-        *("final/after-seed1", "final/after-seed2"),
+        *(f"tune/first-lr{lr}-steps100-seed0" for lr in (1, 2)),
+        *(f"final/first-lr1-steps100-seed{seed}" for seed in (1, 2)),
+        *(f"final/after-steps100-seed{seed}" for seed in (1, 2)),
     ]
     job = plan.runs["equal_tokens"]["after"][1]
     settings = settings_of(config, arms_of(config)["after"], job)
     assert settings == {
-        "model.init_from": str(Path("runs/sweep/s/final/first-lr1-seed2")),
+        "model.init_from": str(Path("runs/sweep/s/final/first-lr1-steps100-seed2")),
         "seed_everything": 3,
     }
-    plan, order = trained(config, arms_of(config), failing="first-lr1-seed2")
-    assert "final/after-seed2" not in order
+    plan, order = trained(config, arms_of(config), failing="first-lr1-steps100-seed2")
+    assert "final/after-steps100-seed2" not in order
     assert [job.seed for job in plan.runs["equal_tokens"]["after"]] == [1]
     with pytest.raises(HeadlessError, match="must name an arm that stands before it"):
         replace(config, arms=dict(reversed(arms.items())))
+
+
+def test_what_is_tuned_after_a_run_that_failed_is_left_out() -> None:
+    tuning = Tuning({LR: {"grid": [1, 2]}}, arms={"first": None}, widen=False)
+    arms = {"first": {}, "after": {"begin_from": "first"}}
+    config = SweepConfig("s", "base.yaml", arms=arms, seeds=[1], tune=tuning)
+    plan, order = trained(config, arms_of(config))
+    assert order[:2] == ["tune/first-steps100-seed0", "tune/after-lr1-steps100-seed0"]
+    assert order[-2:] == ["final/first-steps100-seed1", "final/after-lr1-steps100-seed1"]
+    _, order = trained(config, arms_of(config), failing="tune/first")
+    assert order == ["tune/first-steps100-seed0", "final/first-steps100-seed1"]
 
 
 def test_an_arm_of_which_every_run_fails_is_left_out() -> None:

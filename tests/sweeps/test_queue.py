@@ -12,7 +12,7 @@ from headless.sweeps.config import SweepConfig
 from headless.sweeps.plan import Job, Result
 from headless.sweeps.queue import Queue
 
-JOBS = [Job("final", "a", {"model.optimizer.lr": 1e-3}, seed, 8, 8) for seed in (1, 2, 3)]
+JOBS = [Job("final", "a", {"model.optimizer.lr": 1e-3}, seed, 8) for seed in (1, 2, 3)]
 PAIRS = [(job, {"seed_everything": job.seed}) for job in JOBS]
 
 

@@ -72,7 +72,7 @@ def test_it_tunes_trains_and_compares(tuned: dict[str, Any]) -> None:
     rate = f"lr{cwt['tuned'][LR]:g}"
     assert runs == {
         *(f"tune/cwt-lr{lr:g}-steps4-seed0" for lr in tried),
-        *("final/ce-seed1", f"final/cwt-{rate}-seed1"),
+        *("final/ce-steps8-seed1", f"final/cwt-{rate}-steps8-seed1"),
         f"equal-seconds/cwt-{rate}-steps5-seed1",
     }
     shorter = headless.Run(directory / f"equal-seconds/cwt-{rate}-steps5-seed1")
@@ -87,8 +87,8 @@ def test_it_tunes_trains_and_compares(tuned: dict[str, Any]) -> None:
         numbers = json.loads((directory / page / "compare.json").read_text())
         assert numbers["baseline"] == "cross-entropy (tied)"
         assert {run["name"] for group in numbers["groups"] for run in group["runs"]} == {
-            "ce-seed1",
-            f"{'cwt-' + rate}{'-steps5' if of == 'equal-seconds' else ''}-seed1",
+            "ce-steps8-seed1",
+            f"cwt-{rate}-steps{5 if of == 'equal-seconds' else 8}-seed1",
         }
 
 
@@ -118,7 +118,7 @@ def test_status_runs_nothing(tuned: dict[str, Any], capsys: pytest.CaptureFixtur
     [
         ({"base": {"data": {"path": "elsewhere"}}}, "begun with another base"),
         ({"objectives": {"ce": {"class_path": "CrossEntropy"}}, "baseline": None},
-         "final/ce-seed1 was begun with another model.objective"),
+         "final/ce-steps8-seed1 was begun with another model.objective"),
         ({"baseline": "cw"}, "there is no arm 'cw'; did you mean 'cwt'"),
         ({"tune": {"seed": 1, "parameters": {LR: {"grid": [1, 2]}}}}, "seed 1 is among the seeds"),
         ({"tune": {"parameters": {LR: {"low": 1, "high": 2}}}}, "is a range: give a grid"),
@@ -145,7 +145,7 @@ def test_a_killed_worker_changes_nothing(dataset: Path, tmp_path: Path) -> None:
     wanted["base"]["trainer"] |= {"max_steps": 40, "val_check_interval": 20}
     code = f"import headless; headless.sweep({wanted!r})"
     worker = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2])
-    run = tmp_path / "killed/tiny/final/cwt-seed1"
+    run = tmp_path / "killed/tiny/final/cwt-steps40-seed1"
     while not (run / "checkpoints/last.ckpt").is_file():
         assert worker.poll() is None
         time.sleep(0.002)
