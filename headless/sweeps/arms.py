@@ -11,6 +11,7 @@ from torch import nn
 
 from headless.errors import HeadlessError
 from headless.files import exclusive, write_json
+from headless.objectives.switched import Switched
 from headless.progress import Display
 from headless.structured import flatten
 from headless.sweeps.config import ARMS, BEGIN_FROM, Settings, SweepConfig
@@ -18,7 +19,7 @@ from headless.sweeps.plan import Arm, read_arms
 from headless.training.assembly import RunCLI, arguments_of, build
 
 BACKBONE = "model.backbone"
-ROUNDS, WARM_UP, BATCHES = 40, 3, 8  # timed steps of each arm, steps before, different batches
+ROUNDS, WARM_UP, BATCHES = 20, 3, 8  # steps timed twice, steps before them, batches
 WAIT_SECONDS = 3600.0  # for another machine that times the steps
 
 
@@ -84,17 +85,28 @@ def _timed(
 
 
 def time_steps(runs: dict[str, RunCLI], display: Display) -> dict[str, float]:
-    """Median seconds of an optimizer step of each run; they take turns, so that what disturbs one
-    disturbs all."""
+    """Mean seconds of an optimizer step over each run, which may switch its objective.
+
+    Runs take turns, so that what disturbs one disturbs all; the median counts.
+    """
     steps = {name: _stepper(cli) for name, cli in runs.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(WARM_UP + ROUNDS):
-        display.report("timing steps", turn, WARM_UP + ROUNDS)
-        for name, step in steps.items():
-            begin = time.perf_counter()
-            step()
-            seconds[name].append(time.perf_counter() - begin)
-    return {name: statistics.median(values[WARM_UP:]) for name, values in seconds.items()}
+    seconds = dict.fromkeys(steps, 0.0)
+    for has_switched in (False, True):
+        taken: dict[str, list[float]] = {name: [] for name in steps}
+        for turn in range(WARM_UP + ROUNDS):
+            display.report("timing steps", turn + has_switched * ROUNDS, WARM_UP + 2 * ROUNDS)
+            for name, step in steps.items():
+                begin = time.perf_counter()
+                step()
+                taken[name].append(time.perf_counter() - begin)
+        for name, cli in runs.items():
+            objective = cli.model.objective
+            before = objective.at if isinstance(objective, Switched) else 0.5
+            share = 1 - before if has_switched else before
+            seconds[name] += share * statistics.median(taken[name][WARM_UP:])
+            if isinstance(objective, Switched):
+                objective.switch(cli.model.unigram_counts)
+    return seconds
 
 
 def _stepper(cli: RunCLI) -> Callable[[], None]:
@@ -102,7 +114,8 @@ def _stepper(cli: RunCLI) -> Callable[[], None]:
     trainer's loop."""
     module, data, trainer = cli.model, cli.datamodule, cli.trainer
     module.trainer = data.trainer = trainer
-    module.objective.set_unigram(data.unigram_counts)
+    module.unigram_counts[: len(data.unigram_counts)] = data.unigram_counts
+    module.objective.set_unigram(module.unigram_counts)
     device = trainer.strategy.root_device
     module.to(device).train()
     module.on_fit_start()  # compiles where the run would
@@ -119,6 +132,8 @@ def _stepper(cli: RunCLI) -> Callable[[], None]:
             nn.utils.clip_grad_norm_(module.parameters(), trainer.gradient_clip_val)
         optimizer.step()
         optimizer.zero_grad()
+        with torch.no_grad():
+            module.objective.after_step(module.embedding_VD)
         schedule["scheduler"].step()
         if device.type == "cuda":
             torch.cuda.synchronize(device)

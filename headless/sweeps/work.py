@@ -75,7 +75,10 @@ def _train(
     """Train a run, go on with it, or read what is there."""
     path = config.directory / job.place
     place = {"run.name": path.name, "run.root": str(path.parent), "run.resume": True}
-    labels = {"run.group": config.name, "run.tags": [job.arm, job.stage]}
+    # `compare` takes an arm's own rates for no fault of the comparison where all are tagged so.
+    rates = job.stage != "tune" and any(key.endswith("lr") for key in job.values)
+    tags = [job.arm, job.stage, *["tuned"] * rates]
+    labels = {"run.group": config.name, "run.tags": tags}
 
     def on_validation(run: Run) -> None:
         nll, step = run.last.get(SCORE), run.last.get("progress/step")

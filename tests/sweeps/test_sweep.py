@@ -5,7 +5,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +15,9 @@ import pytest
 import headless
 from headless.cli.main import main
 from headless.errors import HeadlessError
+from headless.progress import Display
 from headless.sweeps import arms
+from headless.sweeps.config import read_sweep
 
 LR = "model.optimizer.lr"
 
@@ -136,6 +140,37 @@ def test_an_arm_that_makes_no_run_is_named(dataset: Path, tmp_path: Path) -> Non
     with pytest.raises(HeadlessError, match="arm odd: .*did you mean 'model.optimizer.lr'"):
         headless.sweep(wanted)
     assert not (tmp_path / "tiny" / "final").exists()
+
+
+def test_steps_are_timed_in_turn_before_and_after_a_switch(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = config(dataset, tmp_path)
+    headless_one = {"model.objective": wanted["objectives"]["cwt"], "model.switch_at": 0.75}
+    ce = {"model.objective": wanted["objectives"]["ce"]}
+    sweep = read_sweep(wanted | {"objectives": {}, "arms": {"ce": ce, "switch": headless_one}})
+    sweep.write_base()
+    clock, order, real = [0.0], [], arms._stepper
+
+    def stepper(cli: Any) -> Callable[[], None]:
+        step = real(cli)
+
+        def timed() -> None:
+            step()
+            is_softmax = getattr(cli.model.objective, "is_switched", False)
+            order.append((cli.run.name, is_softmax))
+            clock[0] += 3.0 if is_softmax else 1.0
+
+        return timed
+
+    monkeypatch.setattr(arms, "_stepper", stepper)
+    monkeypatch.setattr(arms, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(arms, "ROUNDS", 1)
+    monkeypatch.setattr(arms, "WARM_UP", 1)
+    runs = {n: arms._build(sweep, n, s) for n, s in sweep.settings.items()}
+    assert arms.time_steps(runs, Display(False)) == {"ce": 1.0, "switch": 0.75 + 0.25 * 3.0}
+    half = [("ce", False), ("switch", False)]
+    assert order == [*half, *half, *2 * [("ce", False), ("switch", True)]]
 
 
 def test_a_killed_worker_changes_nothing(dataset: Path, tmp_path: Path) -> None:
