@@ -35,9 +35,11 @@ def show(arms: dict[str, dict[str, Any]]) -> None:
     """A row an arm, and the sum of all."""
     table = Table(box=None, header_style="bold")
     budgets = [f"nll, {b.replace('_', ' ')}" for b in next(iter(arms.values()))["budgets"]]
-    columns = ("arm", "tuned", "done", "running", "waiting", "best nll", *budgets, "core-hours")
+    columns = ("arm", "tuned", "done", "running", "waiting", "best nll", *budgets, "hours")
     for name in columns:
-        table.add_column(name, justify="left" if name in columns[:2] else "right")
+        width = len("0.0000 (9)") if name in budgets else None
+        justify: Any = "left" if name in columns[:2] else "right"
+        table.add_column(name, justify=justify, min_width=width)
     for name, arm in arms.items():
         tuned = (f"{key.rsplit('.', 1)[-1]} {v}" for key, v in (arm["tuned"] or {}).items())
         failed = f" ({len(arm['failed'])} failed)" if arm["failed"] else ""

@@ -48,10 +48,10 @@ class Tuning:
     parameters: dict[str, Any] = field(default_factory=dict)
     arms: dict[str, Any] = field(default_factory=dict)
     sampler: Literal["grid", "turns", "tpe"] = "grid"
-    trials: PositiveInt = 20  # type: ignore[valid-type]
-    at_once: PositiveInt = 4  # type: ignore[valid-type]
+    trials: PositiveInt = 20
+    at_once: PositiveInt = 4
     seed: int = 0
-    max_steps: PositiveInt | None = None  # type: ignore[valid-type]
+    max_steps: PositiveInt | None = None
     widen: bool = True
     widenings: int = 4
 
@@ -73,8 +73,8 @@ class Halving:
         reduction_factor: one of so many goes on.
     """
 
-    min_resource: PositiveInt  # type: ignore[valid-type]
-    reduction_factor: PositiveInt = 4  # type: ignore[valid-type]
+    min_resource: PositiveInt
+    reduction_factor: PositiveInt = 4
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,8 @@ class SweepConfig:
     within: str | None = None
     baseline: str | None = None
     root: Path = Path("runs/sweep")
-    workers: PositiveInt = 1  # type: ignore[valid-type]
-    threads: PositiveInt | None = None  # type: ignore[valid-type]
+    workers: PositiveInt = 1
+    threads: PositiveInt | None = None
     keep_tuning_checkpoints: bool = False
     pruning: Halving | None = None
     slurm: dict[str, Any] | None = None

@@ -110,7 +110,7 @@ class _Planner:
                 if job is None:
                     return math.inf if self.source(name, tune.seed)[1] == "failed" else None
                 result = self.results.get(job.place)
-                return result and result.score
+                return None if result is None else result.score
 
             self.plan.choices[name] = choice = choose(name, tune, look)
             self.plan.complete &= choice.done

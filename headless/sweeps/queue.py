@@ -11,6 +11,8 @@ is void, and whoever takes it over goes on from the run's last checkpoint.
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import optuna
 from filelock import SoftFileLease, Timeout
@@ -20,6 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from headless.errors import HeadlessError
 from headless.files import LEASE_SECONDS, exclusive
+from headless.runs.metrics import append_point
 from headless.sweeps.config import Settings, SweepConfig
 from headless.sweeps.plan import Job, Result
 
@@ -33,18 +36,34 @@ NAMES = {state: name for name, state in STATES.items()}
 WAIT_SECONDS = 60.0  # for another worker that adds to the queue
 
 
+class _Journal(JournalFileBackend):
+    """Optuna's own would add a record to one that a full disk or a kill left half written, and
+    could read neither any more."""
+
+    def __init__(self, path: str) -> None:
+        self.path, self.lock = Path(path), JournalFileOpenLock(path)
+        super().__init__(path, lock_obj=self.lock)
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        self.lock.acquire()
+        try:
+            for log in logs:
+                append_point(self.path, log)
+        finally:
+            self.lock.release()
+
+
 class Queue:
     """What is known of the runs of a sweep, each by its place."""
 
     def __init__(self, config: SweepConfig) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.directory = config.directory
-        self.pruner = config.pruning and optuna.pruners.SuccessiveHalvingPruner(
-            **asdict(config.pruning)
-        )
-        journal = str(self.directory / JOURNAL)
-        backend = JournalFileBackend(journal, lock_obj=JournalFileOpenLock(journal))
-        self.storage = optuna.storages.JournalStorage(backend)
+        self.pruner: optuna.pruners.BasePruner | None = None
+        if config.pruning is not None:
+            self.pruner = optuna.pruners.SuccessiveHalvingPruner(**asdict(config.pruning))
+        journal = _Journal(str(self.directory / JOURNAL))
+        self.storage = optuna.storages.JournalStorage(journal)
         self.studies: dict[str, optuna.Study] = {}
         self.leases: dict[str, SoftFileLease] = {}
 

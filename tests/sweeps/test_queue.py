@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from headless.sweeps.config import SweepConfig
+from headless.sweeps.config import Halving, SweepConfig
 from headless.sweeps.plan import Job, Result
 from headless.sweeps.queue import Queue
 
@@ -55,9 +55,16 @@ def test_a_run_is_one_workers_until_it_dies(config: SweepConfig) -> None:
     assert mine.results() == {JOBS[1].place: Result("complete", 4.5)}
 
 
-def test_halving_ends_the_worst_of_the_tuning_runs(config: SweepConfig) -> None:
-    from headless.sweeps.config import Halving
+def test_a_record_that_was_cut_off_costs_nothing(config: SweepConfig) -> None:
+    Queue(config).add(PAIRS[:1])
+    with open(config.directory / "journal.log", "ab") as journal:
+        journal.write(b'{"op_code":4,"work')
+    queue = Queue(config)
+    queue.add(PAIRS)
+    assert list(queue.trials()) == list(Queue(config).trials()) == [job.place for job in JOBS]
 
+
+def test_halving_ends_the_worst_of_the_tuning_runs(config: SweepConfig) -> None:
     queue = Queue(replace(config, pruning=Halving(min_resource=10, reduction_factor=2)))
     jobs = [replace(job, stage="tune") for job in JOBS]
     queue.add([(job, {}) for job in jobs])

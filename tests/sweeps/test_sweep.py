@@ -135,6 +135,19 @@ def test_it_refuses(tuned: dict[str, Any], change: dict[str, Any], words: str) -
         headless.sweep(tuned["config"] | change)
 
 
+def test_workers_are_submitted(tuned: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    submitit = pytest.importorskip("submitit")
+    wanted = tuned["config"] | {"slurm": {"cluster": "local", "timeout_min": 5}}
+    (job,) = headless.sweep(wanted)["jobs"]
+    page = tuned["directory"] / "report/report.html"
+    page.unlink()
+    submitit.LocalJob(tuned["directory"] / "workers", job).result()
+    assert page.is_file()
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(HeadlessError, match="slurm needs submitit: pip install"):
+        headless.sweep(wanted)
+
+
 def test_an_arm_that_makes_no_run_is_named(dataset: Path, tmp_path: Path) -> None:
     wanted = config(dataset, tmp_path, objectives={}, arms={"odd": {"model.optimizer.lrr": 1}})
     with pytest.raises(HeadlessError, match="arm odd: .*did you mean 'model.optimizer.lr'"):
@@ -190,7 +203,8 @@ def test_a_killed_worker_changes_nothing(dataset: Path, tmp_path: Path) -> None:
     assert not headless.Run(run).finished
     gone_on = headless.sweep(wanted)
     assert (run / "checkpoints/first.safetensors").stat().st_mtime_ns == first
-    undisturbed = headless.sweep(wanted | {"root": str(tmp_path / "undisturbed")})
+    others = {"root": str(tmp_path / "undisturbed"), "workers": 2}
+    undisturbed = headless.sweep(wanted | others)  # by processes of their own
     scores = [
         o["arms"]["cwt"]["budgets"]["equal_tokens"]["nll_by_seed"] for o in (gone_on, undisturbed)
     ]
