@@ -125,7 +125,7 @@ def test_status_runs_nothing(tuned: dict[str, Any], capsys: pytest.CaptureFixtur
          "final/ce-steps8-seed1 was begun with another model.objective"),
         ({"baseline": "cw"}, "there is no arm 'cw'; did you mean 'cwt'"),
         ({"tune": {"seed": 1, "parameters": {LR: {"grid": [1, 2]}}}}, "seed 1 is among the seeds"),
-        ({"tune": {"parameters": {LR: {"low": 1, "high": 2}}}}, "is a range: give a grid"),
+        ({"tune": {"parameters": {LR: {"low": 1, "high": 2}}}}, "or with sampler tpe"),
         ({"objectives": {}}, "a sweep needs arms"),
         ({"arms": {"a": {"run.name": "b"}}}, "the sweep decides run.name"),
     ],
