@@ -136,13 +136,13 @@ def test_it_refuses(tuned: dict[str, Any], change: dict[str, Any], words: str) -
 
 
 def test_workers_are_submitted(tuned: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    submitit = pytest.importorskip("submitit")
+    pytest.importorskip("submitit")
     wanted = tuned["config"] | {"slurm": {"cluster": "local", "timeout_min": 5}}
-    (job,) = headless.sweep(wanted)["jobs"]
     page = tuned["directory"] / "report/report.html"
     page.unlink()
-    submitit.LocalJob(tuned["directory"] / "workers", job).result()
-    assert page.is_file()
+    assert len(headless.sweep(wanted)["jobs"]) == 1
+    while not page.is_file():  # the only job finds nothing to train, and writes it
+        time.sleep(0.1)
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(HeadlessError, match="slurm needs submitit: pip install"):
         headless.sweep(wanted)
