@@ -121,7 +121,7 @@ def _watch(
             worker.wait()
     log = next(log for log, worker in workers.items() if worker.returncode)
     words = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    error = (words or ["without a word"])[-1].removeprefix("headless: error: ")
+    error = (words or ["without a word"])[-1].removeprefix("headless: ").removeprefix("error: ")
     raise HeadlessError(f"a worker ended early: {error} (its log is {log})")
 
 

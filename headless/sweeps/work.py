@@ -146,3 +146,5 @@ if __name__ == "__main__":
         Worker()(sys.argv[1])
     except HeadlessError as error:
         sys.exit(f"headless: error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("headless: interrupted; the sweep goes on with the same command")
