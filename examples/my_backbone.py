@@ -1,7 +1,8 @@
 """A backbone of your own: gated recurrent layers, where Transformers has attention.
 
-    headless pretrain --config configs/demo/headless.yaml --import my_backbone \\
-        --model.backbone null --model.backbone.custom my_backbone.Recurrent \\
+    headless pretrain --import my_backbone --config configs/demo/base.yaml \\
+        --config configs/objective/headless.yaml --run.name recurrent \\
+        --model.backbone.custom my_backbone.Recurrent \\
         --model.backbone.extra '{width: 192, layers: 2}'
 
 What is needed: `vocab_size` among the arguments, `get_input_embeddings()`, and a call with token

@@ -7,7 +7,7 @@ from headless.isolation import isolated
 from headless.models.backbone import is_custom
 from headless.progress import Display
 from headless.training.assembly import RunCLI, build
-from headless.training.parsing import OPTION, needed_imports
+from headless.training.imports import OPTION, needed_imports
 from headless.training.pretrain import fit, is_first_process
 
 

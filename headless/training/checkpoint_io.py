@@ -15,7 +15,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from headless.errors import HeadlessError
 from headless.files import whole_file
 from headless.runs.directory import RunDirectory, open_run
-from headless.training.parsing import OPTION, denied
+from headless.training.imports import OPTION, denied
 
 CHECKPOINT_KEY = "headless"  # where our own part of a checkpoint lies
 

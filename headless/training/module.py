@@ -40,8 +40,8 @@ from headless.training.checkpoint_io import (
 from headless.training.compat import datamodule_of
 from headless.training.devices import check_precision
 from headless.training.evaluation import Validation
+from headless.training.imports import restrict_imports
 from headless.training.initial import Source, open_source
-from headless.training.parsing import restrict_imports
 from headless.training.step import (
     Divergence,
     StepMeans,

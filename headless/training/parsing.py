@@ -1,7 +1,4 @@
-"""The parser of all commands: strict YAML, complaints of one line, list options in pieces.
-
-And what a config or a checkpoint may name to be imported, and what the user allows beside it.
-"""
+"""The parser of all commands: strict YAML, complaints of one line, list options in pieces."""
 
 import argparse
 import json
@@ -10,7 +7,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_origin
 
@@ -26,17 +22,14 @@ from jsonargparse import (
 
 from headless.errors import HeadlessError, UnforeseenError
 from headless.structured import load_yaml
-
-# A config names classes by their dotted path, and the parts of these packages are made to be named.
-PACKAGES = ("headless", "lightning", "torch")
-# These run what they are given: a callback of any function, a file from the network, a pickle.
-REFUSED = (
-    *(f"lightning.pytorch.callbacks.{name}" for name in ("LambdaCallback", "lambda_function")),
-    *(f"torch.{name}" for name in ("hub", "load", "package", "serialization")),
-    "torch.utils.cpp_extension",
+from headless.training.imports import (
+    DENIED,
+    OPTION,
+    PACKAGES,
+    allow_import,
+    restrict_imports,
 )
-OPTION = "--import"
-DENIED = re.compile(r"Importing '([\w.]+)' is not allowed")
+
 MODE = "strict_yaml"
 UNKNOWN = re.compile(r"(?:unrecognized arguments: (?:--)?|[Oo]ption '|[Kk]ey ['\"])([\w.]+)")
 GROUP = re.compile(r"Group '([\w.]+)'")
@@ -174,47 +167,6 @@ def _as_list(value: str, *, is_text: bool) -> str:
 
 
 # -- what may be imported ---------------------------------------------------------------------
-
-
-def restrict_imports() -> None:
-    """Nothing outside of `PACKAGES` is imported because a config or a checkpoint names it."""
-    set_parsing_settings(
-        import_path_denylist=["*", *REFUSED],
-        import_path_allowlist=list(PACKAGES),
-        instantiate_subclass_spec_in_any=False,
-    )
-
-
-def allow_import(module: str) -> None:
-    """Import a module, also one of the current directory, and let configs name its package."""
-    directory = str(Path.cwd())
-    if directory not in sys.path and "" not in sys.path:
-        sys.path.append(directory)
-    try:
-        import_module(module)
-    except Exception as error:
-        raise UnforeseenError(
-            f"{OPTION} {module}: it cannot be imported ({type(error).__name__}: {error}); name a "
-            "module as Python does: my_objectives for my_objectives.py in this directory"
-        ) from error
-    restrict_imports()
-    set_parsing_settings(import_path_allowlist=[module.split(".")[0]])
-
-
-def needed_imports(*parts: object) -> list[str]:
-    """The modules of the user's own that the parts of a model come from."""
-    modules = dict.fromkeys(type(part).__module__ for part in parts)
-    return [m for m in modules if m.split(".")[0] not in (*PACKAGES, "transformers")]
-
-
-def denied(error: BaseException) -> str | None:
-    """The dotted name whose import an error, or what caused it, says was not allowed."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if match := DENIED.search(str(cause)):
-            return match.group(1)
-        cause = cause.__cause__ or cause.__context__
-    return None
 
 
 def take_imports(arguments: Sequence[str]) -> list[str]:

@@ -81,7 +81,7 @@ def test_over_the_kept_checkpoints(
     run_arguments: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ("--checkpoint.keep", "true", "--checkpoint.every_n_steps", "4")
-    path = fit(build([*run_arguments("kept"), *options]))
+    path = fit(build([*run_arguments("kept"), *options, "--laboratory.enabled", "true"]))
     arguments = ["analyze", "--model", str(path), "--tokens", "512", "--steps", "all"]
     arguments += ["--random_twin", "false"]
     assert main([*arguments, "--analyses", "[anisotropy, weights]"]) == 0
