@@ -52,7 +52,7 @@ class BackboneConfig:
         attn_implementation: "sdpa" (eager where the family has none), "eager",
             "flash_attention_2", ... as in Transformers.
         activation_checkpointing: keep no activations of a block, and run it a second time in the
-            backward pass: less memory, about a third more time.
+            backward pass: less memory for one more forward pass.
         custom: a class of your own instead of a family, as MODULE.CLASS (and --import MODULE),
             called with vocab_size and the fields of `extra`; see `models.custom`.
         extra: any other fields of the family's config class.
@@ -143,9 +143,10 @@ def backbone_config(config: BackboneConfig, vocab_size: int, **tokens: int) -> P
     # Every token is one of the text. A family's padding id would be a token of our vocabulary whose
     # embedding begins at 0 and stays there. The logits are the objective's: no cap of the family's.
     values: dict[str, Any] = {"pad_token_id": None} | tokens | fields
-    if hasattr(AutoConfig.for_model(config.family), "final_logit_softcapping"):
+    usual = AutoConfig.for_model(config.family)
+    if hasattr(usual, "final_logit_softcapping"):
         values.setdefault("final_logit_softcapping", None)
-    if AutoConfig.for_model(config.family).pad_token_id is not None:
+    if usual.pad_token_id is not None:
         try:
             AutoConfig.for_model(config.family, pad_token_id=None)
         except Exception:  # noqa: BLE001 - a family that must have one (modernbert-decoder)
