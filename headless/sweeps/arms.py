@@ -17,6 +17,7 @@ from headless.structured import flatten
 from headless.sweeps.config import ARMS, BEGIN_FROM, Settings, SweepConfig
 from headless.sweeps.plan import Arm, read_arms
 from headless.training.assembly import RunCLI, arguments_of, build
+from headless.training.devices import keep_freed_memory
 
 BACKBONE = "model.backbone"
 ROUNDS, WARM_UP, BATCHES = 20, 3, 8  # steps timed twice, steps before them, batches
@@ -117,6 +118,8 @@ def _stepper(cli: RunCLI) -> Callable[[], None]:
     module.unigram_counts[: len(data.unigram_counts)] = data.unigram_counts
     module.objective.set_unigram(module.unigram_counts)
     device = trainer.strategy.root_device
+    if device.type == "cpu":
+        keep_freed_memory()  # as a run does
     module.to(device).train()
     module.on_fit_start()  # compiles where the run would
     (optimizer,), (schedule,) = module.configure_optimizers()

@@ -90,7 +90,9 @@ class SweepConfig:
             combinations of objectives, optimizers and these.
         arms: further arms, by name: settings of a run. `begin_from: ARM` begins from the weights
             that the arm of that name ended with, seed by seed.
-        seeds: of the runs that count.
+        seeds: of the runs that count; every arm's first run is made before any arm's second.
+        arm_seeds: other seeds for some arms, by name or pattern: `{"*-muon": [1, 2, 3, 4, 5]}`; the
+            last pattern that fits decides.
         tune: how each arm is tuned.
         budgets: "equal_tokens" trains every arm for its own steps; "equal_seconds" the slower ones
             again, for as many as the fastest one's seconds pay for, timed in turn in one process.
@@ -112,6 +114,7 @@ class SweepConfig:
     vary: dict[str, dict[str, Any]] = field(default_factory=dict)
     arms: dict[str, Settings] = field(default_factory=dict)
     seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
+    arm_seeds: dict[str, list[int]] = field(default_factory=dict)
     tune: Tuning = Tuning()
     budgets: list[Budget] = field(default_factory=lambda: ["equal_tokens"])
     within: str | None = None
@@ -133,13 +136,7 @@ class SweepConfig:
             raise HeadlessError(f"baseline: there is no arm {self.baseline!r}; {near}")
         if self.within and (self.within not in self.axes or self.arms):
             raise HeadlessError("within must be an axis, and there can be no arms beside the axes")
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise HeadlessError("seeds must be a list of different numbers")
-        if self.tune.seed in self.seeds and any(map(self.tune.parameters_of, names)):
-            raise HeadlessError(
-                f"tune.seed {self.tune.seed} is among the seeds: what was tuned on it would count "
-                "in the mean; take another one"
-            )
+        self._check_seeds(names)
         for place, (arm, settings) in enumerate(self.settings.items()):
             check_name(arm)
             if decided := [key for key in DECIDED if key in settings]:
@@ -149,6 +146,22 @@ class SweepConfig:
             for key, space in self.tune.parameters_of(arm).items():
                 _check_space(f"tune: {key} of {arm}", space, self.tune.sampler)
 
+    def _check_seeds(self, names: list[str]) -> None:
+        for key, seeds in {"seeds": self.seeds, **self.arm_seeds}.items():
+            if not seeds or len(set(seeds)) < len(seeds):
+                where = key if key == "seeds" else f"arm_seeds: {key}"
+                raise HeadlessError(f"{where} must be a list of different numbers")
+        for pattern in self.arm_seeds:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                near = suggestion(pattern, names, "arms")
+                raise HeadlessError(f"arm_seeds: no arm is called {pattern!r}; {near}")
+        for arm in names:
+            if self.tune.parameters_of(arm) and self.tune.seed in self.seeds_of(arm):
+                raise HeadlessError(
+                    f"tune.seed {self.tune.seed} is among the seeds of {arm}: what was tuned on it "
+                    "would count in the mean; take another one"
+                )
+
     @property
     def directory(self) -> Path:
         return self.root / self.name
@@ -156,6 +169,11 @@ class SweepConfig:
     @property
     def base_file(self) -> Path:
         return self.directory / "base.yaml"
+
+    def seeds_of(self, arm: str) -> list[int]:
+        """The seeds of the runs of an arm that count."""
+        own = [seeds for pattern, seeds in self.arm_seeds.items() if fnmatchcase(arm, pattern)]
+        return own[-1] if own else self.seeds
 
     @property
     def threads_of_worker(self) -> int:

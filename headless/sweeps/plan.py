@@ -97,7 +97,7 @@ class _Planner:
             self.choice(name)
         for budget in config.budgets:
             steps = equal_seconds(config, arms) if budget == "equal_seconds" else {}
-            self.plan.runs[budget] = {name: self.finals(name, steps.get(name)) for name in arms}
+            self.plan.runs[budget] = self.finals(steps)
 
     def choice(self, name: str) -> Choice:
         """The search of an arm; its runs become wanted."""
@@ -116,13 +116,22 @@ class _Planner:
             self.plan.complete &= choice.done
         return self.plan.choices[name]
 
-    def finals(self, name: str, fewer: int | None) -> list[Job]:
-        """The runs of an arm that count: for its own steps, or for fewer."""
-        best, steps = self.choice(name).best, fewer or self.arms[name].steps
-        stage: Stage = "equal_seconds" if fewer else "final"
-        seeds = self.config.seeds if best is not None else ()
-        wanted = (self.want(stage, name, best or {}, seed, steps) for seed in seeds)
-        return [job for job in wanted if job]
+    def finals(self, fewer: Mapping[str, int]) -> dict[str, list[Job]]:
+        """The runs that count, by arm: for its own steps, or for fewer.
+
+        Each arm's first seed stands before any arm's second: a sweep that is stopped compares all.
+        """
+        runs: dict[str, list[Job]] = {name: [] for name in self.arms}
+        seeds = {name: self.config.seeds_of(name) for name in self.arms}
+        for turn in range(max(map(len, seeds.values()))):
+            for name, arm in self.arms.items():
+                best = self.choice(name).best
+                if turn < len(seeds[name]) and best is not None:
+                    stage: Stage = "equal_seconds" if name in fewer else "final"
+                    steps = fewer.get(name, arm.steps)
+                    if job := self.want(stage, name, best, seeds[name][turn], steps):
+                        runs[name].append(job)
+        return runs
 
     def source(self, name: str, seed: int) -> tuple[str | None, str]:
         """The place of the run that a run begins from, and its state: "" while it goes on."""
@@ -132,7 +141,7 @@ class _Planner:
         choice, steps = self.choice(source), self.arms[source].steps
         if choice.best is None:
             return None, "failed" if choice.done else ""
-        stage: Stage = "final" if seed in self.config.seeds else "tune"
+        stage: Stage = "final" if seed in self.config.seeds_of(source) else "tune"
         job = self.want(stage, source, choice.best, seed, steps)
         if job is None:
             return None, self.source(source, seed)[1]

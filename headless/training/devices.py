@@ -1,6 +1,10 @@
 """On what devices, in which precision and how spread training is right: decided here alone."""
 
+import ctypes
+import os
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -14,6 +18,7 @@ from headless.training.compat import ShardedStrategy
 NO_FLOAT64 = "Apple's GPU (MPS) has no float64, in which scores are summed: take cpu"
 PRECISIONS = ("32-true", "bf16-mixed", "64-true")
 ALIASES = {"64": "64-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
 REASONS = {
     "bf16-true": "an update below 1/256 of a weight is lost, so that gains of norms never move",
     "16-true": "its range is too small for gradients and for the optimizer's second moments",
@@ -47,6 +52,24 @@ def choose_device(name: str) -> torch.device:
     if device.type == "mps":
         raise HeadlessError(f"the device {name!r} cannot be used: {NO_FLOAT64}")
     return device
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what tensors on the CPU free for the next ones (once and for the process).
+
+    It maps each block above 32 MiB anew and gives it back when it is freed: the system clears every
+    page of it at every step, which cost a softmax on logits of 64 MiB a third of its step
+    (benchmarks/allocator.json), and an objective without logits nothing. Another allocator, or
+    settings of the user's own (MALLOC_*_ or GLIBC_TUNABLES), decide for themselves.
+    """
+    if sys.platform != "linux" or any(
+        name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ
+    ):
+        return
+    with suppress(OSError, AttributeError):  # another C library
+        library = ctypes.CDLL(None)
+        library.mallopt(M_MMAP_MAX, 0)
+        library.mallopt(M_TRIM_THRESHOLD, -1)
 
 
 def choose_precision(precision: Any, accelerator: str) -> str | None:

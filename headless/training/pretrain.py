@@ -26,6 +26,7 @@ from headless.runs.run import Run
 from headless.training.assembly import RunCLI, arguments_of, build
 from headless.training.checkpoint_io import read_own_checkpoint
 from headless.training.compat import ShardedStrategy
+from headless.training.devices import keep_freed_memory
 from headless.training.resume import check_resume, is_finished
 
 
@@ -73,6 +74,8 @@ def fit(cli: RunCLI, *, validate_first: bool = False) -> Path:
     everything as it was.
     """
     run, directory = cli.run, cli.run.directory
+    if cli.trainer.strategy.root_device.type == "cpu":
+        keep_freed_memory()
     with exclusive(directory.path) if is_first_process() else nullcontext():
         path = directory.last_checkpoint if run.resume else None
         if path is None or not path.is_file():

@@ -55,6 +55,29 @@ def test_arms_are_combinations_and_blocks_share_a_value() -> None:
         replace(config, within="depth")
 
 
+def test_some_arms_have_more_seeds_and_each_arm_one_before_any_has_two() -> None:
+    arms = {"a": {}, "b-x": {}, "b-y": {}}
+    seeds = {"b-*": [1, 2], "b-y": [1, 2, 3]}
+    config = SweepConfig("s", "base.yaml", arms=arms, seeds=[1], arm_seeds=seeds)
+    plan, order = trained(config, arms_of(config))
+    wanted = ["a1", "b-x1", "b-y1", "b-x2", "b-y2", "b-y3"]
+    assert order == [f"final/{name[:-1]}-steps100-seed{name[-1]}" for name in wanted]
+    runs = plan.runs["equal_tokens"]
+    assert {name: [job.seed for job in jobs] for name, jobs in runs.items()} == {
+        "a": [1],
+        "b-x": [1, 2],
+        "b-y": [1, 2, 3],
+    }
+    for wrong, message in (
+        ({"c-*": [1]}, "arm_seeds: no arm is called 'c-\\*'"),
+        ({"b-*": [1, 1]}, "arm_seeds: b-\\* must be a list of different numbers"),
+        ({"b-x": [0, 1]}, "tune.seed 0 is among the seeds of b-x"),
+    ):
+        tune = Tuning({LR: {"grid": [1, 2]}})
+        with pytest.raises(HeadlessError, match=message):
+            replace(config, arm_seeds=wrong, tune=tune)
+
+
 def test_an_arm_begins_from_the_run_of_another_with_its_seed() -> None:
     tuning = Tuning({LR: {"grid": [1, 2]}}, arms={"after": None}, widen=False)
     arms = {"first": {}, "after": {"begin_from": "first"}}
@@ -62,8 +85,7 @@ def test_an_arm_begins_from_the_run_of_another_with_its_seed() -> None:
     plan, order = trained(config, arms_of(config))
     assert order == [
         *(f"tune/first-lr{lr}-steps100-seed0" for lr in (1, 2)),
-        *(f"final/first-lr1-steps100-seed{seed}" for seed in (1, 2)),
-        *(f"final/after-steps100-seed{seed}" for seed in (1, 2)),
+        *(f"final/{arm}-steps100-seed{s}" for s in (1, 2) for arm in ("first-lr1", "after")),
     ]
     job = plan.runs["equal_tokens"]["after"][1]
     settings = settings_of(config, arms_of(config)["after"], job)

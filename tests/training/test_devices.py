@@ -1,5 +1,9 @@
 """A machine with Apple's GPU, which has no float64, and machines without."""
 
+import os
+import platform
+import subprocess
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -51,3 +55,31 @@ def test_a_model_that_is_read_is_not_put_there(tmp_path, run_arguments) -> None:
     )
     with pytest.raises(HeadlessError, match="'mps' cannot be used: .* no float64.* take cpu"):
         load(tmp_path / "model", device="mps")
+
+
+PAGES = """
+import resource, sys, torch
+from headless.training.devices import keep_freed_memory
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+for step in range(8):
+    block = torch.ones(2**24)  # 64 MiB, freed when the next one is there
+    if step == 3:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+pages = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(pages * resource.getpagesize() / 2**20)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc that gives them back")
+@pytest.mark.parametrize(
+    ("how", "own"), [("kept", {}), ("not", {}), ("kept", {"MALLOC_ARENA_MAX": "4"})]
+)
+def test_freed_tensors_are_kept_for_the_next_unless_the_user_decides(how, own) -> None:
+    plain = {
+        k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_", "LD_PRE"))
+    }
+    command = [sys.executable, "-c", PAGES, how]
+    done = subprocess.run(command, env=plain | own, capture_output=True, text=True, check=True)
+    touched = float(done.stdout)  # MiB of new pages in four steps of 64 MiB
+    assert touched < 16 if (how, own) == ("kept", {}) else touched > 100
