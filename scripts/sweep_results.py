@@ -1,0 +1,189 @@
+"""Tables, trend and figure of a sweep, from its sweep.json.
+
+    python scripts/sweep_results.py SWEEP.json [--figure FILE.svg] [--copy FILE.json]
+
+Each arm with what was tuned, its nats a token and the difference from the baseline of its block,
+paired by seed, with 95 % intervals. Where blocks are sizes (`within`), the differences of all pairs
+of runs are fitted by least squares against log2 of the baseline's parameters: nats for each
+doubling, with the interval of Student's t. `--copy` writes what the tables were made from, for
+benchmarks/.
+"""
+
+import argparse
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from scipy import stats
+
+from headless.reports.statistics import Difference, Estimate, difference, estimate
+
+Row = dict[str, Any]
+
+
+def main() -> None:
+    """Read, print, draw."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("sweep", type=Path, help="a sweep.json")
+    parser.add_argument("--figure", type=Path, help="draw the differences against size")
+    parser.add_argument("--copy", type=Path, help="write the numbers, shortened")
+    options = parser.parse_args()
+    sweep = json.loads(options.sweep.read_text())
+    written: dict[str, Any] = {"budgets": {}, "trends": {}}
+    for budget in sweep["config"]["budgets"]:
+        rows = read_rows(sweep, budget)
+        trends = read_trends(rows)
+        print(f"\n{budget.replace('_', ' ')}\n\n{table(rows)}\n")
+        for kind, found in trends.items():
+            print(f"{kind}: {words(found)}")
+        written["budgets"][budget], written["trends"][budget] = rows, trends
+    if options.figure:
+        draw(written["budgets"], options.figure)
+    if options.copy:
+        kept = {k: sweep[k] for k in ("score", "baseline", "core_hours", "config", "environment")}
+        text = json.dumps(kept | written, indent=1, default=plain)
+        options.copy.write_text(text + "\n")
+
+
+def plain(value: Estimate) -> Row:
+    """An estimate as JSON."""
+    return {k: getattr(value, k) for k in ("mean", "half_width", "n")} | (
+        {"p": value.p, "by_seed": value.by_seed} if isinstance(value, Difference) else {}
+    )
+
+
+def read_rows(sweep: Row, budget: str) -> list[Row]:
+    """The arms, each with its nats by seed and its difference from the baseline of its block."""
+    blocks = sweep["config"]["within"]
+    sizes = list(sweep["config"]["vary"].get(blocks, {"": None})) if blocks else [""]
+    rows = []
+    for name, arm in sweep["arms"].items():
+        block = next((size for size in sizes if size and name.endswith(size)), "")
+        found = arm["budgets"][budget]
+        nll = {int(seed): nats for seed, nats in found["nll_by_seed"].items()}
+        if nll:
+            kind = name.removesuffix(block).rstrip("-")
+            rows.append(
+                {
+                    "arm": name,
+                    "block": block,
+                    "kind": kind,
+                    "parameters": arm["parameters"],
+                    "steps": found["steps"],
+                    "tokens": found["tokens"],
+                    "tuned": {k.rsplit(".", 1)[-1]: v for k, v in (arm["tuned"] or {}).items()},
+                    "notes": arm["notes"],
+                    "seconds_per_step": arm["seconds_per_step"],
+                    "nll_by_seed": nll,
+                    "nll": estimate(nll.values()),
+                }
+            )
+    baseline = sweep["baseline"]
+    kind = next((row["kind"] for row in rows if row["arm"] == baseline), baseline)
+    for row in rows:
+        others = [o for o in rows if o["block"] == row["block"] and o["kind"] == kind]
+        is_own = not others or others[0] is row
+        row["parameters_baseline"] = others[0]["parameters"] if others else None
+        row["difference"] = (
+            None if is_own else difference(row["nll_by_seed"], others[0]["nll_by_seed"])
+        )
+    return rows
+
+
+def read_trends(rows: list[Row]) -> dict[str, Row]:
+    """How each kind's difference from the baseline changes with size, where there are three."""
+    trends: dict[str, Row] = {}
+    for kind in dict.fromkeys(row["kind"] for row in rows):
+        points = [
+            (math.log2(row["parameters_baseline"]), nats)
+            for row in rows
+            if row["kind"] == kind and row["difference"] is not None
+            for nats in row["difference"].by_seed.values()
+        ]
+        if len({x for x, _ in points}) >= 3:
+            fit = stats.linregress(*zip(*points, strict=True))
+            t = stats.t.ppf(0.975, len(points) - 2)
+            trends[kind] = {
+                "nats_per_doubling": fit.slope,
+                "half_width": t * fit.stderr,
+                "p": fit.pvalue,
+                "pairs": len(points),
+            }
+    return trends
+
+
+def words(trend: Row) -> str:
+    """A trend in words."""
+    slope, half = trend["nats_per_doubling"], trend["half_width"]
+    return (
+        f"{slope:+.4f} ± {half:.4f} nats for each doubling of the parameters "
+        f"(p {trend['p']:.2g}, {trend['pairs']} pairs)"
+    )
+
+
+def table(rows: list[Row]) -> str:
+    """Markdown."""
+    lines = [
+        "| arm | parameters | tuned | steps | seeds | nats a token | against the baseline | p |",
+        "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in sorted(rows, key=lambda row: (row["parameters_baseline"] or 0, row["nll"].mean)):
+        tuned = ", ".join(f"{k} {v:g}" for k, v in row["tuned"].items())
+        found, p = row["difference"], ""
+        if found is not None and found.p is not None:
+            p = f"{found.p:.2g}"
+        against = "" if found is None else interval(found, "+")
+        cells = (
+            row["arm"],
+            f"{row['parameters'] / 1e6:.3f} M",
+            tuned,
+            f"{row['steps']:,}",
+            str(row["nll"].n),
+            interval(row["nll"]),
+            against,
+            p,
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def interval(number: Estimate, sign: str = "") -> str:
+    """A mean with its interval where there is one."""
+    half = "" if number.half_width is None else f" ± {number.half_width:.3f}"
+    return f"{number.mean:{sign}.3f}{half}"
+
+
+def draw(budgets: dict[str, list[Row]], path: Path) -> None:
+    """Differences from the baseline against its parameters, a panel for each budget."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(
+        1, len(budgets), figsize=(4.6 * len(budgets), 3.4), sharey=True, squeeze=False
+    )
+    for axis, (budget, rows) in zip(axes[0], budgets.items(), strict=True):
+        axis.axhline(0, color="0.6", linewidth=1)
+        for kind in dict.fromkeys(row["kind"] for row in rows if row["difference"] is not None):
+            own = [row for row in rows if row["kind"] == kind and row["difference"] is not None]
+            own.sort(key=lambda row: row["parameters_baseline"])
+            x = [row["parameters_baseline"] / 1e6 for row in own]
+            y = [row["difference"].mean for row in own]
+            halves = [row["difference"].half_width or 0.0 for row in own]
+            (line,) = axis.plot(x, y, marker="o", markersize=4, label=kind)
+            axis.errorbar(x, y, halves, fmt="none", color=line.get_color(), capsize=3)
+        axis.set(xscale="log", xlabel="parameters of the baseline, millions")
+        axis.set_title(budget.replace("_", " "))
+        axis.set_xticks(sorted({row["parameters_baseline"] / 1e6 for row in rows}))
+        axis.xaxis.set_major_formatter("{x:.2f}")
+        axis.minorticks_off()
+    axes[0][0].set_ylabel("nats a token against the baseline")
+    axes[0][-1].legend(frameon=False)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main()
