@@ -26,6 +26,7 @@ from headless.objectives.base import (
 UnigramBias = Literal["none", "fixed", "initial"]
 Transform = Literal["none", "mlm"]
 MAX_LOGITS = 2**28  # logits that exist at a time under chunk_size="auto": 1 GiB in float32
+TILE = 128  # rows that a GPU's matrix products take at a time
 
 
 class _Form(NamedTuple):
@@ -39,11 +40,30 @@ class _Form(NamedTuple):
         return scores if self.softcap is None else scores.div(self.softcap).tanh() * self.softcap
 
 
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    """a · b of bf16 matrices, summed and returned in float32 where the device can."""
+@torch.library.custom_op("headless::add_product", mutates_args={"total"})
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """total += a · b, in the precision of `total` where the device can.
+
+    An operator of its own: a compiler that knows the sums would put them off until the last, and
+    keep the product of every chunk until then.
+    """
     if a.is_cuda and a.dtype in (torch.bfloat16, torch.float16):
-        return torch.mm(a, b, out_dtype=torch.float32)
-    return at_least_float32(a @ b)
+        torch.addmm(total, a, b, out_dtype=total.dtype, out=total)
+    else:
+        total += a @ b
+
+
+@_add_product.register_fake
+def _(total: Tensor, a: Tensor, b: Tensor) -> None:
+    return None
+
+
+def _subtract_own(d_logits_CV: Tensor, own_C1: Tensor, amount: float) -> Tensor:
+    """The gradient of the target's own logit less `amount`."""
+    if torch.compiler.is_compiling():  # a scatter is no part of a larger kernel: this is
+        id_V = torch.arange(d_logits_CV.shape[1], device=own_C1.device)
+        return torch.where(id_V == own_C1, d_logits_CV - amount, d_logits_CV)
+    return d_logits_CV.scatter_add_(1, own_C1, torch.full_like(d_logits_CV[:, :1], -amount))
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -86,19 +106,20 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             total = total + (nll_C1 + z_loss * log_z_C1.square()).where(valid_C1, 0.0).sum()
             if not with_gradients:
                 continue
-            d_logits_CV = (logits_CV - log_z_C1).exp() * (1 + 2 * z_loss * log_z_C1)
+            d_logits_CV = (logits_CV - log_z_C1).exp_()
+            if z_loss:
+                d_logits_CV = d_logits_CV.mul_(1 + 2 * z_loss * log_z_C1)
             if label_smoothing:
-                d_logits_CV = d_logits_CV - label_smoothing / vocab_size
-            ones_C1 = torch.full_like(log_z_C1, label_smoothing - 1)
-            d_logits_CV = d_logits_CV.scatter_add(1, own_C1, ones_C1)
-            d_logits_CV = d_logits_CV.where(valid_C1, 0.0)
+                d_logits_CV = d_logits_CV.sub_(label_smoothing / vocab_size)
+            d_logits_CV = _subtract_own(d_logits_CV, own_C1, 1 - label_smoothing)
+            d_logits_CV = d_logits_CV.masked_fill_(~valid_C1, 0.0)
             if d_bias is not None:
                 d_bias = d_bias + d_logits_CV.sum(dim=0)
             if softcap is not None:
-                d_logits_CV = d_logits_CV * (1 - (scores_CV / softcap).square())
+                d_logits_CV = d_logits_CV.mul_(1 - (scores_CV / softcap).square())
             d_logits_CV = d_logits_CV.to(hidden_CD.dtype)
             d_hidden.append(d_logits_CV @ weight_VD)
-            d_weight = d_weight + _product(d_logits_CV.T, hidden_CD)
+            _add_product(d_weight, d_logits_CV.T, hidden_CD)
         if with_gradients:
             ctx.save_for_backward(torch.cat(d_hidden), d_weight.to(weight_VD.dtype), d_bias)
         return total
@@ -134,6 +155,13 @@ def _unchunked(
     return nll + form.z_loss * log_z_N.square().where(targets_N != IGNORE_INDEX, 0.0).sum()
 
 
+def _rows_of_a_chunk(rows: int, limit: int) -> int:
+    """At most `limit`: equal chunks, where there is room for it of whole tiles."""
+    tile = TILE if limit >= TILE else 1
+    parts = -(-rows // (limit - limit % tile))
+    return -(-rows // (parts * tile)) * tile
+
+
 def cross_entropy_loss(
     hidden_ND: Tensor,
     targets_N: Tensor,
@@ -166,14 +194,13 @@ def cross_entropy_loss(
         if torch.is_autocast_enabled(hidden_ND.device.type):  # it does not look into a Function
             dtype = torch.get_autocast_dtype(hidden_ND.device.type)
             hidden_ND, weight_VD = hidden_ND.to(dtype), weight_VD.to(dtype)
-        parts = -(-rows // chunk_size)
         total = _ChunkedCrossEntropy.apply(
             hidden_ND,
             targets_N,
             weight_VD,
             bias_V,
             form,
-            -(-rows // parts),  # equal chunks
+            _rows_of_a_chunk(rows, chunk_size),
             torch.is_grad_enabled(),
         )
     return mean_over_valid(total, targets_N)

@@ -1,10 +1,15 @@
 """Cross-entropy against torch's own on logits in float64."""
 
+import collections
+
 import pytest
 import torch
 import torch.nn.functional as F
+from functorch.compile import make_boxed_func
+from torch._dynamo.backends.common import aot_autograd
 
 from headless.objectives import Combined, ContrastiveWeightTying, CrossEntropy, cross_entropy_loss
+from headless.objectives.cross_entropy import _rows_of_a_chunk
 
 N, D, V = 30, 8, 20
 
@@ -47,6 +52,43 @@ def test_value_and_gradients(rows, chunk_size, z_loss, label_smoothing, softcap)
     expected_gradients = torch.autograd.grad(expected, (hidden, table, bias))
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(gradients, expected_gradients)
+
+
+@pytest.mark.parametrize(
+    ("rows", "limit", "chunk"),
+    [(32768, 5336, 4736), (300, 200, 128), (30, 7, 6), (1000, 130, 128), (256, 128, 128)],
+)
+def test_chunks_are_whole_tiles_within_the_limit(rows, limit, chunk) -> None:
+    assert _rows_of_a_chunk(rows, limit) == chunk
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_chunks_of_tiles_with_a_smaller_last_one(compiled) -> None:
+    """The sums go through an operator of their own, and when compiled through no scatter."""
+    operators = collections.Counter()
+
+    def look(graph, inputs):
+        operators.update(str(node.target) for node in graph.graph.nodes)
+        return make_boxed_func(graph.forward)
+
+    torch._dynamo.reset()
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(300, D, generator=generator, dtype=torch.float64, requires_grad=True)
+    table = torch.randn(V, D, generator=generator, dtype=torch.float64, requires_grad=True)
+    targets = torch.randint(0, V, (300,), generator=generator)
+    targets[::9] = -100
+    options = {"label_smoothing": 0.1, "z_loss": 0.1, "softcap": 3.0}
+    loss = cross_entropy_loss
+    if compiled:
+        loss = torch.compile(loss, fullgraph=True, backend=aot_autograd(fw_compiler=look))
+    found = loss(hidden, targets, table, chunk_size=200, **options)
+    whole = cross_entropy_loss(hidden, targets, table, chunk_size=None, **options)
+    torch.testing.assert_close(found, whole)
+    gradients = [torch.autograd.grad(x, (hidden, table)) for x in (found, whole)]
+    torch.testing.assert_close(*gradients)
+    sums = [name for name in operators.elements() if "auto_functionalized" in name]
+    assert len(sums) == 3 * compiled
+    assert not [name for name in operators if "scatter" in name]
 
 
 @pytest.mark.parametrize("chunk_size", [None, 7])
