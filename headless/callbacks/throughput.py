@@ -10,7 +10,8 @@ from headless.callbacks.periodic import Cadence
 from headless.callbacks.progress import log_point, progress_of
 
 # Dense peaks in FLOP/s, without sparsity, as the vendor's datasheets give them ("NVIDIA H100 Tensor
-# Core GPU", "NVIDIA L40S", ...; the RTX cards: the Ada and Ampere GA102 architecture papers):
+# Core GPU", "NVIDIA L40S", ...; the RTX cards: the Ada and Ampere GA102 architecture papers; the
+# H20, of which NVIDIA has no public one: those that sell it):
 # half precision with float32 accumulation (bf16; fp16 on V100 and T4, which have no bf16), TF32,
 # and ordinary float32. A boost clock is in all of them. None: the device has no such units.
 PEAK_FLOPS: dict[str, tuple[float, float | None, float]] = {
@@ -21,12 +22,15 @@ PEAK_FLOPS: dict[str, tuple[float, float | None, float]] = {
     "H100": (989.4e12, 494.7e12, 67e12),
     "H100 NVL": (835.5e12, 417.5e12, 60e12),
     "H100 PCIE": (756e12, 378e12, 51e12),
+    "H20": (148e12, 74e12, 44e12),
     "A100 SXM4": (312e12, 156e12, 19.5e12),
     "A100 PCIE": (312e12, 156e12, 19.5e12),
     "A30": (165e12, 82e12, 10.3e12),
     "A40": (149.7e12, 74.8e12, 37.4e12),
+    "A10": (125e12, 62.5e12, 31.2e12),
     "L4": (121e12, 60e12, 30.3e12),
     "L40S": (362e12, 183e12, 91.6e12),
+    "RTX A6000": (154.8e12, 77.4e12, 38.7e12),
     "RTX 4090": (165.2e12, 82.6e12, 82.6e12),
     "RTX 3090": (71e12, 35.6e12, 35.6e12),
     "V100 SXM2": (125e12, None, 15.7e12),

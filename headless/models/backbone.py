@@ -14,6 +14,7 @@ from transformers.initialization import no_init_weights
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from headless.errors import HeadlessError
+from headless.models.attention import without_mask
 from headless.models.custom import MODEL_TYPE as CUSTOM
 from headless.models.custom import build_custom
 from headless.models.presets import PRESETS
@@ -309,4 +310,5 @@ def check_task(backbone: nn.Module, task: str) -> None:
 
 def hidden_states(backbone: nn.Module, input_ids_BT: torch.Tensor) -> torch.Tensor:
     """The last hidden state [B, T, D] of a forward pass without a cache."""
-    return backbone(input_ids=input_ids_BT, use_cache=False).last_hidden_state
+    with without_mask(backbone, input_ids_BT.shape[1]):
+        return backbone(input_ids=input_ids_BT, use_cache=False).last_hidden_state

@@ -13,6 +13,10 @@ from torch import Tensor, nn
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from headless.errors import HeadlessError
+from headless.models.attention import without_mask
+
+LOOKS = {"cpu": 1}  # after how many tokens it is asked whether all have ended: a GPU is waited for
+SELDOM = 16
 
 
 def choose(
@@ -101,11 +105,14 @@ def sample_tokens(
     Returns:
         Prompt and continuation [B, T + new].
     """
-    max_new_tokens = min(max_new_tokens, check_prompt(backbone, prompt_BT.shape[1]))
+    length = prompt_BT.shape[1]
+    max_new_tokens = min(max_new_tokens, check_prompt(backbone, length))
     tokens, step, cache = prompt_BT, prompt_BT, None
     ended_B = torch.zeros(len(prompt_BT), dtype=torch.bool, device=prompt_BT.device)
-    for _ in range(max_new_tokens):
-        output = backbone(input_ids=step, past_key_values=cache, use_cache=True)
+    every = LOOKS.get(prompt_BT.device.type, SELDOM)
+    for new in range(1, max_new_tokens + 1):
+        with without_mask(backbone, length + new):
+            output = backbone(input_ids=step, past_key_values=cache, use_cache=True)
         cache = getattr(output, "past_key_values", None)
         logits_BV = logits(output.last_hidden_state[:, -1])
         chosen_B = choose(logits_BV, temperature, top_k, top_p, generator)
@@ -114,6 +121,10 @@ def sample_tokens(
             ended_B |= chosen_B == eos_token_id
         tokens = torch.cat([tokens, chosen_B[:, None]], dim=1)
         step = tokens if cache is None else chosen_B[:, None]
-        if eos_token_id is not None and bool(ended_B.all()):
+        if eos_token_id is not None and new % every == 0 and bool(ended_B.all()):
             break
-    return tokens
+    if eos_token_id is None or every == 1:
+        return tokens
+    # What was filled up after the last sequence had ended is taken off.
+    goes_on_BK = (tokens[:, length:] == eos_token_id).cumsum(dim=1) == 0
+    return tokens[:, : length + 1 + int(goes_on_BK.sum(dim=1).max())]

@@ -119,7 +119,8 @@ def contrastive_weight_tying_loss(
         embedding_VD = embedding_VD.detach()
     if normalize:
         hidden_ND, embedding_VD = _unit(hidden_ND), _unit(embedding_VD)
-    hidden_ND = hidden_ND / temperature  # N·D divisions instead of N·M
+    if isinstance(temperature, Tensor) or temperature != 1.0:
+        hidden_ND = hidden_ND / temperature  # N·D divisions instead of N·M
     if implementation == "reference":
         return _reference(hidden_ND, targets_N, embedding_VD)
     if unique is None:

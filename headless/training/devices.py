@@ -2,9 +2,12 @@
 
 import ctypes
 import os
+import shutil
 import sys
+import sysconfig
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -79,6 +82,14 @@ def choose_precision(precision: Any, accelerator: str) -> str | None:
     if accelerator == "cpu" or not torch.cuda.is_available():
         return None
     return "bf16-mixed" if torch.cuda.is_bf16_supported(False) else "32-true"
+
+
+def can_compile() -> bool:
+    """Whether Triton can build what it loads kernels with: by a C compiler, of Python's headers."""
+    scheme = sysconfig.get_default_scheme().replace("posix_local", "posix_prefix")  # Debian's own
+    header = Path(sysconfig.get_paths(scheme)["include"], "Python.h")
+    compilers = [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang"]
+    return header.is_file() and any(shutil.which(compiler) for compiler in compilers)
 
 
 def check_precision(precision: Any) -> str:

@@ -18,7 +18,7 @@ DECILES = 10
 SUMS = {  # float64: of which shape each is
     "nll_K": (DECILES,),  # nats under the head, by the target's decile
     "tokens_K": (DECILES,),
-    "nll_uncalibrated": (),  # nats under the head without its bias
+    "nll_uncalibrated": (),  # nats under a calibrated head without its bias
     "correct": (),  # top-1 under the head
 }
 
@@ -52,7 +52,7 @@ def head_scores(
             logits_CV, targets_C, ignore_index=IGNORE_INDEX, reduction="none"
         ).double()
         bare = nll_C.sum()
-        if logits_CV is not scores_CV:
+        if head.is_calibrated and logits_CV is not scores_CV:  # of another head nobody asks
             bare = F.cross_entropy(scores_CV, targets_C, ignore_index=IGNORE_INDEX, reduction="sum")
         counts_C = targets_C != IGNORE_INDEX
         is_in_CK = (decile_V[targets_C * counts_C][:, None] == deciles_K) & counts_C[:, None]

@@ -5,7 +5,6 @@ Shapes: B batch, T time, N = B·T rows, D hidden size, V vocabulary, M unique ta
 
 import inspect
 import math
-import shutil
 import warnings
 from dataclasses import asdict
 from pathlib import Path
@@ -38,7 +37,7 @@ from headless.training.checkpoint_io import (
     read_own_checkpoint,
 )
 from headless.training.compat import datamodule_of
-from headless.training.devices import check_precision
+from headless.training.devices import can_compile, check_precision
 from headless.training.evaluation import Validation
 from headless.training.imports import restrict_imports
 from headless.training.initial import Source, open_source
@@ -78,7 +77,7 @@ class PretrainingModule(LightningModule):
         eos_token_id: the token that ends a document; linked to the data.
         task: "causal" or "masked": what the backbone must be able to see; linked to the data.
         compile: compile the training step with torch.compile; None: on a GPU, where there is a C
-            compiler for it to use.
+            compiler with Python's headers for it to use.
         init_from: begin from the weights and the architecture of a trained model: a run directory,
             a checkpoint, a Hugging Face directory or a hub name. Data with its tokenizer.
         init_head: where a cross-entropy head of its own begins: "random", "embedding" (a copy of
@@ -383,7 +382,7 @@ class PretrainingModule(LightningModule):
     def on_fit_start(self) -> None:
         self._step, self._divergence = StepMeans(), Divergence()
         if self._compile is None and self.device.type == "cuda":
-            if any(shutil.which(compiler) for compiler in ("cc", "gcc", "clang")):
+            if can_compile():
                 self._score = torch.compile(self.score)
 
     def on_train_start(self) -> None:

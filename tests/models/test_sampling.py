@@ -6,7 +6,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel
 
 from headless.errors import HeadlessError
-from headless.models.sampling import sample_tokens
+from headless.models.sampling import LOOKS, sample_tokens
 
 V, D, POSITIONS = 50, 16, 24
 SIZES = {"hidden_size": D, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": V}
@@ -14,6 +14,10 @@ FAMILIES = {
     "gpt2": {"n_positions": POSITIONS},
     "gpt_neox": {"intermediate_size": 32, "max_position_embeddings": POSITIONS},
     "llama": {"intermediate_size": 32, "max_position_embeddings": POSITIONS},
+    "gemma3_text": {
+        **{"max_position_embeddings": POSITIONS, "sliding_window": 6, "head_dim": 8},
+        "num_key_value_heads": 2,
+    },
 }
 
 
@@ -108,6 +112,21 @@ def test_stops_at_the_end_of_a_document(llama) -> None:
     for row in new.tolist():
         assert row.index(1) >= 0
         assert set(row[row.index(1) :]) == {1}
+
+
+@pytest.mark.parametrize("limit", [3, 16, 20])
+def test_what_is_drawn_does_not_depend_on_when_it_is_looked_at(llama, limit, monkeypatch) -> None:
+    """On a GPU, which a look waits for, every 16 tokens; the surplus is taken off."""
+    prompts, head = torch.zeros(2, 1, dtype=torch.long), Fixed([0.8, 0.2])
+
+    def draw() -> torch.Tensor:
+        generator = torch.Generator().manual_seed(0)
+        return sample_tokens(llama, head, prompts, limit, generator=generator, eos_token_id=1)
+
+    expected = draw()
+    assert expected.shape[1] - 1 < limit or limit == 3
+    monkeypatch.setitem(LOOKS, "cpu", 16)
+    assert torch.equal(draw(), expected)
 
 
 def test_positions_are_a_limit(backbone, head) -> None:

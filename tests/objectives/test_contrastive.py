@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from headless.objectives import (
     ContrastiveWeightTying,
@@ -210,3 +211,19 @@ def test_log_unigram_is_a_distribution_with_no_zero() -> None:
 def test_unknown_forms_are_refused(options: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         ContrastiveWeightTying(**options)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_a_temperature_of_one_costs_nothing(temperature: float) -> None:
+    class Divisions(TorchDispatchMode):
+        found = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func.overloadpacket is torch.ops.aten.div and args[0].numel() > 1:
+                self.found += 1
+            return func(*args, **(kwargs or {}))
+
+    hidden, targets, embedding = batch("many types")
+    with Divisions() as divisions:
+        contrastive_weight_tying_loss(hidden, targets, embedding, temperature=temperature)
+    assert divisions.found == (temperature != 1.0)

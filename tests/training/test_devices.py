@@ -4,6 +4,8 @@ import os
 import platform
 import subprocess
 import sys
+import sysconfig
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +22,7 @@ from headless.downstream.options import Recipe
 from headless.errors import HeadlessError
 from headless.progress import Display
 from headless.training.assembly import build
+from headless.training.devices import can_compile
 
 
 @pytest.fixture
@@ -83,3 +86,20 @@ def test_freed_tensors_are_kept_for_the_next_unless_the_user_decides(how, own) -
     done = subprocess.run(command, env=plain | own, capture_output=True, text=True, check=True)
     touched = float(done.stdout)  # MiB of new pages in four steps of 64 MiB
     assert touched < 16 if (how, own) == ("kept", {}) else touched > 100
+
+
+@pytest.mark.parametrize("missing", ["", "compiler", "header", "named compiler"])
+def test_what_a_compiled_step_needs(tmp_path: Path, monkeypatch, missing: str) -> None:
+    """Where Triton could not build what it loads its kernels with, nothing is compiled."""
+    compiler, header = tmp_path / "gcc", tmp_path / "Python.h"
+    if missing != "compiler":
+        compiler.write_text("#!/bin/sh")
+        compiler.chmod(0o755)
+    if missing != "header":
+        header.touch()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sysconfig, "get_paths", lambda *_: {"include": str(tmp_path)})
+    monkeypatch.delenv("CC", raising=False)
+    if missing == "named compiler":
+        monkeypatch.setenv("CC", "another")
+    assert can_compile() == (missing == "")

@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 from headless.analysis.states.families import UNKNOWN, Family, backbone_of, family_of
 from headless.errors import HeadlessError
+from headless.models.attention import without_mask
 from headless.models.backbone import blocks, is_causal, is_custom
 
 Component = Literal["embed", "norm1", "attn", "mid", "norm2", "hidden", "mlp", "post", "norm_f"]
@@ -201,7 +202,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def run(backbone: nn.Module, input_ids_BT: Tensor) -> None:
     """On the backbone's device, without a cache, which would keep every key and value."""
     options = {"use_cache": False} if is_causal(backbone) else {}
-    backbone(input_ids=input_ids_BT.to(next(backbone.parameters()).device), **options)
+    with without_mask(backbone, input_ids_BT.shape[1]):
+        backbone(input_ids=input_ids_BT.to(next(backbone.parameters()).device), **options)
 
 
 @torch.no_grad()
