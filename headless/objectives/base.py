@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 IGNORE_INDEX = -100
+FOLD = 512  # what collators pad the table of unique targets to
 Negatives = Literal["microbatch", "accumulated", "global"]
 
 
@@ -24,6 +25,21 @@ class UniqueTargets(NamedTuple):
     ids_M: Tensor  # long, ids of the vocabulary
     inverse_N: Tensor  # long, position in `ids_M` of each row's target, -100 where it is ignored
     count_M: Tensor  # how often each id is a target in all those rows; 0 marks padding
+
+    def folded(self) -> "UniqueTargets":
+        """For a compiled function, which begins with `unfolded`: one graph for every M.
+
+        A compiler that sees M vary does not know what divides it, and reads scores one by one. Of
+        M / 512 rows it sees that number vary, and reads several at a time.
+        """
+        shape = (-1, FOLD) if len(self.ids_M) % FOLD == 0 else (-1,)
+        ids, counts = self.ids_M.view(shape), self.count_M.view(shape)
+        for table in (ids, counts):
+            torch._dynamo.maybe_mark_dynamic(table, 0)
+        return self._replace(ids_M=ids, count_M=counts)
+
+    def unfolded(self) -> "UniqueTargets":
+        return self._replace(ids_M=self.ids_M.flatten(), count_M=self.count_M.flatten())
 
 
 class ObjectiveOutput(NamedTuple):

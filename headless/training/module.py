@@ -37,6 +37,7 @@ from headless.training.checkpoint_io import (
     read_own_checkpoint,
 )
 from headless.training.compat import datamodule_of
+from headless.training.compiling import compiled
 from headless.training.devices import can_compile, check_precision
 from headless.training.evaluation import Validation
 from headless.training.imports import restrict_imports
@@ -155,7 +156,7 @@ class PretrainingModule(LightningModule):
         # Micro-batches of this rank, as many as there would be had it always been one of as many.
         self.batches_seen = 0
         self._flops_per_token = backbone_flops_per_token(self.backbone, self.sequence_length)
-        self._score = torch.compile(self.score) if self._compile else self.score
+        self._score = compiled(self.score) if self._compile else self.score
         self._validation = Validation()
         self._step = StepMeans()
         self._divergence = Divergence()
@@ -383,7 +384,7 @@ class PretrainingModule(LightningModule):
         self._step, self._divergence = StepMeans(), Divergence()
         if self._compile is None and self.device.type == "cuda":
             if can_compile():
-                self._score = torch.compile(self.score)
+                self._score = compiled(self.score)
 
     def on_train_start(self) -> None:
         """Continue the random numbers where the checkpoint left them, with today's settings."""
