@@ -67,7 +67,7 @@ class Switched(Objective):
         if not self.is_switched:
             output = self.contrastive(hidden_ND, targets_N, embedding_VD, unique)
             # The bias has a gradient of 0 until then: DDP waits for that of every parameter.
-            return output._replace(loss=output.loss + 0.0 * self.bias_V.sum())
+            return ObjectiveOutput(output.loss + 0.0 * self.bias_V.sum(), output.metrics)
         hidden_ND, table_VD = self.contrastive.scored(hidden_ND, embedding_VD)
         bias_V = self.first_bias_V + self.bias_V
         loss = cross_entropy_loss(hidden_ND, targets_N, table_VD, bias_V)
