@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from benchmarking import (
+    Deadline,
     check_targets,
     free_bytes,
     graph_counters,
@@ -31,6 +31,7 @@ from benchmarking import (
     peak_bytes,
     ratio,
     release,
+    show_rows,
     summary,
     write,
     zipf_labels,
@@ -39,8 +40,7 @@ from loss_implementations import (
     IMPLEMENTATIONS,
     Inputs,
     chunk_rows,
-    contrastive,
-    contrastive_static,
+    contrastive_folded,
     errors,
     exact_step,
     is_right,
@@ -49,9 +49,10 @@ from loss_implementations import (
 )
 
 from headless.data.collate import unique_table
-from headless.objectives import ContrastiveWeightTying, UniqueTargets
+from headless.objectives import ContrastiveWeightTying
 
 MAIN = (32768, 512, 50304)  # where the targets are set
+STATIC = "cwt compiled, static M"  # measured at the first size alone
 # (N, D, V): one of them varied at a time, and a large model's.
 PRESETS: dict[str, list[tuple[int, int, int]]] = {
     "cpu": [(4096, 256, 8192), (2048, 256, 8192), (2048, 256, 32768)],
@@ -104,16 +105,13 @@ def fits(name: str, n: int, m: int, v: int, device: torch.device) -> bool:
 
 
 def prepare(name: str, x: Inputs) -> Callable[[], Any]:
-    """A call of a step; a compiled one as it is in a training run, where M changes."""
+    """A call of a step; ours compiled as it is in a training run, where M changes."""
     _, loss, compiled, _ = IMPLEMENTATIONS[name]
     if not compiled:
         return functools.partial(step, loss, x)
-    compiled_loss = torch.compile(loss, dynamic=False if loss is contrastive_static else None)
-    if loss is contrastive:
-        ids, inverse, counts = x.unique
-        longer = UniqueTargets(F.pad(ids, (0, 512)), inverse, F.pad(counts, (0, 512)))
-        step(compiled_loss, x._replace(unique=longer))
-    return functools.partial(step, compiled_loss, x)
+    if loss is contrastive_folded:
+        return functools.partial(step, torch.compile(loss), x._replace(unique=x.unique.folded()))
+    return functools.partial(step, torch.compile(loss, dynamic=False), x)
 
 
 def measure(x: Inputs, names: list[str], repeats: int, rate: float) -> dict[str, Any]:
@@ -168,18 +166,18 @@ def ratios(results: dict[str, Any], limits: dict[str, float]) -> dict[str, float
     }
 
 
-def graphs_of_a_training_loop(device: torch.device, dtype: torch.dtype, n: int = 8192) -> dict:
+def graphs_of_a_training_loop(device: torch.device, dtype: torch.dtype, n: int = 16384) -> dict:
     """Graph breaks and compiled graphs of our objective over eight batches with other M each."""
     release(device)
     torch._dynamo.utils.counters.clear()
     objective = ContrastiveWeightTying().to(device)
-    compiled = torch.compile(lambda x: objective(*x).loss)
+    compiled = torch.compile(lambda x: objective(*x[:3], x[3].unfolded()).loss)
     sizes = []
     for seed in range(8):
-        labels = zipf_labels(n, 32768, seed) % (400 * (1 + seed))
+        labels = zipf_labels(n, 32768, seed) % (600 * (1 + seed))
         x = make_inputs(labels, 64, 32768, device, dtype, seed)
         sizes.append(len(x.unique.ids_M))
-        step(lambda x: compiled((x.hidden_ND, x.targets_N, x.table_VD, x.unique)), x)
+        step(lambda x: compiled((x.hidden_ND, x.targets_N, x.table_VD, x.unique.folded())), x)
     found = graph_counters()
     # One function without a break is one graph, and each further one is a recompilation.
     recompilations = found["graphs"] - found["graph_breaks"] - 1
@@ -222,6 +220,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--implementations", nargs="+", default=list(IMPLEMENTATIONS))
     parser.add_argument("--eager-only", action="store_true", help="without torch.compile")
     parser.add_argument("--repeats", type=int, default=20 if gpu else 3)
+    parser.add_argument("--minutes", type=float, help="begin no further size after so many")
     parser.add_argument("--data", type=Path, help="a prepared dataset to take the labels from")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/objectives.json"))
     return parser.parse_args()
@@ -230,6 +229,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Measure, print, write."""
     options = parse()
+    deadline = Deadline(options.minutes)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     preset = PRESETS[options.preset]
@@ -258,17 +258,27 @@ def main() -> None:
         result["compiled"] = graphs_of_a_training_loop(device, dtype)
         print(f"compiled, batches of other M: {result['compiled']}")
     for n, d, v in sizes:
+        if deadline.has_passed():
+            print(f"left out for want of time: N={n} D={d} V={v}")
+            continue
         release(device)
         labels, source = make_labels(options.data, n, v)
         make_table = functools.partial(unique_table, labels, v)
         table = interleaved({"": make_table}, torch.device("cpu"), options.repeats)[""]
-        case = measure(make_inputs(labels, d, v, device, dtype), names, options.repeats, rate)
+        inputs = make_inputs(labels, d, v, device, dtype)
+        here = [name for name in names if name != STATIC or not cases]
+        case = measure(inputs, here, options.repeats, rate)
         case |= {"labels": source, "unique_table_cpu": summary(table)}
         cases.append(case)
         show(case)
         if device.type == "cuda" and (n, d, v) == MAIN:
             result["targets"] = targets(case)
         write(options.output, result)  # each time: a sweep that is stopped keeps what it has
+    rows = {}
+    for case in cases:
+        sizes_of_it = ", ".join(f"{key.upper()} = {case[key]:,}" for key in "ndv")
+        rows |= {f"{name}; {sizes_of_it}": value for name, value in case["ratios"].items()}
+    show_rows(rows, "scripts/bench_objectives.py")
 
 
 if __name__ == "__main__":

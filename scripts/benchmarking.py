@@ -20,6 +20,7 @@ from headless.runs.environment import describe_environment
 # unique targets that were counted in news and Wikipedia (2,048 rows: 0.8-0.9k; 8,192: 2.3-2.8k;
 # 32,768: 5.6-7.7k; 131,072: 16-18k). Without the bound they would grow with the vocabulary.
 EXPONENT, SHIFT, RANKS = 1.15, 2.0, 50304
+SLEEP = 4_000_000  # cycles of a GPU, some 2 ms: longer than the host takes to launch a call
 
 
 def zipf_labels(rows: int, vocab_size: int, seed: int = 0) -> np.ndarray:
@@ -65,18 +66,34 @@ def synchronize(device: torch.device) -> None:
 
 
 def seconds_of(function: Callable[[], Any], device: torch.device) -> float:
-    """Seconds of one call: CUDA events on a GPU, the wall clock on a CPU."""
+    """Seconds of one call: CUDA events on a GPU, the wall clock on a CPU.
+
+    The GPU sleeps before the first event, while the host launches: its own time is measured, not
+    the host's.
+    """
     if device.type != "cuda":
         start = time.perf_counter()
         function()
         return time.perf_counter() - start
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize(device)
+    torch.cuda._sleep(SLEEP)
     begin.record()
     function()
     end.record()
     end.synchronize()
     return begin.elapsed_time(end) / 1e3
+
+
+class Deadline:
+    """When to begin nothing more: so many minutes from now, or never."""
+
+    def __init__(self, minutes: float | None) -> None:
+        self._end = math.inf if minutes is None else time.monotonic() + 60 * minutes
+
+    def has_passed(self) -> bool:
+        """Whether the time is over."""
+        return time.monotonic() >= self._end
 
 
 def interleaved(
@@ -230,6 +247,16 @@ def check_targets(targets: dict[str, tuple[float | None, str, float]]) -> dict[s
         verdict = {None: "unknown", True: "met", False: "MISSED"}[met]
         print(f"{name}: {shown} (target {relation} {target:g}: {verdict})")
     return found
+
+
+def show_rows(rows: dict[str, float | None], script: str) -> None:
+    """What was measured as rows of the table in the documentation."""
+    print()
+    for name, value in rows.items():
+        shown = (
+            "not measured" if value is None else f"{value:,.0f}" if value >= 1e3 else f"{value:.3g}"
+        )
+        print(f"| {name} | {shown} | `{script}` |")
 
 
 def write(path: Path, result: dict[str, Any]) -> None:

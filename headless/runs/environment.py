@@ -6,7 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ def describe_environment() -> dict[str, Any]:
     return {
         "headless": headless.__version__,
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": {name: _version(name) for name in PACKAGES},
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu(),
         "cores": len(psutil.Process().cpu_affinity() or ()) if LINUX else psutil.cpu_count(),
@@ -39,6 +39,13 @@ def describe_environment() -> dict[str, Any]:
         "dirty": bool(_git("status", "--porcelain")) if tracked else None,
         "command": describe_command(sys.argv),
     }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # a benchmark needs few of them
+        return None
 
 
 def describe_command(arguments: list[str]) -> str:
