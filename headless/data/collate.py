@@ -1,10 +1,11 @@
 """Batches from blocks: inputs, targets, and the table of unique targets.
 
 Shapes: B batch, T time, N rows that are scored (B·T in a causal model), M unique targets,
-V vocabulary; R blocks, each with K of the rows, S tokens of a block.
+V vocabulary, U rows of the embedding table that a step reads; R blocks, each with K of the rows, S
+tokens of a block.
 """
 
-from typing import NamedTuple, NotRequired, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from headless.data.blocks import BatchBlocks, Blocks
 
 IGNORE_INDEX = -100
+FEW = 8  # a vocabulary of more entries than so many a row is not counted through, but rows sorted
 
 
 class Batch(TypedDict):
@@ -24,6 +26,10 @@ class Batch(TypedDict):
     unique_ids: NotRequired[Tensor]  # long [M]
     unique_inverse: NotRequired[Tensor]  # long [N]
     unique_counts: NotRequired[Tensor]  # long [M]
+    table_ids: NotRequired[Tensor]  # long [U]: inputs and unique targets, ascending, then padding
+    table_inputs: NotRequired[Tensor]  # long [B, T]: places of the inputs among them
+    table_unique: NotRequired[Tensor]  # long [M]: places of the unique targets among them
+    num_table: NotRequired[int]  # entries of table_ids before the padding
     num_tokens: int  # real input tokens
     num_targets: int  # rows that count
     num_unique: int
@@ -38,7 +44,8 @@ def unique_table(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """The unique targets of a batch, padded so that a compiled step meets few shapes.
 
-    Counting into the vocabulary and reading the result back is linear, without a sort.
+    Counting into the vocabulary and reading the result back is linear, without a sort; a large
+    vocabulary costs nothing, for there the rows are sorted.
 
     Args:
         targets_N: int64 in [0, V); -100 marks rows that do not count.
@@ -51,14 +58,20 @@ def unique_table(
         with count 1, so that a softmax over the table is defined.
     """
     valid_N = targets_N != IGNORE_INDEX
-    count_V = np.bincount(targets_N[valid_N], minlength=vocab_size)
+    counted = targets_N[valid_N]
     if others_K is not None:
-        count_V += np.bincount(others_K[others_K != IGNORE_INDEX], minlength=vocab_size)
-    ids = np.flatnonzero(count_V)
-    counts = count_V[ids]
-    position_V = np.full(vocab_size, IGNORE_INDEX, dtype=np.int64)
-    position_V[ids] = np.arange(len(ids))
-    inverse_N = np.where(valid_N, position_V[targets_N.clip(min=0)], IGNORE_INDEX)
+        counted = np.concatenate([counted, others_K[others_K != IGNORE_INDEX]])
+    if vocab_size > FEW * len(targets_N):
+        ids, counts = np.unique(counted, return_counts=True)
+        places_N = np.searchsorted(ids, targets_N)
+    else:
+        count_V = np.bincount(counted, minlength=vocab_size)
+        ids = np.flatnonzero(count_V)
+        counts = count_V[ids]
+        position_V = np.empty(vocab_size, dtype=np.int64)
+        position_V[ids] = np.arange(len(ids))
+        places_N = position_V[targets_N.clip(min=0)]
+    inverse_N = np.where(valid_N, places_N, IGNORE_INDEX)
     num_unique = len(ids)
     if num_unique == 0:
         ids, counts = np.zeros(1, dtype=np.int64), np.ones(1, dtype=np.int64)
@@ -69,6 +82,24 @@ def unique_table(
         np.pad(counts, (0, padding)).astype(np.int64),
         num_unique,
     )
+
+
+def touched_table(
+    inputs_BT: np.ndarray, ids_M: np.ndarray, num_unique: int, pad_multiple: int
+) -> dict[str, Any]:
+    """The rows of the embedding table that a step reads: a batch's `table_...`.
+
+    Padding, of either list, stands at id 0; nothing of it counts.
+    """
+    own = ids_M[: max(1, num_unique)]
+    ids, places = np.unique(np.concatenate([inputs_BT.reshape(-1), own]), return_inverse=True)
+    inputs, unique = np.split(places.reshape(-1), [inputs_BT.size])
+    return {
+        "table_ids": torch.from_numpy(np.pad(ids, (0, -len(ids) % pad_multiple))),
+        "table_inputs": torch.from_numpy(inputs.reshape(inputs_BT.shape)),
+        "table_unique": torch.from_numpy(np.pad(unique, (0, len(ids_M) - len(own)))),
+        "num_table": len(ids),
+    }
 
 
 class Examples(NamedTuple):
@@ -84,6 +115,7 @@ class Collator:
 
     lookahead: int = 0  #: how many tokens beyond its T inputs a block must have read
     pad_multiple: int = 512  #: see `unique_table`
+    with_table: bool = False  #: whether batches say which rows of the embedding table they read
 
     def __init__(self, vocab_size: int) -> None:
         self.vocab_size = vocab_size
@@ -118,6 +150,8 @@ class Collator:
             rows_BK = np.where(targets_BK == IGNORE_INDEX, 0, first_B1 + positions_BK)
             made["targets"] = torch.from_numpy(targets_BK.reshape(-1))
             made["rows"] = torch.from_numpy(rows_BK.reshape(-1))
+        if self.with_table:
+            made.update(touched_table(inputs_BT, ids, num_unique, self.pad_multiple))  # type: ignore[typeddict-item]
         if self.bytes_V is not None:
             made["num_bytes"] = float(self.bytes_V[counted].sum())
         return made

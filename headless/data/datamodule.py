@@ -164,6 +164,8 @@ class TokenDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Shuffled blocks, from the batch after the last one that the module has seen."""
         assert self.trainer is not None
+        module = self.trainer.lightning_module
+        self.collator.with_table = bool(getattr(module, "tables_by_row", ()))
         return self._loader("train", self.train_sampler(self.trainer))
 
     def train_sampler(self, trainer: Any) -> BlockSampler:

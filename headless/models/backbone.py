@@ -308,7 +308,17 @@ def check_task(backbone: nn.Module, task: str) -> None:
         )
 
 
-def hidden_states(backbone: nn.Module, input_ids_BT: torch.Tensor) -> torch.Tensor:
-    """The last hidden state [B, T, D] of a forward pass without a cache."""
+def hidden_states(
+    backbone: nn.Module, input_ids_BT: torch.Tensor, table_UD: torch.Tensor | None = None
+) -> torch.Tensor:
+    """The last hidden state [B, T, D] of a forward pass without a cache.
+
+    With `table_UD`, the ids are places in that table, which stands for the backbone's own.
+    """
+    inputs = {"input_ids": input_ids_BT}
+    if table_UD is not None:  # through the module of the embeddings, for Gemma's scales them
+        embeddings: nn.Module = backbone.get_input_embeddings()  # type: ignore[operator]
+        made = torch.func.functional_call(embeddings, {"weight": table_UD}, (input_ids_BT,))
+        inputs = {"inputs_embeds": made}
     with without_mask(backbone, input_ids_BT.shape[1]):
-        return backbone(input_ids=input_ids_BT, use_cache=False).last_hidden_state
+        return backbone(**inputs, use_cache=False).last_hidden_state

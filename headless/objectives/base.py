@@ -25,6 +25,7 @@ class UniqueTargets(NamedTuple):
     ids_M: Tensor  # long, ids of the vocabulary
     inverse_N: Tensor  # long, position in `ids_M` of each row's target, -100 where it is ignored
     count_M: Tensor  # how often each id is a target in all those rows; 0 marks padding
+    places_M: Tensor | None = None  # where the given table has their vectors; None: at their ids
 
     def folded(self) -> "UniqueTargets":
         """For a compiled function, which begins with `unfolded`: one graph for every M.
@@ -123,10 +124,12 @@ class Objective(nn.Module):
         needs_unique: whether `forward` uses the table of unique targets.
         negatives: which rows that table is made from: this micro-batch's, all of the optimizer
             step's on this device ("accumulated"), or all of the step's on all ("global").
+        only_candidates: whether `forward` reads no row of `embedding_VD` but those of `unique`.
     """
 
     needs_unique: bool = False
     negatives: Negatives = "microbatch"
+    only_candidates: bool = False
     tied: bool
     weight_VD: nn.Parameter | None
     temperature: float

@@ -69,7 +69,8 @@ def _deduplicated(
     own_N = unique.inverse_N
     dtype = at_least_float32(hidden_ND[:0]).dtype
     ids_M, weight_M = candidates(unique, duplicates, num_sampled, log_unigram_V, dtype)
-    scores_NM = at_least_float32(hidden_ND @ output_VD[ids_M].T)
+    places_M = ids_M if unique.places_M is None else unique.places_M
+    scores_NM = at_least_float32(hidden_ND @ output_VD[places_M].T)
     if duplicates in ("mask", "logq"):  # the own target stands there once, for certain
         is_own_NM = torch.arange(len(ids_M), device=own_N.device) == own_N[:, None]
         logits_NM = torch.where(is_own_NM, scores_NM, scores_NM + weight_M)
@@ -208,6 +209,7 @@ class ContrastiveWeightTying(Objective):
         self.normalize = normalize
         self.stop_gradient = stop_gradient
         self.implementation = implementation
+        self.only_candidates = num_sampled == 0 and implementation != "reference"
         self.weight_VD = None
         # From how many rows the candidates came: two forms' heads depend on it.
         self.register_buffer("num_rows", torch.zeros((), dtype=torch.long))

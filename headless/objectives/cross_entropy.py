@@ -274,6 +274,7 @@ class CrossEntropy(Objective):
         check_choice("unigram_bias", unigram_bias, UnigramBias)
         check_choice("transform", transform, Transform)
         self.tied = tied
+        self.only_candidates = not tied  # it has no candidates, and reads no row
         self.unigram_bias = unigram_bias
         self.with_transform = transform == "mlm"
         self.softcap = softcap

@@ -23,6 +23,7 @@ from headless.models.backbone import (
     check_task,
     embedding_table,
     hidden_states,
+    is_custom,
     unfilled_weights,
 )
 from headless.models.flops import backbone_flops_per_token, scoring_flops
@@ -52,6 +53,7 @@ from headless.training.step import (
     scale_gradients,
     unsharded,
 )
+from headless.training.touched import TouchedRows
 
 InitHead = Literal["random", "embedding", "source"]
 
@@ -147,6 +149,7 @@ class PretrainingModule(LightningModule):
         if freeze_backbone:
             self.backbone.requires_grad_(False).eval()
         self._compile = compile
+        self._check_table()
         self._begin()
 
     def _begin(self) -> None:
@@ -159,6 +162,7 @@ class PretrainingModule(LightningModule):
         self._score = compiled(self.score) if self._compile else self.score
         self._validation = Validation()
         self._step = StepMeans()
+        self._touched: list[TouchedRows] = []
         self._divergence = Divergence()
         self._restored: dict[str, Any] | None = None
         self._settings: list[dict[str, Any]] = []
@@ -192,6 +196,28 @@ class PretrainingModule(LightningModule):
     def embedding_VD(self) -> nn.Parameter:  # noqa: N802 - the shape is part of the name
         return embedding_table(self.backbone)
 
+    def _check_table(self) -> None:
+        table = self.optimizer_config.table
+        if table == "dense":
+            return
+        reason = ""
+        if not self.objective.only_candidates:
+            reason = f"{self.objective.describe()} reads every row of the embedding table"
+        elif is_custom(self.backbone):
+            reason = "a backbone of your own looks its embeddings up itself"
+        elif self.freeze_backbone:
+            reason = "model.freeze_backbone trains no embedding table"
+        if reason:
+            raise HeadlessError(f"model.optimizer.table {table}: {reason}; choose dense")
+
+    @property
+    def tables_by_row(self) -> list[nn.Parameter]:
+        """The tables of which an optimizer step moves the rows that it touched, and no others."""
+        if self.optimizer_config.table == "dense":
+            return []
+        own = self.objective.weight_VD if self.objective.needs_unique else None
+        return [self.embedding_VD, *([] if own is None else [own])]
+
     def lm_head(self) -> LMHead:
         """The LM head that the objective implies, for today's weights."""
         return self.objective.lm_head(self.embedding_VD, self.unigram_counts)
@@ -206,10 +232,12 @@ class PretrainingModule(LightningModule):
 
     # -- steps --------------------------------------------------------------------------------
 
-    def scored_states(self, input_ids_BT: Tensor, rows_N: Tensor | None) -> Tensor:
+    def scored_states(
+        self, input_ids_BT: Tensor, rows_N: Tensor | None, table_UD: Tensor | None = None
+    ) -> Tensor:
         """Hidden states [N, D] that are scored: of all B·T positions, or of the named ones."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_backbone):
-            hidden_ND = hidden_states(self.backbone, input_ids_BT).flatten(0, 1)
+            hidden_ND = hidden_states(self.backbone, input_ids_BT, table_UD).flatten(0, 1)
         return hidden_ND if rows_N is None else hidden_ND.index_select(0, rows_N)
 
     def score(
@@ -218,10 +246,20 @@ class PretrainingModule(LightningModule):
         targets: Tensor,
         unique: UniqueTargets | None,
         rows_N: Tensor | None = None,
+        table_UD: Tensor | None = None,
+        head_MD: Tensor | None = None,
     ) -> ObjectiveOutput:
-        """The objective's loss of a batch, whose targets are [B, T], or [N] for N rows."""
-        hidden_ND = self.scored_states(input_ids_BT, rows_N)
-        return self.objective(hidden_ND, targets.flatten(), self.embedding_VD, unique)
+        """The objective's loss of a batch, whose targets are [B, T], or [N] for N rows.
+
+        With `table_UD`, which stands for the embedding table, input ids are places in it; `head_MD`
+        stands for the objective's own matrix, where that has one.
+        """
+        hidden_ND = self.scored_states(input_ids_BT, rows_N, table_UD)
+        table = self.embedding_VD if table_UD is None else table_UD
+        arguments = hidden_ND, targets.flatten(), table, unique
+        if head_MD is None:
+            return self.objective(*arguments)
+        return torch.func.functional_call(self.objective, {"weight_VD": head_MD}, arguments)
 
     def forward(self, input_ids_BT: Tensor) -> Tensor:
         """Logits [B, T, V] under the LM head that the objective implies."""
@@ -234,14 +272,30 @@ class PretrainingModule(LightningModule):
             self.objective.switch(self.unigram_counts)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        unique = self._unique(batch)
-        output = self._score(batch["input_ids"], batch["targets"], unique, batch.get("rows"))
+        if self._touched:
+            output = self._score(*self._look_up(batch))
+        else:
+            unique = self._unique(batch)
+            output = self._score(batch["input_ids"], batch["targets"], unique, batch.get("rows"))
         self.batches_seen += 1
         loss = output.loss.detach()
         unique_targets = torch.full_like(loss, batch["num_unique"])  # M; no wait for the device
         values = {"loss": loss, "unique_targets": unique_targets, **output.metrics}
         weight = self._step.add(values, batch["num_targets"], batch["targets"].numel())
         return output.loss if weight == 1.0 else output.loss * weight
+
+    def _look_up(self, batch: Batch) -> tuple[Any, ...]:
+        """The arguments of `score` with the rows that the batch touches instead of the tables."""
+        unique, head_MD = self._unique(batch), None
+        table, *own = self._touched
+        table_UD = table.look_up(batch["table_ids"], batch["num_table"])
+        if unique is not None and not own:
+            unique = unique._replace(places_M=batch["table_unique"])
+        elif unique is not None:  # a matrix of its own, whose rows are the unique targets'
+            head_MD = own[0].look_up(unique.ids_M, batch["num_unique"])
+            places_M = torch.arange(len(unique.ids_M), device=unique.ids_M.device)
+            unique = unique._replace(places_M=places_M)
+        return batch["table_inputs"], batch["targets"], unique, batch.get("rows"), table_UD, head_MD
 
     def on_validation_epoch_start(self) -> None:
         agree(self.objective.buffers())  # what a rank saw last, e.g. how many rows
@@ -284,14 +338,21 @@ class PretrainingModule(LightningModule):
 
     def configure_model(self) -> None:
         """Under a sharding strategy, keep this process's share of the weights only."""
+        if self.device_mesh is not None and self.tables_by_row:
+            raise HeadlessError(
+                "model.optimizer.table: trainer.strategy fsdp shards the table's rows: choose ddp, "
+                "or model.optimizer.table dense"
+            )
         if self.device_mesh is not None and not is_sharded(self):
             shard(self, self.backbone, self.device_mesh["data_parallel"])
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Gradients of the mean over the step's rows, their norm before clipping, and the rate."""
         means, factor = self._step.close(self.trainer.accumulate_grad_batches)
-        scale_gradients(self, factor)
-        self._grad_norm = gradient_norm(self)
+        for table in self._touched:
+            table.close()
+        scale_gradients(self._trained(), factor)
+        self._grad_norm = gradient_norm(self._trained())
         norm = unsharded(self._grad_norm)
         step = self.trainer.global_step + 1
         self._divergence.add(step, means["loss"], norm)
@@ -318,7 +379,12 @@ class PretrainingModule(LightningModule):
         # By the norm that was just computed, instead of computing it a second time.
         by_norm = None if gradient_clip_algorithm == "value" else self._grad_norm
         if gradient_clip_val:
-            clip(self, gradient_clip_val, by_norm)
+            clip(self._trained(), gradient_clip_val, by_norm)
+
+    def _trained(self) -> list[Tensor]:
+        """What has a gradient: parameters, and of tables that are moved by row the rows."""
+        rows = (table.merged for table in self._touched)
+        return [*self.parameters(), *(row for row in rows if row is not None)]
 
     def require_finite(self) -> None:
         """Refuse, on every process, to go on after a step without finite loss and gradients."""
@@ -382,12 +448,21 @@ class PretrainingModule(LightningModule):
 
     def on_fit_start(self) -> None:
         self._step, self._divergence = StepMeans(), Divergence()
+        tables = self.tables_by_row
+        self._touched = [TouchedRows(table) for table in tables]
+        # DDP would wait for their gradients: the rows are exchanged by themselves.
+        self._ddp_params_and_buffers_to_ignore = [
+            name
+            for name, parameter in self.named_parameters()
+            if any(parameter is t for t in tables)
+        ]
         if self._compile is None and self.device.type == "cuda":
             if can_compile():
                 self._score = compiled(self.score)
 
     def on_train_start(self) -> None:
         """Continue the random numbers where the checkpoint left them, with today's settings."""
+        agree(self.tables_by_row)  # which DDP does not look at
         if self._restored is not None:
             optimizer: Any = self.optimizers(use_pl_optimizer=False)
             optim.use_settings(optimizer, self.lr_schedulers(), self._settings)  # type: ignore[arg-type]

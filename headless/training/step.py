@@ -95,9 +95,9 @@ def agree(buffers: Iterable[Tensor]) -> None:
             torch.distributed.broadcast(buffer, 0)
 
 
-def gradient_norm(module: nn.Module) -> Tensor:
+def gradient_norm(trained: Iterable[Tensor]) -> Tensor:
     """The Euclidean norm of all gradients together: a DTensor where they are sharded."""
-    return nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
+    return nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
 
 
 def unsharded(tensor: Tensor) -> Tensor:
@@ -106,23 +106,23 @@ def unsharded(tensor: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def scale_gradients(module: nn.Module, factor: float | Tensor) -> None:
+def scale_gradients(trained: Iterable[Tensor], factor: float | Tensor) -> None:
     if isinstance(factor, float) and factor == 1.0:
         return
-    for gradient in _local_gradients(module):
+    for gradient in _local_gradients(trained):
         gradient.mul_(factor)
 
 
 @torch.no_grad()
-def clip(module: nn.Module, largest: float, norm: Tensor | None) -> None:
+def clip(trained: Iterable[Tensor], largest: float, norm: Tensor | None) -> None:
     """Scale the gradients, whose norm is given, down to `largest`; or cut each number off at it."""
     if norm is not None:
-        nn.utils.clip_grads_with_norm_(module.parameters(), largest, norm)
+        nn.utils.clip_grads_with_norm_(trained, largest, norm)
         return
-    for gradient in _local_gradients(module):
+    for gradient in _local_gradients(trained):
         gradient.clamp_(-largest, largest)
 
 
-def _local_gradients(module: nn.Module) -> list[Tensor]:
-    gradients: list[Any] = [p.grad for p in module.parameters() if p.grad is not None]
+def _local_gradients(trained: Iterable[Tensor]) -> list[Tensor]:
+    gradients: list[Any] = [p.grad for p in trained if p.grad is not None]
     return [g.to_local() if hasattr(g, "to_local") else g for g in gradients]

@@ -32,6 +32,7 @@ DDP = ("--trainer.devices", "2", "--trainer.strategy", "ddp")
 FSDP = ("--trainer.devices", "2", "--trainer.strategy", "fsdp")
 DOUBLE = ("--trainer.precision", "64-true")
 GLOBAL = ("--model.objective.negatives", "global")
+LAZY = ("--model.optimizer.table", "lazy")
 LEARNED = ("--model.objective.learn_temperature", "true")
 SWITCHED = ("--model.switch_at", "0.5")
 CENTRED = ("--model.objective.mu_centering", "true", "--model.objective.softcap", "5")
@@ -79,6 +80,7 @@ CASES: dict[str, dict[str, Any]] = {
     "fsdp-accumulated": {"options": [*FSDP, *GLOBAL, *size(2, 2)], "double": True},
     "fsdp-ce": {"options": [*FSDP, *size(4)], "double": True, "objective": "CrossEntropy"},
     "fsdp-temperature": {"options": [*FSDP, *GLOBAL, *LEARNED, *size(4)], "double": True},
+    "ddp-lazy": {"options": [*DDP, *DOUBLE, *GLOBAL, *LAZY, *size(2, 2)]},
     "ddp-switched": {"options": [*DDP, *DOUBLE, *GLOBAL, *SWITCHED, *size(4)]},
     "fsdp-switched": {"options": [*FSDP, *GLOBAL, *SWITCHED, *size(4)], "double": True},
     "fsdp-centred": {"options": [*FSDP, *CENTRED, *size(4)], "double": True, **CE},
@@ -111,6 +113,7 @@ SINGLE: dict[str, dict[str, Any]] = {
     "one-microbatch": {"options": [*DOUBLE, *size(4, 2)]},
     "one-temperature": {"options": [*DOUBLE, *LEARNED, *size(8)]},
     "one-ce": {"options": [*DOUBLE, *size(8)], "objective": "CrossEntropy"},
+    "one-lazy": {"options": [*DOUBLE, *LAZY, *size(8)]},
     "one-switched": {"options": [*DOUBLE, *SWITCHED, *size(8)]},
     "one-centred": {"options": [*DOUBLE, *CENTRED, *size(8)], **CE},
     "one-sparse": {"options": [*DOUBLE, *size(4, 2), *UNEVEN], **SPARSE},
@@ -200,6 +203,7 @@ def assert_same(
         ("fsdp", "one"),
         ("fsdp-accumulated", "one"),
         ("fsdp-ce", "one-ce"),
+        ("ddp-lazy", "one-lazy"),  # ids and rows are what the processes tell each other
         ("ddp-switched", "one-switched"),
         ("fsdp-switched", "one-switched"),
         ("fsdp-centred", "one-centred"),

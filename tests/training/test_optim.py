@@ -180,7 +180,7 @@ def test_gradient_norm() -> None:
     module = torch.nn.Linear(3, 2)
     module.weight.grad = torch.full((2, 3), 2.0)
     module.bias.grad = torch.full((2,), 5.0)
-    assert gradient_norm(module).item() == pytest.approx(math.sqrt(6 * 4 + 2 * 25))
+    assert gradient_norm(module.parameters()).item() == pytest.approx(math.sqrt(6 * 4 + 2 * 25))
 
 
 @pytest.mark.parametrize(

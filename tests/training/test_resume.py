@@ -111,9 +111,11 @@ def test_stopped_at_any_step(options, tmp_path: Path, accumulate: int) -> None:
         assert comparable(tmp_path / "runs" / name / "metrics.jsonl") == points
 
 
-def test_stopped_under_muon(options, tmp_path: Path) -> None:
-    """Two optimizers behind one state, with rates by group."""
+@pytest.mark.parametrize("table", ["dense", "rowwise"])
+def test_stopped_under_muon(options, tmp_path: Path, table: str) -> None:
+    """Two optimizers behind one state, or three, with rates by group."""
     more = ("--model.optimizer.class_path", "Muon", "--model.optimizer.table_lr", "3")
+    more += ("--model.optimizer.table", table)
     more += ("--trainer.max_steps", "14")
     expected = run(options("whole", *more), Recorder())
     with pytest.raises((Killed, SystemExit, KeyboardInterrupt)):

@@ -17,6 +17,7 @@ from headless.training.optim.groups import parameter_groups, roles
 from headless.training.optim.muon import muon
 from headless.training.optim.schedule import ScheduleConfig, ScheduleFactor
 from headless.training.optim.settings import OptimizerConfig
+from headless.training.optim.table import WithTables
 
 OURS: dict[str, Callable[[nn.Module, OptimizerConfig], Optimizer]] = {"AdamW": adamw, "Muon": muon}
 SETTINGS = ("initial_lr", "betas", "eps", "weight_decay")
@@ -33,6 +34,11 @@ def build_optimizer(
         raise HeadlessError(
             f"model.optimizer: {config.class_path} does not take these settings: {error}"
         ) from error
+    if tables := list(getattr(module, "tables_by_row", ())):
+        decay = config.weight_decay if config.decay_embeddings else 0.0
+        options = {"lr": config.lr * config.table_lr, "weight_decay": decay}
+        options |= {"betas": config.betas, "eps": config.eps}
+        optimizer = WithTables(optimizer, tables, options, config.table == "rowwise")
     factor = ScheduleFactor(schedule, total_steps)
     # A function and not the object: LambdaLR would put the object's state into checkpoints, and a
     # run that is resumed with more steps would keep the schedule of fewer.

@@ -15,7 +15,8 @@ def roles(module: nn.Module) -> dict[nn.Parameter, Role]:
     """The role of each trainable parameter, in the module's order.
 
     Vectors are biases, gains and whatever a norm layer holds; tables the weights of embeddings; the
-    head the matrix of an objective's own, with one row a token.
+    head the matrix of an objective's own, with one row a token. Tables whose rows are moved one by
+    one (`optim.table`) are left out.
     """
     tables = {m.weight for m in module.modules() if isinstance(m, nn.Embedding)}
     norms = {
@@ -32,7 +33,12 @@ def roles(module: nn.Module) -> dict[nn.Parameter, Role]:
             return "vector"
         return "head" if name.endswith("weight_VD") else "matrix"
 
-    return {p: role(name, p) for name, p in module.named_parameters() if p.requires_grad}
+    by_row = {*getattr(module, "tables_by_row", ())}
+    return {
+        p: role(name, p)
+        for name, p in module.named_parameters()
+        if p.requires_grad and p not in by_row
+    }
 
 
 def parameter_groups(

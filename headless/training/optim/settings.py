@@ -2,9 +2,11 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 from headless.errors import HeadlessError
+
+Table = Literal["dense", "lazy", "rowwise"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,10 @@ class OptimizerConfig:
         eps: added to the root of AdamW's second moment.
         weight_decay: applied to weight matrices; never to biases and norms.
         decay_embeddings: whether embedding tables and an untied head decay too.
+        table: how the embedding table moves under a headless objective: "dense" as all else;
+            "lazy": AdamW on the rows that the step looked up or scored, all others rest; "rowwise":
+            the same with one second moment a row. A step's time and memory then do not depend on
+            the size of the vocabulary.
         table_lr: multiple of `lr` for the embedding tables (a tied head is one).
         head_lr: multiple for an untied head's matrix.
         vector_lr: multiple for biases, gains of norms and a learned temperature.
@@ -36,6 +42,7 @@ class OptimizerConfig:
     eps: float = 1e-8
     weight_decay: float = 0.1
     decay_embeddings: bool = False
+    table: Table = "dense"
     table_lr: float = 1.0
     head_lr: float = 1.0
     vector_lr: float = 1.0
@@ -47,6 +54,8 @@ class OptimizerConfig:
             require(f"optimizer.{name}", 0.0 < value < math.inf, "be positive and finite", value)
         value = self.weight_decay
         require("optimizer.weight_decay", 0.0 <= value < math.inf, "not be negative", value)
+        known = get_args(Table)
+        require("optimizer.table", self.table in known, f"be one of {', '.join(known)}", self.table)
         inside = all(0.0 <= beta < 1.0 for beta in self.betas)
         require("optimizer.betas", inside, "be in [0, 1)", list(self.betas))
         self.check_own("lr", "weight_decay", "decay_embeddings", "table_lr", "head_lr", "vector_lr")

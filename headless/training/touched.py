@@ -1,0 +1,75 @@
+"""The rows of a table that a step looks up or scores, instead of the table: no dense gradient.
+
+Each micro-batch gets a copy of its rows [U, D], a leaf of its own, and places in it instead of
+token ids. So the backward pass ends in [U, D], whatever V is; the optimizer is given (ids, rows)
+(`optim.table`).
+
+Shapes: U rows of a micro-batch, D hidden size, V vocabulary.
+"""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from headless.training.optim.table import ROWS, RowGradient
+
+
+class TouchedRows:
+    """What the micro-batches of an optimizer step touch of one table."""
+
+    def __init__(self, table: nn.Parameter) -> None:
+        self.table = table
+        self._leaves: list[tuple[Tensor, Tensor, int]] = []  # ids, rows, how many are none's
+        self.merged: Tensor | None = None  # rows whose .grad is the step's, until the next step
+
+    def look_up(self, ids_U: Tensor, count: int) -> Tensor:
+        """The rows [U, D] of a micro-batch, of which those from `count` on are padding."""
+        leaf_UD = self.table.detach()[ids_U].requires_grad_()
+        self._leaves.append((ids_U, leaf_UD, count))
+        return leaf_UD
+
+    def close(self) -> Tensor:
+        """End the step: the rows that it touched, on all processes, with their gradients.
+
+        The gradient is the mean over processes, as DDP's is. Every process must call, and each
+        gets the same rows to the bit.
+        """
+        parts = [
+            (ids_U[:count], (torch.zeros_like(leaf) if leaf.grad is None else leaf.grad)[:count])
+            for ids_U, leaf, count in self._leaves
+        ]
+        self._leaves = []
+        ids, grads = (torch.cat(side) for side in zip(*parts, strict=True))
+        several = len(parts) > 1
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            ids, grads, several = *exchange(ids, grads), True
+        if several:  # a sum in a fixed order, on a GPU too
+            shape = tuple(self.table.shape)
+            summed = torch.sparse_coo_tensor(ids[None], grads, shape, check_invariants=False)
+            ids, grads = (summed := summed.coalesce()).indices()[0], summed.values()
+        self.merged = torch.empty_like(grads).requires_grad_()
+        self.merged.grad = grads
+        setattr(self.table, ROWS, RowGradient(ids, grads))
+        return self.merged
+
+
+def exchange(ids: Tensor, grads: Tensor) -> tuple[Tensor, Tensor]:
+    """All processes' ids and rows, in their order; the rows over the number of processes.
+
+    Rows are what is sent, never the table. How many there are is known only to each process: their
+    numbers go first, and are waited for.
+    """
+    world = dist.get_world_size()
+    counts = [torch.empty(1, dtype=torch.long, device=ids.device) for _ in range(world)]
+    dist.all_gather(counts, torch.tensor([len(ids)], device=ids.device))
+    numbers = [int(count) for count in counts]
+    most = max(numbers)
+    padded_ids = torch.cat([ids, ids.new_zeros(most - len(ids))])
+    padded = torch.cat([grads, grads.new_zeros(most - len(grads), grads.shape[1])])
+    all_ids = [torch.empty_like(padded_ids) for _ in range(world)]
+    all_grads = [torch.empty_like(padded) for _ in range(world)]
+    dist.all_gather(all_ids, padded_ids)
+    dist.all_gather(all_grads, padded)
+    cut_ids = torch.cat([x[:n] for x, n in zip(all_ids, numbers, strict=True)])
+    cut = torch.cat([x[:n] for x, n in zip(all_grads, numbers, strict=True)])
+    return cut_ids, cut / world
