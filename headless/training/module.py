@@ -338,6 +338,11 @@ class PretrainingModule(LightningModule):
 
     def configure_model(self) -> None:
         """Under a sharding strategy, keep this process's share of the weights only."""
+        # DDP would wait for their gradients: the rows are exchanged by themselves.
+        by_row = {id(table) for table in self.tables_by_row}
+        self._ddp_params_and_buffers_to_ignore = [
+            name for name, parameter in self.named_parameters() if id(parameter) in by_row
+        ]
         if self.device_mesh is not None and self.tables_by_row:
             raise HeadlessError(
                 "model.optimizer.table: trainer.strategy fsdp shards the table's rows: choose ddp, "
@@ -448,14 +453,7 @@ class PretrainingModule(LightningModule):
 
     def on_fit_start(self) -> None:
         self._step, self._divergence = StepMeans(), Divergence()
-        tables = self.tables_by_row
-        self._touched = [TouchedRows(table) for table in tables]
-        # DDP would wait for their gradients: the rows are exchanged by themselves.
-        self._ddp_params_and_buffers_to_ignore = [
-            name
-            for name, parameter in self.named_parameters()
-            if any(parameter is t for t in tables)
-        ]
+        self._touched = [TouchedRows(table) for table in self.tables_by_row]
         if self._compile is None and self.device.type == "cuda":
             if can_compile():
                 self._score = compiled(self.score)
