@@ -29,6 +29,7 @@ from headless.training.devices import keep_freed_memory
 from headless.training.module import PretrainingModule
 from headless.training.optim import OptimizerConfig, ScheduleConfig, build_optimizer
 from headless.training.step import clip, gradient_norm
+from headless.training.touched import look_up
 
 HEADLESS = {f"headless, {table}": table for table in ("lazy", "rowwise", "dense")}
 SOFTMAX: dict[str, Callable[[], Objective]] = {
@@ -70,11 +71,11 @@ class Step:
         module, marks = self.module, [self.now()]
         batch = self.collate()
         marks.append(self.now())
+        unique = module._unique(batch)  # type: ignore[arg-type]
+        ids, table = batch["input_ids"], module.embedding_VD
         if module._touched:
-            ids, _, unique, _, table, _ = module._look_up(batch)  # type: ignore[arg-type]
-        else:
-            unique = module._unique(batch)  # type: ignore[arg-type]
-            ids, table = batch["input_ids"], module.embedding_VD
+            ids = batch["table_inputs"]
+            unique, (table,) = look_up(module._touched, batch, unique)  # type: ignore[arg-type, assignment]
         marks.append(self.now())
         with self.autocast:
             hidden = module.scored_states(ids, None, table if module._touched else None)

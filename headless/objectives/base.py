@@ -28,19 +28,30 @@ class UniqueTargets(NamedTuple):
     places_M: Tensor | None = None  # where the given table has their vectors; None: at their ids
 
     def folded(self) -> "UniqueTargets":
-        """For a compiled function, which begins with `unfolded`: one graph for every M.
-
-        A compiler that sees M vary does not know what divides it, and reads scores one by one. Of
-        M / 512 rows it sees that number vary, and reads several at a time.
-        """
-        shape = (-1, FOLD) if len(self.ids_M) % FOLD == 0 else (-1,)
-        ids, counts = self.ids_M.view(shape), self.count_M.view(shape)
-        for table in (ids, counts):
-            torch._dynamo.maybe_mark_dynamic(table, 0)
-        return self._replace(ids_M=ids, count_M=counts)
+        """For a compiled function, which begins with `unfolded`: see `folded`."""
+        places = None if self.places_M is None else folded(self.places_M)
+        return self._replace(
+            ids_M=folded(self.ids_M), count_M=folded(self.count_M), places_M=places
+        )
 
     def unfolded(self) -> "UniqueTargets":
-        return self._replace(ids_M=self.ids_M.flatten(), count_M=self.count_M.flatten())
+        places = None if self.places_M is None else self.places_M.flatten()
+        return self._replace(
+            ids_M=self.ids_M.flatten(), count_M=self.count_M.flatten(), places_M=places
+        )
+
+
+def folded(table_M: Tensor) -> Tensor:
+    """[M, ...] as [M / 512, 512, ...], for a compiled function: one graph for every M.
+
+    A compiler that sees M vary does not know what divides it, and reads scores one by one. Of
+    M / 512 rows it sees that number vary, and reads several at a time. An M that 512 does not
+    divide stays as it is.
+    """
+    if len(table_M) % FOLD == 0:
+        table_M = table_M.unflatten(0, (-1, FOLD))
+    torch._dynamo.maybe_mark_dynamic(table_M, 0)
+    return table_M
 
 
 class ObjectiveOutput(NamedTuple):

@@ -1,7 +1,9 @@
 """Checkpoints: where they lie, read with their checksums, written whole or not at all."""
 
+import inspect
 import os
 import pickle
+import warnings
 import zipfile
 from argparse import ArgumentError
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from headless.errors import HeadlessError
 from headless.files import whole_file
+from headless.models.backbone import unfilled_weights
 from headless.runs.directory import RunDirectory, open_run
 from headless.training.imports import OPTION, denied
 
@@ -100,6 +103,22 @@ def mendable_errors(path: Path) -> Iterator[None]:
                 f"{path} needs {name}: allow it with {OPTION} {name.split('.')[0]}"
             ) from error
         raise another_version(path) from error
+
+
+def make_module(cls: Any, path: Path, checkpoint: dict[str, Any]) -> Any:
+    """The module that a checkpoint of ours describes, with its weights, untrained since."""
+    from lightning.pytorch.cli import instantiate_module
+
+    known = inspect.signature(cls).parameters
+    with mendable_errors(path):
+        values = {k: v for k, v in checkpoint["hyper_parameters"].items() if k in known}
+        with unfilled_weights(), warnings.catch_warnings():
+            # The objective is a plain description in the checkpoint: the advice does not apply.
+            warnings.filterwarnings("ignore", ".*is an instance of `nn.Module`.*")
+            module = instantiate_module(cls, values | {"compile": False})
+        module.on_load_checkpoint(checkpoint)
+        module.load_state_dict(checkpoint["state_dict"], assign=True)
+    return module
 
 
 def another_version(path: Path) -> HeadlessError:

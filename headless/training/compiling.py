@@ -7,17 +7,28 @@ import torch
 from torch import Tensor
 
 from headless.objectives import ObjectiveOutput, UniqueTargets
+from headless.objectives.base import folded
 
-Score = Callable[[Tensor, Tensor, UniqueTargets | None, Tensor | None], ObjectiveOutput]
+Score = Callable[..., ObjectiveOutput]
 
 
 def compiled(score: Score, **options: Any) -> Score:
-    """`score`, compiled with torch.compile and its options, whatever the size of the table is."""
+    """`PretrainingModule.score`, compiled with torch.compile and its options.
+
+    It is one graph, whatever the sizes of the table of unique targets and of the rows that stand
+    for the embedding table are.
+    """
 
     def of_folded(
-        input_ids: Tensor, targets: Tensor, unique: UniqueTargets | None, rows: Tensor | None
+        input_ids: Tensor,
+        targets: Tensor,
+        unique: UniqueTargets | None,
+        rows: Tensor | None,
+        *tables: Tensor,
     ) -> ObjectiveOutput:
-        return score(input_ids, targets, None if unique is None else unique.unfolded(), rows)
+        whole = None if unique is None else unique.unfolded()
+        flat = (table if table.ndim == 2 else table.flatten(0, 1) for table in tables)
+        return score(input_ids, targets, whole, rows, *flat)
 
     made = torch.compile(of_folded, **options)
 
@@ -26,7 +37,9 @@ def compiled(score: Score, **options: Any) -> Score:
         targets: Tensor,
         unique: UniqueTargets | None,
         rows: Tensor | None = None,
+        *tables: Tensor,
     ) -> ObjectiveOutput:
-        return made(input_ids, targets, None if unique is None else unique.folded(), rows)
+        cut = None if unique is None else unique.folded()
+        return made(input_ids, targets, cut, rows, *map(folded, tables))
 
     return of_table

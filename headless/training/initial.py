@@ -19,6 +19,7 @@ from headless.models.backbone import (
 from headless.models.pretrained import architecture, as_backbone, load_config, load_pretrained
 from headless.objectives import LMHead
 from headless.training.checkpoint_io import is_run
+from headless.training.compat import datamodule_of
 from headless.training.resume import check_tokenizer
 
 
@@ -75,6 +76,23 @@ def open_source(
         source = _hugging_face_source(place, with_head, attention)
     recompute_activations(source.backbone, backbone.activation_checkpointing)
     return source
+
+
+def begin_head(module: Any, source: Source | None, init_head: str) -> None:
+    """Give a module's objective the head that `init_head` names, when its data are there."""
+    if source is not None:
+        source.check_vocabulary(datamodule_of(module))
+    if init_head == "random":
+        return
+    head = source.head if source is not None else None
+    if init_head == "embedding":
+        head = module.lm_head()._replace(weight_VD=module.embedding_VD)
+    assert head is not None
+    try:
+        with torch.no_grad():
+            module.objective.take_head(head)
+    except ValueError as error:
+        raise HeadlessError(f"model.init_head {init_head}: {error}") from error
 
 
 def _run_source(place: str, module: Any, with_head: bool, attn_implementation: str) -> Source:

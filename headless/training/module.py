@@ -3,9 +3,7 @@
 Shapes: B batch, T time, N = B·T rows, D hidden size, V vocabulary, M unique targets.
 """
 
-import inspect
 import math
-import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -23,8 +21,6 @@ from headless.models.backbone import (
     check_task,
     embedding_table,
     hidden_states,
-    is_custom,
-    unfilled_weights,
 )
 from headless.models.flops import backbone_flops_per_token, scoring_flops
 from headless.models.sharding import gathered, is_sharded, shard
@@ -34,7 +30,7 @@ from headless.training import optim, resume
 from headless.training.checkpoint_io import (
     CHECKPOINT_KEY,
     find_checkpoint,
-    mendable_errors,
+    make_module,
     read_own_checkpoint,
 )
 from headless.training.compat import datamodule_of
@@ -42,7 +38,7 @@ from headless.training.compiling import compiled
 from headless.training.devices import can_compile, check_precision
 from headless.training.evaluation import Validation
 from headless.training.imports import restrict_imports
-from headless.training.initial import Source, open_source
+from headless.training.initial import Source, begin_head, open_source
 from headless.training.step import (
     Divergence,
     StepMeans,
@@ -53,7 +49,7 @@ from headless.training.step import (
     scale_gradients,
     unsharded,
 )
-from headless.training.touched import TouchedRows
+from headless.training.touched import TouchedRows, look_up, tables_by_row
 
 InitHead = Literal["random", "embedding", "source"]
 
@@ -148,8 +144,8 @@ class PretrainingModule(LightningModule):
         self.freeze_backbone = freeze_backbone
         if freeze_backbone:
             self.backbone.requires_grad_(False).eval()
+        _ = self.tables_by_row  # refuses what has none
         self._compile = compile
-        self._check_table()
         self._begin()
 
     def _begin(self) -> None:
@@ -176,47 +172,19 @@ class PretrainingModule(LightningModule):
         is read once: its weights are mapped into memory, its optimizer states are left where they
         are. `checkpoint_step`, `unigram_counts` and `tokenizer_sha256` are the checkpoint's.
         """
-        from lightning.pytorch.cli import instantiate_module
-
         path = find_checkpoint(place)
         restrict_imports()
-        checkpoint = read_own_checkpoint(path)
-        known = inspect.signature(cls).parameters
-        with mendable_errors(path):
-            values = {k: v for k, v in checkpoint["hyper_parameters"].items() if k in known}
-            with unfilled_weights(), warnings.catch_warnings():
-                # The objective is a plain description in the checkpoint: the advice does not apply.
-                warnings.filterwarnings("ignore", ".*is an instance of `nn.Module`.*")
-                module = instantiate_module(cls, values | {"compile": False})
-            module.on_load_checkpoint(checkpoint)
-            module.load_state_dict(checkpoint["state_dict"], assign=True)
-        return module.eval()
+        return make_module(cls, path, read_own_checkpoint(path)).eval()
 
     @property
     def embedding_VD(self) -> nn.Parameter:  # noqa: N802 - the shape is part of the name
         return embedding_table(self.backbone)
 
-    def _check_table(self) -> None:
-        table = self.optimizer_config.table
-        if table == "dense":
-            return
-        reason = ""
-        if not self.objective.only_candidates:
-            reason = f"{self.objective.describe()} reads every row of the embedding table"
-        elif is_custom(self.backbone):
-            reason = "a backbone of your own looks its embeddings up itself"
-        elif self.freeze_backbone:
-            reason = "model.freeze_backbone trains no embedding table"
-        if reason:
-            raise HeadlessError(f"model.optimizer.table {table}: {reason}; choose dense")
-
     @property
     def tables_by_row(self) -> list[nn.Parameter]:
         """The tables of which an optimizer step moves the rows that it touched, and no others."""
-        if self.optimizer_config.table == "dense":
-            return []
-        own = self.objective.weight_VD if self.objective.needs_unique else None
-        return [self.embedding_VD, *([] if own is None else [own])]
+        is_dense = self.optimizer_config.table == "dense"
+        return [] if is_dense else tables_by_row(self.backbone, self.objective)
 
     def lm_head(self) -> LMHead:
         """The LM head that the objective implies, for today's weights."""
@@ -272,30 +240,17 @@ class PretrainingModule(LightningModule):
             self.objective.switch(self.unigram_counts)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        unique, input_ids, rows = self._unique(batch), batch["input_ids"], []
         if self._touched:
-            output = self._score(*self._look_up(batch))
-        else:
-            unique = self._unique(batch)
-            output = self._score(batch["input_ids"], batch["targets"], unique, batch.get("rows"))
+            input_ids = batch["table_inputs"]
+            unique, rows = look_up(self._touched, batch, unique)
+        output = self._score(input_ids, batch["targets"], unique, batch.get("rows"), *rows)
         self.batches_seen += 1
         loss = output.loss.detach()
         unique_targets = torch.full_like(loss, batch["num_unique"])  # M; no wait for the device
         values = {"loss": loss, "unique_targets": unique_targets, **output.metrics}
         weight = self._step.add(values, batch["num_targets"], batch["targets"].numel())
         return output.loss if weight == 1.0 else output.loss * weight
-
-    def _look_up(self, batch: Batch) -> tuple[Any, ...]:
-        """The arguments of `score` with the rows that the batch touches instead of the tables."""
-        unique, head_MD = self._unique(batch), None
-        table, *own = self._touched
-        table_UD = table.look_up(batch["table_ids"], batch["num_table"])
-        if unique is not None and not own:
-            unique = unique._replace(places_M=batch["table_unique"])
-        elif unique is not None:  # a matrix of its own, whose rows are the unique targets'
-            head_MD = own[0].look_up(unique.ids_M, batch["num_unique"])
-            places_M = torch.arange(len(unique.ids_M), device=unique.ids_M.device)
-            unique = unique._replace(places_M=places_M)
-        return batch["table_inputs"], batch["targets"], unique, batch.get("rows"), table_UD, head_MD
 
     def on_validation_epoch_start(self) -> None:
         agree(self.objective.buffers())  # what a rank saw last, e.g. how many rows
@@ -338,11 +293,9 @@ class PretrainingModule(LightningModule):
 
     def configure_model(self) -> None:
         """Under a sharding strategy, keep this process's share of the weights only."""
-        # DDP would wait for their gradients: the rows are exchanged by themselves.
-        by_row = {id(table) for table in self.tables_by_row}
-        self._ddp_params_and_buffers_to_ignore = [
-            name for name, parameter in self.named_parameters() if id(parameter) in by_row
-        ]
+        # DDP would wait for gradients that they never have: their rows are exchanged by themselves.
+        by_row, names = {*self.tables_by_row}, self.named_parameters()
+        self._ddp_params_and_buffers_to_ignore = [name for name, p in names if p in by_row]
         if self.device_mesh is not None and self.tables_by_row:
             raise HeadlessError(
                 "model.optimizer.table: trainer.strategy fsdp shards the table's rows: choose ddp, "
@@ -387,9 +340,8 @@ class PretrainingModule(LightningModule):
             clip(self._trained(), gradient_clip_val, by_norm)
 
     def _trained(self) -> list[Tensor]:
-        """What has a gradient: parameters, and of tables that are moved by row the rows."""
-        rows = (table.merged for table in self._touched)
-        return [*self.parameters(), *(row for row in rows if row is not None)]
+        """What may have a gradient: parameters, and the rows of tables that are moved by row."""
+        return [*self.parameters(), *(t.rows for t in self._touched if t.rows is not None)]
 
     def require_finite(self) -> None:
         """Refuse, on every process, to go on after a step without finite loss and gradients."""
@@ -410,34 +362,12 @@ class PretrainingModule(LightningModule):
         self.tokenizer_sha256 = datamodule.tokenizer_sha256
         self.unigram_counts[: len(datamodule.unigram_counts)] = datamodule.unigram_counts
         self.objective.set_unigram(self.unigram_counts)
-        if self._source is not None:
-            self._source.check_vocabulary(datamodule)
-        if self.init_head != "random":
-            head = self._source.head if self._source is not None else None
-            if self.init_head == "embedding":
-                head = self.lm_head()._replace(weight_VD=self.embedding_VD)
-            assert head is not None
-            try:
-                with torch.no_grad():
-                    self.objective.take_head(head)
-            except ValueError as error:
-                raise HeadlessError(f"model.init_head {self.init_head}: {error}") from error
+        begin_head(self, self._source, self.init_head)
         self._source = None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.require_finite()
-        datamodule = datamodule_of(self)
-        checkpoint[CHECKPOINT_KEY] = {
-            "batches_seen": self.batches_seen,
-            "random_states": resume.get_random_states(),
-            "tokenizer_sha256": getattr(datamodule, "tokenizer_sha256", None),
-            "dataset_sha256": getattr(datamodule, "dataset_sha256", None),
-        }
-        if hasattr(datamodule, "train_sampler"):
-            sampler = datamodule.train_sampler(self.trainer)
-            checkpoint[CHECKPOINT_KEY]["position"] = resume.describe_position(
-                self.batches_seen, sampler
-            )
+        checkpoint[CHECKPOINT_KEY] = resume.describe(self, datamodule_of(self))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint[CHECKPOINT_KEY]
@@ -454,9 +384,8 @@ class PretrainingModule(LightningModule):
     def on_fit_start(self) -> None:
         self._step, self._divergence = StepMeans(), Divergence()
         self._touched = [TouchedRows(table) for table in self.tables_by_row]
-        if self._compile is None and self.device.type == "cuda":
-            if can_compile():
-                self._score = compiled(self.score)
+        if self._compile is None and self.device.type == "cuda" and can_compile():
+            self._score = compiled(self.score)
 
     def on_train_start(self) -> None:
         """Continue the random numbers where the checkpoint left them, with today's settings."""
@@ -464,7 +393,5 @@ class PretrainingModule(LightningModule):
         if self._restored is not None:
             optimizer: Any = self.optimizers(use_pl_optimizer=False)
             optim.use_settings(optimizer, self.lr_schedulers(), self._settings)  # type: ignore[arg-type]
-            states = self._restored["random_states"]
-            if len(states) == self.trainer.world_size:
-                resume.set_random_state(states[self.trainer.global_rank])
+            resume.set_random_state(self._restored["random_states"], self.trainer)
             self._restored = None

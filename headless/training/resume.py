@@ -71,6 +71,20 @@ def is_finished(cli: Any, checkpoint: Checkpoint) -> bool:
     return any(limit not in (None, -1) and limit <= done for limit, done in limits)
 
 
+def describe(module: Any, datamodule: Any) -> dict[str, Any]:
+    """What a checkpoint keeps beside weights and states, under CHECKPOINT_KEY."""
+    state = {
+        "batches_seen": module.batches_seen,
+        "random_states": get_random_states(),
+        "tokenizer_sha256": getattr(datamodule, "tokenizer_sha256", None),
+        "dataset_sha256": getattr(datamodule, "dataset_sha256", None),
+    }
+    if hasattr(datamodule, "train_sampler"):
+        sampler = datamodule.train_sampler(module.trainer)
+        state["position"] = describe_position(module.batches_seen, sampler)
+    return state
+
+
 def _judge_data(
     checkpoint: Checkpoint, changes: Sequence[Change], datamodule: Any
 ) -> Sequence[Change]:
@@ -165,8 +179,11 @@ def get_random_states() -> list[dict[str, Any]]:
     return states
 
 
-def set_random_state(state: dict[str, Any]) -> None:
-    """Put back the states of one rank; those of CUDA only where the devices match."""
+def set_random_state(states: Sequence[dict[str, Any]], trainer: Any) -> None:
+    """Put back a rank's states where there are as many ranks; CUDA's where the devices match."""
+    if len(states) != trainer.world_size:
+        return
+    state = states[trainer.global_rank]
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     kind, keys, position, has_gauss, cached = state["numpy"]

@@ -11,7 +11,48 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from headless.data.collate import Batch
+from headless.errors import HeadlessError
+from headless.models.backbone import embedding_table, is_custom
+from headless.objectives import Objective, UniqueTargets
 from headless.training.optim.table import ROWS, RowGradient
+
+
+def tables_by_row(backbone: nn.Module, objective: Objective) -> list[nn.Parameter]:
+    """The tables of which a step touches some rows: the embeddings, an own matrix that is scored.
+
+    Raises:
+        HeadlessError: a step would read more rows than its tokens have.
+    """
+    reason = ""
+    if not objective.only_candidates:
+        reason = f"{objective.describe()} reads every row of the embedding table"
+    elif is_custom(backbone):
+        reason = "a backbone of your own looks its embeddings up itself"
+    elif not embedding_table(backbone).requires_grad:
+        reason = "model.freeze_backbone trains no embedding table"
+    if reason:
+        raise HeadlessError(f"model.optimizer.table is not dense: {reason}; choose dense")
+    own = objective.weight_VD if objective.needs_unique else None
+    return [embedding_table(backbone), *([] if own is None else [own])]
+
+
+def look_up(
+    tables: "list[TouchedRows]", batch: Batch, unique: UniqueTargets | None
+) -> tuple[UniqueTargets | None, list[Tensor]]:
+    """The rows that a batch touches of each table, and where the unique targets stand in them.
+
+    Of the embeddings, those of inputs and targets; of an own matrix, the unique targets'.
+    """
+    embeddings, *own = tables
+    rows = [embeddings.look_up(batch["table_ids"], batch["num_table"])]
+    if unique is None:
+        return None, rows
+    if not own:
+        return unique._replace(places_M=batch["table_unique"]), rows
+    rows.append(own[0].look_up(unique.ids_M, batch["num_unique"]))
+    places_M = torch.arange(len(unique.ids_M), device=unique.ids_M.device)
+    return unique._replace(places_M=places_M), rows
 
 
 class TouchedRows:
@@ -19,8 +60,8 @@ class TouchedRows:
 
     def __init__(self, table: nn.Parameter) -> None:
         self.table = table
-        self._leaves: list[tuple[Tensor, Tensor, int]] = []  # ids, rows, how many are none's
-        self.merged: Tensor | None = None  # rows whose .grad is the step's, until the next step
+        self._leaves: list[tuple[Tensor, Tensor, int]] = []  # ids, rows, how many are no padding
+        self.rows: Tensor | None = None  # what a step touched; its .grad is the step's
 
     def look_up(self, ids_U: Tensor, count: int) -> Tensor:
         """The rows [U, D] of a micro-batch, of which those from `count` on are padding."""
@@ -28,7 +69,7 @@ class TouchedRows:
         self._leaves.append((ids_U, leaf_UD, count))
         return leaf_UD
 
-    def close(self) -> Tensor:
+    def close(self) -> None:
         """End the step: the rows that it touched, on all processes, with their gradients.
 
         The gradient is the mean over processes, as DDP's is. Every process must call, and each
@@ -47,10 +88,9 @@ class TouchedRows:
             shape = tuple(self.table.shape)
             summed = torch.sparse_coo_tensor(ids[None], grads, shape, check_invariants=False)
             ids, grads = (summed := summed.coalesce()).indices()[0], summed.values()
-        self.merged = torch.empty_like(grads).requires_grad_()
-        self.merged.grad = grads
+        self.rows = torch.empty_like(grads).requires_grad_()
+        self.rows.grad = grads
         setattr(self.table, ROWS, RowGradient(ids, grads))
-        return self.merged
 
 
 def exchange(ids: Tensor, grads: Tensor) -> tuple[Tensor, Tensor]:
