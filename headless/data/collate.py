@@ -63,6 +63,8 @@ def unique_table(
         counted = np.concatenate([counted, others_K[others_K != IGNORE_INDEX]])
     if vocab_size > FEW * len(targets_N):
         ids, counts = np.unique(counted, return_counts=True)
+        if len(ids) and ids[-1] >= vocab_size:
+            raise IndexError(f"the target {ids[-1]} is outside a vocabulary of {vocab_size}")
         places_N = np.searchsorted(ids, targets_N)
     else:
         count_V = np.bincount(counted, minlength=vocab_size)
