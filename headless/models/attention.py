@@ -26,7 +26,8 @@ def needs_mask(backbone: nn.Module, length: int) -> bool:
     config: Any = backbone.config
     if config._attn_implementation != "sdpa" or config.model_type not in CAUSAL:
         return True
-    if not getattr(config, "is_causal", True) or getattr(config, "use_bidirectional_attention", 0):
+    sees_both_sides = getattr(config, "use_bidirectional_attention", False)  # Gemma's embedders
+    if sees_both_sides or not getattr(config, "is_causal", True):
         return True
     window = getattr(config, "sliding_window", None)
     kinds = getattr(config, "layer_types", None) or ["sliding_attention"]
