@@ -23,7 +23,8 @@ OBSERVING = (
 # They decide where and how long a run trains, and what is looked at meanwhile.
 CHANGEABLE = (
     *OBSERVING,
-    *("run", "data.val_batch_size", "model.compile", "model.backbone.attn_implementation"),
+    *("run", "data.val_batch_size", "model.val_rows"),
+    *("model.compile", "model.backbone.attn_implementation"),
     *(
         f"trainer.{name}"
         for name in (

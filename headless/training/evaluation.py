@@ -10,10 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
 
+from headless.errors import HeadlessError
 from headless.objectives import LMHead
 from headless.objectives.base import IGNORE_INDEX
 
-CHUNK_ROWS = 4096  # whose logits exist at a time: 0.8 GiB at V = 50,304 in float32
+CHUNK_ROWS = 4096  # whose logits exist at a time: 0.8 GiB at V = 50,304 in float32 ...
+CHUNK_LOGITS = 2**28  # ... and never more than 1 GiB of them
 DECILES = 10
 SUMS = {  # float64: of which shape each is
     "nll_K": (DECILES,),  # nats under the head, by the target's decile
@@ -21,6 +23,7 @@ SUMS = {  # float64: of which shape each is
     "nll_uncalibrated": (),  # nats under a calibrated head without its bias
     "correct": (),  # top-1 under the head
 }
+TOTALS = {"loss": (), "tokens": (), "bytes": ()}  # float64: of all rows that count
 
 
 def decile_of_token(counts_V: Tensor) -> Tensor:
@@ -44,7 +47,8 @@ def head_scores(
         name: torch.zeros(shape, dtype=torch.float64, device=device) for name, shape in SUMS.items()
     }
     deciles_K = torch.arange(DECILES, device=device)
-    chunks = zip(hidden_ND.split(CHUNK_ROWS), targets_N.split(CHUNK_ROWS), strict=True)
+    rows = max(1, min(CHUNK_ROWS, CHUNK_LOGITS // len(head.weight_VD)))
+    chunks = zip(hidden_ND.split(rows), targets_N.split(rows), strict=True)
     for hidden_CD, targets_C in chunks:
         scores_CV = head.scores(hidden_CD)
         logits_CV = head.complete(scores_CV)
@@ -71,13 +75,20 @@ class Validation(Metric):
     `bits_per_byte`. With the counts of the training text also `nll_decile_0` (of the most frequent
     tokens) ... `nll_decile_9`, where the split has such tokens: their mean, weighted by the tokens
     of each, is `nll`. No token at all gives NaN.
+
+    Args:
+        rows: of each batch, evenly spaced, whose targets the head is asked for; None: all. `loss`
+            and the bytes are of all rows in either case.
     """
 
     full_state_update = False
 
-    def __init__(self) -> None:
+    def __init__(self, rows: int | None = None) -> None:
         super().__init__()
-        for name, shape in {**SUMS, "loss": (), "bytes": ()}.items():
+        if rows is not None and rows < 1:
+            raise HeadlessError(f"model.val_rows must be at least 1, got {rows}")
+        self.rows = rows
+        for name, shape in {**SUMS, **TOTALS}.items():
             zeros = torch.zeros(shape, dtype=torch.float64)
             self.add_state(name, default=zeros, dist_reduce_fx="sum")
         self.head: LMHead | None = None
@@ -94,27 +105,31 @@ class Validation(Metric):
     def update(self, loss: Tensor, hidden_ND: Tensor, targets_N: Tensor, num_bytes: float) -> None:
         """Count a batch, whose mean loss is given; `num_bytes` 0 where nobody knows them."""
         assert self.head is not None
+        counted = (targets_N != IGNORE_INDEX).sum().double()
+        totals = {"loss": loss.detach().double() * counted, "tokens": counted, "bytes": num_bytes}
+        if self.rows is not None and self.rows < len(targets_N):
+            taken = torch.linspace(0, len(targets_N) - 1, self.rows, device=targets_N.device).long()
+            hidden_ND, targets_N = hidden_ND[taken], targets_N[taken]
         sums = head_scores(hidden_ND, targets_N, self.head, self.decile_V)
-        total = loss.detach().double() * sums["tokens_K"].sum()
-        for name, value in {**sums, "loss": total, "bytes": num_bytes}.items():
+        for name, value in {**sums, **totals}.items():
             setattr(self, name, getattr(self, name) + value)
 
     def compute(self) -> dict[str, float]:
-        sums = (getattr(self, name).reshape(-1) for name in (*SUMS, "loss", "bytes"))
+        sums = (getattr(self, name).reshape(-1) for name in (*SUMS, *TOTALS))
         numbers = torch.cat([*sums]).tolist()
         nll_K, tokens_K = numbers[:DECILES], numbers[DECILES : 2 * DECILES]
-        bare, correct, loss, size = numbers[2 * DECILES :]
+        bare, correct, loss, counted, size = numbers[2 * DECILES :]
         total, tokens = sum(nll_K), sum(tokens_K) or math.nan
         nll = total / tokens
         scores = {
-            "loss": loss / tokens,
+            "loss": loss / (counted or math.nan),
             "nll": nll,
             "perplexity": math.exp(min(nll, 700.0)),
             "accuracy": correct / tokens,
             "nll_uncalibrated": bare / tokens,
         }
         if size:
-            scores["bits_per_byte"] = total / math.log(2) / size
+            scores["bits_per_byte"] = nll * counted / math.log(2) / size
         if self.has_counts:
             deciles = enumerate(zip(nll_K, tokens_K, strict=True))
             scores |= {f"nll_decile_{k}": nats / count for k, (nats, count) in deciles if count}

@@ -85,6 +85,8 @@ class PretrainingModule(LightningModule):
         freeze_backbone: train the objective's own parameters only.
         switch_at: the share of the steps after which a headless run goes over to cross-entropy,
             from its calibrated head on; null: never.
+        val_rows: rows of each validation batch, evenly spaced, that are scored under the LM head,
+            where a large vocabulary makes all of them dear; null: all.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class PretrainingModule(LightningModule):
         init_head: InitHead = "random",
         freeze_backbone: bool = False,
         switch_at: float | None = None,
+        val_rows: int | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
@@ -156,7 +159,7 @@ class PretrainingModule(LightningModule):
         self.batches_seen = 0
         self._flops_per_token = backbone_flops_per_token(self.backbone, self.sequence_length)
         self._score = compiled(self.score) if self._compile else self.score
-        self._validation = Validation()
+        self._validation = Validation(self.hparams.get("val_rows"))
         self._step = StepMeans()
         self._touched: list[TouchedRows] = []
         self._divergence = Divergence()

@@ -44,3 +44,24 @@ def test_logits_without_the_bias_are_scored_where_somebody_asks(
     found = scores(LMHead(torch.ones(V, D), bias_V, is_calibrated=is_calibrated), 1.0)
     assert len(passes) == (2 if is_calibrated else 1)
     assert ("nll_uncalibrated" in found) == is_calibrated
+
+
+@pytest.mark.parametrize("rows", [None, 3, 5])
+def test_a_sample_of_rows_is_scored_exactly(
+    rows: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of evenly spaced rows the scores are those of all V tokens; the loss and bytes are of all."""
+    monkeypatch.setattr(evaluation, "CHUNK_LOGITS", 2 * V)  # two rows a chunk
+    weight_VD, hidden_ND = torch.randn(V, D), torch.randn(N, D)
+    targets_N = torch.randint(V, (N,))
+    targets_N[6] = -100
+    metric = Validation(rows)
+    metric.begin(LMHead(weight_VD, None), torch.arange(V), copy=False)
+    metric.update(torch.tensor(2.0), hidden_ND, targets_N, 30.0)
+    found = metric.close()
+    taken = {None: range(N), 3: (0, 5, 11), 5: (0, 2, 5, 8, 11)}[rows]
+    logits = (hidden_ND @ weight_VD.T).double()
+    nll = F.cross_entropy(logits[list(taken)], targets_N[list(taken)]).item()
+    assert found["nll"] == pytest.approx(nll, rel=1e-5)
+    assert found["loss"] == pytest.approx(2.0)
+    assert found["bits_per_byte"] == pytest.approx(nll * (N - 1) / math.log(2) / 30, rel=1e-5)
