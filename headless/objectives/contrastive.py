@@ -37,8 +37,9 @@ from headless.objectives.candidates import (
     own_excess,
     unique_targets,
 )
+from headless.objectives.fused import fused_loss, has_kernels_for
 
-Implementation = Literal["deduplicated", "reference"]
+Implementation = Literal["deduplicated", "fused", "reference"]
 
 
 def _unit(x: Tensor) -> Tensor:
@@ -65,13 +66,19 @@ def _deduplicated(
     duplicates: Duplicates,
     num_sampled: int,
     log_unigram_V: Tensor | None,
+    fused: bool,
 ) -> Tensor:
     own_N = unique.inverse_N
     dtype = at_least_float32(hidden_ND[:0]).dtype
     ids_M, weight_M = candidates(unique, duplicates, num_sampled, log_unigram_V, dtype)
     places_M = ids_M if unique.places_M is None else unique.places_M
-    scores_NM = at_least_float32(hidden_ND @ output_VD[places_M].T)
-    if duplicates in ("mask", "logq"):  # the own target stands there once, for certain
+    rows_MD = output_VD[places_M]
+    own_unweighted = duplicates in ("mask", "logq")  # it stands there once, for certain
+    if fused:
+        nll = fused_loss(hidden_ND, rows_MD, own_N, weight_M, own_unweighted)
+        return mean_over_valid(nll, targets_N)
+    scores_NM = at_least_float32(hidden_ND @ rows_MD.T)
+    if own_unweighted:
         is_own_NM = torch.arange(len(ids_M), device=own_N.device) == own_N[:, None]
         logits_NM = torch.where(is_own_NM, scores_NM, scores_NM + weight_M)
     else:
@@ -129,7 +136,14 @@ def contrastive_weight_tying_loss(
     if log_unigram_V is not None:
         num_sampled = min(num_sampled, len(log_unigram_V))
     return _deduplicated(
-        hidden_ND, targets_N, embedding_VD, unique, duplicates, num_sampled, log_unigram_V
+        hidden_ND,
+        targets_N,
+        embedding_VD,
+        unique,
+        duplicates,
+        num_sampled,
+        log_unigram_V,
+        fused=implementation == "fused" and has_kernels_for(hidden_ND),
     )
 
 
@@ -176,8 +190,11 @@ class ContrastiveWeightTying(Objective):
             "NCE without weight tying").
         normalize: cosines instead of dot products; wants a temperature below 1.
         stop_gradient: the scored embeddings learn from their role as inputs only.
-        implementation: "deduplicated" scores the unique targets; "reference" is the paper's
-            N x N form, equal in value and gradients.
+        implementation: "deduplicated" scores the unique targets; "fused" does it in Triton
+            kernels that never hold all scores, and is "deduplicated" where there is no Triton, no
+            CUDA device or another dtype than bf16 and float32: not the default until a GPU has
+            measured it; "reference" is the paper's N x N form. All are equal in value and
+            gradients.
     """
 
     needs_unique = True
