@@ -155,8 +155,27 @@ def _visit(
     )
 
 
-@torch.library.custom_op("headless::contrastive", mutates_args=())
-def _contrastive(
+def _results(
+    hidden_ND: Tensor,
+    rows_MD: Tensor,
+    own_N: Tensor,
+    weight_M: Tensor,
+    own_unweighted: bool,
+    for_hidden: bool,
+    for_rows: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Where the results go: all that a compiler needs to know of the operator."""
+    n, d = hidden_ND.shape
+    dtype = at_least_float32(hidden_ND[:0]).dtype
+    return (
+        hidden_ND.new_empty(n, dtype=dtype),
+        hidden_ND.new_empty(n if for_hidden else 0, d),
+        hidden_ND.new_empty(n if for_hidden or for_rows else 0, dtype=dtype),
+        rows_MD.new_empty(rows_MD.shape[0] if for_rows else 0, d),
+    )
+
+
+def _losses_and_gradients(
     hidden_ND: Tensor,
     rows_MD: Tensor,
     own_N: Tensor,
@@ -177,6 +196,7 @@ def _contrastive(
     weight_W = F.pad(weight_M.to(loss_N.dtype), (0, tiles * tile.m - m), value=-torch.inf)
     total_MD = torch.zeros_like(d_rows_MD, dtype=loss_N.dtype)
     rows = min(block, n)
+    scaled_RD = torch.empty_like(hidden_ND[: rows if for_rows else 0])
     scratch = _Scratch(
         hidden_ND.new_empty(rows if keep else 0, tiles * tile.m),
         *(loss_N.new_empty(rows, tiles) for _ in range(2)),
@@ -185,69 +205,46 @@ def _contrastive(
     for begin in range(0, n, block):
         here = slice(begin, begin + block)
         hidden_RD, inverse_R = hidden_ND[here], inverse_N[here]
-        loss_R = loss_N[here]
-        _visit(
-            hidden_RD, table_MD, own_N[here], weight_W, own_unweighted, scratch, loss_R, inverse_R
-        )
+        with torch.cuda.device_of(hidden_ND):  # Triton takes the current one
+            _visit(
+                *(hidden_RD, table_MD, own_N[here], weight_W, own_unweighted),
+                *(scratch, loss_N[here], inverse_R),
+            )
         exps_RM = scratch.exps_RW[: len(hidden_RD), :m]
         if for_hidden:
             torch.mm(exps_RM, table_MD, out=d_hidden_ND[here])
         if for_rows:
-            scaled_RD = (hidden_RD * inverse_R[:, None]).to(hidden_RD.dtype)
-            _add_product(total_MD, exps_RM.T, scaled_RD)
+            scaled = scaled_RD[: len(hidden_RD)]
+            torch.mul(hidden_RD, inverse_R[:, None], out=scaled)
+            _add_product(total_MD, exps_RM.T, scaled)
     return loss_N, d_hidden_ND, inverse_N, total_MD.to(d_rows_MD.dtype)
 
 
-@_contrastive.register_fake
-def _results(
-    hidden_ND: Tensor,
-    rows_MD: Tensor,
-    own_N: Tensor,
-    weight_M: Tensor,
-    own_unweighted: bool,
-    for_hidden: bool,
-    for_rows: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    n, d = hidden_ND.shape
-    dtype = at_least_float32(hidden_ND[:0]).dtype
-    return (
-        hidden_ND.new_empty(n, dtype=dtype),
-        hidden_ND.new_empty(n if for_hidden else 0, d),
-        hidden_ND.new_empty(n if for_hidden or for_rows else 0, dtype=dtype),
-        rows_MD.new_empty(rows_MD.shape[0] if for_rows else 0, d),
-    )
+# One operator for a compiler: no graph break, and eager inside.
+_contrastive = torch.library.custom_op(
+    "headless::contrastive", _losses_and_gradients, mutates_args=()
+)
+_contrastive.register_fake(_results)
 
 
 class _Fused(torch.autograd.Function):
-    """The summed loss; its gradients are made in the forward pass, for a factor is all they lack."""
+    """The summed loss. Its gradients come with it: all that they lack is a factor."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        hidden_ND: Tensor,
-        rows_MD: Tensor,
-        own_N: Tensor,
-        weight_M: Tensor,
-        own_unweighted: bool,
-        for_hidden: bool,
-        for_rows: bool,
-    ) -> Tensor:
-        loss_N, *gradients = _contrastive(
-            hidden_ND, rows_MD, own_N, weight_M, own_unweighted, for_hidden, for_rows
-        )
+    def forward(ctx: Any, *arguments: Any) -> Tensor:
+        loss_N, *gradients = _contrastive(*arguments)
         ctx.save_for_backward(*gradients)
-        ctx.wanted = for_hidden, for_rows
+        *_, ctx.for_hidden, ctx.for_rows = arguments
         return loss_N.sum()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_total: Tensor) -> Any:
         d_hidden_ND, inverse_N, d_rows_MD = ctx.saved_tensors
-        for_hidden, for_rows = ctx.wanted
         d_hidden = d_rows = None
-        if for_hidden:  # both factors in float32, and rounded once
+        if ctx.for_hidden:  # both factors in float32, and rounded once
             d_hidden = (d_hidden_ND * (inverse_N * d_total)[:, None]).to(d_hidden_ND.dtype)
-        if for_rows:
+        if ctx.for_rows:
             d_rows = (d_rows_MD * d_total).to(d_rows_MD.dtype)
         return d_hidden, d_rows, None, None, None, None, None
 

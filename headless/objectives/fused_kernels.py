@@ -10,11 +10,14 @@ uses an atomic operation: results are the same in every run.
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-tl: Any = None  # triton.language, set by `kernels`
+if TYPE_CHECKING:
+    import triton.language as tl
+else:
+    tl = None  # set by `kernels`
 
 # Logits of a tile stay as they are where their maximum lies between these, else the maximum is
 # taken off. exp(LOW) ... exp(HIGH), summed over M and multiplied by vectors, fit bf16 and float32.
