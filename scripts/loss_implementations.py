@@ -18,6 +18,7 @@ from headless.objectives import (
     cross_entropy_loss,
     unique_targets,
 )
+from headless.objectives.fused import has_kernels_for
 
 
 class Inputs(NamedTuple):
@@ -40,6 +41,19 @@ def contrastive(x: Inputs) -> Tensor:
 def contrastive_folded(x: Inputs) -> Tensor:
     """Ours as training compiles it: for every size of the table."""
     return contrastive(x._replace(unique=x.unique.unfolded()))
+
+
+def contrastive_fused(x: Inputs) -> Tensor:
+    """Ours in Triton, or an error where it would be the first one."""
+    if not has_kernels_for(x.hidden_ND):
+        raise RuntimeError("no Triton kernels for this device")
+    return contrastive_weight_tying_loss(
+        x.hidden_ND,
+        x.targets_N,
+        x.table_VD,
+        implementation="fused",
+        unique=x.unique.unfolded(),
+    )
 
 
 def paper(x: Inputs) -> Tensor:
@@ -128,6 +142,8 @@ IMPLEMENTATIONS = {
     "cwt": Implementation("cwt", contrastive),
     "cwt compiled": Implementation("cwt", contrastive_folded, compiled=True),
     "cwt compiled, static M": Implementation("cwt", contrastive, compiled=True),
+    "cwt fused": Implementation("cwt", contrastive_fused, blockwise=True),
+    "cwt fused compiled": Implementation("cwt", contrastive_fused, True, True),
     "paper N x N": Implementation("paper", paper),
     "paper N x N, authors' form": Implementation("paper", paper_literal),
     "paper N x N compiled": Implementation("paper", paper, compiled=True),

@@ -29,9 +29,10 @@ from torch.autograd.function import once_differentiable
 from headless.objectives import fused_kernels
 from headless.objectives.base import at_least_float32
 
-# Rows of a block: as many as give a · E a tile of 128 x 256 for each of the 132 multiprocessors of
-# an H100; fewer where R·M would pass the second, 128 MiB of bf16.
-MAX_HIDDEN, MAX_EXPS = 132 * 128 * 256, 2**26
+# Rows of a block: as many as make this number of exps (128 MiB in bf16), but so many at least that
+# a · E gives each of an H100's 132 multiprocessors a tile of 128 x 256 at D = 512, and d_E is not
+# read and written too often.
+MAX_EXPS, MIN_ROWS = 2**26, 8192
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 HAS_TRITON = find_spec("triton") is not None
 
@@ -80,19 +81,19 @@ def tile_for(device: torch.device, itemsize: int) -> Tile:
     return Tile(128, 128, 32, warps=8, stages=3)
 
 
-def rows_of_a_block(n: int, m: int, d: int) -> int:
+def rows_of_a_block(n: int, m: int) -> int:
     """R: the blocks are equal, but for rounding to whole tiles."""
-    most = max(128, min(MAX_HIDDEN // d, MAX_EXPS // max(m, 1)))
-    blocks = max(1, -(-n // most))
-    return -(-n // (blocks * 128)) * 128
+    blocks = max(1, -(-n // max(MIN_ROWS, MAX_EXPS // m)))
+    return max(1, -(-n // (blocks * 128))) * 128
 
 
-def _add_product(total_MD: Tensor, a_MR: Tensor, b_RD: Tensor) -> None:
-    """total += a · b, in the total's precision: sums of bf16 err more with each block."""
-    if a_MR.is_cuda and a_MR.dtype == torch.bfloat16:
-        total_MD.add_(torch.mm(a_MR, b_RD, out_dtype=torch.float32))
+def _sum_of(total_MD: Tensor | None, a_MR: Tensor, b_RD: Tensor, dtype: torch.dtype) -> Tensor:
+    """total + a · b in `dtype`, in place: sums of bf16 err more with each block."""
+    if a_MR.is_cuda and a_MR.dtype != dtype:
+        product_MD = torch.mm(a_MR, b_RD, out_dtype=dtype)
     else:
-        total_MD.addmm_(a_MR.to(total_MD.dtype), b_RD.to(total_MD.dtype))
+        product_MD = a_MR.to(dtype) @ b_RD.to(dtype)
+    return product_MD if total_MD is None else total_MD.add_(product_MD)
 
 
 class _Scratch(NamedTuple):
@@ -185,21 +186,22 @@ def _losses_and_gradients(
     for_rows: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Losses [N], d_hidden · Z, 1 / Z, d_rows: gradients of the sum, empty where not wanted."""
-    (n, d), m = hidden_ND.shape, len(rows_MD)
+    n, m = len(hidden_ND), len(rows_MD)
     keep = for_hidden or for_rows
     tile = tile_for(hidden_ND.device, hidden_ND.itemsize)
-    tiles, block = -(-m // tile.m), rows_of_a_block(n, m, d)
+    tiles, block = -(-m // tile.m), rows_of_a_block(n, m)
     loss_N, d_hidden_ND, inverse_N, d_rows_MD = _results(
         hidden_ND, rows_MD, own_N, weight_M, own_unweighted, for_hidden, for_rows
     )
     hidden_ND, table_MD = hidden_ND.contiguous(), rows_MD.to(hidden_ND.dtype).contiguous()
     weight_W = F.pad(weight_M.to(loss_N.dtype), (0, tiles * tile.m - m), value=-torch.inf)
-    total_MD = torch.zeros_like(d_rows_MD, dtype=loss_N.dtype)
+    total_MD: Tensor | None = None
     rows = min(block, n)
     scaled_RD = torch.empty_like(hidden_ND[: rows if for_rows else 0])
     scratch = _Scratch(
         hidden_ND.new_empty(rows if keep else 0, tiles * tile.m),
-        *(loss_N.new_empty(rows, tiles) for _ in range(2)),
+        loss_N.new_empty(rows, tiles),
+        loss_N.new_empty(rows, tiles),
         loss_N.new_empty(rows),
     )
     for begin in range(0, n, block):
@@ -216,8 +218,12 @@ def _losses_and_gradients(
         if for_rows:
             scaled = scaled_RD[: len(hidden_RD)]
             torch.mul(hidden_RD, inverse_R[:, None], out=scaled)
-            _add_product(total_MD, exps_RM.T, scaled)
-    return loss_N, d_hidden_ND, inverse_N, total_MD.to(d_rows_MD.dtype)
+            total_MD = _sum_of(total_MD, exps_RM.T, scaled, loss_N.dtype)
+    if total_MD is not None:
+        d_rows_MD = total_MD.to(d_rows_MD.dtype)
+    elif for_rows:  # there is no row at all
+        d_rows_MD.zero_()
+    return loss_N, d_hidden_ND, inverse_N, d_rows_MD
 
 
 # One operator for a compiler: no graph break, and eager inside.

@@ -23,7 +23,7 @@ N, V, D = 40, 40, 20  # two blocks of rows, two tiles of candidates (the second 
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fused.INTERPRETED
-    monkeypatch.setattr(fused, "rows_of_a_block", lambda n, m, d: 32)
+    monkeypatch.setattr(fused, "rows_of_a_block", lambda n, m: 32)
 
 
 def batch(
