@@ -26,8 +26,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from headless.objectives import fused_kernels
 from headless.objectives.base import at_least_float32
+from headless.objectives.fused_kernels import HIGH, LOW, kernels, type_of
 
 # Rows of a block: as many as make this number of exps (128 MiB in bf16), but so many at least that
 # a · E gives each of an H100's 132 multiprocessors a tile of 128 x 256 at D = 512, and d_E is not
@@ -89,10 +89,11 @@ def rows_of_a_block(n: int, m: int) -> int:
 
 def _sum_of(total_MD: Tensor | None, a_MR: Tensor, b_RD: Tensor, dtype: torch.dtype) -> Tensor:
     """total + a · b in `dtype`, in place: sums of bf16 err more with each block."""
-    if a_MR.is_cuda and a_MR.dtype != dtype:
-        product_MD = torch.mm(a_MR, b_RD, out_dtype=dtype)
-    else:
-        product_MD = a_MR.to(dtype) @ b_RD.to(dtype)
+    with torch.autocast(a_MR.device.type, enabled=False):
+        if a_MR.is_cuda and a_MR.dtype != dtype:
+            product_MD = torch.mm(a_MR, b_RD, out_dtype=dtype)
+        else:
+            product_MD = a_MR.to(dtype) @ b_RD.to(dtype)
     return product_MD if total_MD is None else total_MD.add_(product_MD)
 
 
@@ -116,7 +117,7 @@ def _visit(
     inverse_R: Tensor,
 ) -> None:
     """Launch both kernels on some rows; `inverse_R` is empty where no gradient is wanted."""
-    score_tiles, finish_rows = fused_kernels.kernels()
+    score_tiles, finish_rows = kernels()
     (r, d), m = hidden_RD.shape, len(rows_MD)
     tile = tile_for(hidden_RD.device, hidden_RD.itemsize)
     tiles, keep, accumulator = scratch.sum_RT.shape[1], len(inverse_R) > 0, loss_R.dtype
@@ -128,13 +129,13 @@ def _visit(
         weight_W,
         *scratch,
         *(r, m, d),
-        low=fused_kernels.LOW,
-        high=fused_kernels.HIGH,
+        low=LOW,
+        high=HIGH,
         own_unweighted=own_unweighted,
         keep=keep,
         precision="tf32" if tf32 else "ieee",
         upcast=INTERPRETED,
-        accumulator=fused_kernels.type_of(accumulator),
+        accumulator=type_of(accumulator),
         BLOCK_N=tile.n,
         BLOCK_M=tile.m,
         BLOCK_D=tile.d,
