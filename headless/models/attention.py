@@ -26,9 +26,6 @@ def needs_mask(backbone: nn.Module, length: int) -> bool:
     config: Any = backbone.config
     if config._attn_implementation != "sdpa" or config.model_type not in CAUSAL:
         return True
-    sees_both_sides = getattr(config, "use_bidirectional_attention", False)  # Gemma's embedders
-    if sees_both_sides or not getattr(config, "is_causal", True):
-        return True
     window = getattr(config, "sliding_window", None)
     kinds = getattr(config, "layer_types", None) or ["sliding_attention"]
     return window is not None and "sliding_attention" in kinds and length > window

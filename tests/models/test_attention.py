@@ -61,6 +61,14 @@ def test_a_window_is_kept(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @torch.no_grad()
+def test_a_decoder_that_is_told_to_see_both_sides_does() -> None:
+    usual, backbone = small("llama"), small("llama")
+    backbone.config.is_causal = False
+    assert torch.equal(hidden_states(backbone, tokens()), as_transformers(backbone))
+    assert not torch.equal(hidden_states(usual, tokens()), as_transformers(backbone))
+
+
+@torch.no_grad()
 def test_who_has_padding_keeps_the_mask() -> None:
     """The name without a mask is a call's: an error does not leave it behind."""
     backbone = small("llama")

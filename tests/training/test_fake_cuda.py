@@ -15,6 +15,9 @@ from typing import Any
 import pytest
 import torch
 
+import headless.objectives
+from headless.models.presets import PRESETS
+
 HERE = Path(__file__).parent
 CWT, CE = "ContrastiveWeightTying", "CrossEntropy"
 FORMS: dict[str, list[Any]] = {
@@ -60,6 +63,15 @@ COMPILED = {
     for name in ("count", "logq, sampled", "in chunks", "both")
 }
 SAMPLING = {"sampling": case(FORMS["count"], does="sampling")}
+
+
+def test_every_objective_and_family_has_a_case() -> None:
+    classes = {k: v for k, v in vars(headless.objectives).items() if isinstance(v, type)}
+    base = classes.pop("Objective")
+    known = {name for name, value in classes.items() if issubclass(value, base)}
+    assert {form[0] for form in FORMS.values()} == known
+    families = {preset["model_type"] for preset in PRESETS.values()}
+    assert families <= {one["family"] for one in EAGER.values()}
 
 
 @pytest.fixture(scope="session")
