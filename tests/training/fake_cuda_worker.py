@@ -66,8 +66,9 @@ class Watch(TorchDispatchMode):
         devices = {
             x.device.type for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)
         }
-        if func is torch.ops.aten._local_scalar_dense.default and devices == {"cuda"}:
-            self.note("the host waits")
+        if func is torch.ops.aten._local_scalar_dense.default:
+            if devices == {"cuda"}:
+                self.note("the host waits")
             return (
                 True if args[0].dtype == torch.bool else 1.0 if args[0].is_floating_point() else 1
             )
@@ -79,12 +80,13 @@ class Watch(TorchDispatchMode):
         return made
 
 
-def make_batch(mode: FakeTensorMode, types: int, masked: bool) -> dict[str, Any]:
+def make_batch(mode: FakeTensorMode, types: int, step: "Step") -> dict[str, Any]:
     """What the collator makes of text with so many types of tokens, without its values."""
-    tokens = np.random.default_rng(0).integers(0, types, (B, T if masked else T + 1))
+    tokens = np.random.default_rng(0).integers(0, types, (B, T if step.masked else T + 1))
     own = Blocks(0, np.arange(B), tokens, np.full(B, T))
     none = Blocks(0, np.arange(0), tokens[:0], np.full(0, T))
-    collator = MaskedCollator(V, 0, np.arange(V), 0.5) if masked else CausalCollator(V)
+    collator = MaskedCollator(V, 0, np.arange(V), 0.5) if step.masked else CausalCollator(V)
+    collator.with_table = bool(step.module.tables_by_row)
     batch: dict[str, Any] = dict(collator(BatchBlocks(own, none)))
     tensors = {name: x for name, x in batch.items() if isinstance(x, torch.Tensor)}
     with mode, torch.device("cuda:0"):
@@ -106,11 +108,12 @@ class Step:
             self.module: Any = PretrainingModule(
                 make_objective(*case["objective"]),
                 BackboneConfig(model_type=case["family"], **SIZES, extra=case["extra"]),
-                OptimizerConfig(case["optimizer"]),
+                OptimizerConfig(case["optimizer"], table=case["table"]),
                 vocab_size=V,
                 sequence_length=T,
                 task="masked" if self.masked else "causal",
                 switch_at=case["switch_at"],
+                compile=False,
             )
             self.module.objective.set_unigram(self.module.unigram_counts)
         self.module._trainer = SimpleNamespace(
@@ -121,6 +124,7 @@ class Step:
         self.module.log = self.log
         with mode:
             [self.optimizer], [schedule] = self.module.configure_optimizers()
+            self.module.on_fit_start()
             if case["is_switched"]:
                 self.module.objective.switch(self.module.unigram_counts)
         self.schedule = schedule["scheduler"]
@@ -130,13 +134,16 @@ class Step:
         if prog_bar or not isinstance(value, torch.Tensor):
             self.faults.append(f"{name}: a number is copied to the device, one of a bar is read")
 
+    def gradients(self, batch: dict[str, Any]) -> None:
+        self.module.on_train_batch_start(batch, 0)
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            loss = self.module.training_step(batch, 0)
+        loss.backward()
+
     def train(self, batch: dict[str, Any]) -> None:
         """One training step, as Lightning calls its parts."""
+        self.gradients(batch)
         module = self.module
-        module.on_train_batch_start(batch, 0)
-        with torch.autocast("cuda", dtype=torch.bfloat16):
-            loss = module.training_step(batch, 0)
-        loss.backward()
         module.on_before_optimizer_step(self.optimizer)
         module.configure_gradient_clipping(self.optimizer, 1.0)
         self.optimizer.step()
@@ -161,7 +168,7 @@ class Step:
 
 def eager(mode: FakeTensorMode, case: dict[str, Any]) -> dict[str, Any]:
     step = Step(mode, case)
-    batch = make_batch(mode, V, step.masked)
+    batch = make_batch(mode, V, step)
     works: list[Callable[[], None]] = [lambda: step.train(batch), lambda: step.validate(batch)]
     if case["does"] == "sampling":
         works = [step.sample]
@@ -181,10 +188,10 @@ def compiled(mode: FakeTensorMode, case: dict[str, Any]) -> dict[str, Any]:
     torch._dynamo.utils.counters.clear()
     step = Step(mode, case)
     step.module._score = make_compiled(step.module.score, fullgraph=True, backend="aot_eager")
-    batches = [make_batch(mode, types, step.masked) for types in (900, V)]
+    batches = [make_batch(mode, types, step) for types in (900, V)]
     with mode:
         for batch in batches:
-            step.train(batch)
+            step.gradients(batch)
     return {
         "faults": [],
         "graphs": torch._dynamo.utils.counters["stats"]["unique_graphs"],

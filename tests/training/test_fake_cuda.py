@@ -39,7 +39,8 @@ MASKED = [CE, {"transform": "mlm"}]
 def case(
     objective: list[Any], family: str = "gpt_neox", does: str = "steps", **other: Any
 ) -> dict[str, Any]:
-    usual = {"optimizer": "AdamW", "switch_at": None, "is_switched": False, "extra": {}}
+    usual = {"optimizer": "AdamW", "table": "dense", "extra": {}}
+    usual |= {"switch_at": None, "is_switched": False}
     return {"objective": objective, "family": family, "does": does, **usual, **other}
 
 
@@ -54,13 +55,18 @@ EAGER = {
             *("gemma3_text", "modernbert-decoder"),
         )
     },
+    "a table by row": case(FORMS["count"], table="lazy"),
+    "two tables by row": case(FORMS["unique"], "llama", table="rowwise", optimizer="Muon"),
     "a window": case(FORMS["count"], "gemma3_text", extra={"sliding_window": 16}),
     **{f"{name}, masked": case(form, "bert") for name, form in FORMS.items()},
     **{name: case(MASKED, name, optimizer="Muon") for name in ("bert", "distilbert", "modernbert")},
 }
 COMPILED = {
-    f"{name}, compiled": case(FORMS[name], does="compiled steps")
-    for name in ("count", "logq, sampled", "in chunks", "both")
+    "a table by row, compiled": case(FORMS["count"], does="compiled steps", table="lazy"),
+    **{
+        f"{name}, compiled": case(FORMS[name], does="compiled steps")
+        for name in ("count", "logq, sampled", "in chunks", "both")
+    },
 }
 SAMPLING = {"sampling": case(FORMS["count"], does="sampling")}
 
