@@ -31,8 +31,9 @@ from headless.objectives.fused_kernels import HIGH, LOW, kernels, type_of
 
 # Rows of a block: as many as make this number of exps (128 MiB in bf16), but so many at least that
 # a · E gives each of an H100's 132 multiprocessors a tile of 128 x 256 at D = 512, and d_E is not
-# read and written too often.
+# read and written too often. Kernels count the exps and the numbers of hidden states in 31 bits.
 MAX_EXPS, MIN_ROWS = 2**26, 8192
+MOST_EXPS, MOST_ROWS = 2**30, 2**17
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 HAS_TRITON = find_spec("triton") is not None
 
@@ -83,7 +84,8 @@ def tile_for(device: torch.device, itemsize: int) -> Tile:
 
 def rows_of_a_block(n: int, m: int) -> int:
     """R: the blocks are equal, but for rounding to whole tiles."""
-    blocks = max(1, -(-n // max(MIN_ROWS, MAX_EXPS // m)))
+    most = min(max(MIN_ROWS, MAX_EXPS // m), MOST_EXPS // m, MOST_ROWS)
+    blocks = max(1, -(-n // most))
     return max(1, -(-n // (blocks * 128))) * 128
 
 

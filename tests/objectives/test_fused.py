@@ -60,6 +60,17 @@ def test_it_is_the_deduplicated_form_where_kernels_cannot_run(
         assert torch.equal(a, b)
 
 
+def test_blocks_are_bounded_whatever_n_is() -> None:
+    assert fused.rows_of_a_block(32768, 7168) == 8192
+    for n, m in [(0, 1), (1, 1), (2**20, 9), (2**20, 900), (2**20, 50_304), (2**20, 262_144)]:
+        block = fused.rows_of_a_block(n, m)
+        tile = fused.Tile(128, 256, 64, 8, 3)
+        assert block % tile.n == 0
+        assert block * (m + tile.m) < 2**31
+        assert block * 8192 < 2**31
+        assert block * m <= max(2**26, 8192 * m) + 128 * m
+
+
 def resources(capability: int, own_unweighted: bool, keep: bool, tmp_path: Path) -> dict[str, int]:
     """What ptxas makes of `score_tiles` in bf16 for a GPU that is not there."""
     import triton
