@@ -27,6 +27,7 @@ FORMS: dict[str, list[Any]] = {
     "logq, sampled": [CWT, {"duplicates": "logq", "num_sampled": 64, "learn_temperature": True}],
     "count, sampled": [CWT, {"num_sampled": 64, "stop_gradient": True}],
     "cosine": [CWT, {"normalize": True, "temperature": 0.1}],
+    "fused": [CWT, {"implementation": "fused", "duplicates": "mask", "learn_temperature": True}],
     "the paper's": [CWT, {"implementation": "reference"}],
     "cross-entropy": [CE, {"z_loss": 1e-4, "label_smoothing": 0.1, "mu_centering": True}],
     "in chunks": [CE, {"chunk_size": 700, "unigram_bias": "initial", "softcap": 15.0}],
@@ -65,7 +66,7 @@ COMPILED = {
     "a table by row, compiled": case(FORMS["count"], does="compiled steps", table="lazy"),
     **{
         f"{name}, compiled": case(FORMS[name], does="compiled steps")
-        for name in ("count", "logq, sampled", "in chunks", "both")
+        for name in ("count", "fused", "logq, sampled", "in chunks", "both")
     },
 }
 SAMPLING = {"sampling": case(FORMS["count"], does="sampling")}
