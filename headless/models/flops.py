@@ -17,8 +17,7 @@ from headless.models.backbone import is_causal
 
 def backbone_flops_per_token(backbone: nn.Module, sequence_length: int) -> float:
     """Forward and backward FLOPs of one token in a sequence of this length."""
-    lookups = {id(m.weight) for m in backbone.modules() if isinstance(m, nn.Embedding)}
-    matrices = sum(p.numel() for p in backbone.parameters() if p.ndim == 2 and id(p) not in lookups)
+    matrices = matrix_weights(backbone)
     config: Any = backbone.config
     heads, causal = config.num_attention_heads, is_causal(backbone)
     width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
@@ -32,6 +31,12 @@ def backbone_flops_per_token(backbone: nn.Module, sequence_length: int) -> float
     )
     attention = 2 * width * keys
     return 6.0 * float(matrices + attention)
+
+
+def matrix_weights(backbone: nn.Module) -> int:
+    """Weights that each token is multiplied with: those of all matrices but look-up tables."""
+    lookups = {id(m.weight) for m in backbone.modules() if isinstance(m, nn.Embedding)}
+    return sum(p.numel() for p in backbone.parameters() if p.ndim == 2 and id(p) not in lookups)
 
 
 def _mean_keys(length: int, window: int, causal: bool) -> float:
