@@ -186,8 +186,7 @@ class PretrainingModule(LightningModule):
     @property
     def tables_by_row(self) -> list[nn.Parameter]:
         """The tables of which an optimizer step moves the rows that it touched, and no others."""
-        is_dense = self.optimizer_config.table == "dense"
-        return [] if is_dense else tables_by_row(self.backbone, self.objective)
+        return tables_by_row(self.backbone, self.objective, self.optimizer_config.table)
 
     def lm_head(self) -> LMHead:
         """The LM head that the objective implies, for today's weights."""
@@ -243,7 +242,8 @@ class PretrainingModule(LightningModule):
             self.objective.switch(self.unigram_counts)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        unique, input_ids, rows = self._unique(batch), batch["input_ids"], []
+        unique, input_ids = self._unique(batch), batch["input_ids"]
+        rows: list[Tensor] = []
         if self._touched:
             input_ids = batch["table_inputs"]
             unique, rows = look_up(self._touched, batch, unique)

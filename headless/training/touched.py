@@ -15,15 +15,20 @@ from headless.data.collate import Batch
 from headless.errors import HeadlessError
 from headless.models.backbone import embedding_table, is_custom
 from headless.objectives import Objective, UniqueTargets
+from headless.training.optim.settings import Table
 from headless.training.optim.table import ROWS, RowGradient
 
 
-def tables_by_row(backbone: nn.Module, objective: Objective) -> list[nn.Parameter]:
-    """The tables of which a step touches some rows: the embeddings, an own matrix that is scored.
+def tables_by_row(
+    backbone: nn.Module, objective: Objective, optimizer: Table
+) -> list[nn.Parameter]:
+    """The tables of which a step moves some rows: the embeddings, an own matrix that is scored.
 
     Raises:
         HeadlessError: a step would read more rows than its tokens have.
     """
+    if optimizer == "dense":
+        return []
     reason = ""
     if not objective.only_candidates:
         reason = f"{objective.describe()} reads every row of the embedding table"
@@ -32,7 +37,7 @@ def tables_by_row(backbone: nn.Module, objective: Objective) -> list[nn.Paramete
     elif not embedding_table(backbone).requires_grad:
         reason = "model.freeze_backbone trains no embedding table"
     if reason:
-        raise HeadlessError(f"model.optimizer.table is not dense: {reason}; choose dense")
+        raise HeadlessError(f"model.optimizer.table {optimizer}: {reason}; choose dense")
     own = objective.weight_VD if objective.needs_unique else None
     return [embedding_table(backbone), *([] if own is None else [own])]
 

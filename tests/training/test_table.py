@@ -191,7 +191,7 @@ def test_what_reads_every_row_is_refused(run_arguments: Callable[..., list[str]]
         ("ContrastiveWeightTying", ["--model.switch_at=0.5"], "reads every row"),
         ("ContrastiveWeightTying", ["--model.freeze_backbone=true"], "trains no embedding table"),
     ):
-        with pytest.raises(HeadlessError, match=f"table is not dense: .*{reason}.*; choose dense"):
+        with pytest.raises(HeadlessError, match=f"table lazy: .*{reason}.*; choose dense"):
             build(run_arguments("run", option, *more, objective=objective))
 
 

@@ -36,7 +36,7 @@ def build_optimizer(
         ) from error
     if tables := list(getattr(module, "tables_by_row", ())):
         decay = config.weight_decay if config.decay_embeddings else 0.0
-        options = {"lr": config.lr * config.table_lr, "weight_decay": decay}
+        options: dict[str, Any] = {"lr": config.lr * config.table_lr, "weight_decay": decay}
         options |= {"betas": config.betas, "eps": config.eps}
         optimizer = WithTables(optimizer, tables, options, config.table == "rowwise")
     factor = ScheduleFactor(schedule, total_steps)
