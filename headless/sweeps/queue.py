@@ -122,7 +122,7 @@ class Queue:
     def claim(self, jobs: Sequence[Job]) -> Job | None:
         """A run for this process alone until `tell` or `release`; None where there is none now."""
         trials = self.trials()
-        for job in sorted(jobs, key=lambda job: trials[job.place].state != TrialState.WAITING):
+        for job in jobs:  # in their order: also one that was cut off comes before those after it
             if trials[job.place].state not in NAMES and self._take(job.place):
                 trial = self.trials()[job.place]  # another worker may have ended it just now
                 if trial.state not in NAMES:
