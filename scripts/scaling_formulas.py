@@ -50,10 +50,9 @@ def model_bytes(parameters: int) -> dict[str, int]:
 def loss_bytes(rows: int, candidates: int, hidden: int, gathers: bool) -> int:
     """Eager float32 at its peak: logits, log-probabilities, gradient of the logits: 12 bytes each.
 
-    A headless loss holds besides the rows of the embedding table that it gathered, and the hidden
-    states divided by the temperature.
+    A headless loss (temperature 1) holds besides the rows of the embedding table that it gathered.
     """
-    return 12 * rows * candidates + (4 * hidden * (rows + candidates) if gathers else 0)
+    return 12 * rows * candidates + (4 * hidden * candidates if gathers else 0)
 
 
 def ddp_bytes(parameters: int, world: int) -> float:

@@ -14,12 +14,13 @@ from headless.callbacks.progress import log_point, progress_of
 
 GIB = 2**30
 CLEAR_REFS = Path("/proc/self/clear_refs")  # writing 5 resets the high-water mark
-LEFT = 16 * 2**20  # bytes that a pause may leave to the allocator; giving back less is not worth it
 
 
 class HostMemory:
     """This process's resident memory and its peak since the last reset, in bytes.
 
+    What was freed and the C library keeps for later is given back before it is looked at, and
+    before the mark is reset: it is nobody's.
     Linux keeps a high-water mark that a process may reset; where it may not, or elsewhere, the
     peak is that of the samples.
     """
@@ -30,6 +31,7 @@ class HostMemory:
         self._marked = False  # whether the system's mark counts from the last reset
 
     def resident(self) -> int:
+        _trim()
         now = self._process.memory_info().rss
         self._sampled = max(self._sampled, now)
         return now
@@ -43,6 +45,7 @@ class HostMemory:
         return self._sampled
 
     def reset(self) -> None:
+        _trim()
         self._sampled = 0
         try:
             CLEAR_REFS.write_text("5")
@@ -57,7 +60,6 @@ class Memory:
     def __init__(self, device: torch.device) -> None:
         self._device = device if device.type == "cuda" else None
         self._host = HostMemory()
-        self._before = self._host.resident()
 
     def peaks(self) -> dict[str, float]:
         """In GiB: `host`, and on a GPU `device` (tensors) and `reserved` (taken from it)."""
@@ -74,14 +76,6 @@ class Memory:
         self._host.reset()
         if self._device is not None:
             torch.cuda.reset_peak_memory_stats(self._device)
-
-    def begin_pause(self) -> None:
-        self._before = self._host.resident()
-
-    def end_pause(self) -> None:
-        """Give back what a pause has freed and the C library keeps: no peak of training's."""
-        if self._host.resident() - self._before > LEFT:
-            _trim()
 
 
 def _trim() -> None:
@@ -128,13 +122,10 @@ class MemoryMonitor(PeriodicMonitor):
     def training_pauses(self) -> None:
         if self._memory is not None:
             self.peak_gib = max(self.peak_gib, self._fold(self._training))
-            self._memory.begin_pause()
 
     def training_goes_on(self) -> None:
         if self._memory is not None:
             self._fold_pause()
-            self._memory.end_pause()
-            self._memory.reset()  # the mark begins at what is left
 
     def _fold_pause(self) -> None:
         self.peak_validation_gib = max(self.peak_validation_gib, self._fold(self._pauses))
