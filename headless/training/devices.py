@@ -60,10 +60,10 @@ def choose_device(name: str) -> torch.device:
 def keep_freed_memory() -> None:
     """Let glibc keep what tensors on the CPU free for the next ones (once and for the process).
 
-    It maps each block above 32 MiB anew and gives it back when it is freed: the system clears every
-    page of it at every step, which cost a softmax on logits of 64 MiB a third of its step
-    (benchmarks/allocator.json), and an objective without logits nothing. Another allocator, or
-    settings of the user's own (MALLOC_*_ or GLIBC_TUNABLES), decide for themselves.
+    It maps each block above 32 MiB anew and gives it back when it is freed, so that the system
+    clears its pages again at every step: at 4,096 tokens and as many in the vocabulary a softmax's
+    step took 1.6 times as long, a headless one's 1.3 (benchmarks/allocator.json). Another
+    allocator, or settings of the user's own (MALLOC_*_, GLIBC_TUNABLES), decide for themselves.
     """
     if sys.platform != "linux" or any(
         name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ
