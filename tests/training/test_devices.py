@@ -65,9 +65,9 @@ import resource, sys, torch
 from headless.training.devices import keep_freed_memory
 if sys.argv[1] == "kept":
     keep_freed_memory()
-for step in range(8):
+for step in range(20):
     block = torch.ones(2**24)  # 64 MiB, freed when the next one is there
-    if step == 3:
+    if step == 12:  # the heap has grown to what two of them need
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 pages = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 print(pages * resource.getpagesize() / 2**20)
@@ -84,8 +84,8 @@ def test_freed_tensors_are_kept_for_the_next_unless_the_user_decides(how, own) -
     }
     command = [sys.executable, "-c", PAGES, how]
     done = subprocess.run(command, env=plain | own, capture_output=True, text=True, check=True)
-    touched = float(done.stdout)  # MiB of new pages in four steps of 64 MiB
-    assert touched < 16 if (how, own) == ("kept", {}) else touched > 100
+    touched = float(done.stdout)  # MiB of new pages in seven steps of 64 MiB
+    assert touched < 16 if (how, own) == ("kept", {}) else touched > 200
 
 
 @pytest.mark.parametrize("missing", ["", "compiler", "header", "named compiler"])
