@@ -158,8 +158,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("benchmarks/vocabulary.json"))
     options = parser.parse_args()
     options.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if options.device.type == "cpu":
-        keep_freed_memory()
+    keep_freed_memory(options.device)
     results: dict[str, Any] = {}
     for vocab_size in options.sizes:
         rows = list(HEADLESS)

@@ -29,16 +29,15 @@ class UniqueTargets(NamedTuple):
 
     def folded(self) -> "UniqueTargets":
         """For a compiled function, which begins with `unfolded`: see `folded`."""
-        places = None if self.places_M is None else folded(self.places_M)
-        return self._replace(
-            ids_M=folded(self.ids_M), count_M=folded(self.count_M), places_M=places
-        )
+        return self.mapped(folded)
 
     def unfolded(self) -> "UniqueTargets":
-        places = None if self.places_M is None else self.places_M.flatten()
-        return self._replace(
-            ids_M=self.ids_M.flatten(), count_M=self.count_M.flatten(), places_M=places
-        )
+        return self.mapped(torch.flatten)
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> "UniqueTargets":
+        """With what has an entry a candidate changed."""
+        places = None if self.places_M is None else change(self.places_M)
+        return UniqueTargets(change(self.ids_M), self.inverse_N, change(self.count_M), places)
 
 
 def folded(table_M: Tensor) -> Tensor:
@@ -108,6 +107,11 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
+def divided_by(x: Tensor, temperature: float | Tensor) -> Tensor:
+    """x / T; no pass over x where T is the number 1."""
+    return x if not isinstance(temperature, Tensor) and temperature == 1.0 else x / temperature
+
+
 def check_choice(name: str, value: str, choices: Any) -> None:
     if value not in get_args(choices):
         raise ValueError(f"{name} must be one of {', '.join(get_args(choices))}, got {value!r}")
@@ -172,8 +176,7 @@ class Objective(nn.Module):
 
     def divided(self, x: Tensor) -> Tensor:
         """One side of the scores over the temperature: the smaller one, for speed."""
-        is_plain = self.log_temperature is None and self.temperature == 1.0
-        return x if is_plain else x / self.temperature_now()
+        return divided_by(x, self.temperature_now())
 
     def temperature_metrics(self) -> dict[str, Tensor]:
         if self.log_temperature is None:

@@ -27,6 +27,7 @@ from headless.objectives.base import (
     at_least_float32,
     check_choice,
     check_positive,
+    divided_by,
     log_unigram,
     mean_over_valid,
 )
@@ -127,8 +128,7 @@ def contrastive_weight_tying_loss(
         embedding_VD = embedding_VD.detach()
     if normalize:
         hidden_ND, embedding_VD = _unit(hidden_ND), _unit(embedding_VD)
-    if isinstance(temperature, Tensor) or temperature != 1.0:
-        hidden_ND = hidden_ND / temperature  # N·D divisions instead of N·M
+    hidden_ND = divided_by(hidden_ND, temperature)  # N·D divisions instead of N·M
     if implementation == "reference":
         return _reference(hidden_ND, targets_N, embedding_VD)
     if unique is None:

@@ -118,8 +118,7 @@ def _stepper(cli: RunCLI) -> Callable[[], None]:
     module.unigram_counts[: len(data.unigram_counts)] = data.unigram_counts
     module.objective.set_unigram(module.unigram_counts)
     device = trainer.strategy.root_device
-    if device.type == "cpu":
-        keep_freed_memory()  # as a run does
+    keep_freed_memory(device)  # as a run does
     module.to(device).train()
     module.on_fit_start()  # compiles where the run would
     (optimizer,), (schedule,) = module.configure_optimizers()

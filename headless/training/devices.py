@@ -57,17 +57,19 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def keep_freed_memory() -> None:
-    """Let glibc keep what tensors on the CPU free for the next ones (once and for the process).
+def keep_freed_memory(device: torch.device) -> None:
+    """Where training is on the CPU: let glibc keep what tensors free for the next ones.
+
+    Once and for the process.
 
     It maps each block above 32 MiB anew and gives it back when it is freed, so that the system
     clears its pages again at every step: at 4,096 tokens and as many in the vocabulary a softmax's
     step took 1.6 times as long, a headless one's 1.3 (benchmarks/allocator.json). Another
     allocator, or settings of the user's own (MALLOC_*_, GLIBC_TUNABLES), decide for themselves.
     """
-    if sys.platform != "linux" or any(
-        name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ
-    ):
+    if device.type != "cpu" or sys.platform != "linux":
+        return
+    if any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ):
         return
     with suppress(OSError, AttributeError):  # another C library
         library = ctypes.CDLL(None)

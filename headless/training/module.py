@@ -299,7 +299,7 @@ class PretrainingModule(LightningModule):
         # DDP would wait for gradients that they never have: their rows are exchanged by themselves.
         by_row, names = {*self.tables_by_row}, self.named_parameters()
         self._ddp_params_and_buffers_to_ignore = [name for name, p in names if p in by_row]
-        if self.device_mesh is not None and self.tables_by_row:
+        if self.device_mesh is not None and by_row:
             raise HeadlessError(
                 "model.optimizer.table: trainer.strategy fsdp shards the table's rows: choose ddp, "
                 "or model.optimizer.table dense"

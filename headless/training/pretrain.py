@@ -74,8 +74,7 @@ def fit(cli: RunCLI, *, validate_first: bool = False) -> Path:
     everything as it was.
     """
     run, directory = cli.run, cli.run.directory
-    if cli.trainer.strategy.root_device.type == "cpu":
-        keep_freed_memory()
+    keep_freed_memory(cli.trainer.strategy.root_device)
     with exclusive(directory.path) if is_first_process() else nullcontext():
         path = directory.last_checkpoint if run.resume else None
         if path is None or not path.is_file():

@@ -91,8 +91,9 @@ class TouchedRows:
             ids, grads, several = *exchange(ids, grads), True
         if several:  # a sum in a fixed order, on a GPU too
             shape = tuple(self.table.shape)
-            summed = torch.sparse_coo_tensor(ids[None], grads, shape, check_invariants=False)
-            ids, grads = (summed := summed.coalesce()).indices()[0], summed.values()
+            parted = torch.sparse_coo_tensor(ids[None], grads, shape, check_invariants=False)
+            summed = parted.coalesce()
+            ids, grads = summed.indices()[0], summed.values()
         self.rows = torch.empty_like(grads).requires_grad_()
         self.rows.grad = grads
         setattr(self.table, ROWS, RowGradient(ids, grads))

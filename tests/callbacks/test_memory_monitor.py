@@ -26,7 +26,7 @@ def take() -> np.ndarray:
 @pytest.fixture(autouse=True)
 def kept() -> None:
     """As a run on a CPU has it: the C library keeps what is freed."""
-    keep_freed_memory()
+    keep_freed_memory(torch.device("cpu"))
 
 
 class Glutton(Callback):

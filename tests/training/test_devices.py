@@ -64,7 +64,7 @@ PAGES = """
 import resource, sys, torch
 from headless.training.devices import keep_freed_memory
 if sys.argv[1] == "kept":
-    keep_freed_memory()
+    keep_freed_memory(torch.device("cpu"))
 for step in range(20):
     block = torch.ones(2**24)  # 64 MiB, freed when the next one is there
     if step == 12:  # the heap has grown to what two of them need
