@@ -13,23 +13,33 @@ from headless.objectives.contrastive import ContrastiveWeightTying
 from headless.objectives.cross_entropy import cross_entropy_loss
 
 
+def switched(objective: Objective, at: float) -> "Switched":
+    """`Switched` over any objective.
+
+    Raises:
+        ValueError: its head is not a softmax without training.
+    """
+    if not isinstance(objective, ContrastiveWeightTying) or objective.duplicates == "mask":
+        raise ValueError(
+            "switch_at needs an objective whose head is a softmax without training: "
+            f"ContrastiveWeightTying, not with duplicates=mask; got {objective.describe()}"
+        )
+    return Switched(objective, at)
+
+
 class Switched(Objective):
     """A contrastive objective until `switch` is called, cross-entropy under its head from then on.
 
     The softmax begins as the calibrated head: the same matrix, temperature and bias. All of them
     are trained on, the bias as a number a token that is added to the one it begins with.
-    `at`, the share of the steps after which whoever trains calls `switch`, is for tables.
+    `at`, the share of the steps after which whoever trains calls `switch`, is for tables. (Were
+    `contrastive` any Objective, a shell's completion would offer it within itself, without end.)
     """
 
     needs_unique = True
 
-    def __init__(self, contrastive: Objective, at: float) -> None:
+    def __init__(self, contrastive: ContrastiveWeightTying, at: float) -> None:
         super().__init__()
-        if not isinstance(contrastive, ContrastiveWeightTying) or contrastive.duplicates == "mask":
-            raise ValueError(
-                "switch_at needs an objective whose head is a softmax without training: "
-                f"ContrastiveWeightTying, not with duplicates=mask; got {contrastive.describe()}"
-            )
         if not 0.0 < at < 1.0:
             raise ValueError(f"switch_at must be between 0 and 1, got {at}")
         self.contrastive = contrastive

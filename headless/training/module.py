@@ -25,7 +25,7 @@ from headless.models.backbone import (
 from headless.models.flops import backbone_flops_per_token, scoring_flops
 from headless.models.sharding import gathered, is_sharded, shard
 from headless.objectives import LMHead, Objective, ObjectiveOutput, UniqueTargets
-from headless.objectives.switched import Switched
+from headless.objectives.switched import Switched, switched
 from headless.training import optim, resume
 from headless.training.checkpoint_io import (
     CHECKPOINT_KEY,
@@ -135,7 +135,7 @@ class PretrainingModule(LightningModule):
         check_length(self.backbone, sequence_length)
         check_task(self.backbone, task)
         self.task = task
-        self.objective = objective if switch_at is None else Switched(objective, switch_at)
+        self.objective = objective if switch_at is None else switched(objective, switch_at)
         self._switch_step = math.inf
         self.negatives = objective.negatives  # whose targets the data module makes candidates
         hf_config: Any = self.backbone.config

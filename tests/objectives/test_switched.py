@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from headless.objectives import ContrastiveWeightTying, CrossEntropy
-from headless.objectives.switched import Switched
+from headless.objectives.switched import Switched, switched
 
 N, D, V = 30, 8, 20
 FORMS = {
@@ -92,4 +92,4 @@ def test_log_p_stays_float32() -> None:
 )
 def test_what_cannot_be_switched_is_refused(inner, at: float) -> None:
     with pytest.raises(ValueError, match="switch_at"):
-        Switched(inner, at)
+        switched(inner, at)
