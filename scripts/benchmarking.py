@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from headless.callbacks.memory import trim
 from headless.runs.environment import describe_environment
 
 # Zipf-Mandelbrot, p(rank) ~ (rank + 2)^-1.15 over at most 50,304 tokens: gives the numbers of
@@ -162,6 +163,7 @@ def release(device: torch.device) -> None:
     """Forget compiled graphs and give back what nobody holds any more."""
     torch._dynamo.reset()
     gc.collect()
+    trim()
     if device.type == "cuda":
         torch.cuda.empty_cache()
 

@@ -31,7 +31,7 @@ class HostMemory:
         self._marked = False  # whether the system's mark counts from the last reset
 
     def resident(self) -> int:
-        _trim()
+        trim()
         now = self._process.memory_info().rss
         self._sampled = max(self._sampled, now)
         return now
@@ -45,7 +45,7 @@ class HostMemory:
         return self._sampled
 
     def reset(self) -> None:
-        _trim()
+        trim()
         self._sampled = 0
         try:
             CLEAR_REFS.write_text("5")
@@ -78,7 +78,8 @@ class Memory:
             torch.cuda.reset_peak_memory_stats(self._device)
 
 
-def _trim() -> None:
+def trim() -> None:
+    """Give the system what the C library keeps of memory that is free."""
     with suppress(OSError, AttributeError):  # another C library than GNU's
         ctypes.CDLL(None).malloc_trim(0)
 
