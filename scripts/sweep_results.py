@@ -1,6 +1,7 @@
 """Tables, trend and figure of a sweep, from its sweep.json.
 
-    python scripts/sweep_results.py SWEEP.json [--figure FILE.svg] [--copy FILE.json]
+    python scripts/sweep_results.py SWEEP.json [--also OTHER.json ARM=NAME ...] \\
+        [--figure FILE.svg] [--copy FILE.json]
 
 Each arm with what was tuned, its nats a token and the difference from the baseline of its block,
 paired by seed, with 95 % intervals. Where blocks are sizes (`within`), the differences of all pairs
@@ -28,8 +29,18 @@ def main() -> None:
     parser.add_argument("sweep", type=Path, help="a sweep.json")
     parser.add_argument("--figure", type=Path, help="draw the differences against size")
     parser.add_argument("--copy", type=Path, help="write the numbers, shortened")
+    parser.add_argument(
+        "--also",
+        nargs="+",
+        action="append",
+        default=[],
+        metavar="OTHER.json ARM=NAME",
+        help="arms of another sweep on the same data, under the names that they have here",
+    )
     options = parser.parse_args()
     sweep = json.loads(options.sweep.read_text())
+    for path, *names in options.also:
+        join(sweep, json.loads(Path(path).read_text()), dict(name.split("=") for name in names))
     written: dict[str, Any] = {"budgets": {}, "trends": {}}
     for budget in sweep["config"]["budgets"]:
         rows = read_rows(sweep, budget)
@@ -53,13 +64,24 @@ def plain(value: Estimate) -> Row:
     )
 
 
+def join(sweep: Row, other: Row, names: dict[str, str]) -> None:
+    """Put arms of another sweep into this one, before its own."""
+    joined = {new: other["arms"][old] for old, new in names.items()}
+    for arm in joined.values():
+        arm["budgets"] = {
+            budget: arm["budgets"].get(budget, {"nll_by_seed": {}})
+            for budget in sweep["config"]["budgets"]
+        }
+    sweep["arms"] = joined | sweep["arms"]
+    sweep["core_hours"] += sum(arm["core_hours"] for arm in joined.values())
+
+
 def read_rows(sweep: Row, budget: str) -> list[Row]:
     """The arms, each with its nats by seed and its difference from the baseline of its block."""
     blocks = sweep["config"]["within"]
-    sizes = list(sweep["config"]["vary"].get(blocks, {"": None})) if blocks else [""]
     rows = []
     for name, arm in sweep["arms"].items():
-        block = next((size for size in sizes if size and name.endswith(size)), "")
+        block = name.rsplit("-", 1)[-1] if blocks else ""  # the axes of a sweep end with its blocks
         found = arm["budgets"][budget]
         nll = {int(seed): nats for seed, nats in found["nll_by_seed"].items()}
         if nll:
