@@ -18,6 +18,8 @@ def compiled(score: Score, **options: Any) -> Score:
     It is one graph, whatever the sizes of the table of unique targets and of the rows that stand
     for the embedding table are.
     """
+    # Torch counts the graphs of all runs of a process: the ninth form would stay uncompiled.
+    torch.compiler.reset()
 
     def of_folded(
         input_ids: Tensor,

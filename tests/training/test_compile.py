@@ -128,3 +128,16 @@ def test_one_graph_knows_that_512_divides_every_table() -> None:
         assert len(columns) == graphs
     assert isinstance(columns[0], torch.SymInt)
     assert statically_known_true(columns[0] % 512 == 0)
+
+
+def test_however_many_runs_a_process_had_the_next_one_is_compiled() -> None:
+    """As in a worker of a sweep or a notebook, whose runs have different objectives."""
+    forms = [lambda: CrossEntropy(tied=True), lambda: CrossEntropy(tied=True, softcap=15.0)]
+    forms += [lambda: CrossEntropy(tied=True, label_smoothing=0.1)]
+    input_ids, targets, unique = batch(1)
+    with torch._dynamo.config.patch(recompile_limit=2):
+        for form in forms:
+            score = compiled(module(form()).score, backend="eager")
+            torch._dynamo.utils.counters.clear()
+            score(input_ids, targets, unique)
+            assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
