@@ -9,6 +9,10 @@ from collections.abc import Sequence
 
 from headless.analysis.corpus.frequency import frequency
 from headless.analysis.corpus.spectrum import corpus
+from headless.analysis.head.bottleneck import bottleneck
+from headless.analysis.head.neurons import neurons
+from headless.analysis.head.ngrams import ngrams
+from headless.analysis.head.unigram import unigram
 from headless.analysis.interventions.ablation import outlier_ablation
 from headless.analysis.interventions.gradients import gradients
 from headless.analysis.interventions.permutation import permutation
@@ -34,7 +38,7 @@ from headless.errors import HeadlessError
 # In the order of the page.
 ANALYSES: tuple[Analysis, ...] = (
     *(tables, spectra, noise, circuits, weight_values, movement, gains, sizes),
-    *(corpus, frequency),
+    *(corpus, frequency, unigram, ngrams, neurons, bottleneck),
     *(cone, anisotropy, alignment_uniformity),
     *(activations, hidden_activations),
     *(outliers, outlier_ablation, covariance_spectra, norms),

@@ -62,6 +62,9 @@ class LaboratoryMonitor(Callback):
     | `analysis/covariance_spectra/POINT/MEASURE` | participation ratio, entropy rank, exponent, first share, variance |
     | `analysis/norms/POINT/MEASURE` | mean norm of position 0 (first), of all others (rest), and their ratio |
     | `analysis/norms/MEASURE` | position 0 in the middle blocks, over the others; growth a block |
+    | `analysis/unigram/VARIANT` | log p(v) in the states and the biases, as the head reads it; by POINT |
+    | `analysis/ngrams/VARIANT` | divergence from uniform and unigram predictions; nats by decile of frequency |
+    | `analysis/bottleneck/VARIANT` | gradient that the head loses: whole softmax, random columns, contrast |
 
     What is not defined (a kurtosis of equal gains) is left out. `metrics.jsonl` has all of it; to
     W&B go `geometry/`, the headlines (`wandb_logger.HEADLINES`), histograms
@@ -202,8 +205,12 @@ class LaboratoryMonitor(Callback):
         with evaluating(pl_module), context:
             head = pl_module.objective.lm_head(pl_module.embedding_VD, pl_module.unigram_counts)
             weight_VD = head.weight_VD.detach()
-            # What the cheap analyses look at: a backbone, and the rows that score its states.
-            rows = SimpleNamespace(weight=weight_VD if shown is None else weight_VD.cpu())
+            # What the cheap analyses look at: a backbone, and the head that scores its states.
+            if shown is not None:
+                weight_VD = weight_VD.cpu()
+            bias_V = None if head.bias_V is None else head.bias_V.detach().to(weight_VD.device)
+            head = head._replace(weight_VD=weight_VD, bias_V=bias_V)
+            rows = SimpleNamespace(weight=weight_VD, lm_head=head)
             model = SimpleNamespace(base_model=backbone, get_output_embeddings=lambda: rows)
             subject = replace(self._subject, model=model, shown=shown)
             session = Session(subject, self.seed, preset="cheap", spread=not sharded)

@@ -30,6 +30,8 @@ HEADLINES = {
         *("alignment_uniformity/next_token", "activations/norm_f/kurtosis/median_dimension"),
         *("norms/first_over_rest", "norms/growth"),
         *("weight_movement/q/distance", "weight_movement/down/distance"),
+        *("unigram/norm_f/r2", "unigram/norm_f/slope", "ngrams/unigram/divergence"),
+        "bottleneck/full/lost",
     )
 }
 PICTURES = ("analysis/figures/", "analysis/histograms/")

@@ -57,6 +57,7 @@ def states_lab(
         has_head=True,
         backbone=backbone,
         model=None,
+        initial=None,
     )
     known = {"tables": tables or {}, "seed": 0, "claims_only": False, "umap": False}
     return SimpleNamespace(statistics=statistics, subject=subject, **known | more)

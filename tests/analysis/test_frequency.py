@@ -1,6 +1,7 @@
 """Zipf's law and planted relations between frequency and geometry."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -92,6 +93,21 @@ def test_two_tables_and_their_pictures(tmp_path: Path) -> None:
     names = [picture.name for picture in found.pictures]
     assert len(set(names)) == len(names) == 3
     draw_all(found, tmp_path)
+
+
+def test_distance_from_the_first_weights() -> None:
+    """Rows that moved the farther, the more often they occur."""
+    counts = counts_of()
+    first = torch.nn.Embedding(V, D)
+    with torch.no_grad():
+        table = first.weight + (counts[:, None] / D**0.5)
+    lab = states_lab({}, {"embedding": table}, last_states=torch.randn(20, D), counts_V=counts)
+    lab.subject.initial = SimpleNamespace(get_input_embeddings=lambda: first)
+    s = frequency(lab).scalars
+    assert s["frequency/embedding/moved_00"] == 0
+    assert s["frequency/embedding/rho_moved"] == pytest.approx(1, abs=1e-3)
+    seen = counts[counts > 0].sort().values.double()
+    assert s["frequency/embedding/moved_10"] == pytest.approx(float(seen[-56:].mean()), rel=1e-4)
 
 
 def test_what_does_not_fit() -> None:

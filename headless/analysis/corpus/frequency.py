@@ -18,6 +18,7 @@ from headless.analysis.session import Session
 from headless.analysis.sources import TALK
 from headless.errors import HeadlessError
 from headless.geometry import anisotropy, effective_rank, log_fit, unit
+from headless.models.backbone import embedding_table
 
 GAO = "Gao et al. 2019"
 LEAST = 50  # tokens that occur
@@ -107,13 +108,19 @@ def frequency(lab: Session, *, nulls: bool) -> Finding:
         # Rows beyond the tokenizer's vocabulary stand for no token.
         table_VD = table.detach()[: len(counts_V)].double().cpu()
         measured = measures(table_VD, states_ND)
+        if name == "embedding" and lab.subject.initial is not None:
+            first_VD = embedding_table(lab.subject.initial).detach()[: len(counts_V)]
+            measured["moved"] = (table_VD - first_VD.double().cpu()).norm(dim=1).numpy()
         of_table = {**correlations(measured, counts_V, draw), **_gao(table_VD, groups, states_ND)}
         labels = [*(f"{index:02d}" for index in range(GROUPS + 1)), "random"]
         for label, group in zip(labels, groups, strict=True):
             if len(group) > 1:
                 of_table |= {
-                    f"cos_mean_{label}": float(measured["cos_mean"][group].mean()),
-                    f"norm_{label}": float(measured["norm"][group].mean()),
+                    f"{key}_{label}": float(measured[key][group].mean())
+                    for key in ("cos_mean", "norm", "moved")
+                    if key in measured
+                }
+                of_table |= {
                     f"anisotropy_{label}": float(anisotropy(table_VD[group])),
                     f"effective_rank_{label}": float(effective_rank(table_VD[group])),
                 }

@@ -1,0 +1,110 @@
+"""Log p(v) in the states: planted in the head, in a bias, in a direction; and nowhere."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from heads import ORDER, ZIPF, D, V, independent, model_of, planted, session
+from planted import claim, draw_all
+
+from headless.analysis.head.lens import Readout, head_of
+from headless.analysis.head.unigram import unigram
+from headless.errors import HeadlessError
+from headless.objectives.base import log_unigram
+
+LOG_P = log_unigram(ZIPF)
+WRITES = "the states themselves carry"
+
+
+def uniting(share: float) -> Any:
+    """States of which this share is one direction, and a head that reads log p in it alone."""
+    draw = torch.Generator().manual_seed(2)
+    away_VD = torch.randn(V, D, generator=draw)
+    away_VD[:, 0] = 0
+    embedding_VD = (1 - share) ** 0.5 * torch.nn.functional.normalize(away_VD, dim=1)
+    embedding_VD[:, 0] = share**0.5
+    head_VD = torch.randn(V, D, generator=draw) / 100
+    head_VD[:, 0] = LOG_P / (D * share) ** 0.5  # a norm's output has the length √D
+    return planted(embedding_VD, head_VD)
+
+
+def test_a_head_that_encodes_log_p(tmp_path: Path) -> None:
+    """Of states that are one direction: R², slope and shares of 1, at every place."""
+    found = unigram(session(uniting(1.0), independent()))
+    for place in ("embed", "post/01", "norm_f"):
+        assert found.scalars[f"unigram/{place}/r2"] == pytest.approx(1, abs=1e-5)
+        assert found.scalars[f"unigram/{place}/slope"] == pytest.approx(1, abs=1e-3)
+        assert found.scalars[f"unigram/{place}/share"] == pytest.approx(1, abs=1e-5)
+        assert found.scalars[f"unigram/{place}/moment"] == pytest.approx(1, abs=1e-3)
+        assert found.scalars[f"unigram/{place}/r2_shuffled"] < 0.05
+    assert found.scalars["unigram/reach"] == pytest.approx(1)
+    assert found.scalars["unigram/largest_r2"] == pytest.approx(1)
+    assert claim(found, WRITES)
+    assert claim(found, "One dimension")
+    draw_all(found, tmp_path)
+
+
+def test_the_same_with_counts_of_other_tokens() -> None:
+    found = unigram(session(uniting(1.0), independent(), ZIPF[ORDER]))
+    assert found.scalars["unigram/norm_f/r2"] < 0.05
+    assert abs(found.scalars["unigram/norm_f/slope"]) < 0.2
+    assert claim(found, WRITES) is False
+    assert claim(found, "One dimension") is False
+
+
+def test_a_planted_share_of_the_stream() -> None:
+    found = unigram(session(uniting(0.3), independent()))
+    for place in ("embed", "post/00", "norm_f"):
+        assert found.scalars[f"unigram/{place}/moment"] == pytest.approx(0.3, abs=0.01)
+        assert found.scalars[f"unigram/{place}/variance"] < 0.01
+    assert found.scalars["unigram/norm_f/moment_random"] < 0.3
+    assert found.scalars["unigram/norm_f/slope"] == pytest.approx(1, abs=0.02)
+
+
+def test_biases_that_hold_it_instead() -> None:
+    """The final norm's, as in GPT-2, and the head's, as of a calibrated one."""
+    model = model_of("gpt2")
+    with torch.no_grad():
+        model.transformer.ln_f.weight.fill_(1e-3)
+        model.transformer.ln_f.bias.copy_(torch.eye(D)[3])
+        model.lm_head.weight[:, 3] = LOG_P
+        model.lm_head.bias = torch.nn.Parameter(2 * LOG_P)
+    ids_NT = independent()
+    found = unigram(session(model, ids_NT))
+    assert found.scalars["unigram/norm_bias/r2"] == pytest.approx(1)
+    assert found.scalars["unigram/norm_bias/slope"] == pytest.approx(1)
+    assert found.scalars["unigram/head_bias/slope"] == pytest.approx(2)
+    assert claim(found, "final norm's bias")
+    assert not [c for c in found.claims if WRITES in c.text]  # it has a bias for it
+    other = unigram(session(model, ids_NT, ZIPF[ORDER]))
+    assert claim(other, "final norm's bias") is False
+    assert other.scalars["unigram/head_bias/r2"] < 0.05
+
+
+def test_a_readout_is_a_regression() -> None:
+    """Against numpy, before a norm as after it."""
+    draw = torch.Generator().manual_seed(3)
+    rows_UD = torch.randn(50, 6, generator=draw, dtype=torch.float64)
+    log_p_U, gain_D, state_D = (
+        torch.randn(n, generator=draw, dtype=torch.float64) for n in (50, 6, 6)
+    )
+    rows_UD, log_p_U = rows_UD - rows_UD.mean(0), log_p_U - log_p_U.mean()
+    chance_DS = rows_UD.T @ log_p_U[:, None]
+    readout = Readout(rows_UD.T @ rows_UD, rows_UD.T @ log_p_U, chance_DS, float(log_p_U @ log_p_U))
+    for centred in (False, True):
+        inner_D = (state_D - state_D.mean() if centred else state_D) * gain_D
+        pair = torch.stack([rows_UD @ inner_D, log_p_U])
+        behind = readout.behind(gain_D, centred)
+        assert behind.r2(state_D) == pytest.approx(float(torch.corrcoef(pair)[0, 1]) ** 2)
+    fit = torch.linalg.lstsq(rows_UD, log_p_U[:, None]).solution[:, 0]
+    assert float(readout.direction() @ fit / fit.norm()) == pytest.approx(1)
+
+
+def test_a_head_that_is_more_than_a_matrix() -> None:
+    lab = session(model_of(), independent())
+    assert head_of(lab).weight_VD is not None
+    lab = session(model_of(), independent())
+    lab.subject.model.lm_head.register_forward_hook(lambda m, i, out: 3 * out)
+    with pytest.raises(HeadlessError, match="more than its last states times a matrix"):
+        head_of(lab)
