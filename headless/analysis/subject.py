@@ -84,12 +84,16 @@ def open_subject(
     dataset = open_dataset(data)
     if dataset.manifest.vocab_size > len(embedding_table(lm.model)):
         raise HeadlessError(f"{data} has more token ids than {lm.place} has embeddings")
-    if lm.tokenizer is None:
+    if dataset.manifest.tokenizer_sha256 is None:
+        if lm.tokenizer is not None:
+            raise HeadlessError(f"{data} holds item ids, and {lm.place} was trained on text")
+        subject = replace(subject, bos=dataset.manifest.eos_token_id)
+    elif lm.tokenizer is None:
         raise HeadlessError(
             f"{lm.place} has no tokenizer, so that nothing shows whether the ids of {data} are its "
             "own: copy the files of its tokenizer into it (tokenizer.json, tokenizer_config.json)"
         )
-    if not same_ids(load_tokenizer(str(dataset.tokenizer_path)), lm.tokenizer):
+    elif not same_ids(load_tokenizer(str(dataset.tokenizer_path)), lm.tokenizer):
         raise HeadlessError(
             f"{data} was made with another tokenizer than {lm.place}: prepare the text with the "
             "model's own (headless prepare --tokenizer …)"

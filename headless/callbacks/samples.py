@@ -19,7 +19,8 @@ class SampleWriter(PeriodicMonitor):
     """Continues fixed prompts with the same random numbers each time: `samples.jsonl`.
 
     A masked model cannot continue: it writes its likeliest tokens, with their probabilities, for
-    each mask token of a prompt, or for its last token where it has none.
+    each mask token of a prompt, or for its last token where it has none. A model of item ids,
+    which are no text, writes nothing.
 
     Logs no metric; to W&B it sends a table `samples`.
 
@@ -58,6 +59,8 @@ class SampleWriter(PeriodicMonitor):
         A prompt that leaves the model no position to continue at is refused before training.
         """
         super().on_train_start(trainer, pl_module)
+        if trainer.datamodule.tokenizer is None:  # type: ignore[attr-defined]
+            return
         self._ids = [self._encode(trainer, pl_module, prompt) for prompt in self.prompts]
         if trainer.is_global_zero:
             truncate_metrics(self._path(trainer), progress_of(trainer).tokens)
@@ -80,6 +83,8 @@ class SampleWriter(PeriodicMonitor):
         return ids
 
     def report(self, trainer: Trainer, pl_module: Any) -> None:
+        if not self._ids:
+            return
         with evaluating(pl_module):
             fill = self._fill if pl_module.task == "masked" else self._sample
             texts = fill(trainer, pl_module)

@@ -43,7 +43,10 @@ def closing(cli: RunCLI) -> str:
         f"{score}run directory: {path}",
         f"next: headless compare {root} --output {root}/report",
     ]
-    if not is_custom(backbone):  # which Transformers could not decode
+    if cli.datamodule.tokenizer_sha256 is None:
+        data = shlex.quote(f"catalogue:{cli.datamodule.path}")
+        lines.append(f"      headless evaluate --model {place} --tasks {data}")
+    elif not is_custom(backbone):  # which Transformers could not decode
         command = f"headless generate{''.join(imports)}"
         lines.append(f"      {command} --model {place} --prompt {shlex.quote(prompt)}")
     return "\n".join(lines)

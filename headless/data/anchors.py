@@ -31,7 +31,7 @@ DECIMALS = 6  # that no machine sums up otherwise
 
 def anchors_of(dataset: TokenDataset, tokenizer: Any, report: Report) -> dict[str, Any] | None:
     """Nats a token (`nll`) and `bits_per_byte` of each, the `bigram_weight`, and how many `targets`
-    were scored; None for a split without any."""
+    were scored; None for a split without any. Without a tokenizer there are no bytes."""
     train, vocab_size = dataset.split("train"), dataset.manifest.vocab_size
     contexts, targets = sample(dataset.split("validation"), MOST)
     own_contexts, own_targets = sample(train, MOST_HELD_OUT)
@@ -57,7 +57,7 @@ def anchors_of(dataset: TokenDataset, tokenizer: Any, report: Report) -> dict[st
     bigram[times == 0] = unigram[times == 0]
     nll = {"uniform": math.log(vocab_size)}
     nll |= {"unigram": -np.log(unigram).mean(), "bigram": -np.log(bigram).mean()}
-    size = validation_bytes(dataset, tokenizer)[targets].sum()
+    size = 0.0 if tokenizer is None else validation_bytes(dataset, tokenizer)[targets].sum()
     bits = {name: nats * number / math.log(2) / size for name, nats in nll.items() if size}
     return {
         "nll": {name: round(float(value), DECIMALS) for name, value in nll.items()},

@@ -108,6 +108,11 @@ class TokenDataModule(LightningDataModule):
             raise HeadlessError(
                 f"data.mask_probability must be in (0, 1], got {self.mask_probability}"
             )
+        if self.tokenizer_sha256 is None:
+            raise HeadlessError(
+                f"{self.path} holds item ids, among which is no mask: they are predicted one after "
+                "the other, with data.task causal and a causal backbone"
+            )
         if self.mask_token_id is None:
             raise HeadlessError(
                 f"the tokenizer of {self.path} has no mask token, and a masked model needs one: "
@@ -146,7 +151,7 @@ class TokenDataModule(LightningDataModule):
     @property
     def mask_token_id(self) -> int | None:
         """What stands in the place of a masked token; None without such a token."""
-        return self.tokenizer.mask_token_id
+        return None if self.tokenizer is None else self.tokenizer.mask_token_id
 
     @property
     def dataset_sha256(self) -> str:
@@ -156,8 +161,8 @@ class TokenDataModule(LightningDataModule):
 
     @property
     def tokenizer(self) -> Any:
-        """The Hugging Face tokenizer of the dataset, loaded at first use."""
-        if self._tokenizer is None:
+        """The Hugging Face tokenizer of the dataset, loaded at first use; None of item ids."""
+        if self._tokenizer is None and self.tokenizer_sha256 is not None:
             self._tokenizer = load_tokenizer(str(self.dataset.tokenizer_path))
         return self._tokenizer
 
@@ -195,7 +200,11 @@ class TokenDataModule(LightningDataModule):
         """The whole validation split, in order."""
         trainer, blocks = self.trainer, len(self._blocks["validation"])
         assert trainer is not None
-        if self.task == "causal" and self.val_collator.bytes_V is None:
+        if (
+            self.task == "causal"
+            and self.val_collator.bytes_V is None
+            and self.tokenizer is not None
+        ):
             self.val_collator.bytes_V = validation_bytes(self.dataset, self.tokenizer)
         sampler = BlockSampler(
             blocks,

@@ -1,22 +1,23 @@
 """Documents from text, JSON and Parquet files, directories of them, or a `datasets` name."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from headless.data.records import load_named, no_field, read_file
 from headless.data.text_files import PLAIN, decode, find_files, kind_of, open_text
 from headless.errors import HeadlessError
 
-BATCH_CHARACTERS = 4_000_000  # of text that is worked on at a time
+BATCH_CHARACTERS = 4_000_000  # of text that is worked on at a time; or bytes, or items
+Piece = TypeVar("Piece", bound=Sized)
 LINE_END = r"(?:\r\n|\n|\r(?!\n))"  # of a line
 
 
-def in_batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    """The texts in lists of about `BATCH_CHARACTERS`."""
-    batch: list[str] = []
+def in_batches(texts: Iterable[Piece]) -> Iterator[list[Piece]]:
+    """The texts, or what else has a length, in lists of about `BATCH_CHARACTERS`."""
+    batch: list[Piece] = []
     characters = 0
     for text in texts:
         batch.append(text)
@@ -40,6 +41,9 @@ class Documents:
     #: stands for any line end, and two for blank lines, blanks on them or not.
     separator: str | None = None
     split: str = "train"  #: which split of a `datasets` name
+
+    unit = "document"
+    how_to_give_more = "give more files, or split a text with --document_separator"
 
     def __post_init__(self) -> None:
         if self.separator == "":
@@ -76,6 +80,10 @@ class Documents:
                 f"files of {', '.join(self.inputs)}: give another --document_separator, or leave "
                 "it out"
             )
+
+    def raw(self) -> Iterator[bytes]:
+        """What is weighed and hashed of each document."""
+        return (text.encode("utf-8") for text in self)
 
     def _split(self, text: str) -> list[str]:
         if self.separator is None:

@@ -1,6 +1,6 @@
 """The second pass over the text: from documents to the token streams of both splits."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from headless.data.documents import Documents, in_batches
-from headless.data.encoders import Encoder
+from headless.data.encoders import Encoder, Ids
 from headless.data.stream import COUNTS, SPLITS, documents_file, token_dtype, tokens_file
 from headless.errors import HeadlessError
 from headless.files import whole_file
@@ -29,6 +29,16 @@ class Encoded(NamedTuple):
     exact: np.ndarray  # bool, whether the ids of each give its text back
 
 
+def with_ends(found: Ids, eos_token_id: int, exact: np.ndarray) -> Encoded:
+    """Each document with its EOS."""
+    lengths = found.lengths + 1
+    ids = np.full(lengths.sum(), eos_token_id, dtype=np.int64)
+    is_end = np.zeros(len(ids), dtype=bool)
+    is_end[np.cumsum(lengths) - 1] = True
+    ids[~is_end] = found.ids
+    return Encoded(ids, lengths, exact)
+
+
 def encode_documents(
     documents: Documents, encoder: Encoder, eos_token_id: int
 ) -> Iterator[Encoded]:
@@ -39,12 +49,7 @@ def encode_documents(
 
     def encode(texts: list[str]) -> Encoded:
         found = encoder(texts)
-        lengths = found.lengths + 1
-        ids = np.full(lengths.sum(), eos_token_id, dtype=np.int64)
-        is_end = np.zeros(len(ids), dtype=bool)
-        is_end[np.cumsum(lengths) - 1] = True
-        ids[~is_end] = found.ids
-        return Encoded(ids, lengths, encoder.exact(texts, found))
+        return with_ends(found, eos_token_id, encoder.exact(texts, found))
 
     with ThreadPoolExecutor(max_workers=1) as ahead:
         pending = None
@@ -58,11 +63,9 @@ def encode_documents(
 
 
 def write_streams(
-    documents: Documents,
+    encoded: Iterable[Encoded],
     held_out: np.ndarray,
     sizes: np.ndarray,
-    encoder: Encoder,
-    eos_token_id: int,
     vocab_size: int,
     directory: Path,
     report: Report,
@@ -77,7 +80,7 @@ def write_streams(
     with ExitStack() as stack:
         paths = {split: directory / tokens_file(split) for split in SPLITS}
         files = {split: stack.enter_context(whole_file(path)) for split, path in paths.items()}
-        for ids, lengths, exact in encode_documents(documents, encoder, eos_token_id):
+        for ids, lengths, exact in encoded:
             end = begin + len(lengths)
             if end > len(sizes):
                 raise HeadlessError("the text grew while it was read: prepare it again")

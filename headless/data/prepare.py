@@ -1,4 +1,4 @@
-"""Text to a prepared dataset: scan, split, tokenizer, token streams, manifest.
+"""Text, or item ids, to a prepared dataset: scan, split, tokenizer, token streams, manifest.
 
 Two passes over the text. The first weighs every document, so that the split can be chosen by
 bytes; the second tokenises. All is made in a directory beside the output, renamed at the end.
@@ -17,8 +17,9 @@ import numpy as np
 from headless.data.anchors import anchors_of
 from headless.data.bpe import train_tokenizer
 from headless.data.documents import Documents, in_batches
-from headless.data.encode import Streams, write_streams
+from headless.data.encode import Streams, encode_documents, write_streams
 from headless.data.encoders import Encoder, FastEncoder, UnfitError
+from headless.data.items import ItemSequences
 from headless.data.stream import FORMAT, MANIFEST, TOKENIZER, Manifest, TokenDataset, token_dtype
 from headless.data.text_files import describe
 from headless.data.tokenizer import (
@@ -43,30 +44,30 @@ OUTPUT: dict[str, Any] = {  # how `new_directory` knows what may be replaced
 
 @dataclass(frozen=True)
 class Scan:
-    """Size in bytes of every document, and a hash of its text."""
+    """Size in bytes of every document, and a hash of its text; of a sequence those of its ids."""
 
     sizes: np.ndarray  # int64 [documents]
     hashes: np.ndarray  # uint64 [documents]
 
 
-def scan(documents: Documents, seed: int, report: Report) -> Scan:
+def scan(documents: Documents | ItemSequences, seed: int, report: Report) -> Scan:
     """The first pass over the text: there must be two documents."""
     if not -(2**63) <= seed < 2**63:
         raise HeadlessError(f"seed must fit into 64 bits, got {seed}")
     key = seed.to_bytes(8, "little", signed=True)
     sizes, hashes, done = [], [], 0
-    for texts in in_batches(documents):
-        for text in texts:
-            raw = text.encode("utf-8")
+    for batch in in_batches(documents.raw()):
+        for raw in batch:
             sizes.append(len(raw))
             hashes.append(hashlib.blake2b(raw, digest_size=8, key=key).digest())
             done += len(raw)
         report("reading", done, 0)
     if len(sizes) < 2:
-        amount = "no text" if not sizes else "one document"
+        unit = documents.unit
+        amount = f"one {unit}" if sizes else "no text" if unit == "document" else f"no {unit}"
         raise HeadlessError(
             f"{', '.join(documents.inputs)}: {amount}, but a train and a validation split need two "
-            "documents: give more files, or split a text with --document_separator"
+            f"{unit}s: {documents.how_to_give_more}"
         )
     return Scan(np.array(sizes, dtype=np.int64), np.frombuffer(b"".join(hashes), "<u8"))
 
@@ -125,6 +126,8 @@ def prepare(
     tokenizer: str | None = None,
     mask_token: str | None = None,
     text_field: str = "text",
+    item_field: str | None = None,
+    num_items: int | None = None,
     document_separator: str | None = None,
     split: str = "train",
     validation_fraction: float = 0.01,
@@ -146,10 +149,15 @@ def prepare(
         tokenizer: an existing fast tokenizer instead: directory, tokenizer.json or hub name.
         mask_token: for masked language models, e.g. "[MASK]"; added where the tokenizer has none.
         text_field: the field or column that holds the text (jsonl, json, parquet, datasets).
+        item_field: the field or column that holds a list of item ids, integers from 0 on, instead
+            of text: each list is a sequence, and there is no tokenizer. The id after the last
+            item's ends a sequence.
+        num_items: how many items there are; the largest id + 1 by default.
         document_separator: splits a txt or md file, otherwise one document: \\n is any line end,
             '\\n\\n' a blank line, with or without blanks on it.
         split: which split of a datasets name.
-        validation_fraction: share of the bytes that is held out, by whole documents.
+        validation_fraction: share of the bytes, or items, that is held out, by whole documents or
+            sequences.
         seed: decides which documents.
         num_workers: threads of the tokenizer; all cores by default.
         tokenizer_bytes: train the tokenizer on a sample of about this much text, which gigatoken
@@ -158,8 +166,14 @@ def prepare(
         progress: show it, or a function that gets (phase, bytes done, bytes in all or 0).
     """
     _check(validation_fraction, num_workers)
+    others = {"tokenizer": tokenizer, "mask_token": mask_token, "vocab_size": vocab_size != 32768}
+    _check_items(item_field, num_items, others | {"document_separator": document_separator})
     inputs = [str(i) for i in ([input] if isinstance(input, str | Path) else input)]
-    documents = Documents(inputs, text_field, _unescape(document_separator), split)
+    documents: Documents | ItemSequences
+    if item_field is None:
+        documents = Documents(inputs, text_field, _unescape(document_separator), split)
+    else:
+        documents = ItemSequences(inputs, item_field, num_items, split)
     use_threads(num_workers or os.cpu_count() or 1)
     output = Path(output)
     with (
@@ -171,14 +185,17 @@ def prepare(
         fast = load_tokenizer(tokenizer) if tokenizer else None
         scanned = scan(documents, seed, display.report)
         held_out = choose_validation(scanned, validation_fraction)
-        if fast is None:
-            size = vocab_size - bool(mask_token)
-            fast = _train(
-                documents, scanned, held_out, size, tokenizer_bytes, partial, display.report
-            )
-        if mask_token:
-            add_mask_token(fast, mask_token)
-        values = _write(partial, documents, scanned.sizes, held_out, fast, display)
+        if isinstance(documents, ItemSequences):
+            values = _write_items(partial, documents, scanned.sizes, held_out, display)
+        else:
+            if fast is None:
+                size = vocab_size - bool(mask_token)
+                fast = _train(
+                    documents, scanned, held_out, size, tokenizer_bytes, partial, display.report
+                )
+            if mask_token:
+                add_mask_token(fast, mask_token)
+            values = _write(partial, documents, scanned.sizes, held_out, fast, display)
         values |= {"seed": seed, "validation_fraction": validation_fraction}
         reasons = Counter(reason for _, reason in left_out)
         manifest = Manifest(**values, left_out=dict(sorted(reasons.items())))
@@ -193,6 +210,17 @@ def _check(validation_fraction: float, num_workers: int | None) -> None:
         raise HeadlessError(f"validation_fraction must be in (0, 1), got {validation_fraction}")
     if num_workers is not None and num_workers < 1:
         raise HeadlessError(f"num_workers must be at least 1, got {num_workers}")
+
+
+def _check_items(item_field: str | None, num_items: int | None, of_text: dict[str, Any]) -> None:
+    if item_field is None:
+        if num_items is not None:
+            raise HeadlessError("num_items goes with --item_field, which names the lists of ids")
+        return
+    if given := [name for name, value in of_text.items() if value]:
+        raise HeadlessError(f"{given[0]} is of text, and --item_field of item ids: leave one out")
+    if num_items is not None and not 1 <= num_items < 2**32:
+        raise HeadlessError(f"num_items must be from 1 to {2**32 - 1}, got {num_items}")
 
 
 def _unescape(separator: str | None) -> str | None:
@@ -213,14 +241,43 @@ def _write(
     assert eos_token_id is not None
 
     def write(encoder: Encoder) -> Streams:
-        places = eos_token_id, vocab_size, directory, display.report
-        return write_streams(documents, held_out, sizes, encoder, *places)
+        encoded = encode_documents(documents, encoder, eos_token_id)
+        return write_streams(encoded, held_out, sizes, vocab_size, directory, display.report)
 
     try:
         streams = write(FastEncoder(tokenizer.backend_tokenizer))
     except UnfitError as reason:
         display.say(f"the tokenizers library encodes: {reason}")
         streams = write(Encoder(tokenizer.backend_tokenizer))
+    values = _values(directory, documents, vocab_size, eos_token_id)
+    return values | {
+        "tokenizer_sha256": values["files"][f"{TOKENIZER}/tokenizer.json"]["sha256"],
+        "splits": streams.splits,
+        "inexact_share": streams.inexact_share,
+    }
+
+
+def _write_items(
+    directory: Path,
+    sequences: ItemSequences,
+    sizes: np.ndarray,
+    held_out: np.ndarray,
+    display: Display,
+) -> dict[str, Any]:
+    """Streams of item ids, without any text; what the manifest says of them."""
+    end = sequences.catalogue(int(sizes.sum()) // 8)
+    encoded, report = sequences.encoded(end), display.report
+    splits = write_streams(encoded, held_out, sizes, end + 1, directory, report).splits
+    return _values(directory, sequences, end + 1, end) | {
+        "tokenizer_sha256": None,
+        "splits": {name: numbers | {"bytes": 0} for name, numbers in splits.items()},
+    }
+
+
+def _values(
+    directory: Path, documents: Documents | ItemSequences, vocab_size: int, eos_token_id: int
+) -> dict[str, Any]:
+    """What the manifest says of both kinds of data."""
     files = {
         path.relative_to(directory).as_posix(): {
             "sha256": sha256_of(path),
@@ -233,9 +290,6 @@ def _write(
         "vocab_size": vocab_size,
         "eos_token_id": eos_token_id,
         "dtype": token_dtype(vocab_size).str,
-        "tokenizer_sha256": files[f"{TOKENIZER}/tokenizer.json"]["sha256"],
-        "splits": streams.splits,
         "sources": documents.inputs,
         "files": files,
-        "inexact_share": streams.inexact_share,
     }

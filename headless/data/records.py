@@ -52,16 +52,19 @@ class Record:
         return value
 
 
-def read_records(source: str, split: str | None = None) -> Iterator[Record]:
+def read_records(
+    source: str, split: str | None = None, only: str | None = None
+) -> Iterator[Record]:
     """Every record of a file, of the files of a directory, or of a data set that `datasets` knows
-    as "name" or "name:config": its `split`, by default the first that it has of `SPLITS`."""
-    listing = find_files(source)
+    as "name" or "name:config": its `split`, by default the first that it has of `SPLITS`. Fields
+    but `only` may be left unread, and .json files of a directory without it."""
+    listing = find_files(source, only)
     if listing is not None:
         files = [path for path in listing.files if kind_of(path) not in PLAIN]
         if not files:
-            raise HeadlessError(f"{source} holds text; this task needs .jsonl or .parquet records")
+            raise HeadlessError(f"{source} holds text; this needs .jsonl or .parquet records")
         for path in files:
-            yield from read_file(path)
+            yield from read_file(path, only)
         return
     loaded = load_named(source)
     if isinstance(loaded, dict):
@@ -186,6 +189,9 @@ def _parse(text: str, place: str) -> Any:
 
 
 def no_field(field: str, fields: Sequence[str], place: str) -> HeadlessError:
-    """The complaint that records have not the field that holds the text."""
+    """The complaint that records have not the field that holds the text or the items."""
     names = ", ".join(fields) or "none"
-    return HeadlessError(f"{place} has no field {field!r} (it has {names}): give --text_field")
+    return HeadlessError(
+        f"{place} has no field {field!r} (it has {names}): name another with --text_field, "
+        "or with --item_field where it holds item ids"
+    )

@@ -4,7 +4,7 @@ manifest.json            what the rest is, with a checksum of every file
 train.bin validation.bin tokens, little-endian; each document ends with EOS
 *.documents.npy          where each document begins: int64
 unigram_counts.npy       occurrences of each token in the training split: int64 [V]
-tokenizer/               a Hugging Face fast tokenizer
+tokenizer/               a Hugging Face fast tokenizer; none of sequences of item ids
 """
 
 import hashlib
@@ -62,10 +62,10 @@ class Manifest:
     vocab_size: int
     eos_token_id: int
     dtype: str  #: of the tokens
-    tokenizer_sha256: str
+    tokenizer_sha256: str | None  #: None of sequences of item ids, which are no text
     seed: int
     validation_fraction: float
-    #: of "train" and "validation" the numbers of documents, tokens and bytes
+    #: of "train" and "validation" the numbers of documents, tokens and bytes of text
     splits: dict[str, dict[str, int]]
     sources: list[str]
     files: dict[str, dict[str, Any]]  #: of each file's relative path its sha256 and bytes

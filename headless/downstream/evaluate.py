@@ -7,6 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from headless.downstream.evaluation.catalogue import (
+    Histories,
+    evaluate_catalogue,
+    read_histories,
+)
 from headless.downstream.evaluation.harness import evaluate_harness, open_harness
 from headless.downstream.evaluation.kinds import check_kinds, evaluate_items
 from headless.downstream.evaluation.tasks import (
@@ -20,6 +25,7 @@ from headless.downstream.export import DESCRIPTION
 from headless.downstream.language_model import LanguageModel
 from headless.downstream.loading import load
 from headless.downstream.options import Head, check_at_least_1, check_output_file, write_output
+from headless.downstream.retrieval.indexes import load_faiss
 from headless.errors import HeadlessError
 from headless.isolation import isolated
 from headless.progress import Display, Report
@@ -65,6 +71,7 @@ def evaluate(
     stride: int | None = None,
     split: str | None = None,
     text_field: str = "text",
+    index: Literal["exact", "ivf", "hnsw"] | None = None,
     device: str = "auto",
     dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32",
     trust_remote_code: bool = False,
@@ -82,7 +89,9 @@ def evaluate(
         model: a run, a checkpoint, a Hugging Face directory or a hub name.
         tasks: KIND:SOURCE, several with commas between or as [a, b]. Kinds: text (a text, a
             directory, a prepared dataset), lambada, blimp, choice (.jsonl or .parquet records, or a
-            datasets name), harness (a task of lm-evaluation-harness by its name or YAML file).
+            datasets name), catalogue (item ids that headless prepare read: HR@k and NDCG@k of the
+            last item of each sequence), harness (a task of lm-evaluation-harness by its name or
+            YAML file).
         head: of a run; auto is the one under which it is a proper language model.
         batch_size: rows at a time.
         limit: only so many items of each task.
@@ -90,6 +99,7 @@ def evaluate(
         stride: tokens that a window of a text adds to the one before; all of them by default.
         split: of a datasets name or a prepared dataset.
         text_field: the field of a text's records.
+        index: of a catalogue: rank it through an index of faiss instead of scoring every item.
         device: auto, cpu, cuda, cuda:1, ...
         dtype: of the weights; probabilities are computed in float32 at least.
         trust_remote_code: run the Python file that comes with a Hugging Face directory.
@@ -99,16 +109,20 @@ def evaluate(
     """
     check_output_file(output, overwrite)
     check_at_least_1(batch_size=batch_size, limit=limit)
+    if index is not None:
+        load_faiss()
     display = Display(progress)
     # What is wrong shows before a model is opened.
     items_of: dict[Task, Any] = {}
     for task in parse_tasks(tasks):
         if task.kind == "harness":
             items_of[task] = open_harness(task)
-            continue
-        items_of[task] = read_items(task, limit=limit, split=split, text_field=text_field)
-        if line := describe_unread(task, text_field):
-            display.say(line)
+        elif task.kind == "catalogue":
+            items_of[task] = read_histories(task, limit=limit, split=split)
+        else:
+            items_of[task] = read_items(task, limit=limit, split=split, text_field=text_field)
+            if line := describe_unread(task, text_field):
+                display.say(line)
     lm = load(
         model,
         head=head,
@@ -125,8 +139,10 @@ def evaluate(
     results: list[Evaluation] = []
     with display:
         for task, items in items_of.items():
-            if isinstance(items, Items):
-                report = partial(display.report, str(task))
+            report = partial(display.report, str(task))
+            if isinstance(items, Histories):
+                scored = [evaluate_catalogue(lm, items, **scoring, index=index, progress=report)]
+            elif isinstance(items, Items):
                 scored = [evaluate_items(lm, items, **scoring, stride=stride, progress=report)]
             else:
                 scored = evaluate_harness(lm, task, items, **scoring, limit=limit)

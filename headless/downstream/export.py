@@ -1,7 +1,7 @@
 """A checkpoint as a Hugging Face directory that plain `from_pretrained` loads.
 
 config.json model.safetensors       the weights, with the head in them
-tokenizer.json tokenizer_config.json
+tokenizer.json tokenizer_config.json        none of a run on item ids
 generation_config.json              where generation stops
 modeling_headless.py                only where the family's class cannot hold the head
 headless.json                       what this is, for headless commands
@@ -83,8 +83,11 @@ def export(
         error = largest_error(module.backbone, lm_head, model)
         converted = Converted(model, converted.form, error)
     tokenizer = load_run_tokenizer(run, module.tokenizer_sha256)
-    tokenizer.model_max_length = module.sequence_length
-    if module.task == "causal":  # what is generated follows the last token of a row
+    if tokenizer is not None:
+        tokenizer.model_max_length = module.sequence_length
+    if (
+        tokenizer is not None and module.task == "causal"
+    ):  # what is generated follows the last token of a row
         tokenizer.padding_side = tokenizer.init_kwargs["padding_side"] = "left"
     complete_config(converted.model, tokenizer)
     facts = _facts(run, module, kind, converted, torch_dtype)
@@ -144,18 +147,19 @@ def _write(
         model.config.auto_map = {kind: f"{CODE.removesuffix('.py')}.{name}"}
     if facts["task"] == "causal":
         model.generation_config = GenerationConfig(
-            bos_token_id=tokenizer.bos_token_id,
+            bos_token_id=model.config.bos_token_id,
             eos_token_id=model.config.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
+            pad_token_id=model.config.pad_token_id,
         )
     with without_bars():
         model.save_pretrained(directory, safe_serialization=True)
     if converted.form == "custom":
         (directory / CODE).write_text(_code(type(model)), encoding="utf-8")
-    tokenizer.save_pretrained(directory)
-    facts["tokenizer_class"] = (
-        "AutoTokenizer" if loads_plainly(directory) else "PreTrainedTokenizerFast"
-    )
+    if tokenizer is not None:
+        tokenizer.save_pretrained(directory)
+        facts["tokenizer_class"] = (
+            "AutoTokenizer" if loads_plainly(directory) else "PreTrainedTokenizerFast"
+        )
     save_file({"unigram_counts": module.unigram_counts.cpu()}, directory / UNIGRAM_FILE)
     text = json.dumps(facts, indent=2, sort_keys=True) + "\n"
     (directory / DESCRIPTION).write_text(text, encoding="utf-8")
@@ -164,9 +168,10 @@ def _write(
 
 
 def _model_card(facts: dict[str, Any]) -> str:
+    kind = "text-generation" if facts["task"] == "causal" else "fill-mask"
     front = ModelCardData(
         library_name="transformers",
-        pipeline_tag="text-generation" if facts["task"] == "causal" else "fill-mask",
+        pipeline_tag=kind if "tokenizer_class" in facts else "other",
         tags=["headless", facts["objective"].split(" ")[0]],
     )
     text = Path(__file__).with_name("model_card.jinja").read_text(encoding="utf-8")

@@ -68,6 +68,7 @@ def finetune(
         text_task, place = make_task(settings.task, source)
         text = read_task(text_task, replace(source, data=place))
         encoder = load(model, head=None, trust_remote_code=settings.trust_remote_code)
+        encoder.check_tokenizer()
         finetuning = Finetuning(encoder, text_task, text, recipe)
         if recipe.lr is None:
             display.say(f"learning rate: {finetuning.recipe.lr:g} (--lr takes another)")

@@ -65,6 +65,7 @@ def generate(
     check_output_file(output, overwrite)
     check_sampling(max_new_tokens, temperature, top_k, top_p, seed)
     lm = load(model, head=head, device=device, trust_remote_code=trust_remote_code, needs_head=True)
+    lm.check_tokenizer()
     options: Any = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
     causal = lm.task == "causal"
     if stream and causal:

@@ -34,7 +34,7 @@ class LanguageModel:
     #: `head` names as `get_output_embeddings()`; without a head the backbone alone
     model: PreTrainedModel
     #: with a padding token; its eos token stands between the documents of the training text. None
-    #: where a model without a head has none.
+    #: where a model without a head has none, and of item ids, which are no text.
     tokenizer: Any
     task: Task
     name: str  #: for tables
@@ -72,11 +72,25 @@ class LanguageModel:
         output = self.model(input_ids=ids_BT, output_hidden_states=True)
         return output.hidden_states[-1], output.logits
 
+    def check_tokenizer(self) -> None:
+        """Refuse to read or write text without a tokenizer."""
+        if self.tokenizer is None:
+            raise HeadlessError(
+                f"{self.place} has no tokenizer, so that it reads no text: where it was trained on "
+                "text, copy the files of its tokenizer into it (tokenizer.json, "
+                "tokenizer_config.json)"
+            )
+
+    def text_of(self, token: int) -> str:
+        """A token's text; without a tokenizer its id."""
+        return str(token) if self.tokenizer is None else self.tokenizer.decode([token])
+
     def encode_prompt(self, prompt: str, max_new_tokens: int) -> tuple[Tensor, int]:
         """Token ids [1, T] of a prompt, and how many tokens can follow.
 
         An empty prompt begins a document. The name of a special token is text.
         """
+        self.check_tokenizer()
         ids = self.tokenizer.encode(prompt, add_special_tokens=False)
         ids = ids or [self.tokenizer.eos_token_id]
         room = check_prompt(self.model, len(ids))
@@ -118,6 +132,7 @@ class LanguageModel:
 
     def fill_masks(self, prompt: str) -> list[list[tuple[str, float]]]:
         """For each mask of a prompt, a masked model's likeliest tokens and their probabilities."""
+        self.check_tokenizer()
         tokenizer = self.tokenizer
         ids = tokenizer.encode(prompt, split_special_tokens=False)  # masks are tokens
         if tokenizer.mask_token_id not in ids:
@@ -147,6 +162,7 @@ class LanguageModel:
             if not 0 <= token < size:
                 raise HeadlessError(f"token_id must be from 0 to {size - 1}, got {token}")
             return token
+        self.check_tokenizer()
         tokenizer = self.tokenizer
         ids = tokenizer.encode(token, add_special_tokens=False, split_special_tokens=False)
         if len(ids) == 1:
@@ -199,12 +215,12 @@ class LanguageModel:
             terms = rows_VD[list(ids)] if len(ids) == 1 else unit(rows_VD[list(ids)])
             vectors.append(np.asarray(signs, dtype=np.float32) @ terms)
         scores_Qk, ids_Qk = search(np.stack(vectors), k + max(map(len, sums)))
-        decode, count = self.tokenizer.decode, self.count
+        count = self.count
         neighbors = []
         for tokens, scores, ids in zip(sums, scores_Qk.tolist(), ids_Qk.tolist(), strict=True):
             excluded = {token for token, _ in tokens} | {-1}
             near = [
-                {"token_id": i, "text": decode([i]), "score": score, "count": count(i)}
+                {"token_id": i, "text": self.text_of(i), "score": score, "count": count(i)}
                 for i, score in zip(ids, scores, strict=True)
                 if i not in excluded
             ]

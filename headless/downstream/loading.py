@@ -12,7 +12,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING,
 )
 
-from headless.downstream.export import UNIGRAM_FILE
+from headless.downstream.export import DESCRIPTION, UNIGRAM_FILE
 from headless.downstream.language_model import NO_HEAD, LanguageModel, Task
 from headless.downstream.tokenizers import complete_config, load_model_tokenizer, load_run_tokenizer
 from headless.errors import HeadlessError
@@ -26,6 +26,7 @@ from headless.models.pretrained import (
     load_pretrained,
     transformer_of,
 )
+from headless.structured import read_json
 from headless.training.checkpoint_io import find_checkpoint, is_run, run_of
 from headless.training.devices import choose_device
 from headless.training.hugging_face import HeadName, language_model
@@ -146,9 +147,16 @@ def _open_hugging_face(
         trust_remote_code=trust_remote_code,
         tied=head == "tied",
     )
-    tokenizer = load_model_tokenizer(transformer, trust_remote_code=trust_remote_code)
+    tokenizer = None
+    if not _is_of_items(Path(transformer) / DESCRIPTION):
+        tokenizer = load_model_tokenizer(transformer, trust_remote_code=trust_remote_code)
     task: Task = "masked" if masked else "causal"
     return _hugging_face(place, model, tokenizer, task, "own" if head == "auto" else head)
+
+
+def _is_of_items(description: Path) -> bool:
+    """Whether this describes an export of a run on item ids."""
+    return description.is_file() and read_json(description, dict).get("tokenizer_sha256", 1) is None
 
 
 def _hugging_face(place: str, model: Any, tokenizer: Any, task: Task, head: str) -> LanguageModel:

@@ -25,8 +25,8 @@ def longest_input(
     positions = getattr(model.config, "max_position_embeddings", None)
     limits = [positions] if positions else []
     # An encoder of the RoBERTa family has two positions that no token takes.
-    if (not positions or not is_causal(model)) and tokenizer.model_max_length < NO_LIMIT:
-        limits.append(int(tokenizer.model_max_length))
+    if (not positions or not is_causal(model)) and tokenizer is not None:
+        limits += [int(n) for n in (tokenizer.model_max_length,) if n < NO_LIMIT]
     if wanted is None:
         return min(limits, default=usual)
     if wanted < least:
@@ -39,7 +39,12 @@ def longest_input(
 
 
 def load_run_tokenizer(run: RunDirectory, sha256: str | None) -> Any:
-    """The tokenizer in a run's directory; refuses one of another tokenizer.json than `sha256`."""
+    """The tokenizer in a run's directory; refuses one of another tokenizer.json than `sha256`.
+
+    None of a run on item ids, which has none.
+    """
+    if sha256 is None and not run.tokenizer.exists():
+        return None
     file = run.tokenizer / "tokenizer.json"
     if file.is_file() and sha256 not in (None, sha256_of(file)):
         raise HeadlessError(
@@ -59,7 +64,15 @@ def load_model_tokenizer(place: str | Path, *, trust_remote_code: bool = False) 
 
 
 def complete_config(model: Any, tokenizer: Any) -> None:
-    """Tell a model its special tokens: what generation stops at, and what it pads with."""
+    """Tell a model its special tokens: what generation stops at, and what it pads with.
+
+    One of item ids (None) knows the end of a sequence since it was built.
+    """
+    if tokenizer is None:
+        for config in (model.config, getattr(model, "generation_config", None)):
+            if config is not None:
+                config.bos_token_id = config.pad_token_id = model.config.eos_token_id
+        return
     end = end_of_document(tokenizer)
     for config in (model.config, getattr(model, "generation_config", None)):
         if config is not None:

@@ -30,6 +30,9 @@ QUANTITIES = {
         percent("accuracy_bytes", "accuracy", "%, per byte"),
     ),
 }
+QUANTITIES["catalogue"] = tuple(
+    percent(f"{name}@{k}", f"{name.upper()}@{k}") for k in (10, 50) for name in ("hr", "ndcg")
+)
 UNITS = {"nll", "perplexity", "bits_per_byte"}  # of a text: what they count is the tokenizer's
 
 

@@ -48,6 +48,11 @@ class Source:
     def check_vocabulary(self, datamodule: Any) -> None:
         """Refuse data whose token ids mean something else to the model."""
         check_tokenizer(self.tokenizer_sha256, datamodule)
+        if self.tokenizer is not None and datamodule.tokenizer_sha256 is None:
+            raise HeadlessError(
+                f"{self.place} was trained on text, and {datamodule.path} holds item ids: begin "
+                "with a run of such data, or without model.init_from"
+            )
         if self.tokenizer is not None and not same_ids(self.tokenizer, datamodule.tokenizer):
             raise HeadlessError(
                 f"{self.place} was trained with another tokenizer than the data in "

@@ -175,7 +175,7 @@ def _begin(
         write_json(run.environment, environment, sort_keys=True)
         if step == 0:  # what an earlier start left may be of other data
             shutil.rmtree(run.tokenizer, ignore_errors=True)
-        if not run.tokenizer.exists():
+        if not run.tokenizer.exists() and cli.datamodule.tokenizer_sha256 is not None:
             shutil.copytree(cli.datamodule.dataset.tokenizer_path, run.tokenizer)
 
     with begin_run(

@@ -22,7 +22,12 @@ Checkpoint = dict[str, Any]
 
 def check_tokenizer(theirs: str | None, datamodule: Any) -> None:
     """Refuse data whose tokens are others than those of a checkpoint."""
-    ours = getattr(datamodule, "tokenizer_sha256", None)
+    ours = getattr(datamodule, "tokenizer_sha256", theirs)
+    if theirs and ours is None:
+        raise HeadlessError(
+            f"the checkpoint was trained on text, and {datamodule.path} holds item ids: give the "
+            "data of that run"
+        )
     if theirs and ours and theirs != ours:
         raise HeadlessError(
             f"the checkpoint was trained with another tokenizer ({theirs[:12]}) than the data "

@@ -55,11 +55,9 @@ def streams(documents: Documents, directory: Path, **changes: Any) -> dict[str, 
     """The second pass over three documents, the middle one held out."""
     directory.mkdir(exist_ok=True)
     options = {
-        "documents": documents,
+        "encoded": encode_documents(documents, ENCODER, EOS),
         "held_out": np.array([False, True, False]),
         "sizes": np.array([8, 9, 5]),
-        "encoder": ENCODER,
-        "eos_token_id": EOS,
         "vocab_size": 300,
         "directory": directory,
         "report": lambda *report: None,

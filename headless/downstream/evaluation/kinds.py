@@ -298,7 +298,10 @@ def evaluate_items(
 
 
 def check_kinds(lm: LanguageModel, tasks: Sequence[Task]) -> None:
-    """Refuse tasks that need a causal model where the model is a masked one."""
+    """Refuse tasks that need a causal model where the model is a masked one, or text without a
+    tokenizer."""
+    if any(task.kind != "catalogue" for task in tasks):
+        lm.check_tokenizer()
     wrong = [task.kind for task in tasks if task.kind not in MASKED_KINDS]
     if lm.task == "masked" and wrong:
         raise HeadlessError(

@@ -16,7 +16,7 @@ from headless.data.text_files import describe
 from headless.data.tokenizer import load_tokenizer
 from headless.errors import HeadlessError, suggestion
 
-KINDS = ("text", "lambada", "blimp", "choice", "harness")
+KINDS = ("text", "lambada", "blimp", "choice", "catalogue", "harness")
 MASKED_KINDS = ("blimp",)  # what a masked model can do
 
 
@@ -117,6 +117,10 @@ def _prepared_texts(path: Path, split: str) -> Iterator[Item]:
     if split not in dataset.manifest.splits:
         raise HeadlessError(
             f"{path} has no split {split!r}: --split {', '.join(dataset.manifest.splits)}"
+        )
+    if dataset.manifest.tokenizer_sha256 is None:
+        raise HeadlessError(
+            f"{path} holds item ids, which are no text: name it as catalogue:{path}"
         )
     if dataset.manifest.inexact_share:
         raise HeadlessError(

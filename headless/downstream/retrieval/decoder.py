@@ -76,11 +76,20 @@ def index_as_head(lm: LanguageModel, kind: Kind = "exact", k: int = 64) -> Itera
         lm.model.set_output_embeddings(linear)
 
 
-@torch.no_grad()
 def check_linear(lm: LanguageModel) -> None:
     """Refuse a model whose logits are not its output matrix (and bias) times its hidden states."""
     if lm.task != "causal":
         raise HeadlessError(f"{lm.name} is a masked model, which continues no prompt")
+    if not is_linear(lm):
+        raise HeadlessError(
+            f"the head of {lm.name} is more than a matrix and a bias, which is all that an index "
+            "can search: use the model's own decoder"
+        )
+
+
+@torch.no_grad()
+def is_linear(lm: LanguageModel) -> bool:
+    """Whether logits are the output matrix (and bias) times the hidden states, of a sequence."""
     model: Any = lm.model
     ids_1T = (torch.arange(PROBE_TOKENS) * 7919 % model.config.vocab_size)[None]
     linear = model.get_output_embeddings()
@@ -91,9 +100,5 @@ def check_linear(lm: LanguageModel) -> None:
         products = F.linear(hidden, linear.weight.to(hidden.dtype), bias).float()
         half = hidden.dtype in (torch.bfloat16, torch.float16)
         limit = (HALF_TOLERANCE if half else TOLERANCE) * logits.float().abs().max()
-        if bool((products - logits.float()).abs().max() <= limit):
-            return
-    raise HeadlessError(
-        f"the head of {lm.name} is more than a matrix and a bias, which is all that an index can "
-        "search: use the model's own decoder"
-    )
+        return bool((products - logits.float()).abs().max() <= limit)
+    return False

@@ -87,11 +87,8 @@ def neighbors(
     if build_store is None or index not in ("auto", "exact"):
         load_faiss()
     lm = load(model, head=head, device=device, trust_remote_code=trust_remote_code)
-    if lm.tokenizer is None:
-        raise HeadlessError(
-            f"{lm.place} has no tokenizer: copy the files of its tokenizer into it "
-            "(tokenizer.json, tokenizer_config.json)"
-        )
+    if token_id is None:
+        lm.check_tokenizer()
     kind: Kind | None = None if index == "auto" else index
     result: dict[str, Any] = {"model": lm.name, "head": lm.head}
     if build_store is not None:
@@ -137,7 +134,7 @@ def _queries(
     """What `LanguageModel.neighbors` is asked, and what it is called."""
     if analogy is None:
         ids = [lm.token_id(t) for t in (tokens if isinstance(tokens, list) else [tokens])]
-        return ids, [repr(lm.tokenizer.decode([i])) for i in ids]
+        return ids, [repr(lm.text_of(i)) for i in ids]
     a, b, c = (lm.token_id(text) for text in analogy)
     return [[(a, 1.0), (b, -1.0), (c, 1.0)]], ["{!r} - {!r} + {!r}".format(*analogy)]
 
