@@ -3,13 +3,13 @@
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from safetensors.torch import save_file
 
-from headless.callbacks.periodic import require_finite
+from headless.callbacks.periodic import is_log_step, require_finite
 from headless.callbacks.progress import progress_of
 from headless.runs.directory import RunDirectory
 
@@ -25,10 +25,12 @@ class RunCheckpoint(Checkpoint):
 
     Args:
         every_n_steps: optimizer steps between two checkpoints.
-        keep: also keep each one as `step-00001000.ckpt` (a hard link where the disk has them).
+        keep: also keep each one as `step-00001000.ckpt` (a hard link where the disk has them);
+            "log" also saves and keeps those of steps 1, 2, 3, 4, 6, 8, 12, … (two an octave), for
+            `headless analyze --steps all` to see how training begins.
     """
 
-    def __init__(self, every_n_steps: int = 500, keep: bool = False) -> None:
+    def __init__(self, every_n_steps: int = 500, keep: bool | Literal["log"] = False) -> None:
         if every_n_steps < 1:
             raise ValueError(f"every_n_steps must be at least 1, got {every_n_steps}")
         self.every_n_steps = every_n_steps
@@ -69,7 +71,9 @@ class RunCheckpoint(Checkpoint):
 
     def _due(self, trainer: Trainer) -> bool:
         step = trainer.global_step
-        return step > 0 and step % self.every_n_steps == 0 and step != self._saved_step
+        wanted = step > 0 and step % self.every_n_steps == 0
+        wanted = wanted or (self.keep == "log" and is_log_step(step))
+        return wanted and step != self._saved_step
 
     def _save(self, trainer: Trainer) -> None:
         run = _run_of(trainer)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModel
 
-from headless.callbacks.periodic import evaluating, require_finite
+from headless.callbacks.periodic import Cadence, EveryNSteps, evaluating, require_finite
 from headless.callbacks.progress import log_point, progress_of
 from headless.errors import HeadlessError, one_line
 from headless.geometry import ranks_of
@@ -44,6 +44,8 @@ class LaboratoryMonitor(Callback):
     | `geometry/anisotropy/LAYER` | mean cosine of all pairs of states, without position 0 |
     | `geometry/effective_rank/LAYER` | Roy and Vetterli, centred, without position 0 |
     | `geometry/effective_rank/null` | that of as many states drawn from a Gaussian |
+    | `geometry/alpha_req/LAYER` | the eigenvalues of their covariance fall as rank to its negative |
+    | `geometry/alpha_req/null` | that of as many states drawn from a Gaussian |
     | `geometry/states` | how many states there are |
     | `geometry/VARIANT/embedding` | both, of the input embedding table's rows |
     | `analysis/table_spectra/TABLE/MEASURE` | strongest direction's share, ranks, exponents, norm, values outside noise |
@@ -75,6 +77,8 @@ class LaboratoryMonitor(Callback):
         enabled: look at all.
         every_n_validations: validations between two looks; also before the first step and at the
             end.
+        every_n_steps: optimizer steps between two looks in place of that; "log": at steps 0, 1, 2,
+            3, 4, 6, 8, 12, … (two an octave), which show how training begins.
         num_sequences: of validation text, of the training's length (512 tokens at the most),
             evenly over the split; None: eight, or more where those have fewer states than eight
             times the hidden size, which bounds every rank.
@@ -92,6 +96,7 @@ class LaboratoryMonitor(Callback):
         at_end: Literal["nothing", "full"] = "nothing",
         tokens: int = 65_536,
         seed: int = 0,
+        every_n_steps: EveryNSteps | None = None,
     ) -> None:
         least = {"every_n_validations": (every_n_validations, 1), "tokens": (tokens, 1)}
         least |= {"num_sequences": (2 if num_sequences is None else num_sequences, 2)}
@@ -106,6 +111,8 @@ class LaboratoryMonitor(Callback):
         self.at_end = at_end
         self.tokens = tokens
         self.seed = seed
+        self.every_n_steps = every_n_steps
+        self._cadence = None if every_n_steps is None else Cadence(every_n_steps)
         self._subject: Any = None
         self._validations = 0
         self._reported = -1
@@ -118,7 +125,16 @@ class LaboratoryMonitor(Callback):
             return
         with progress_of(trainer).paused():
             self._subject = self._begin(trainer, pl_module)
+        if self._cadence is not None:
+            self._cadence.begin(trainer.global_step)
         if trainer.global_step == 0:
+            self._report(trainer, pl_module)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """The model after some of the steps."""
+        if self._cadence is None or self._subject is None:
+            return
+        if self._cadence.due(trainer.global_step):
             self._report(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -126,7 +142,7 @@ class LaboratoryMonitor(Callback):
         if trainer.state.fn != "fit" or trainer.sanity_checking or self._subject is None:
             return
         self._validations += 1
-        if self._validations % self.every_n_validations == 0:
+        if self._cadence is None and self._validations % self.every_n_validations == 0:
             self._report(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -290,7 +306,11 @@ def _scalars(findings: Sequence[Any]) -> dict[str, float]:
 
 
 def _geometry(session: Any, findings: Sequence[Any]) -> dict[str, float]:
-    """The mean cosine and the effective rank by layer, as Transformers counts hidden states."""
+    """The mean cosine, effective rank and exponent by layer, as Transformers counts hidden states.
+
+    RankMe and α-ReQ are the last two, of the states less their mean.
+    """
+    from headless.analysis.shape.spread import exponent_of_noise
     from headless.analysis.states.accumulators import REST
     from headless.analysis.states.moments import eigenvalues
 
@@ -308,8 +328,12 @@ def _geometry(session: Any, findings: Sequence[Any]) -> dict[str, float]:
         spectrum_D = torch.from_numpy(eigenvalues(s)).sqrt()
         numbers[f"anisotropy/layer_{layer:02d}"] = scalars.get(f"anisotropy/{point.name}", nan)
         numbers[f"effective_rank/layer_{layer:02d}"] = ranks_of(spectrum_D).effective
-    numbers["states"] = float(s.count_G[REST])
-    numbers["effective_rank/null"] = effective_rank_of_noise(int(s.count_G[REST]), len(spectrum_D))
+        exponent = scalars.get(f"covariance_spectra/{point.name}/exponent", nan)
+        numbers[f"alpha_req/layer_{layer:02d}"] = exponent
+    states, width = int(s.count_G[REST]), len(spectrum_D)
+    numbers["states"] = float(states)
+    numbers["effective_rank/null"] = effective_rank_of_noise(states, width)
+    numbers["alpha_req/null"] = exponent_of_noise(states, width)
     return numbers
 
 

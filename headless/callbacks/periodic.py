@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -12,6 +12,7 @@ from headless.callbacks.progress import progress_of
 from headless.models.sharding import gathered
 
 PROBE_TOKENS = 8
+EveryNSteps = int | Literal["log"]
 
 
 @contextmanager
@@ -45,21 +46,29 @@ def require_finite(module: Any) -> None:
         raise module.diverged()
 
 
+def is_log_step(step: int) -> bool:
+    """Whether a step is one of 1, 2, 3, 4, 6, 8, 12, 16, 24, …: two an octave."""
+    return step > 0 and step // (step & -step) in (1, 3)
+
+
 class Cadence:
     """Tells once for each optimizer step whether it is time to report.
 
-    Under gradient accumulation several micro-batches end with the same step.
+    Every so many steps, or at `is_log_step`. Under gradient accumulation several micro-batches end
+    with the same step.
     """
 
-    def __init__(self, every_n_steps: int) -> None:
-        if every_n_steps < 1:
+    def __init__(self, every_n_steps: EveryNSteps) -> None:
+        if every_n_steps != "log" and every_n_steps < 1:
             raise ValueError(f"every_n_steps must be at least 1, got {every_n_steps}")
         self.every_n_steps = every_n_steps
         self._last = -1
 
     def due(self, step: int) -> bool:
-        """Whether `step` is a multiple that was not reported yet."""
-        if step == 0 or step % self.every_n_steps or step == self._last:
+        """Whether `step` is one to report that was not reported yet."""
+        every = self.every_n_steps
+        wanted = is_log_step(step) if every == "log" else step > 0 and step % every == 0
+        if not wanted or step == self._last:
             return False
         self._last = step
         return True

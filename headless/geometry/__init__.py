@@ -23,6 +23,7 @@ from headless.geometry.projection import (
     shares_of_independent,
     unit,
 )
+from headless.geometry.similarity import linear_cka, pwcca, spectrum_drift
 from headless.geometry.spectrum import (
     effective_rank,
     participation_ratio,

@@ -1,5 +1,7 @@
 """Over how many directions activations are spread: spectra of their covariances, by point."""
 
+import math
+from functools import cache
 from typing import Any
 
 import torch
@@ -14,11 +16,12 @@ from headless.analysis.sources import CONJECTURE
 from headless.analysis.states import moments
 from headless.analysis.states.accumulators import REST, Statistics
 from headless.analysis.states.reservoirs import by_place
-from headless.geometry import rank_law, ranks_of
+from headless.geometry import MarchenkoPastur, rank_law, ranks_of
 
 FIRST_RANK, LAST_SHARE = 10, 0.7  # the law is fitted to ranks 10 to 0.7·D
 PARTS = ("post", "mid", "attn", "mlp")
 MEASURES = (
+    Measure("exponent", null="exponent_noise"),
     Measure("r_squared", "R² of the fit over blocks"),
     Measure("_grown", "share of the eigenvalues that is smaller than in the next block"),
     Measure("_states", "number of states over that of dimensions"),
@@ -102,6 +105,9 @@ def covariance_spectra(lab: Session, *, nulls: bool) -> Finding:
         }
     }
     if nulls:
+        for place, s in measured.items():
+            states = int(s.count_G[REST])
+            numbers[place]["exponent_noise"] = exponent_of_noise(states, len(spectra_D[place]))
         correlated_D = {place: correlation_eigenvalues(s) for place, s in measured.items()}
         for place, values_D in correlated_D.items():
             spread = spread_of(values_D)
@@ -133,6 +139,17 @@ def spread_of(values_D: Tensor) -> dict[str, float]:
         "first_share": ranks.first_share,
         "variance": float(values_D.sum()),
     }
+
+
+@cache
+def exponent_of_noise(states: int, width: int) -> float:
+    """The exponent, fitted in the same way, of as many states drawn from a Gaussian; NaN for fewer
+    than three."""
+    if states < 3:
+        return math.nan
+    # The mean takes one state.
+    values_R = MarchenkoPastur.of((states - 1, width), 1.0).expected().square()
+    return spread_of(values_R)["exponent"]
 
 
 def correlation_eigenvalues(s: Statistics) -> Tensor:
