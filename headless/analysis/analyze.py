@@ -2,13 +2,15 @@
 
 import html
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from headless.analysis.course.convergence import states_of
+from headless.analysis.courses import Checkpoints, courses_of, logged
 from headless.analysis.laboratory import analyze as run_analyses
-from headless.analysis.laboratory import select
+from headless.analysis.laboratory import of_courses, select
 from headless.analysis.over_training import over_training
 from headless.analysis.places.latents import check_umap
 from headless.analysis.report import FigureFormat, check_output, write_report
@@ -21,6 +23,7 @@ from headless.isolation import isolated
 from headless.models.backbone import is_custom
 from headless.progress import Display, Report
 from headless.runs.run import Run
+from headless.training.checkpoint_io import is_run
 
 
 @dataclass(repr=False)
@@ -156,19 +159,31 @@ def analyze(
         random_twin = random_twin and not is_custom(subject.backbone)  # only its class draws one
         untrained = before_training(place, subject) if steps == "all" or random_twin else None
         session = session_on(subject)
-        earlier, last = kept_checkpoints(place) if steps == "all" else ({}, 0)
-        by_step = {}
-        if untrained is not None and steps == "all":
-            by_step[0] = run_analyses(session_on(untrained), chosen)[0]
-        for step, checkpoint in earlier.items():
-            kept = session_on(open_subject(str(checkpoint), *text))
-            by_step[step] = run_analyses(kept, chosen)[0]
+        session.courses = logged(Run(place)) if os.path.isdir(place) and is_run(place) else None
+        late: list[str] = []
+        by_step: dict[int, list[Any]] = {}
+        if steps == "all":
+            earlier, last = kept_checkpoints(place)
+            subjects: dict[int, Any] = {} if untrained is None else {0: untrained}
+            subjects |= earlier
+            sessions = (
+                (step, session_on(open_subject(str(one), *text) if isinstance(one, Path) else one))
+                for step, one in subjects.items()
+            )
+            late = of_courses(chosen)
+            chosen = [name for name in chosen if name not in late]
+            by_step = _before(session, sessions, chosen)
         findings, left_out = run_analyses(session, chosen)
         twin = ""
         if random_twin:
             findings, twin = ask_twin(findings, session, chosen, untrained)
         if steps == "all":
-            findings = [over_training(by_step | {last: findings}), *findings]
+            by_step[last] = findings
+            switched_at = session.courses and session.courses.switched_at
+            session.courses = courses_of(by_step, switched_at)
+            of_all, reasons_of_all = run_analyses(session, late)
+            left_out |= reasons_of_all
+            findings = [over_training(by_step, switched_at), *of_all, *findings]
         if not findings:
             reasons = (left_out[name] for name in chosen if name in left_out)
             raise HeadlessError(
@@ -178,6 +193,22 @@ def analyze(
         if output is not None:
             inside.save(output, overwrite=overwrite, formats=formats, report=report)
     return inside
+
+
+def _before(
+    last: Session, sessions: Iterable[tuple[int, Session]], names: Sequence[str]
+) -> dict[int, list[Any]]:
+    """The findings at each step before the last, whose states they are compared with."""
+    compared = "convergence" in names and last.subject.sequences_NT is not None
+    final = states_of(last) if compared else {}
+    before, found = {}, {}
+    for step, session in sessions:
+        if compared:
+            session.checkpoints = Checkpoints(final, before)
+            before = states_of(session)
+        found[step] = run_analyses(session, names)[0]
+    last.checkpoints = Checkpoints(final, before) if compared else None
+    return found
 
 
 def _about(place: str, subject: Subject, left_out: dict[str, str]) -> list[tuple[str, str]]:

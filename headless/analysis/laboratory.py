@@ -9,6 +9,9 @@ from collections.abc import Sequence
 
 from headless.analysis.corpus.frequency import frequency
 from headless.analysis.corpus.spectrum import corpus
+from headless.analysis.course.convergence import convergence, settling
+from headless.analysis.course.phases import phases
+from headless.analysis.course.switch import switch
 from headless.analysis.head.bottleneck import bottleneck
 from headless.analysis.head.neurons import neurons
 from headless.analysis.head.ngrams import ngrams
@@ -44,6 +47,7 @@ ANALYSES: tuple[Analysis, ...] = (
     *(outliers, outlier_ablation, covariance_spectra, norms),
     *(latents, attention_and_mlp, positions, sequence, repeated),
     *(gradients, permutation),
+    *(phases, switch, settling, convergence),
 )
 
 
@@ -63,6 +67,13 @@ def select(names: Sequence[str] | None = None, preset: Preset = "full") -> list[
         if name not in there:
             raise HeadlessError(f"{name} takes a while: it is in --preset full alone")
     return [name for name in known if name in (there if names is None else names)]
+
+
+def of_courses(names: Sequence[str]) -> list[str]:
+    """Those that need all numbers over training: at kept checkpoints they come after the others."""
+    every = (*ANALYSES, *OWN.values())
+    late = {one.option for one in every if "courses" in one.needs}
+    return [name for name in names if name in late]
 
 
 def analyze(session: Session, names: Sequence[str]) -> tuple[list[Finding], dict[str, str]]:

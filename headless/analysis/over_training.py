@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from headless.analysis.drawing.grid import depth_colors, panels_of
+from headless.analysis.courses import Courses, courses_of
+from headless.analysis.drawing.grid import DASHED, depth_colors, panels_of
 from headless.analysis.record import (
     MODEL,
     Animation,
@@ -23,8 +24,9 @@ from headless.analysis.record import (
 )
 from headless.analysis.tables import block_of
 from headless.errors import HeadlessError
-from headless.pages.figures import INK, drawing_style, series_color, step_axis
+from headless.pages.figures import INK, MUTED, drawing_style, series_color, step_axis
 
+SWITCH = " The dashed line is where a softmax went on."
 COLUMNS, MOST = 4, 24  # panels of a picture: a row of the page, and how many
 FRAMES = 24  # of a film at most
 ABOUT = (
@@ -33,14 +35,17 @@ ABOUT = (
     "last. A number that is there at the last checkpoint alone is left out; one that never changes "
     "is not drawn. Moving pictures have a frame a checkpoint, with the same axes in all of them."
 )
-Courses = Mapping[str, list[float]]
+Lines = Mapping[str, np.ndarray]  # over steps, by the number's key
 
 
-def over_training(by_step: Mapping[int, Sequence[Finding]]) -> Finding:
+def over_training(
+    by_step: Mapping[int, Sequence[Finding]], switched_at: int | None = None
+) -> Finding:
     """Curves of every scalar that is known at two checkpoints or more, and moving pictures.
 
     Args:
         by_step: the findings at each step; the same analyses everywhere.
+        switched_at: the steps after which another objective went on.
 
     Raises:
         HeadlessError: fewer than two checkpoints.
@@ -51,19 +56,17 @@ def over_training(by_step: Mapping[int, Sequence[Finding]]) -> Finding:
             "a course over training needs two checkpoints or more: train with --checkpoint.keep "
             "true to keep them"
         )
-    scalars = [{k: v for one in by_step[step] for k, v in one.scalars.items()} for step in steps]
-    every: dict[str, list[float]] = {}
+    courses = courses_of(by_step, switched_at)
+    every = courses.values
     curves = []
     for finding in by_step[steps[-1]]:
-        courses = {key: [at.get(key, np.nan) for at in scalars] for key in finding.scalars}
-        known = {k: c for k, c in courses.items() if np.isfinite(c).sum() >= 2}
-        every |= known
+        known = {key: every[key] for key in finding.scalars if key in every}
         if known:
-            curves.append(_curves(finding, steps, known))
+            curves.append(_curves(finding, courses, known))
     changes = {Place(key): {"change": course[-1] - course[0]} for key, course in every.items()}
     payloads: dict[str, dict[Place, Payload]] = {
         "steps": {MODEL: np.array(steps)},
-        "{place}": {Place(key): np.array(course) for key, course in every.items()},
+        "{place}": {Place(key): course_S for key, course_S in every.items()},
     }
     return Finding(
         series_of({p: n for p, n in changes.items() if np.isfinite(n["change"])}),
@@ -78,24 +81,24 @@ def over_training(by_step: Mapping[int, Sequence[Finding]]) -> Finding:
     )
 
 
-def _curves(finding: Finding, steps: Sequence[int], courses: Courses) -> Figure:
-    panels = together(courses)
+def _curves(finding: Finding, courses: Courses, known: Lines) -> Figure:
+    panels = together(known)
     moving = {n: lines for n, lines in panels.items() if any(len(set(c)) > 1 for c in lines)}
     panels = moving or panels
     more = f" (the first {MOST} of {len(panels)} panels)" if len(panels) > MOST else ""
     return Figure(
         f"over-training-{finding.name.replace('_', '-')}",
-        f"{finding.title}, over optimizer steps{more}.",
-        partial(_draw, steps, dict(list(panels.items())[:MOST])),
+        f"{finding.title}, over optimizer steps{more}.{SWITCH if courses.switched_at else ''}",
+        partial(draw_courses, courses, dict(list(panels.items())[:MOST])),
     )
 
 
-def together(courses: Courses) -> dict[str, list[list[float]]]:
+def together(courses: Lines) -> dict[str, list[np.ndarray]]:
     """Courses that differ in one number of their names, the block, by the name with `*` there.
 
     The stream after the blocks comes first, null models last.
     """
-    panels: dict[str, list[list[float]]] = {}
+    panels: dict[str, list[np.ndarray]] = {}
     for name, course in courses.items():
         row, block = block_of(name)
         row = row if block else block_of(name, digits=1)[0]  # also ranks, which have one digit
@@ -105,13 +108,17 @@ def together(courses: Courses) -> dict[str, list[list[float]]]:
     return {name: panels[name] for name in order}
 
 
-def _draw(steps: Sequence[int], panels: Mapping[str, list[list[float]]], _: Finding) -> Any:
+def draw_courses(courses: Courses, panels: Mapping[str, list[np.ndarray]], _: Finding) -> Any:
+    """A panel a name, a line a block; a dashed one where another objective went on."""
+    steps = courses.steps_S.tolist()
     with drawing_style():
         figure, axes = panels_of(len(panels), COLUMNS, height=1.75)
-        for index, (panel, (name, courses)) in enumerate(zip(axes, panels.items(), strict=True)):
-            colors = depth_colors(len(courses)) if len(courses) > 1 else [series_color(0)]
+        for index, (panel, (name, lines)) in enumerate(zip(axes, panels.items(), strict=True)):
+            colors = depth_colors(len(lines)) if len(lines) > 1 else [series_color(0)]
             step_axis(panel, steps)
-            for course, color in zip(courses, colors, strict=True):
+            if courses.switched_at:
+                panel.axvline(courses.switched_at, color=MUTED, lw=0.9, ls=DASHED)
+            for course, color in zip(lines, colors, strict=True):
                 panel.plot(steps, course, color=color, marker="o", markersize=2.5, lw=1.2)
             short = name.partition("/")[2] or name
             cut = max(short.rfind("/", 0, 29), 0) or 28  # in two lines where it is long

@@ -10,7 +10,18 @@ from headless.analysis.session import Session
 from headless.analysis.states.families import UNKNOWN, family_of
 from headless.errors import HeadlessError
 
-Need = Literal["text", "tokens", "loss", "causal", "head", "counts", "initial", "parts"]
+Need = Literal[
+    "text",
+    "tokens",
+    "loss",
+    "causal",
+    "head",
+    "counts",
+    "initial",
+    "parts",
+    "courses",
+    "checkpoints",
+]
 
 
 class Measuring(Protocol):
@@ -110,5 +121,11 @@ LACKS: dict[Need, Callable[[Session], str]] = {
     "parts": _parts,
     "initial": lambda lab: (
         "" if lab.subject.initial is not None else "the weights before training are not known"
+    ),
+    "courses": lambda lab: (
+        "" if lab.courses is not None else "no numbers over training are known: of runs alone"
+    ),
+    "checkpoints": lambda lab: (
+        "" if lab.checkpoints is not None else "it compares a run's checkpoints: --steps all"
     ),
 }

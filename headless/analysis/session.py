@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from headless.analysis.courses import Checkpoints, Courses
 from headless.analysis.states.capture import INNER, Point, inner_points_of, points_of
 from headless.analysis.states.families import backbone_of
 from headless.analysis.states.measure import measure
@@ -83,6 +84,8 @@ class Session:
     umap: bool = False  #: lay states out by UMAP as well
     blocks: Sequence[int] | None = None  #: whose states are looked at; None: those of all
     claims_only: bool = False  #: leave out what no claim is made of
+    courses: Courses | None = None  #: the numbers over training; None: not known
+    checkpoints: Checkpoints | None = None  #: of the same run, to compare the states with
     #: of the text, once they are known: shared by the models that read it
     text_spectra: dict[str, dict[str, np.ndarray]] = field(default_factory=dict, repr=False)
     _statistics: dict[Point, Any] | None = field(default=None, repr=False)

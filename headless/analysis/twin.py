@@ -91,6 +91,8 @@ def _short(session: Session, twin: Subject) -> Session:
         report=report,
         umap=False,
         claims_only=True,
+        courses=None,
+        checkpoints=None,
         _statistics=None,
         _shared={},
     )

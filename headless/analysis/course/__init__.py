@@ -1,0 +1,1 @@
+"""How a model came about: what its numbers do over training."""
