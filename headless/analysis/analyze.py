@@ -10,7 +10,7 @@ from typing import Any, Literal
 from headless.analysis.course.convergence import states_of
 from headless.analysis.courses import Checkpoints, courses_of, logged
 from headless.analysis.laboratory import analyze as run_analyses
-from headless.analysis.laboratory import of_courses, select
+from headless.analysis.laboratory import needing, select
 from headless.analysis.over_training import over_training
 from headless.analysis.places.latents import check_umap
 from headless.analysis.report import FigureFormat, check_output, write_report
@@ -170,7 +170,7 @@ def analyze(
                 (step, session_on(open_subject(str(one), *text) if isinstance(one, Path) else one))
                 for step, one in subjects.items()
             )
-            late = of_courses(chosen)
+            late = needing({"courses"}, chosen)  # of what the others find
             chosen = [name for name in chosen if name not in late]
             by_step = _before(session, sessions, chosen)
         findings, left_out = run_analyses(session, chosen)
@@ -184,6 +184,9 @@ def analyze(
             of_all, reasons_of_all = run_analyses(session, late)
             left_out |= reasons_of_all
             findings = [over_training(by_step, switched_at), *of_all, *findings]
+        if analyses is None:  # those of runs are missed where they were asked for
+            for name in needing({"courses", "checkpoints"}, list(left_out)):
+                del left_out[name]
         if not findings:
             reasons = (left_out[name] for name in chosen if name in left_out)
             raise HeadlessError(

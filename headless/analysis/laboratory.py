@@ -23,7 +23,7 @@ from headless.analysis.places.latents import attention_and_mlp, latents
 from headless.analysis.places.positions import positions, sequence
 from headless.analysis.places.repeated import repeated
 from headless.analysis.record import Finding
-from headless.analysis.registry import OWN, Analysis
+from headless.analysis.registry import OWN, Analysis, Need
 from headless.analysis.session import Preset, Session
 from headless.analysis.shape.anisotropy import alignment_uniformity, anisotropy
 from headless.analysis.shape.cone import cone
@@ -69,11 +69,11 @@ def select(names: Sequence[str] | None = None, preset: Preset = "full") -> list[
     return [name for name in known if name in (there if names is None else names)]
 
 
-def of_courses(names: Sequence[str]) -> list[str]:
-    """Those that need all numbers over training: at kept checkpoints they come after the others."""
+def needing(needs: set[Need], names: Sequence[str]) -> list[str]:
+    """Those of the names that need one of these."""
     every = (*ANALYSES, *OWN.values())
-    late = {one.option for one in every if "courses" in one.needs}
-    return [name for name in names if name in late]
+    found = {one.option for one in every if one.needs & needs}
+    return [name for name in names if name in found]
 
 
 def analyze(session: Session, names: Sequence[str]) -> tuple[list[Finding], dict[str, str]]:
