@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from safetensors.torch import save_file
 
-from headless.callbacks.periodic import is_log_step, require_finite
+from headless.callbacks.periodic import is_log_step, require_finite, switch_step_of
 from headless.callbacks.progress import progress_of
 from headless.runs.directory import RunDirectory
 
@@ -26,8 +26,8 @@ class RunCheckpoint(Checkpoint):
     Args:
         every_n_steps: optimizer steps between two checkpoints.
         keep: also keep each one as `step-00001000.ckpt` (a hard link where the disk has them);
-            "log" also saves and keeps those of steps 1, 2, 3, 4, 6, 8, 12, … (two an octave), for
-            `headless analyze --steps all` to see how training begins.
+            "log" also saves and keeps those of steps 1, 2, 3, 4, 6, 8, 12, … (two an octave), and
+            of as many after a switch of the objective, for `headless analyze --steps all`.
     """
 
     def __init__(self, every_n_steps: int = 500, keep: bool | Literal["log"] = False) -> None:
@@ -72,7 +72,8 @@ class RunCheckpoint(Checkpoint):
     def _due(self, trainer: Trainer) -> bool:
         step = trainer.global_step
         wanted = step > 0 and step % self.every_n_steps == 0
-        wanted = wanted or (self.keep == "log" and is_log_step(step))
+        if self.keep == "log":
+            wanted = wanted or is_log_step(step, switch_step_of(trainer.lightning_module))
         return wanted and step != self._saved_step
 
     def _save(self, trainer: Trainer) -> None:

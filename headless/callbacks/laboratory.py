@@ -15,7 +15,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModel
 
-from headless.callbacks.periodic import Cadence, EveryNSteps, evaluating, require_finite
+from headless.callbacks.periodic import (
+    Cadence,
+    EveryNSteps,
+    evaluating,
+    require_finite,
+    switch_step_of,
+)
 from headless.callbacks.progress import log_point, progress_of
 from headless.errors import HeadlessError, one_line
 from headless.geometry import ranks_of
@@ -78,7 +84,8 @@ class LaboratoryMonitor(Callback):
         every_n_validations: validations between two looks; also before the first step and at the
             end.
         every_n_steps: optimizer steps between two looks in place of that; "log": at steps 0, 1, 2,
-            3, 4, 6, 8, 12, … (two an octave), which show how training begins.
+            3, 4, 6, 8, 12, … (two an octave), which show how training begins; and at as many
+            after a switch of the objective (model.switch_at), which is looked at itself.
         num_sequences: of validation text, of the training's length (512 tokens at the most),
             evenly over the split; None: eight, or more where those have fewer states than eight
             times the hidden size, which bounds every rank.
@@ -126,7 +133,7 @@ class LaboratoryMonitor(Callback):
         with progress_of(trainer).paused():
             self._subject = self._begin(trainer, pl_module)
         if self._cadence is not None:
-            self._cadence.begin(trainer.global_step)
+            self._cadence.begin(trainer.global_step, switch_step_of(pl_module))
         if trainer.global_step == 0:
             self._report(trainer, pl_module)
 

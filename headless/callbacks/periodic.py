@@ -1,5 +1,6 @@
 """The cadence of monitors, and how they look at a model in the middle of its training."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -46,9 +47,18 @@ def require_finite(module: Any) -> None:
         raise module.diverged()
 
 
-def is_log_step(step: int) -> bool:
-    """Whether a step is one of 1, 2, 3, 4, 6, 8, 12, 16, 24, …: two an octave."""
+def is_log_step(step: int, switch: float = math.inf) -> bool:
+    """Whether a step is one of 1, 2, 3, 4, 6, 8, 12, 16, 24, …: two an octave. They begin anew at
+    the `switch` to another objective, which is one itself."""
+    if step >= switch:
+        behind = step - int(switch)
+        return behind == 0 or is_log_step(behind) or is_log_step(step)
     return step > 0 and step // (step & -step) in (1, 3)
+
+
+def switch_step_of(module: Any) -> float:
+    """After how many steps a module goes over to another objective; inf: never."""
+    return float(getattr(module, "switch_step", math.inf))
 
 
 class Cadence:
@@ -62,20 +72,23 @@ class Cadence:
         if every_n_steps != "log" and every_n_steps < 1:
             raise ValueError(f"every_n_steps must be at least 1, got {every_n_steps}")
         self.every_n_steps = every_n_steps
+        self.switch = math.inf
         self._last = -1
 
     def due(self, step: int) -> bool:
         """Whether `step` is one to report that was not reported yet."""
         every = self.every_n_steps
-        wanted = is_log_step(step) if every == "log" else step > 0 and step % every == 0
+        wanted = (
+            is_log_step(step, self.switch) if every == "log" else step > 0 and step % every == 0
+        )
         if not wanted or step == self._last:
             return False
         self._last = step
         return True
 
-    def begin(self, step: int) -> None:
+    def begin(self, step: int, switch: float = math.inf) -> None:
         """A run begins after this step: it was reported before, if it was one to report."""
-        self._last = step
+        self._last, self.switch = step, switch
 
 
 class PeriodicMonitor(Callback):

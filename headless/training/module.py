@@ -281,6 +281,11 @@ class PretrainingModule(LightningModule):
             return None
         return UniqueTargets(batch["unique_ids"], batch["unique_inverse"], batch["unique_counts"])
 
+    @property
+    def switch_step(self) -> float:
+        """After so many optimizer steps `switch_at` is reached; inf: never."""
+        return self._switch_step
+
     # -- optimisation -------------------------------------------------------------------------
 
     def configure_optimizers(self) -> Any:

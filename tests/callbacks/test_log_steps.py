@@ -25,6 +25,9 @@ def test_two_an_octave() -> None:
         128,
         192,
     ]
+    assert [s for s in range(60) if is_log_step(s, 20)] == [
+        *(1, 2, 3, 4, 6, 8, 12, 16, 20, 21, 22, 23, 24, 26, 28, 32, 36, 44, 48, 52)
+    ]  # 24, 32, 48 are of both
     cadence = Cadence("log")
     assert [s for s in (0, 1, 1, 2, 2, 5, 6, 6) if cadence.due(s)] == [1, 2, 6]
     cadence.begin(8)

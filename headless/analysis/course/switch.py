@@ -1,7 +1,7 @@
 """What going over from a headless objective to a softmax does inside.
 
-The change from the last look before the switch to the first one behind it stands beside the change
-over the same number of steps (as nearly as there are looks) before it: its null.
+The change from the last look before the switch to the end stands beside the change over the same
+number of steps (as nearly as there are looks) before it: its null.
 
 Shapes: S steps.
 """
@@ -26,7 +26,7 @@ MEASURES = (
     Measure("before", "before the switch"),
     Measure("after", "behind it"),
     Measure("end", "at the end"),
-    Measure("change", "change over the switch", null="change_before"),
+    Measure("change", "change from before the switch to the end", null="change_before"),
 )
 # What is asked first: at the last place of the stream that has it, or at a place of its own.
 HEADLINES = {
@@ -41,7 +41,7 @@ HEADLINES = {
 class Around(NamedTuple):
     """Looks beside the switch, as indices of the steps."""
 
-    earlier: int | None  #: as long before `before` as `after` is behind it; None: no such look
+    earlier: int | None  #: as long before `before` as the end is behind it; None: no such look
     before: int
     after: int
 
@@ -59,7 +59,7 @@ def around(steps_S: np.ndarray, switched_at: int) -> Around:
             f"{'behind' if len(earlier) else 'before'} it: look, or keep checkpoints, more often"
         )
     before, after = int(earlier[-1]), int(later[0])
-    wanted = 2 * steps_S[before] - steps_S[after]
+    wanted = 2 * steps_S[before] - steps_S[-1]
     others = earlier[:-1]
     nearest = int(others[np.abs(steps_S[others] - wanted).argmin()]) if len(others) else None
     return Around(nearest, before, after)
@@ -94,9 +94,15 @@ def _is_known(headline: str, finding: Finding) -> bool:
 
 
 def _comes(headline: str) -> Criterion:
-    """It grows over the switch, by more than it changed before."""
-    change, before = _of(headline, "change"), _of(headline, "change_before")
-    return (change > 0) & (change > before) & (change > -1.0 * before)
+    """It grows over the switch by more than it changed before, up or down."""
+    drift = _of(headline, "change_before")
+
+    def size(finding: Finding) -> float | None:
+        value = drift.get(finding)
+        return None if value is None else abs(value)
+
+    change = _of(headline, "change").formed("+.2g")
+    return change > Number("the size of its change over as long before:", size, ".2g")
 
 
 def _draw(finding: Finding) -> Any:
@@ -112,8 +118,9 @@ def _draw(finding: Finding) -> Any:
     about=(
         "The run trained a headless objective, then the softmax that its calibrated head is. Every "
         "number of the laboratory at the last look before the switch, at the first one behind it "
-        "and at the end; the change between the first two stands beside the change over as many "
-        "steps before the switch, as nearly as there are looks (null): a model changes in any case."
+        "and at the end. The change until the end stands beside the change over as many steps "
+        "before the switch, as nearly as there are looks (null): a model changes in any case, and "
+        "more slowly where its rate decays."
     ),
     needs={"courses"},
     figures=(
@@ -149,7 +156,7 @@ def switch(lab: Session, *, nulls: bool) -> Finding:
     numbers: dict[Place, dict[str, float]] = {}
     for key, course_S in lab.courses.values.items():
         found = {"before": course_S[at.before], "after": course_S[at.after], "end": course_S[-1]}
-        found["change"] = found["after"] - found["before"]
+        found["change"] = found["end"] - found["before"]
         if at.earlier is not None:
             found["change_before"] = found["before"] - course_S[at.earlier]
         if np.isfinite(found["change"]):
