@@ -14,13 +14,13 @@ from headless.analysis.laboratory import needing, select
 from headless.analysis.over_training import over_training
 from headless.analysis.places.latents import check_umap
 from headless.analysis.report import FigureFormat, check_output, write_report
-from headless.analysis.session import Session, Subject, check_blocks
+from headless.analysis.session import Session, Subject, check_blocks, rows_of
 from headless.analysis.subject import OpenModel, before_training, kept_checkpoints, open_subject
 from headless.analysis.tables import in_words, tally
 from headless.analysis.twin import ask_twin
 from headless.errors import HeadlessError
 from headless.isolation import isolated
-from headless.models.backbone import is_custom
+from headless.models.backbone import embedding_table, is_custom
 from headless.progress import Display, Report
 from headless.runs.run import Run
 from headless.training.checkpoint_io import is_run
@@ -224,6 +224,9 @@ def _about(place: str, subject: Subject, left_out: dict[str, str]) -> list[tuple
     if subject.sequences_NT is not None:
         number, length = subject.sequences_NT.shape
         found.append(("text", f"{subject.data}, {number:,} sequences of {length} tokens"))
+    table_VD = embedding_table(subject.weights)
+    if (every := rows_of(table_VD).step) > 1:
+        found.append(("tables", f"every {every}th of {len(table_VD):,} rows"))
     found += [("before training", subject.beginning)] if subject.beginning else []
     return [*found, *((name, f"left out: {reason}") for name, reason in left_out.items())]
 

@@ -23,6 +23,7 @@ Preset = Literal["cheap", "full"]
 STREAM = ("embed", "post", "norm_f")  # the components that the cheap preset looks at
 SPECTRA = ("embed", "attn", "mlp", "post", "norm_f")  # those whose covariances are kept
 LONGEST = 512  # tokens of a sequence, where nothing else is asked for
+TABLE_ROWS = 2**18  # of larger tables evenly spaced rows are looked at, about as many
 NO_HEAD = "the model has none: no logits and no loss"
 
 
@@ -172,11 +173,27 @@ class Session:
         return self.sample("norm_f" if has_norm else "post")
 
     @property
-    def tables(self) -> dict[str, Tensor]:
-        """Embeddings and, where it is another, the head."""
+    def whole_tables(self) -> dict[str, Tensor]:
+        """Embeddings and, where it is another, the head: a row for each token."""
         table = {"embedding": embedding_table(self.subject.weights).detach()}
         head = self.subject.head_VD
         return table if head is None else table | {"head": head}
+
+    @property
+    def table_rows(self) -> slice:
+        """Which rows of them are looked at: all, of a large vocabulary every so many."""
+        return rows_of(embedding_table(self.subject.weights))
+
+    @property
+    def tables(self) -> dict[str, Tensor]:
+        """Those rows."""
+        rows = self.table_rows
+        return {name: table_VD[rows] for name, table_VD in self.whole_tables.items()}
+
+
+def rows_of(table_VD: Tensor) -> slice:
+    """Every row of a table, or of a large one every so many."""
+    return slice(None, None, -(-len(table_VD) // TABLE_ROWS))
 
 
 def check_blocks(backbone: nn.Module, blocks: Sequence[int] | None) -> None:

@@ -8,6 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from headless.callbacks.periodic import PeriodicMonitor, evaluating
 from headless.callbacks.progress import progress_of
+from headless.models.backbone import hidden_states
 from headless.models.sampling import check_prompt, check_sampling, likeliest, sample_tokens
 from headless.runs.directory import RunDirectory
 from headless.runs.metrics import append_point, truncate_metrics
@@ -125,7 +126,9 @@ class SampleWriter(PeriodicMonitor):
         for ids in self._ids:
             tokens_1T = torch.tensor([ids], device=pl_module.device)
             with trainer.precision_plugin.forward_context():
-                logits_KV = pl_module(tokens_1T)[tokens_1T == datamodule.mask_token_id]
+                states_BTD = hidden_states(pl_module.backbone, tokens_1T)
+                masked_KD = states_BTD[tokens_1T == datamodule.mask_token_id]
+                logits_KV = pl_module.lm_head().logits(masked_KD)
             guesses = likeliest(logits_KV, GUESSES, datamodule.tokenizer)
             texts.append(" / ".join(", ".join(f"{t!r} {p:.2f}" for t, p in row) for row in guesses))
         return texts

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from headless.downstream.export import export
 from headless.downstream.retrieval.indexes import Kind, Metric, VectorIndex, unit
 from headless.errors import HeadlessError
+from headless.models.logits import logits_at
 from headless.models.sampling import check_prompt, check_sampling, likeliest
 from headless.training.hugging_face import FOLDED
 
@@ -51,9 +52,19 @@ class LanguageModel:
     @torch.no_grad()
     def logits(self, ids_BT: Tensor) -> Tensor:
         """Logits [B, T, V] of token ids."""
+        self._check_head()
+        return self.model(input_ids=ids_BT.to(self.model.device)).logits
+
+    @torch.no_grad()
+    def logits_at(self, ids_BT: Tensor, chosen_BT: Tensor) -> Tensor:
+        """Logits [M, V], in float32 at least, of the positions that a mask chooses."""
+        self._check_head()
+        device = self.model.device
+        return logits_at(self.model, ids_BT.to(device), chosen_BT.to(device))
+
+    def _check_head(self) -> None:
         if not self.has_head:
             raise HeadlessError(f"{self.place} has no LM head, so that it makes no logits")
-        return self.model(input_ids=ids_BT.to(self.model.device)).logits
 
     @torch.no_grad()
     def hidden_states(self, ids_BT: Tensor) -> tuple[Tensor, ...]:
@@ -142,7 +153,7 @@ class LanguageModel:
             )
         check_prompt(self.model, len(ids))
         ids_1T = torch.tensor([ids], device=self.model.device)
-        logits_KV = self.logits(ids_1T)[ids_1T == tokenizer.mask_token_id]
+        logits_KV = self.logits_at(ids_1T, ids_1T == tokenizer.mask_token_id)
         return likeliest(logits_KV, GUESSES, tokenizer)
 
     def export(self, output: str | Path, **options: Any) -> dict[str, Any]:

@@ -11,11 +11,11 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from headless.errors import HeadlessError
+from headless.models.logits import rows_at_a_time
 from headless.objectives import LMHead
 from headless.objectives.base import IGNORE_INDEX
 
-CHUNK_ROWS = 4096  # whose logits exist at a time: 0.8 GiB at V = 50,304 in float32 ...
-CHUNK_LOGITS = 2**28  # ... and never more than 1 GiB of them
+CHUNK_ROWS = 4096  # whose logits exist at a time: 0.8 GiB at V = 50,304 in float32; fewer beyond
 DECILES = 10
 SUMS = {  # float64: of which shape each is
     "nll_K": (DECILES,),  # nats under the head, by the target's decile
@@ -47,7 +47,7 @@ def head_scores(
         name: torch.zeros(shape, dtype=torch.float64, device=device) for name, shape in SUMS.items()
     }
     deciles_K = torch.arange(DECILES, device=device)
-    rows = max(1, min(CHUNK_ROWS, CHUNK_LOGITS // len(head.weight_VD)))
+    rows = min(CHUNK_ROWS, rows_at_a_time(len(head.weight_VD)))
     chunks = zip(hidden_ND.split(rows), targets_N.split(rows), strict=True)
     for hidden_CD, targets_C in chunks:
         scores_CV = head.scores(hidden_CD)

@@ -59,7 +59,8 @@ def states_lab(
         model=None,
         initial=None,
     )
-    known = {"tables": tables or {}, "seed": 0, "claims_only": False, "umap": False}
+    known = {"tables": tables or {}, "whole_tables": tables or {}, "table_rows": slice(None)}
+    known |= {"seed": 0, "claims_only": False, "umap": False}
     return SimpleNamespace(statistics=statistics, subject=subject, **known | more)
 
 

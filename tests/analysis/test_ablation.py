@@ -42,11 +42,15 @@ class Reader(nn.Module):
             table_VD.normal_(0, 0.1)
             near_VU = torch.randn(V, used)
             table_VD[:, :used] = 8 * near_VU / near_VU.norm(dim=1, keepdim=True)
-            self.head = table_VD.clone()
+            self.head = nn.Linear(D, V, bias=False)
+            self.head.weight.copy_(table_VD)
 
     def forward(self, input_ids: Tensor) -> Any:
         hidden = self.base_model(input_ids=input_ids).last_hidden_state
-        return type("Output", (), {"logits": hidden @ self.head.T})
+        return type("Output", (), {"logits": self.head(hidden)})
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.head
 
 
 def test_what_the_model_uses_costs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,8 +32,13 @@ def degenerate(strength: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tenso
     return table, counts, states
 
 
-def finding(tables: dict[str, torch.Tensor], counts: torch.Tensor, states: torch.Tensor) -> Finding:
-    lab = states_lab({}, tables, last_states=states)
+def finding(
+    tables: dict[str, torch.Tensor], counts: torch.Tensor, states: torch.Tensor, every: int = 1
+) -> Finding:
+    """Of every so many rows."""
+    some = {name: table[::every] for name, table in tables.items()}
+    rows = slice(None, None, every)
+    lab = states_lab({}, some, last_states=states, whole_tables=tables, table_rows=rows)
     lab.subject.counts_V = counts
     found = frequency(lab)
     assert found is not None
@@ -63,9 +68,10 @@ def test_tokens_of_one_count_are_in_no_order() -> None:
     assert list(groups_of(counts)[1]) == list(first)
 
 
-def test_planted_degeneration_is_gaos() -> None:
+@pytest.mark.parametrize("every", [1, 3])
+def test_planted_degeneration_is_gaos(every: int) -> None:
     table, counts, states = degenerate(3.0)
-    found = finding({"embedding": table}, counts, states)
+    found = finding({"embedding": table}, counts, states, every)
     s = found.scalars
     assert [claim.agrees for claim in found.claims] == [True, True, True]
     assert s["frequency/embedding/rho_cos_mean"] < -0.4

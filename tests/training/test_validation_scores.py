@@ -51,7 +51,7 @@ def test_a_sample_of_rows_is_scored_exactly(
     rows: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of evenly spaced rows the scores are those of all V tokens; the loss and bytes are of all."""
-    monkeypatch.setattr(evaluation, "CHUNK_LOGITS", 2 * V)  # two rows a chunk
+    monkeypatch.setattr("headless.models.logits.LOGITS", 2 * V)  # two rows a chunk
     weight_VD, hidden_ND = torch.randn(V, D), torch.randn(N, D)
     targets_N = torch.randint(V, (N,))
     targets_N[6] = -100

@@ -1,6 +1,6 @@
 """Embeddings against the frequency of their tokens: Zipf's law, and the fate of rare tokens.
 
-Shapes: V vocabulary, D hidden size, N states.
+Shapes: V vocabulary, R rows that are looked at, D hidden size, N states.
 """
 
 from collections.abc import Mapping
@@ -94,8 +94,9 @@ def frequency(lab: Session, *, nulls: bool) -> Finding:
     """Of the embeddings and, where it is another table, the head: that is what Gao speaks of."""
     counts_V = _counts(lab)
     slope, intercept, r2 = zipf(counts_V)
-    groups = groups_of(counts_V)
-    groups.append(np.random.default_rng(lab.seed).permutation(len(counts_V))[: len(groups[1])])
+    counts_R = counts_V[lab.table_rows]
+    groups = groups_of(counts_R)
+    groups.append(np.random.default_rng(lab.seed).permutation(len(counts_R))[: len(groups[1])])
     draw = np.random.default_rng(lab.seed)
     states_ND = lab.last_states.detach().double().cpu()
     types = int((counts_V > 0).sum())
@@ -106,12 +107,13 @@ def frequency(lab: Session, *, nulls: bool) -> Finding:
     payloads: dict[str, dict[Place, Any]] = {"_zipf": {Place(): Spectrum(sorted_V, law_V)}}
     for name, table in lab.tables.items():
         # Rows beyond the tokenizer's vocabulary stand for no token.
-        table_VD = table.detach()[: len(counts_V)].double().cpu()
-        measured = measures(table_VD, states_ND)
+        table_RD = table.detach()[: len(counts_R)].double().cpu()
+        measured = measures(table_RD, states_ND)
         if name == "embedding" and lab.subject.initial is not None:
-            first_VD = embedding_table(lab.subject.initial).detach()[: len(counts_V)]
-            measured["moved"] = (table_VD - first_VD.double().cpu()).norm(dim=1).numpy()
-        of_table = {**correlations(measured, counts_V, draw), **_gao(table_VD, groups, states_ND)}
+            first_RD = embedding_table(lab.subject.initial).detach()[lab.table_rows]
+            first_RD = first_RD[: len(counts_R)].double().cpu()
+            measured["moved"] = (table_RD - first_RD).norm(dim=1).numpy()
+        of_table = {**correlations(measured, counts_R, draw), **_gao(table_RD, groups, states_ND)}
         labels = [*(f"{index:02d}" for index in range(GROUPS + 1)), "random"]
         for label, group in zip(labels, groups, strict=True):
             if len(group) > 1:
@@ -121,11 +123,11 @@ def frequency(lab: Session, *, nulls: bool) -> Finding:
                     if key in measured
                 }
                 of_table |= {
-                    f"anisotropy_{label}": float(anisotropy(table_VD[group])),
-                    f"effective_rank_{label}": float(effective_rank(table_VD[group])),
+                    f"anisotropy_{label}": float(anisotropy(table_RD[group])),
+                    f"effective_rank_{label}": float(effective_rank(table_RD[group])),
                 }
         numbers[Place(name)] = of_table
-        payloads[f"_tokens_{name}"] = _tokens(measured, counts_V, groups[1:-1], of_table)
+        payloads[f"_tokens_{name}"] = _tokens(measured, counts_R, groups[1:-1], of_table)
     rho = of_table["rho_cos_mean"]
     return Finding(series_of(numbers), payloads).answered(
         f"Token counts fall as rank^{slope:.2f}. {'Rare' if rho < 0 else 'Frequent'} tokens lie "
@@ -140,7 +142,7 @@ def _counts(lab: Session) -> np.ndarray:
     """Of every row that all tables have: padded tables have more rows than there are tokens."""
     assert lab.subject.counts_V is not None
     counts_V = lab.subject.counts_V.cpu().long()
-    rows = min(len(table) for table in lab.tables.values())
+    rows = min(len(table) for table in lab.whole_tables.values())
     if rows < len(counts_V):
         raise HeadlessError(
             f"{len(counts_V)} counts for a table of {rows} rows: count the text with the model's "

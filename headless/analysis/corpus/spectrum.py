@@ -91,7 +91,7 @@ def corpus(lab: Session, *, nulls: bool) -> Finding:
     text_N, models = _sample(lab.subject.tokens), _models(lab)
     by_kind = lab.text_spectra  # known where another model read the same text
     if not by_kind:
-        rows = len(lab.tables["embedding"])
+        rows = len(lab.whole_tables["embedding"])
         by_kind["real"] = spectra(text_N, rows, LENGTH)
         shuffled_N = np.random.default_rng(lab.seed).permutation(text_N)
         by_kind["null"] = spectra(shuffled_N, rows, LENGTH)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from headless.analysis.claims import Claim, values
 from headless.analysis.drawing import Ranks, by_rank
@@ -19,6 +20,8 @@ from headless.analysis.states.capture import Point, evaluating
 from headless.analysis.states.families import backbone_of, family_of
 from headless.errors import HeadlessError
 from headless.models.backbone import blocks as blocks_of
+from headless.models.backbone import embedding_table
+from headless.models.logits import logits_at, rows_at_a_time
 
 COUNTS = (1, 2, 5, 10)  # dimensions; those above half of the width are left out
 DRAWS = 19  # random sets of the count that is asked about: the largest of 20 is so once in 20 times
@@ -148,7 +151,10 @@ def nll(model: nn.Module, ids_BT: Tensor, *, mask_token: int | None = None, seed
 def token_loss(
     model: nn.Module, ids_BT: Tensor, *, mask_token: int | None = None, seed: int = 0
 ) -> Tensor:
-    """Mean loss in nats a token: of the next one, or of the 15 % that a `mask_token` hides."""
+    """Mean loss in nats a token: of the next one, or of the 15 % that a `mask_token` hides.
+
+    Where the vocabulary is large the model reads the rows once for each part of the logits.
+    """
     input_BT = labels_BT = ids_BT
     if mask_token is not None:
         generator = torch.Generator().manual_seed(seed)
@@ -156,9 +162,27 @@ def token_loss(
         hidden_BT[:, min(1, ids_BT.shape[1] - 1)] = True
         input_BT = ids_BT.masked_fill(hidden_BT, mask_token)
         labels_BT = ids_BT.masked_fill(~hidden_BT, -100)
-    logits_BTV = model(input_ids=input_BT).logits.float()
-    if mask_token is None:
-        logits_BTV, labels_BT = logits_BTV[:, :-1], ids_BT[:, 1:]
-    if not labels_BT.numel():
+    if mask_token is None:  # the last token of a row predicts nothing
+        labels_BT = nn.functional.pad(ids_BT[:, 1:], (0, 1), value=-100)
+    places = (labels_BT != -100).nonzero()
+    if not len(places):
         raise HeadlessError("no token to predict: give sequences of at least two tokens")
-    return nn.functional.cross_entropy(logits_BTV.flatten(0, 1), labels_BT.flatten())
+    rows = rows_at_a_time(len(embedding_table(backbone_of(model))))
+    parts = places.split(rows)
+    again = torch.is_grad_enabled() and len(parts) > 1  # a backward pass holds one part's as well
+    total = ids_BT.new_zeros((), dtype=torch.float32)
+    for part in parts:
+        arguments = (model, input_BT, labels_BT, part)
+        total = total + (
+            checkpoint(_summed_loss, *arguments, use_reentrant=False)
+            if again
+            else _summed_loss(*arguments)
+        )
+    return total / len(places)
+
+
+def _summed_loss(model: Any, input_BT: Tensor, labels_BT: Tensor, places_M2: Tensor) -> Tensor:
+    chosen_BT = torch.zeros_like(input_BT, dtype=torch.bool)
+    chosen_BT[tuple(places_M2.T)] = True
+    logits_MV = logits_at(model, input_BT, chosen_BT).float()
+    return nn.functional.cross_entropy(logits_MV, labels_BT[chosen_BT], reduction="sum")

@@ -229,7 +229,8 @@ def alignment_uniformity(lab: Session, *, nulls: bool) -> Finding:
     following: dict[str, float] = {}
     if lab.subject.has_head:
         next_K = sample_tokens(last, lab.batches(), offset=1)
-        head_VD = lab.tables.get("head", lab.tables["embedding"])
+        whole = lab.whole_tables
+        head_VD = whole.get("head", whole["embedding"])
         following = next_token(last.sample_KD, next_K, head_VD)
     measured = series_of({Place("next_token"): following}, NEXT) | series_of(numbers, EVENNESS)
     at_last = numbers[last_place]

@@ -157,9 +157,10 @@ def cone(lab: Session, *, nulls: bool) -> Finding:
 def _log_counts(lab: Session, x_ND: Tensor, rows_N: Tensor) -> np.ndarray | None:
     """Of the tokens that rows are of, where there is one a token."""
     counts_V = lab.subject.counts_V
-    if counts_V is None or len(counts_V) != len(x_ND):
+    counts_R = None if counts_V is None else counts_V[lab.table_rows]
+    if counts_R is None or len(counts_R) != len(x_ND):
         return None
-    return counts_V[rows_N].double().clamp(min=0.5).log10().numpy()
+    return counts_R[rows_N].double().clamp(min=0.5).log10().numpy()
 
 
 def _plane(x_NA: Tensor, color_N: np.ndarray | None, half_angles: tuple[float, float]) -> Cloud:

@@ -164,7 +164,7 @@ def norms(lab: Session, *, nulls: bool) -> Finding:
     sink = {}
     if nulls:
         draw = torch.Generator().manual_seed(lab.seed)
-        tokens_N = torch.randperm(len(lab.tables["embedding"]), generator=draw)[:ALONE]
+        tokens_N = torch.randperm(len(lab.whole_tables["embedding"]), generator=draw)[:ALONE]
         alone_N = token_norms(lab.subject.model, tokens_N, middle).mean(dim=0).numpy()
         payloads["alone"] = {Place(): alone_N}
         massive = float(np.mean(alone_N >= MASSIVE * others.mean()))

@@ -10,7 +10,7 @@ from headless.analysis.claims import Claim, values
 from headless.analysis.drawing import Ranks, by_rank
 from headless.analysis.record import MODEL, Finding, Measure, Place, series_of
 from headless.analysis.registry import analysis
-from headless.analysis.session import Session
+from headless.analysis.session import Session, rows_of
 from headless.analysis.sources import TALK
 from headless.analysis.weights.matrices import Decomposition, decompose
 from headless.errors import HeadlessError
@@ -121,8 +121,11 @@ def tables_of(
                 f"the {name} table before training is {list(start.shape)}, after it "
                 f"{list(weights[name].shape)}: give the first checkpoint of the same run"
             )
+    first = {name: start[rows_of(start)] for name, start in starts.items()}
     return {
-        Place(name): decompose(Place(name), weight, starts.get(name), nulls=nulls, center=True)
+        Place(name): decompose(
+            Place(name), weight[rows_of(weight)], first.get(name), nulls=nulls, center=True
+        )
         for name, weight in weights.items()
     }
 

@@ -7,21 +7,16 @@ Texts become rows with the boundaries and windows of lm-evaluation-harness 0.4.1
 Shapes: B rows, T positions, D hidden size, V vocabulary; M scored positions of a batch.
 """
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from headless.data.tokenizer import end_of_document
 from headless.errors import HeadlessError
-from headless.objectives.base import at_least_float32
-
-LOGITS = 2**28  # that exist at a time: 1 GiB in float32
+from headless.models.logits import ChosenLogits, chosen_logits, rows_at_a_time
 
 Progress = Callable[[int, int], None]  # rows done, rows in all
 
@@ -51,14 +46,14 @@ def score_rows(
 ) -> list[Score]:
     """Score rows, in batches of similar length.
 
-    Only the scored positions meet the vocabulary, in float32 and at most `LOGITS` logits at a time.
+    Only the scored positions meet the vocabulary, in float32 and for `rows_at_a_time`.
     Log-probabilities are summed in float64. Rows without positions score 0 and are greedy.
     """
     if batch_size < 1:
         raise HeadlessError(f"batch_size must be at least 1, got {batch_size}")
     if not rows:
         return []
-    limit = max(1, LOGITS // model.config.vocab_size)
+    limit = rows_at_a_time(model.config.vocab_size)
     pieces = [  # a long row is read once for each `limit` of its positions
         (i, Row(row.input_ids, row.positions[a : a + limit], row.targets[a : a + limit]))
         for i, row in sorted(enumerate(rows), key=lambda pair: -len(pair[1].input_ids))
@@ -67,7 +62,7 @@ def score_rows(
     last = {i: place for place, (i, _) in enumerate(pieces)}
     totals, missed = [0.0] * len(rows), [0] * len(rows)
     done = scored = 0
-    with torch.autocast(model.device.type, enabled=False), _chosen_logits(model) as head:
+    with torch.autocast(model.device.type, enabled=False), chosen_logits(model) as head:
         while done < len(pieces):
             end = done + 1
             positions = len(pieces[done][1].positions)
@@ -89,40 +84,9 @@ def score_rows(
     ]
 
 
-class _ChosenLogits(nn.Module):
-    """An output layer that is applied, in float32 at least, to some positions of a batch only.
-
-    In bf16 several tokens would share the largest logit.
-    """
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        low = any(p.itemsize < 4 for p in layer.parameters())
-        self.layer = copy.deepcopy(layer).float() if low else layer
-        self.row_M = self.position_M = torch.tensor([0])
-
-    def forward(self, hidden_BTD: Tensor) -> Tensor:
-        """Logits [1, M, V]."""
-        return self.layer(at_least_float32(hidden_BTD[self.row_M, self.position_M][None]))
-
-
-@contextmanager
-def _chosen_logits(model: PreTrainedModel) -> Iterator[_ChosenLogits]:
-    """Inside, the model's logits, which it may cap or scale, are those of chosen positions."""
-    layer: Any = model.get_output_embeddings()
-    path = next(name for name, module in model.named_modules() if module is layer)
-    parent, _, name = path.rpartition(".")
-    head = _ChosenLogits(layer)
-    setattr(model.get_submodule(parent), name, head)
-    try:
-        yield head
-    finally:
-        setattr(model.get_submodule(parent), name, layer)
-
-
 @torch.inference_mode()
 def _score_batch(
-    model: PreTrainedModel, head: _ChosenLogits, batch: Sequence[Row]
+    model: PreTrainedModel, head: ChosenLogits, batch: Sequence[Row]
 ) -> tuple[list[float], list[int]]:
     """Nats and the number of targets that are not the likeliest, a row."""
     sizes = [len(row.positions) for row in batch]

@@ -47,11 +47,12 @@ def view_context(
                 "context"
             )
         ids_1T, place = torch.tensor([ids]), ids.index(lm.tokenizer.mask_token_id)
-    hidden_1TD, logits_1TV = lm.last_states(ids_1T, with_logits=lm.has_head)
-    hidden_D = hidden_1TD[0, place].float().cpu()
-    if logits_1TV is None:
+    hidden_D = lm.last_states(ids_1T, with_logits=False)[0][0, place].float().cpu()
+    if not lm.has_head:
         return ContextView(hidden_D, [], None)
-    log_V = logits_1TV[0, place].float().cpu().log_softmax(dim=-1)
+    asked_1T = torch.zeros_like(ids_1T, dtype=torch.bool)
+    asked_1T[0, place] = True
+    log_V = lm.logits_at(ids_1T, asked_1T)[0].float().cpu().log_softmax(dim=-1)
     counts_V = None if lm.unigram_count_V is None else lm.unigram_count_V.cpu()
     pmi_V = None if counts_V is None else log_V - log_unigram(counts_V)
 

@@ -22,7 +22,7 @@ from transformers import (
 from headless.data.bpe import train_tokenizer
 from headless.data.stream import open_dataset
 from headless.data.tokenizer import add_mask_token, as_fast_tokenizer
-from headless.downstream.evaluation import likelihood, tasks
+from headless.downstream.evaluation import tasks
 from headless.downstream.evaluation.kinds import evaluate_items as evaluate
 from headless.downstream.evaluation.kinds import mean, ratio
 from headless.downstream.evaluation.likelihood import (
@@ -167,7 +167,7 @@ def test_half_precision_ends_before_the_vocabulary(model_type: str) -> None:
 def test_few_logits_at_a_time_change_nothing(model_type: str, monkeypatch) -> None:
     model, rows = tiny(model_type, 97), some_rows(97)
     expected = [score.log_likelihood for score in score_rows(model, rows)]
-    monkeypatch.setattr(likelihood, "LOGITS", 3 * 97)
+    monkeypatch.setattr("headless.models.logits.LOGITS", 3 * 97)
     seen: list[int] = []
     layer: Any = model.get_output_embeddings()
     layer.register_forward_hook(lambda module, inputs, output: seen.append(output.shape[-2]))
