@@ -26,6 +26,7 @@ class UniqueTargets(NamedTuple):
     inverse_N: Tensor  # long, position in `ids_M` of each row's target, -100 where it is ignored
     count_M: Tensor  # how often each id is a target in all those rows; 0 marks padding
     places_M: Tensor | None = None  # where the given table has their vectors; None: at their ids
+    log_weight_M: Tensor | None = None  # in the denominator; None: the objective decides and samples
 
     def folded(self) -> "UniqueTargets":
         """For a compiled function, which begins with `unfolded`: see `folded`."""
@@ -36,8 +37,11 @@ class UniqueTargets(NamedTuple):
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> "UniqueTargets":
         """With what has an entry a candidate changed."""
-        places = None if self.places_M is None else change(self.places_M)
-        return UniqueTargets(change(self.ids_M), self.inverse_N, change(self.count_M), places)
+        places, weights = (
+            None if x_M is None else change(x_M) for x_M in (self.places_M, self.log_weight_M)
+        )
+        changed = change(self.ids_M), self.inverse_N, change(self.count_M)
+        return UniqueTargets(*changed, places, weights)
 
 
 def folded(table_M: Tensor) -> Tensor:
@@ -206,6 +210,11 @@ class Objective(nn.Module):
 
     def set_unigram(self, count_V: Tensor) -> None:
         """Take how often each token occurs in the training text."""
+
+    def with_sampled(self, unique: UniqueTargets) -> UniqueTargets:
+        """All candidates of a step, for a caller that must know them before `forward`: those of the
+        table, then the sampled ones, if any, with count 0."""
+        return unique
 
     def forward(
         self,

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from headless.objectives.base import (
+    FOLD,
     IGNORE_INDEX,
     LMHead,
     Negatives,
@@ -71,7 +72,9 @@ def _deduplicated(
 ) -> Tensor:
     own_N = unique.inverse_N
     dtype = at_least_float32(hidden_ND[:0]).dtype
-    ids_M, weight_M = candidates(unique, duplicates, num_sampled, log_unigram_V, dtype)
+    ids_M, weight_M = unique.ids_M, unique.log_weight_M
+    if weight_M is None:
+        ids_M, weight_M = candidates(unique, duplicates, num_sampled, log_unigram_V, dtype)
     places_M = ids_M if unique.places_M is None else unique.places_M
     rows_MD = output_VD[places_M]
     own_unweighted = duplicates in ("mask", "logq")  # it stands there once, for certain
@@ -226,7 +229,7 @@ class ContrastiveWeightTying(Objective):
         self.normalize = normalize
         self.stop_gradient = stop_gradient
         self.implementation = implementation
-        self.only_candidates = num_sampled == 0 and implementation != "reference"
+        self.only_candidates = implementation != "reference"
         self.weight_VD = None
         # From how many rows the candidates came: two forms' heads depend on it.
         self.register_buffer("num_rows", torch.zeros((), dtype=torch.long))
@@ -273,6 +276,22 @@ class ContrastiveWeightTying(Objective):
             unique=unique,
         )
         return ObjectiveOutput(loss, self.temperature_metrics())
+
+    def with_sampled(self, unique: UniqueTargets) -> UniqueTargets:
+        """Those that are none stand, as padding does, at the id of the table's first target."""
+        if self.num_sampled == 0:
+            return unique
+        assert self.log_unigram_V is not None
+        number = min(self.num_sampled, len(self.log_unigram_V))
+        dtype = at_least_float32(self.log_unigram_V[:0]).dtype
+        ids, weights = candidates(unique, self.duplicates, number, self.log_unigram_V, dtype)
+        ids = F.pad(ids, (0, -number % FOLD))
+        weights = F.pad(weights, (0, -number % FOLD), value=-torch.inf)
+        more = len(ids) - len(unique.ids_M)
+        is_none = weights[-more:].isneginf()
+        ids[-more:] = ids[-more:].where(~is_none, unique.ids_M[0])
+        counts = F.pad(unique.count_M, (0, more))
+        return unique._replace(ids_M=ids, count_M=counts, log_weight_M=weights)
 
     def scored(self, hidden_ND: Tensor, embedding_VD: Tensor) -> tuple[Tensor, Tensor]:
         """Hidden states and the matrix [V, D] whose products are the scores."""

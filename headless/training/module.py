@@ -246,6 +246,8 @@ class PretrainingModule(LightningModule):
         rows: list[Tensor] = []
         if self._touched:
             input_ids = batch["table_inputs"]
+            if unique is not None:
+                unique = self.objective.with_sampled(unique)
             unique, rows = look_up(self._touched, batch, unique)
         output = self._score(input_ids, batch["targets"], unique, batch.get("rows"), *rows)
         self.batches_seen += 1

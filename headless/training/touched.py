@@ -45,18 +45,27 @@ def tables_by_row(
 def look_up(
     tables: "list[TouchedRows]", batch: Batch, unique: UniqueTargets | None
 ) -> tuple[UniqueTargets | None, list[Tensor]]:
-    """The rows that a batch touches of each table, and where the unique targets stand in them.
+    """The rows that a batch touches of each table, and where the candidates stand in them.
 
-    Of the embeddings, those of inputs and targets; of an own matrix, the unique targets'.
+    Of the embeddings, those of inputs, targets and sampled candidates; of an own matrix, those of
+    targets and sampled candidates. A sampled row may also be an input's: gradients are added up.
     """
     embeddings, *own = tables
     rows = [embeddings.look_up(batch["table_ids"], batch["num_table"])]
     if unique is None:
         return None, rows
-    if not own:
-        return unique._replace(places_M=batch["table_unique"]), rows
-    rows.append(own[0].look_up(unique.ids_M, batch["num_unique"]))
-    places_M = torch.arange(len(unique.ids_M), device=unique.ids_M.device)
+    known = len(batch["unique_ids"])
+    sampled_ids = unique.ids_M[known:]
+    if own:
+        rows.append(own[0].look_up(unique.ids_M[:known], batch["num_unique"]))
+        places_M = torch.arange(known, device=unique.ids_M.device)
+    else:
+        places_M = batch["table_unique"]
+    if number := len(sampled_ids):
+        table = tables[-1]
+        after = torch.arange(number, device=places_M.device) + len(rows[-1])
+        rows[-1] = torch.cat([rows[-1], table.look_up(sampled_ids, number)])
+        places_M = torch.cat([places_M, after])
     return unique._replace(places_M=places_M), rows
 
 
