@@ -21,6 +21,7 @@ from headless.data.encode import Streams, encode_documents, write_streams
 from headless.data.encoders import Encoder, FastEncoder, UnfitError
 from headless.data.items import ItemSequences
 from headless.data.stream import FORMAT, MANIFEST, TOKENIZER, Manifest, TokenDataset, token_dtype
+from headless.data.superwords import SUPERWORD_BYTES, add_superwords, check_superwords
 from headless.data.text_files import describe
 from headless.data.tokenizer import (
     add_mask_token,
@@ -95,27 +96,32 @@ def _train(
     scanned: Scan,
     held_out: np.ndarray,
     vocab_size: int,
+    superwords_from: int | None,
     tokenizer_bytes: int,
     directory: Path,
     report: Report,
 ) -> Any:
     """BPE from the training documents, or from a sample of them chosen by their hashes."""
     train_bytes = int(scanned.sizes[~held_out].sum())
-    share = min(1.0, tokenizer_bytes / max(1, train_bytes))
-    # The hash decided the split by its order; its low bits are free for the sample.
-    sampled = (scanned.hashes & np.uint64(0xFFFF)) < np.uint64(round(share * 0x10000))
-    chosen = ~held_out & (sampled if sampled[~held_out].any() else True)
-    total = int(scanned.sizes[chosen].sum())
 
-    def texts() -> Iterator[str]:
-        done = 0
-        for text, take, size in zip(documents, chosen, scanned.sizes, strict=False):
+    def texts(size: int, phase: str) -> Iterator[str]:
+        share = min(1.0, size / max(1, train_bytes))
+        # The hash decided the split by its order; its low bits are free for the sample.
+        sampled = (scanned.hashes & np.uint64(0xFFFF)) < np.uint64(round(share * 0x10000))
+        chosen = ~held_out & (sampled if sampled[~held_out].any() else True)
+        done, total = 0, int(scanned.sizes[chosen].sum())
+        for text, take, bytes_of in zip(documents, chosen, scanned.sizes, strict=False):
             if take:
                 yield text
-                done += int(size)
-                report("training the tokenizer", done, total)
+                done += int(bytes_of)
+                report(phase, done, total)
 
-    return as_fast_tokenizer(train_tokenizer(texts(), vocab_size, directory))
+    words = texts(tokenizer_bytes, "training the tokenizer")
+    tokenizer = train_tokenizer(words, superwords_from or vocab_size, directory)
+    if superwords_from is not None:
+        among = texts(min(tokenizer_bytes, SUPERWORD_BYTES), "looking for superwords")
+        tokenizer = add_superwords(tokenizer, among, vocab_size)
+    return as_fast_tokenizer(tokenizer)
 
 
 @isolated()
@@ -134,6 +140,7 @@ def prepare(
     seed: int = 0,
     num_workers: int | None = None,
     tokenizer_bytes: int = 2_000_000_000,
+    superwords_from: int | None = None,
     overwrite: bool = False,
     *,
     progress: bool | Report = False,
@@ -162,12 +169,17 @@ def prepare(
         num_workers: threads of the tokenizer; all cores by default.
         tokenizer_bytes: train the tokenizer on a sample of about this much text, which gigatoken
             needs as a file beside the output meanwhile.
+        superwords_from: how many tokens are learnt within words; those after them go across blanks
+            ("SuperBPE", Liu et al. 2025), learnt on about 100 MB of the text. None: all are within.
         overwrite: replace an existing output once the new one is complete.
         progress: show it, or a function that gets (phase, bytes done, bytes in all or 0).
     """
     _check(validation_fraction, num_workers)
     others = {"tokenizer": tokenizer, "mask_token": mask_token, "vocab_size": vocab_size != 32768}
+    others |= {"superwords_from": superwords_from}
     _check_items(item_field, num_items, others | {"document_separator": document_separator})
+    if superwords_from is not None:
+        check_superwords(superwords_from, vocab_size, tokenizer)
     inputs = [str(i) for i in ([input] if isinstance(input, str | Path) else input)]
     documents: Documents | ItemSequences
     if item_field is None:
@@ -191,7 +203,8 @@ def prepare(
             if fast is None:
                 size = vocab_size - bool(mask_token)
                 fast = _train(
-                    documents, scanned, held_out, size, tokenizer_bytes, partial, display.report
+                    *(documents, scanned, held_out, size, superwords_from),
+                    *(tokenizer_bytes, partial, display.report),
                 )
             if mask_token:
                 add_mask_token(fast, mask_token)

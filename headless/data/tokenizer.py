@@ -103,10 +103,12 @@ def loses_nothing(tokenizer: Tokenizer) -> bool:
     """Whether any text comes back by construction: nothing is changed, and every byte is known."""
     content = json.loads(tokenizer.to_str())
     words, model = content["pre_tokenizer"] or {}, content["model"]
+    *cuts, words = words.get("pretokenizers") or [words]
     return (
         content["normalizer"] is None
         and words.get("type") == (content["decoder"] or {}).get("type") == "ByteLevel"
         and not words["add_prefix_space"]
+        and all((cut["type"], cut.get("behavior")) == ("Split", "Isolated") for cut in cuts)
         and model["type"] == "BPE"
         and set(LETTERS.values()) <= set(model["vocab"])
         and not any(model[part] for part in ("continuing_subword_prefix", "end_of_word_suffix"))

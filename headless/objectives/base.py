@@ -26,7 +26,9 @@ class UniqueTargets(NamedTuple):
     inverse_N: Tensor  # long, position in `ids_M` of each row's target, -100 where it is ignored
     count_M: Tensor  # how often each id is a target in all those rows; 0 marks padding
     places_M: Tensor | None = None  # where the given table has their vectors; None: at their ids
-    log_weight_M: Tensor | None = None  # in the denominator; None: the objective decides and samples
+    log_weight_M: Tensor | None = (
+        None  # in the denominator; None: the objective decides and samples
+    )
 
     def folded(self) -> "UniqueTargets":
         """For a compiled function, which begins with `unfolded`: see `folded`."""

@@ -130,8 +130,9 @@ def _stepper(cli: RunCLI) -> Callable[[], None]:
             with trainer.precision_plugin.forward_context():
                 loss = module.training_step(moved, 0)
             loss.backward()
+        trained = module.close_rows()
         if trainer.gradient_clip_val:
-            nn.utils.clip_grad_norm_(module.parameters(), trainer.gradient_clip_val)
+            nn.utils.clip_grad_norm_(trained, trainer.gradient_clip_val)
         optimizer.step()
         optimizer.zero_grad()
         with torch.no_grad():

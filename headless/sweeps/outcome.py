@@ -46,7 +46,7 @@ def describe_arms(
                 if job.stage == "tune"
             ],
             "budgets": {
-                budget: _budget(plan.runs[budget].get(name, []), arms[name], results)
+                budget: _budget(config, plan.runs[budget].get(name, []), arms[name], results)
                 for budget in config.budgets
             },
             "failed": {job.place: r.why for job, r in ended if r.state == "failed"},
@@ -59,13 +59,23 @@ def describe_arms(
     return described
 
 
-def _budget(jobs: list[Job], arm: Arm, results: Mapping[str, Result]) -> dict[str, Any]:
+def _budget(
+    config: SweepConfig, jobs: list[Job], arm: Arm, results: Mapping[str, Result]
+) -> dict[str, Any]:
+    """The runs of an arm that count; bits a byte are what arms of other tokenizers compare by."""
+    summaries = {
+        job.seed: RunDirectory(config.directory / job.place).read_summary()
+        for job in jobs
+        if job.place in results
+    }
+    bits = {s: found.get("last", {}).get("val/bits_per_byte") for s, found in summaries.items()}
     steps = jobs[0].steps if jobs else None
     ended = {job.seed: results[job.place].nll for job in jobs if job.place in results}
     return {
         "steps": steps,
         "tokens": steps and steps * arm.tokens_per_step,
         "nll_by_seed": {seed: nll for seed, nll in ended.items() if nll is not None},
+        "bits_per_byte_by_seed": {seed: x for seed, x in bits.items() if x is not None},
         "runs": [job.place for job in jobs],
     }
 

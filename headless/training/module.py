@@ -317,10 +317,9 @@ class PretrainingModule(LightningModule):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Gradients of the mean over the step's rows, their norm before clipping, and the rate."""
         means, factor = self._step.close(self.trainer.accumulate_grad_batches)
-        for table in self._touched:
-            table.close()
-        scale_gradients(self._trained(), factor)
-        self._grad_norm = gradient_norm(self._trained())
+        trained = self.close_rows()
+        scale_gradients(trained, factor)
+        self._grad_norm = gradient_norm(trained)
         norm = unsharded(self._grad_norm)
         step = self.trainer.global_step + 1
         self._divergence.add(step, means["loss"], norm)
@@ -348,6 +347,12 @@ class PretrainingModule(LightningModule):
         by_norm = None if gradient_clip_algorithm == "value" else self._grad_norm
         if gradient_clip_val:
             clip(self._trained(), gradient_clip_val, by_norm)
+
+    def close_rows(self) -> list[Tensor]:
+        """End the step of tables that are moved by row; returns what may have a gradient now."""
+        for table in self._touched:
+            table.close()
+        return self._trained()
 
     def _trained(self) -> list[Tensor]:
         """What may have a gradient: parameters, and the rows of tables that are moved by row."""

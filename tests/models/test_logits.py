@@ -1,4 +1,4 @@
-"""Logits of some positions at a time are those of all at once."""
+"""Logits of some positions alone, and what of a large table is looked at."""
 
 from typing import Any
 
@@ -27,35 +27,30 @@ def model_of(family: str) -> Any:
 
 
 @pytest.mark.parametrize("family", ["gemma2", "bert"])
-def test_a_loss_and_its_gradient_of_few_logits_at_a_time(
-    family: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_logits_of_some_positions_are_those_among_all(family: str) -> None:
     model, ids_BT = model_of(family), torch.randint(4, V, (3, 11))
-    mask = 3 if family == "bert" else None
-    weights = [*model.base_model.parameters()]
-
-    def found() -> list[torch.Tensor]:
-        loss = token_loss(model, ids_BT, mask_token=mask)
-        made = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
-        return [loss.detach(), *made]
-
-    whole = found()
-    if mask is None:
-        labels = ids_BT[:, 1:].flatten()
-        every = model(input_ids=ids_BT).logits[:, :-1].flatten(0, 1).float()
-        assert whole[0] == nn.functional.cross_entropy(every, labels)
-    seen: list[int] = []
-    monkeypatch.setattr(logits, "LOGITS", 4 * V)
-    model.get_output_embeddings().register_forward_hook(
-        lambda module, inputs, output: seen.append(output.shape[-2])
-    )
-    for a, b in zip(found(), whole, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
-    assert max(seen) == 4
+    chosen_BT = ids_BT > V // 2
     with torch.no_grad():
-        chosen_BT = ids_BT > V // 2
         expected = model(input_ids=ids_BT).logits[chosen_BT]
-    torch.testing.assert_close(logits_at(model, ids_BT, chosen_BT), expected)
+        torch.testing.assert_close(logits_at(model, ids_BT, chosen_BT), expected)
+        assert logits_at(model, ids_BT, ids_BT < 0).shape == (0, V)
+    assert type(model.get_output_embeddings()) is nn.Linear  # as it was
+
+
+@pytest.mark.parametrize("rows", [100, 7])
+def test_a_loss_is_that_of_evenly_spaced_tokens(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all tokens where their logits fit: exact over the whole vocabulary, with its gradient."""
+    model, ids_BT = model_of("gemma2"), torch.randint(4, V, (3, 11))
+    monkeypatch.setattr(logits, "LOGITS", rows * V)
+    weights = [*model.base_model.parameters()]
+    every = model(input_ids=ids_BT).logits[:, :-1].flatten(0, 1).float()
+    taken = torch.linspace(0, 29, min(rows, 30)).long()
+    expected = nn.functional.cross_entropy(every[taken], ids_BT[:, 1:].flatten()[taken])
+    loss = token_loss(model, ids_BT)
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
+    pairs = (torch.autograd.grad(x, weights, allow_unused=True) for x in (loss, expected))
+    for a, b in zip(*pairs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
 
 
 def test_a_large_table_is_looked_at_by_every_so_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,4 +64,6 @@ def test_a_large_table_is_looked_at_by_every_so_many_rows(monkeypatch: pytest.Mo
     assert torch.equal(lab.whole_tables["embedding"], table_VD)
     (table,) = tables_of(model.base_model, nulls=False).values()
     assert table.shape == (16, 16)
-    assert float(table.values_R.square().sum()) == pytest.approx(float(table_VD.detach()[::4].square().sum()))
+    assert float(table.values_R.square().sum()) == pytest.approx(
+        float(table_VD.detach()[::4].square().sum())
+    )

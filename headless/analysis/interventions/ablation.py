@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from headless.analysis.claims import Claim, values
 from headless.analysis.drawing import Ranks, by_rank
@@ -153,7 +152,7 @@ def token_loss(
 ) -> Tensor:
     """Mean loss in nats a token: of the next one, or of the 15 % that a `mask_token` hides.
 
-    Where the vocabulary is large the model reads the rows once for each part of the logits.
+    Where the vocabulary is large, of as many tokens, evenly spaced, as `rows_at_a_time` allows.
     """
     input_BT = labels_BT = ids_BT
     if mask_token is not None:
@@ -168,21 +167,9 @@ def token_loss(
     if not len(places):
         raise HeadlessError("no token to predict: give sequences of at least two tokens")
     rows = rows_at_a_time(len(embedding_table(backbone_of(model))))
-    parts = places.split(rows)
-    again = torch.is_grad_enabled() and len(parts) > 1  # a backward pass holds one part's as well
-    total = ids_BT.new_zeros((), dtype=torch.float32)
-    for part in parts:
-        arguments = (model, input_BT, labels_BT, part)
-        total = total + (
-            checkpoint(_summed_loss, *arguments, use_reentrant=False)
-            if again
-            else _summed_loss(*arguments)
-        )
-    return total / len(places)
-
-
-def _summed_loss(model: Any, input_BT: Tensor, labels_BT: Tensor, places_M2: Tensor) -> Tensor:
-    chosen_BT = torch.zeros_like(input_BT, dtype=torch.bool)
-    chosen_BT[tuple(places_M2.T)] = True
+    if rows < len(places):
+        places = places[torch.linspace(0, len(places) - 1, rows, device=places.device).long()]
+    chosen_BT = torch.zeros_like(ids_BT, dtype=torch.bool)
+    chosen_BT[tuple(places.T)] = True
     logits_MV = logits_at(model, input_BT, chosen_BT).float()
-    return nn.functional.cross_entropy(logits_MV, labels_BT[chosen_BT], reduction="sum")
+    return nn.functional.cross_entropy(logits_MV, labels_BT[chosen_BT])
