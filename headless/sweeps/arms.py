@@ -122,6 +122,7 @@ def _stepper(cli: RunCLI) -> Callable[[], None]:
     module.to(device).train()
     module.on_fit_start()  # compiles where the run would
     (optimizer,), (schedule,) = module.configure_optimizers()
+    trainer.strategy.connect(module)  # for which the batches are made
     batches = cycle(list(islice(data.train_dataloader(), BATCHES)))
 
     def step() -> None:

@@ -85,6 +85,8 @@ def test_it_tunes_trains_and_compares(tuned: dict[str, Any]) -> None:
     assert shorter.config["run"]["tags"] == ["cwt", "equal_seconds", "tuned"]
     (nll,) = cwt["budgets"]["equal_seconds"]["nll_by_seed"].values()
     assert nll == shorter.last["val/nll"]
+    bits = cwt["budgets"]["equal_seconds"]["bits_per_byte_by_seed"]
+    assert bits == {1: shorter.last["val/bits_per_byte"]}
     assert not list(directory.glob("tune/*/checkpoints"))
     assert json.loads((directory / "sweep.json").read_text())["arms"]["cwt"]["tuned"]
     for page, of in (("report", "final"), ("report-equal-seconds", "equal-seconds")):
@@ -184,6 +186,17 @@ def test_steps_are_timed_in_turn_before_and_after_a_switch(
     assert arms.time_steps(runs, Display(False)) == {"ce": 1.0, "switch": 0.75 + 0.25 * 3.0}
     half = [("ce", False), ("switch", False)]
     assert order == [*half, *half, *2 * [("ce", False), ("switch", True)]]
+
+
+def test_a_timed_step_moves_the_rows_of_a_table(dataset: Path, tmp_path: Path) -> None:
+    sweep = read_sweep(config(dataset, tmp_path) | {"optimizers": {"lazy": {"table": "lazy"}}})
+    sweep.write_base()
+    run = arms._build(sweep, "cwt-lazy", sweep.settings["cwt-lazy"])
+    step, before = arms._stepper(run), run.model.embedding_VD.detach().clone()
+    step()
+    step()  # the schedule's first rate is 0
+    moved = (run.model.embedding_VD != before).any(dim=1)
+    assert 0 < moved.sum() < len(moved)
 
 
 def test_a_killed_worker_changes_nothing(dataset: Path, tmp_path: Path) -> None:
