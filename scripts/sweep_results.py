@@ -1,13 +1,15 @@
 """Tables, trend and figure of a sweep, from its sweep.json.
 
     python scripts/sweep_results.py SWEEP.json [--also OTHER.json ARM=NAME ...] \\
+        [--score bits_per_byte] [--along AXIS]
         [--figure FILE.svg] [--copy FILE.json]
 
-Each arm with what was tuned, its nats a token and the difference from the baseline of its block,
-paired by seed, with 95 % intervals. Where blocks are sizes (`within`), the differences of all pairs
-of runs are fitted by least squares against log2 of the baseline's parameters: nats for each
-doubling, with the interval of Student's t. `--copy` writes what the tables were made from, for
-benchmarks/.
+Each arm with what was tuned, its nats a token (or bits a byte, by which vocabularies compare, too)
+and the difference from the baseline of its block, paired by seed, with 95 % intervals. Blocks are
+the values of `within`, or of the axis that `--along` names. Where they are sizes, the differences
+of all pairs of runs are fitted by least squares against log2 of the baseline's parameters: the
+change for each doubling, with the interval of Student's t. `--copy` writes what the tables were
+made from, for benchmarks/.
 """
 
 import argparse
@@ -21,6 +23,7 @@ from scipy import stats
 from headless.reports.statistics import Difference, Estimate, difference, estimate
 
 Row = dict[str, Any]
+UNITS = {"nll": "nats a token", "bits_per_byte": "bits a byte"}
 
 
 def main() -> None:
@@ -37,20 +40,23 @@ def main() -> None:
         metavar="OTHER.json ARM=NAME",
         help="arms of another sweep on the same data, under the names that they have here",
     )
+    parser.add_argument("--score", choices=UNITS, default="nll", help="what is compared")
+    parser.add_argument("--along", help="the last axis of `vary`, whose values are the blocks")
     options = parser.parse_args()
     sweep = json.loads(options.sweep.read_text())
     for path, *names in options.also:
         join(sweep, json.loads(Path(path).read_text()), dict(name.split("=") for name in names))
+    sweep["config"]["within"] = options.along or sweep["config"]["within"]
     written: dict[str, Any] = {"budgets": {}, "trends": {}}
     for budget in sweep["config"]["budgets"]:
-        rows = read_rows(sweep, budget)
+        rows = read_rows(sweep, budget, options.score)
         trends = read_trends(rows)
-        print(f"\n{budget.replace('_', ' ')}\n\n{table(rows)}\n")
+        print(f"\n{budget.replace('_', ' ')}\n\n{table(rows, UNITS[options.score])}\n")
         for kind, found in trends.items():
-            print(f"{kind}: {words(found)}")
+            print(f"{kind}: {words(found, UNITS[options.score])}")
         written["budgets"][budget], written["trends"][budget] = rows, trends
     if options.figure:
-        draw(written["budgets"], options.figure)
+        draw(written["budgets"], options.figure, UNITS[options.score])
     if options.copy:
         kept = {k: sweep[k] for k in ("score", "baseline", "core_hours", "config", "environment")}
         text = json.dumps(kept | written, indent=1, default=plain)
@@ -76,14 +82,14 @@ def join(sweep: Row, other: Row, names: dict[str, str]) -> None:
     sweep["core_hours"] += sum(arm["core_hours"] for arm in joined.values())
 
 
-def read_rows(sweep: Row, budget: str) -> list[Row]:
-    """The arms, each with its nats by seed and its difference from the baseline of its block."""
+def read_rows(sweep: Row, budget: str, score: str = "nll") -> list[Row]:
+    """The arms, each with its score by seed and its difference from the baseline of its block."""
     blocks = sweep["config"]["within"]
     rows = []
     for name, arm in sweep["arms"].items():
         block = name.rsplit("-", 1)[-1] if blocks else ""  # the axes of a sweep end with its blocks
         found = arm["budgets"][budget]
-        nll = {int(seed): nats for seed, nats in found["nll_by_seed"].items()}
+        nll = {int(seed): nats for seed, nats in found.get(f"{score}_by_seed", {}).items()}
         if nll:
             kind = name.removesuffix(block).rstrip("-")
             rows.append(
@@ -135,19 +141,19 @@ def read_trends(rows: list[Row]) -> dict[str, Row]:
     return trends
 
 
-def words(trend: Row) -> str:
+def words(trend: Row, unit: str) -> str:
     """A trend in words."""
     slope, half = trend["nats_per_doubling"], trend["half_width"]
     return (
-        f"{slope:+.4f} ± {half:.4f} nats for each doubling of the parameters "
+        f"{slope:+.4f} ± {half:.4f} {unit} for each doubling of the parameters "
         f"(p {trend['p']:.2g}, {trend['pairs']} pairs)"
     )
 
 
-def table(rows: list[Row]) -> str:
+def table(rows: list[Row], unit: str) -> str:
     """Markdown."""
     lines = [
-        "| arm | parameters | tuned | steps | seeds | nats a token | against the baseline | p |",
+        f"| arm | parameters | tuned | steps | seeds | {unit} | against the baseline | p |",
         "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in sorted(rows, key=lambda row: (row["parameters_baseline"] or 0, row["nll"].mean)):
@@ -176,7 +182,7 @@ def interval(number: Estimate, sign: str = "") -> str:
     return f"{number.mean:{sign}.3f}{half}"
 
 
-def draw(budgets: dict[str, list[Row]], path: Path) -> None:
+def draw(budgets: dict[str, list[Row]], path: Path, unit: str) -> None:
     """Differences from the baseline against its parameters, a panel for each budget."""
     import matplotlib
 
@@ -201,7 +207,7 @@ def draw(budgets: dict[str, list[Row]], path: Path) -> None:
         axis.set_xticks(sorted({row["parameters_baseline"] / 1e6 for row in rows}))
         axis.xaxis.set_major_formatter("{x:.2f}")
         axis.minorticks_off()
-    axes[0][0].set_ylabel("nats a token against the baseline")
+    axes[0][0].set_ylabel(f"{unit} against the baseline")
     axes[0][-1].legend(frameon=False)
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
