@@ -22,6 +22,7 @@ from headless.analysis.states.capture import Point, states_at
 from headless.analysis.states.families import block_matrices
 from headless.errors import HeadlessError
 from headless.models.backbone import blocks as blocks_of
+from headless.models.logits import rows_at_a_time
 from headless.objectives import LMHead
 from headless.objectives.base import log_unigram
 
@@ -221,7 +222,8 @@ class Cases:
         next_N = ids_BT[:, 2:].flatten()
         if not len(next_N):
             raise HeadlessError("no token follows another one: give sequences of three or more")
-        taken = torch.linspace(0, len(next_N) - 1, min(TOKENS, len(next_N))).round().long()
+        most = min(TOKENS, len(next_N), rows_at_a_time(len(head.weight_VD)))
+        taken = torch.linspace(0, len(next_N) - 1, most).round().long()
         taken = taken.to(next_N.device)
 
         def read(stream_ND: Tensor) -> Tensor:
