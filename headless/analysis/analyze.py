@@ -179,7 +179,7 @@ def analyze(
             findings, twin = ask_twin(findings, session, chosen, untrained)
         if steps == "all":
             by_step[last] = findings
-            switched_at = session.courses and session.courses.switched_at
+            switched_at = None if session.courses is None else session.courses.switched_at
             session.courses = courses_of(by_step, switched_at)
             of_all, reasons_of_all = run_analyses(session, late)
             left_out |= reasons_of_all
@@ -204,7 +204,8 @@ def _before(
     """The findings at each step before the last, whose states they are compared with."""
     compared = "convergence" in names and last.subject.sequences_NT is not None
     final = states_of(last) if compared else {}
-    before, found = {}, {}
+    before: dict[Any, Any] = {}
+    found = {}
     for step, session in sessions:
         if compared:
             session.checkpoints = Checkpoints(final, before)

@@ -54,8 +54,9 @@ def phases_of(course_S: np.ndarray) -> Phases:
     y_S = np.log(course_S)
     highest = int((y_S - np.minimum.accumulate(y_S)).argmax())
     lowest = int(y_S[: highest + 1].argmin())
-    swings = y_S[0] - y_S[lowest], y_S[highest] - y_S[lowest], y_S[highest] - y_S[-1]
-    return Phases(*(float(np.exp(swing)) for swing in swings), lowest, highest)
+    swings_3 = np.array([y_S[0], y_S[highest], y_S[highest]]) - y_S[[lowest, lowest, -1]]
+    collapse, expansion, compression = np.exp(swings_3).tolist()
+    return Phases(collapse, expansion, compression, lowest, highest)
 
 
 def expansion_by_chance(course_S: np.ndarray, seed: int) -> float:

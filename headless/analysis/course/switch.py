@@ -106,7 +106,8 @@ def _comes(headline: str) -> Criterion:
 
 
 def _draw(finding: Finding) -> Any:
-    (steps,), (switched,) = (finding.payloads[k].values() for k in ("steps", "switched_at"))
+    steps: Any = finding.payloads["steps"][MODEL]
+    switched: Any = finding.payloads["switched_at"][MODEL]
     courses: Any = finding.payloads["{place}"]
     shown = {h: [courses[Place(k)]] for h in HEADLINES if (k := key_of(map(str, courses), h))}
     return draw_courses(Courses(steps, {}, int(switched)), shown, finding)
