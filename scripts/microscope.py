@@ -1,0 +1,196 @@
+"""What a head, a bias, the contrast and the optimizer each do to the inside of a language model.
+
+    python scripts/microscope.py SWEEP [--output FILE.json] [--tokens N] [--figure FILE.svg]
+
+SWEEP is the directory of `headless sweep --config configs/sweep/controls.yaml`: its runs of 20
+tokens a parameter, {softmax untied, untied with a bias that begins at log p(v), tied with the
+fixed bias, headless, headless with logQ} x {AdamW, Muon}, paired by seed. Each is analysed once
+(FILE.json holds what is there; the same command goes on). One row a phenomenon: its mean in each
+arm, and four effects, each the mean of differences of runs that share seed, optimizer and all else,
+with a 95 % interval: of the bias (untied), of the contrast (headless against the tied softmax that
+has the same bias), of leaving logQ out, of Muon. The last column names the effects that differ from
+0 at 0.01, the largest first. The figure shows three of the models: the mean of their last states'
+logits against log p(v), a point a token.
+"""
+
+import argparse
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from benchmarking import write
+
+import headless
+from headless.analysis.head.lens import counts_of, final_point, head_of, statistics_of
+from headless.analysis.session import Session
+from headless.analysis.subject import open_subject
+from headless.objectives.base import log_unigram
+from headless.reports.statistics import Difference, difference, estimate
+
+HEADS = {
+    "ce_untied": "softmax, untied",
+    "ce_untied_initial": "… + bias",
+    "ce_tied_fixed": "softmax, tied + bias",
+    "cwt_t05": "headless",
+    "cwt_logq_t05": "headless, logQ",
+}
+OPTIMIZERS = ("adamw", "muon")
+ARMS = tuple(f"{head}-{optimizer}" for head in HEADS for optimizer in OPTIMIZERS)
+RUN = re.compile(r"(?P<arm>.+?)-lr.*-seed(?P<seed>\d+)")
+EFFECTS = {  # arms, less the arms beside them
+    "bias": [(f"ce_untied_initial-{o}", f"ce_untied-{o}") for o in OPTIMIZERS],
+    "contrast": [(f"cwt_t05-{o}", f"ce_tied_fixed-{o}") for o in OPTIMIZERS],
+    "no logQ": [(f"cwt_t05-{o}", f"cwt_logq_t05-{o}") for o in OPTIMIZERS],
+    "Muon": [(f"{head}-muon", f"{head}-adamw") for head in HEADS],
+}
+ANALYSES = ("unigram", "ngrams", "neurons", "bottleneck", "frequency", "anisotropy", "covariance")
+PHENOMENA = {  # a key of analysis.json (tied: the embedding's for the head's), in words
+    "unigram/norm_f/r2": "last states' mean logits on log p(v): R²",
+    "unigram/norm_f/slope": "… slope",
+    "unigram/norm_f/share": "share of single states' logit variance along log p(v)",
+    "unigram/norm_f/moment": "share of the last states' second moment on the unigram direction",
+    "anisotropy/norm_f": "mean cosine of two last states",
+    "anisotropy/head": "mean cosine of two rows of the head",
+    "frequency/head/rho_cos_mean": "rank correlation of count and cosine with the mean row",
+    "frequency/head/rho_norm": "… of count and norm of the row",
+    "covariance_spectra/norm_f/entropy_rank": "effective rank of the last states (of 64)",
+    "covariance_spectra/norm_f/exponent": "exponent of their spectrum (α-ReQ)",
+    "bottleneck/full/lost": "share of the logit gradient lost, whole softmax",
+    "bottleneck/contrastive/lost": "… contrastive loss",
+    "ngrams/unigram/divergence": "divergence of predictions from unigrams, nats",
+    "ngrams/bigram/divergence": "… from bigrams",
+    "neurons/token_frequency_set/unigram_change": "divergence from p(v) without the eight clearest "
+    "token-frequency neurons",
+}
+DRAWN = {
+    "ce_untied-muon": "softmax",
+    "ce_untied_initial-muon": "softmax with an output bias",
+    "cwt_t05-muon": "headless",
+}
+LEVEL = 0.01
+
+Values = dict[str, dict[str, dict[str, float]]]  # by arm, seed and key
+
+
+def runs(sweep: Path) -> Iterator[tuple[str, str, Path]]:
+    """The finished runs of the arms: arm, seed, directory."""
+    for directory in sorted((sweep / "final").iterdir()):
+        found = RUN.fullmatch(directory.name)
+        summary = directory / "summary.json"
+        if found and found["arm"] in ARMS and summary.is_file():
+            if json.loads(summary.read_text())["finished"]:
+                yield found["arm"], found["seed"], directory
+
+
+def effect(pairs: list[tuple[str, str]], key: str, values: Values) -> Difference | None:
+    """The mean difference over seeds and over what the pairs have not in common."""
+    sides: tuple[dict[int, float], dict[int, float]] = ({}, {})
+    for place, pair in enumerate(pairs):
+        for side, arm in zip(sides, pair, strict=True):
+            for seed, numbers in values.get(arm, {}).items():
+                if key in numbers:
+                    side[1000 * place + int(seed)] = numbers[key]
+    if not sides[0].keys() & sides[1].keys():
+        return None
+    return difference(*sides)
+
+
+def row(key: str, values: Values) -> dict[str, Any]:
+    """A phenomenon: its means, its effects, and which of them are there."""
+    means = {
+        arm: estimate(numbers.get(key) for numbers in values.get(arm, {}).values()) for arm in ARMS
+    }
+    effects = {name: effect(pairs, key, values) for name, pairs in EFFECTS.items()}
+    there = [name for name, one in effects.items() if one is not None and one.p and one.p < LEVEL]
+    there.sort(key=lambda name: -abs(effects[name].mean))  # type: ignore[union-attr]
+    return {"means": means, "effects": effects, "by": there}
+
+
+def table(rows: dict[str, dict[str, Any]]) -> str:
+    """Markdown."""
+    arms = [f"{HEADS[arm.rsplit('-', 1)[0]]}, {arm.rsplit('-', 1)[1]}" for arm in ARMS]
+    heads = ["", *arms, *EFFECTS, "by"]
+    lines = [f"| {' | '.join(heads)} |", f"| --- |{' ---: |' * (len(heads) - 2)} --- |"]
+    for key, found in rows.items():
+        cells = [PHENOMENA[key], *map(number, found["means"].values())]
+        cells += [number(one, "+") for one in found["effects"].values()]
+        lines.append(f"| {' | '.join([*cells, ', '.join(found['by']) or 'none'])} |")
+    return "\n".join(lines)
+
+
+def number(value: Any, sign: str = "") -> str:
+    """A mean with its interval where there is one."""
+    if value is None:
+        return ""
+    half = "" if value.half_width is None else f" ± {value.half_width:.2g}"
+    return f"{value.mean:{sign}.3g}{half}"
+
+
+def draw(sweep: Path, path: Path) -> None:
+    """Mean logits against log p(v)."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot as plt
+
+    first = {arm: directory for arm, seed, directory in runs(sweep) if seed == "1"}
+    figure, axes = plt.subplots(1, len(DRAWN), figsize=(8.4, 3.1), sharex=True, sharey=True)
+    for axis, (arm, title) in zip(axes, DRAWN.items(), strict=True):
+        log_p_U, logit_U = mean_logits(first[arm])
+        slope, start = np.polyfit(log_p_U, logit_U, 1)
+        r2 = np.corrcoef(log_p_U, logit_U)[0, 1] ** 2
+        axis.scatter(log_p_U, logit_U, s=2, alpha=0.25, linewidths=0, rasterized=True)
+        axis.axline((log_p_U.mean(), logit_U.mean()), slope=1, color="0.7", linewidth=0.8)
+        axis.axline((0, start), slope=slope, color="C1", linewidth=1.2)
+        axis.set(title=title, xlabel="log p(v)")
+        axis.text(0.05, 0.93, f"slope {slope:.2f}, R² {r2:.2f}", transform=axis.transAxes, va="top")
+    axes[0].set_ylabel("mean logit of the last states")
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None}, dpi=200)
+
+
+def mean_logits(directory: Path) -> tuple[Any, Any]:
+    """Of the tokens that occur in the training text: log p(v), and the mean state's logit."""
+    lab = Session(open_subject(str(directory), None, 8192, None, "validation", "cpu", False))
+    head, statistics = head_of(lab), statistics_of(lab)
+    state_D = statistics[final_point(statistics)].sample_KD.double().mean(dim=0)
+    count_V = counts_of(lab, len(head.weight_VD))
+    logit_V = head.weight_VD.double() @ state_D
+    seen_V = count_V > 0
+    return log_unigram(count_V)[seen_V].numpy(), (logit_V - logit_V.mean())[seen_V].numpy()
+
+
+def main() -> None:
+    """Analyse what is not yet there, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("sweep", type=Path)
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/microscope.json"))
+    parser.add_argument("--tokens", type=int, default=32_768)
+    parser.add_argument("--figure", type=Path)
+    options = parser.parse_args()
+    values: Values = {}
+    if options.output.is_file():
+        values = json.loads(options.output.read_text())["values"]
+    for arm, seed, directory in runs(options.sweep):
+        if not PHENOMENA.keys() <= values.get(arm, {}).get(seed, {}).keys():
+            found = headless.analyze(
+                directory, analyses=list(ANALYSES), random_twin=False, tokens=options.tokens
+            )
+            scalars = {
+                key: found.scalars.get(key, found.scalars.get(key.replace("head", "embedding")))
+                for key in PHENOMENA
+            }
+            values.setdefault(arm, {})[seed] = scalars
+            write(options.output, {"tokens": options.tokens, "values": values})
+            print(arm, seed, scalars, flush=True)
+    print(table({key: row(key, values) for key in PHENOMENA}))
+
+    if options.figure:
+        draw(options.sweep, options.figure)
+
+
+if __name__ == "__main__":
+    main()
