@@ -82,12 +82,12 @@ def evaluate_catalogue(
 ) -> Evaluation:
     """Rank the catalogue after each history: exactly, or as far as an index of faiss finds it."""
     begin, num_items = time.perf_counter(), histories.num_items
-    if lm.task != "causal" or lm.model.config.vocab_size <= num_items:
+    if lm.tokenizer is not None or lm.model.config.eos_token_id != num_items:
         raise HeadlessError(
-            f"{lm.place} cannot rank the {num_items} items of {histories.task.source}: it takes a "
-            "causal model with an output row for each and one for the end of a sequence"
+            f"{lm.place} was not trained on sequences of {num_items:,} items, as those of "
+            f"{histories.task.source}: prepare them with the --num_items of its data"
         )
-    longest = longest_input(lm.model, lm.tokenizer, max_length)
+    longest = longest_input(lm.model, None, max_length)
     ranks = ranker(lm, num_items, index)
     rank_N = torch.zeros(len(histories.items), dtype=torch.long)
     done = 0

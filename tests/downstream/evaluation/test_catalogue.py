@@ -11,11 +11,14 @@ from torchmetrics.retrieval import RetrievalHitRate, RetrievalNormalizedDCG
 from headless.downstream.evaluation import catalogue
 from headless.downstream.evaluation.catalogue import (
     CUTOFFS,
+    Histories,
     chunked_ranks,
+    evaluate_catalogue,
     found_ranks,
     ranker,
     scores_of,
 )
+from headless.downstream.evaluation.tasks import Task
 from headless.downstream.retrieval.indexes import VectorIndex
 from headless.errors import HeadlessError
 from headless.models.modeling_headless import HeadlessHead
@@ -78,9 +81,8 @@ def test_an_index_finds_the_same_ranks() -> None:
 
 def model_of(head: torch.nn.Module) -> Any:
     """What `ranker` asks of a model: its head, and whether it is a matrix and a bias."""
-    model: Any = SimpleNamespace(
-        config=SimpleNamespace(vocab_size=V + 1), get_output_embeddings=lambda: head
-    )
+    config = SimpleNamespace(vocab_size=V + 1, eos_token_id=V)
+    model: Any = SimpleNamespace(config=config, get_output_embeddings=lambda: head)
     hidden = torch.randn(1, 4, D)
     return SimpleNamespace(
         model=model, task="causal", name="it", last_states=lambda ids: (hidden, head(hidden))
@@ -114,3 +116,12 @@ def test_the_end_of_a_sequence_is_no_candidate_under_any_head(
     else:
         with pytest.raises(HeadlessError, match="more than a matrix and a bias"):
             ranker(lm, V, "exact")
+
+
+@pytest.mark.parametrize(("tokenizer", "num_items"), [(object(), V), (None, V - 1)])
+def test_a_model_of_text_or_of_other_items_ranks_none(tokenizer: Any, num_items: int) -> None:
+    lm = model_of(torch.nn.Linear(D, V + 1))
+    lm.tokenizer, lm.place = tokenizer, "it"
+    histories = Histories(Task("catalogue", "clicks"), [([num_items, 1], 2)], num_items, 0, "")
+    with pytest.raises(HeadlessError, match=f"not trained on sequences of {num_items} items"):
+        evaluate_catalogue(lm, histories)
