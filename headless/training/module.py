@@ -387,7 +387,7 @@ class PretrainingModule(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint[CHECKPOINT_KEY]
         datamodule = datamodule_of(self)
-        resume.check_tokenizer(state["tokenizer_sha256"], datamodule)
+        resume.check_ids(checkpoint, datamodule, self.vocab_size)
         self.batches_seen = state["batches_seen"]
         if hasattr(datamodule, "train_sampler") and self.trainer.state.fn == "fit":
             sampler = datamodule.train_sampler(self.trainer)

@@ -36,6 +36,19 @@ def check_tokenizer(theirs: str | None, datamodule: Any) -> None:
         )
 
 
+def check_ids(checkpoint: Checkpoint, datamodule: Any, vocab_size: int) -> None:
+    """Refuse data whose ids mean something else, or are of another number where no tokenizer says
+    what they mean."""
+    tokenizer_sha256 = checkpoint[CHECKPOINT_KEY]["tokenizer_sha256"]
+    check_tokenizer(tokenizer_sha256, datamodule)
+    theirs = len(checkpoint["state_dict"]["unigram_counts"])
+    if tokenizer_sha256 is None and theirs != vocab_size:
+        raise HeadlessError(
+            f"the checkpoint has {theirs} ids, one of them the end of a sequence, and the data "
+            f"{vocab_size}: give the data of that run, or prepare these with its --num_items"
+        )
+
+
 def check_resume(cli: Any, checkpoint: Checkpoint, changes: Sequence[Change]) -> list[Change]:
     """The settings with which a run goes on from its last checkpoint otherwise than before.
 

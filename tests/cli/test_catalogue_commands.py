@@ -25,6 +25,7 @@ def clicks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_from_a_run_to_ranks(
     clicks: Path,
+    dataset: Path,
     run_arguments_in: Callable[..., list[str]],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -57,6 +58,7 @@ def test_from_a_run_to_ranks(
     assert exact["data_sha256"] != found["data_sha256"]  # not the same task
     for arguments, line in {
         ("generate", "--model", str(run), "--prompt", "hi"): "reads no text",
+        ("validate", str(run), "--data.path", str(dataset)): "the checkpoint has 31 ids",
         ("evaluate", "--model", str(run), "--tasks", f"text:{clicks}"): f"catalogue:{clicks}",
         ("evaluate", "--model", str(run), "--tasks", f"text:{export}/README.md"): "reads no text",
     }.items():
