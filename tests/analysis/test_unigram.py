@@ -77,9 +77,14 @@ def test_biases_that_hold_it_instead() -> None:
     assert found.scalars["unigram/head_bias/slope"] == pytest.approx(2)
     assert claim(found, "final norm's bias")
     assert not [c for c in found.claims if WRITES in c.text]  # it has a bias for it
+    assert claim(found, "disentangles") is False  # and writes it all the same
     other = unigram(session(model, ids_NT, ZIPF[ORDER]))
     assert claim(other, "final norm's bias") is False
     assert other.scalars["unigram/head_bias/r2"] < 0.05
+    assert not [c for c in other.claims if "disentangles" in c.text]
+    with torch.no_grad():
+        model.lm_head.weight[:, 3] = 0
+    assert claim(unigram(session(model, ids_NT)), "disentangles")
 
 
 def test_a_readout_is_a_regression() -> None:

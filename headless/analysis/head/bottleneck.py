@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from headless.analysis.claims import Claim, values
 from headless.analysis.drawing import Ranks, by_rank
@@ -91,20 +90,19 @@ def bottleneck(lab: Session, *, nulls: bool) -> Finding:
     columns, noise = (torch.Generator().manual_seed(lab.seed + i) for i in range(2))
     for place, scored in losses(lab, head, columns):
         passed = through(scored)
-        at_logits_R = singular_spectrum(scored.gradient_NM)
         numbers[place] = passed.shares() | {
-            "rank_logits": ranks_of(at_logits_R).effective,
             "rank_states": ranks_of(passed.spectrum_R).effective,
             "candidates": float(scored.candidates),
         }
-        random_R = None
+        others: list[Any] = [None, None]
         if nulls:
             null = through(scored.with_random_rows(noise))
-            random_R = null.spectrum_R
+            at_logits_R = singular_spectrum(scored.gradient_NM)
             numbers[place] |= {f"{k}_random": value for k, value in null.shares().items()}
-            numbers[place]["rank_states_random"] = ranks_of(random_R).effective
-            random_R = relative(random_R)
-        spectra[place] = Spectrum(relative(passed.spectrum_R), random_R, relative(at_logits_R))
+            numbers[place]["rank_states_random"] = ranks_of(null.spectrum_R).effective
+            numbers[place]["rank_logits"] = ranks_of(at_logits_R).effective
+            others = [relative(null.spectrum_R), relative(at_logits_R)]
+        spectra[place] = Spectrum(relative(passed.spectrum_R), *others)
     tokens, width = len(scored.gradient_NM), head.weight_VD.shape[1]
     numbers[Place()] = {"tokens": float(tokens), "width": float(width)}
     return Finding(series_of(numbers, MEASURES), {"_spectra": spectra}).answered(
@@ -215,7 +213,9 @@ def losses(lab: Session, head: LMHead, draw: torch.Generator) -> Iterator[tuple[
 
 def softmax_gradient(logits_NM: Tensor, own_N: Tensor) -> Tensor:
     """Of each token's cross-entropy at its logits."""
-    return logits_NM.softmax(dim=-1) - one_hot(own_N, logits_NM.shape[1]).to(logits_NM.dtype)
+    gradient_NM = logits_NM.softmax(dim=-1)
+    gradient_NM[torch.arange(len(own_N), device=own_N.device), own_N] -= 1
+    return gradient_NM
 
 
 def sampled(logits_NV: Tensor, targets_N: Tensor, weight_VD: Tensor, drawn_M: Tensor) -> Scored:
@@ -224,9 +224,9 @@ def sampled(logits_NV: Tensor, targets_N: Tensor, weight_VD: Tensor, drawn_M: Te
     ids_C = torch.cat([drawn_M, targets_N]).unique()
     shared_C = torch.isin(ids_C, drawn_M)
     own_N = torch.searchsorted(ids_C, targets_N)
-    is_own_NC = one_hot(own_N, len(ids_C)).bool()
-    raised_NC = logits_NV[:, ids_C] + math.log(vocab / number)
-    raised_NC = raised_NC.masked_fill(~shared_C, -torch.inf)
-    logits_NC = torch.where(is_own_NC, logits_NV[:, ids_C], raised_NC)
+    logits_NC = logits_NV[:, ids_C] + math.log(vocab / number)
+    logits_NC[:, ~shared_C] = -torch.inf
+    every_N = torch.arange(len(own_N), device=own_N.device)
+    logits_NC[every_N, own_N] = logits_NV[every_N, targets_N]
     gradient_NC = softmax_gradient(logits_NC, own_N)
     return Scored(gradient_NC, weight_VD[ids_C], shared_C, own_N, number)

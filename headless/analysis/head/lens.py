@@ -8,7 +8,7 @@ Shapes: V vocabulary, U tokens that occur, D hidden size, K states, N tokens, S 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
@@ -130,20 +130,22 @@ class Reading:
 
 def reading(lab: Session, most: int) -> Reading:
     """Of at most so many tokens, evenly from the reservoir of what the head reads."""
+    whole = lab.once("head_reading", lambda: _read(lab))
+    number = len(whole.next_N)
+    chosen = torch.linspace(0, number - 1, min(most, number)).round().long()
+    return Reading(*(getattr(whole, field.name)[chosen] for field in fields(Reading)))
+
+
+def _read(lab: Session) -> Reading:
     statistics = statistics_of(lab)
     s = statistics[final_point(statistics)]
     batches = text_of(lab).split(8)
     before_K, now_K, next_K = (sample_tokens(s, batches, offset) for offset in (-1, 0, 1))
-    known_N = (next_K >= 0).nonzero().flatten()
-    if not len(known_N):
+    known_K = next_K >= 0
+    if not bool(known_K.any()):
         raise HeadlessError("no token follows another one: give sequences of three or more")
-    chosen = torch.linspace(0, len(known_N) - 1, min(most, len(known_N))).round().long()
-    known_N = known_N[chosen]
-    return Reading(
-        s.sample_KD[known_N],
-        *(tokens_K[known_N] for tokens_K in (before_K, now_K, next_K)),
-        s.sample_sequences_K[known_N],
-    )
+    tokens = (tokens_K[known_K] for tokens_K in (before_K, now_K, next_K))
+    return Reading(s.sample_KD[known_K], *tokens, s.sample_sequences_K[known_K])
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ tokens that are left out of the counts. They are counted in at most `MOST` train
 Shapes: V vocabulary, N tokens, C a chunk of them, K deciles.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,23 +92,27 @@ def ngrams(lab: Session, *, nulls: bool) -> Finding:
     if nulls and lab.subject.tokens is not None:
         pairs = read.before_N.numpy(), read.now_N.numpy()
         grams = Grams.of(lab.subject.tokens, *pairs, log_p_V.exp().numpy())
-    names = GRAMS if grams is not None else GRAMS[:2]
-    divergence = {name: 0.0 for name in names}
-    shuffled = {name: 0.0 for name in names[2:]}
-    nll: dict[str, list[Tensor]] = {name: [] for name in ("model", *names)}
-    entropy = 0.0
+    flat = {"uniform": torch.full_like(log_p_V, -np.log(vocab)), "unigram": log_p_V}
+    names = (*flat, *(GRAMS[2:] if grams is not None else ()))
+    nll = {name: [-log_q_V[read.next_N]] for name, log_q_V in flat.items()} | {"model": []}
+    nll |= {name: [] for name in names[2:]}
+    divergence, shuffled = ({name: 0.0 for name in names[2:]} for _ in range(2))
+    entropy, sum_V = 0.0, torch.zeros_like(log_p_V)
     for rows in torch.arange(len(read.next_N)).split(max(2, LOGITS // vocab)):
         states_CD = read.states_ND[rows].to(head.weight_VD.device)
-        log_CV = head.logits(states_CD).detach().log_softmax(dim=-1).cpu().double()
+        log_CV = head.logits(states_CD).detach().log_softmax(dim=-1).cpu()
         p_CV = log_CV.exp()
-        entropy -= float((p_CV * log_CV).sum())
+        entropy -= float((p_CV * log_CV).sum(dtype=torch.float64))
+        sum_V += p_CV.sum(dim=0, dtype=torch.float64)
         next_C1 = read.next_N[rows, None]
-        nll["model"].append(-log_CV.gather(1, next_C1)[:, 0])
-        for name, log_q_CV in _logs(grams, rows, log_p_V):
-            divergence[name] -= float((p_CV * log_q_CV).sum())
-            if name in shuffled:
+        nll["model"].append(-log_CV.gather(1, next_C1)[:, 0].double())
+        if grams is not None:
+            for name, q_CV in zip(names[2:], grams.rows(rows.numpy()), strict=True):
+                log_q_CV = torch.from_numpy(q_CV).log()
+                divergence[name] -= float((p_CV * log_q_CV).sum())
                 shuffled[name] -= float((p_CV * log_q_CV.roll(1, dims=0)).sum())
-            nll[name].append(-log_q_CV.expand_as(log_CV).gather(1, next_C1)[:, 0])
+                nll[name].append(-log_q_CV.gather(1, next_C1)[:, 0])
+    divergence |= {name: -float(sum_V @ log_q_V) for name, log_q_V in flat.items()}
     tokens = len(read.next_N)
     costs = {name: torch.cat(parts) for name, parts in nll.items()}
     numbers = {Place(n): {"divergence": (divergence[n] - entropy) / tokens} for n in names}
@@ -126,15 +129,6 @@ def ngrams(lab: Session, *, nulls: bool) -> Finding:
     return Finding(series_of(numbers, MEASURES), {"_deciles": deciles[1]}).answered(
         _answer(numbers, names)
     )
-
-
-def _logs(grams: "Grams | None", rows: Tensor, log_p_V: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """Log-probabilities [1 or C, V] of each n-gram."""
-    yield "uniform", torch.full_like(log_p_V, -np.log(len(log_p_V)))[None]
-    yield "unigram", log_p_V[None]
-    if grams is not None:
-        for name, q_CV in zip(GRAMS[2:], grams.rows(rows.numpy()), strict=True):
-            yield name, torch.from_numpy(q_CV).log()
 
 
 def by_decile(

@@ -25,6 +25,7 @@ from headless.analysis.registry import analysis
 from headless.analysis.session import Session
 from headless.objectives.base import log_unigram
 
+MEISTER = "Meister et al. 2023, arXiv 2212.09686"
 KOBAYASHI = "Kobayashi et al. 2023, arXiv 2305.18294"
 UNCERTAINTY = "Finding the uncertainty vector in GPT-2-scale transformers (LessWrong)"
 MEASURES = (
@@ -41,6 +42,10 @@ LAST = ("post", "norm_f")
 
 def _without_bias(finding: Finding) -> bool:
     return not finding.values("slope", "head_bias").size
+
+
+def _with_unigram_bias(finding: Finding) -> bool:
+    return bool((finding.values("r2", "head_bias") >= 0.5).any())
 
 
 R2, SLOPE = values("r2", *LAST).last, values("slope", *LAST).last
@@ -87,6 +92,12 @@ R2, SLOPE = values("r2", *LAST).last, values("slope", *LAST).last
             "Without an output bias the states themselves carry the unigram distribution",
             (R2 >= 0.5) & (SLOPE >= 0.5),
             asked=_without_bias,
+        ),
+        Claim(
+            MEISTER,
+            "An output bias of log p(v) disentangles frequency from what the states say",
+            R2 < 0.1,
+            asked=_with_unigram_bias,
         ),
         Claim(
             UNCERTAINTY,
