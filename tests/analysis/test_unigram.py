@@ -8,7 +8,10 @@ import torch
 from heads import ORDER, ZIPF, D, V, independent, model_of, planted, session
 from planted import claim, draw_all
 
+from headless.analysis.head.bottleneck import bottleneck
 from headless.analysis.head.lens import Readout, head_of
+from headless.analysis.head.neurons import neurons
+from headless.analysis.head.ngrams import ngrams
 from headless.analysis.head.unigram import unigram
 from headless.errors import HeadlessError
 from headless.objectives.base import log_unigram
@@ -43,6 +46,16 @@ def test_a_head_that_encodes_log_p(tmp_path: Path) -> None:
     assert claim(found, WRITES)
     assert claim(found, "One dimension")
     draw_all(found, tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_models_of_another_precision(dtype: torch.dtype) -> None:
+    ids_NT = independent(8)
+    for one in (unigram, ngrams, neurons, bottleneck):
+        whole, other = (one(session(uniting(1.0).to(t), ids_NT)) for t in (torch.float32, dtype))
+        for name in ("unigram/post/00/slope", "ngrams/unigram/divergence", "bottleneck/full/lost"):
+            if name in whole.scalars:
+                assert other.scalars[name] == pytest.approx(whole.scalars[name], 0.02, 1e-3), name
 
 
 def test_the_same_with_counts_of_other_tokens() -> None:
