@@ -176,7 +176,7 @@ def prepare(
     """
     _check(validation_fraction, num_workers)
     others = {"tokenizer": tokenizer, "mask_token": mask_token, "vocab_size": vocab_size != 32768}
-    others |= {"superwords_from": superwords_from}
+    others["superwords_from"] = superwords_from is not None
     _check_items(item_field, num_items, others | {"document_separator": document_separator})
     if superwords_from is not None:
         check_superwords(superwords_from, vocab_size, tokenizer)
