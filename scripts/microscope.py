@@ -110,23 +110,31 @@ def row(key: str, values: Values) -> dict[str, Any]:
 
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
-    """Markdown."""
-    arms = [f"{HEADS[arm.rsplit('-', 1)[0]]}, {arm.rsplit('-', 1)[1]}" for arm in ARMS]
-    heads = ["", *arms, *EFFECTS, "by"]
+    """Markdown; a cell holds the means under AdamW and under Muon."""
+    heads = ["", *HEADS.values(), *EFFECTS, "by"]
     lines = [f"| {' | '.join(heads)} |", f"| --- |{' ---: |' * (len(heads) - 2)} --- |"]
     for key, found in rows.items():
-        cells = [PHENOMENA[key], *map(number, found["means"].values())]
-        cells += [number(one, "+") for one in found["effects"].values()]
-        lines.append(f"| {' | '.join([*cells, ', '.join(found['by']) or 'none'])} |")
+        means = found["means"]
+        cells = [
+            " / ".join(mean(means[f"{head}-{optimizer}"]) for optimizer in OPTIMIZERS)
+            for head in HEADS
+        ]
+        cells += [number(one) for one in found["effects"].values()]
+        lines.append(f"| {' | '.join([PHENOMENA[key], *cells, ', '.join(found['by'])])} |")
     return "\n".join(lines)
 
 
-def number(value: Any, sign: str = "") -> str:
-    """A mean with its interval where there is one."""
+def mean(value: Any) -> str:
+    """Without its interval."""
+    return "" if value is None else f"{value.mean:.3g}"
+
+
+def number(value: Any) -> str:
+    """A difference with its interval where there is one."""
     if value is None:
         return ""
     half = "" if value.half_width is None else f" ± {value.half_width:.2g}"
-    return f"{value.mean:{sign}.3g}{half}"
+    return f"{value.mean:+.2g}{half}"
 
 
 def draw(sweep: Path, path: Path) -> None:
