@@ -41,11 +41,11 @@ def check_ids(checkpoint: Checkpoint, datamodule: Any, vocab_size: int) -> None:
     what they mean."""
     tokenizer_sha256 = checkpoint[CHECKPOINT_KEY]["tokenizer_sha256"]
     check_tokenizer(tokenizer_sha256, datamodule)
-    theirs = len(checkpoint["state_dict"]["unigram_counts"])
-    if tokenizer_sha256 is None and theirs != vocab_size:
+    counts_V = checkpoint.get("state_dict", {}).get("unigram_counts")  # of shards: not here
+    if tokenizer_sha256 is None and counts_V is not None and len(counts_V) != vocab_size:
         raise HeadlessError(
-            f"the checkpoint has {theirs} ids, one of them the end of a sequence, and the data "
-            f"{vocab_size}: give the data of that run, or prepare these with its --num_items"
+            f"the checkpoint has {len(counts_V)} ids, one of them the end of a sequence, and the "
+            f"data {vocab_size}: give the data of that run, or prepare these with its --num_items"
         )
 
 

@@ -145,8 +145,9 @@ def _read(lab: Session) -> Reading:
     known_K = next_K >= 0
     if not bool(known_K.any()):
         raise HeadlessError("no token follows another one: give sequences of three or more")
-    tokens = (tokens_K[known_K] for tokens_K in (before_K, now_K, next_K))
-    return Reading(s.sample_KD[known_K], *tokens, s.sample_sequences_K[known_K])
+    before_N, now_N, next_N = (tokens_K[known_K] for tokens_K in (before_K, now_K, next_K))
+    sequences_N = s.sample_sequences_K[known_K]
+    return Reading(s.sample_KD[known_K], before_N, now_N, next_N, sequences_N)
 
 
 @dataclass(frozen=True)

@@ -204,7 +204,7 @@ class Cases:
         """Without first tokens, which are of another kind."""
         model, ids_BT = lab.subject.model, short(lab)
         block = len(blocks_of(lab.subject.backbone)) - 1
-        points = [Point(part, block) for part in ("hidden", "mlp", "post")]  # type: ignore[arg-type]
+        points = [Point(part, block) for part in ("hidden", "mlp", "post")]
         hidden_BTF, mlp_BTD, stream_BTD = states_at(model, ids_BT, points).values()
         (vectors_DF,) = (
             m.weight.detach()
@@ -269,7 +269,8 @@ def effects(
     ]
     numbers: dict[Place, dict[str, float]] = {Place(): {"nll": before["loss"]}}
     for kind, chosen_K in sets.items():
-        own, of_kind = change(chosen_K), {}
+        own = change(chosen_K)
+        of_kind: dict[str, float] = {}
         for effect in EFFECTS:
             sizes = [abs(other[effect]) for other in random]
             as_large = sum(x >= abs(own[effect]) for x in sizes)

@@ -161,7 +161,7 @@ def held(states_KD: Tensor, direction_D: Tensor, seed: int) -> dict[str, float]:
     draw = torch.Generator().manual_seed(seed)
     random_RD = torch.randn(SHUFFLES, len(direction_D), generator=draw, dtype=torch.float64)
     every = torch.cat([direction_D[None], normalize(random_RD, dim=1)])
-    found = {}
+    found: dict[str, float] = {}
     for name, x_KD in (("moment", states_KD), ("variance", states_KD - states_KD.mean(dim=0))):
         total = float(x_KD.square().sum())
         shares = (x_KD @ every.T).square().sum(dim=0) / (total or 1.0)
