@@ -213,7 +213,7 @@ class Objective(nn.Module):
     def set_unigram(self, count_V: Tensor) -> None:
         """Take how often each token occurs in the training text."""
 
-    def with_sampled(self, unique: UniqueTargets) -> UniqueTargets:
+    def with_sampled(self, unique: UniqueTargets | None) -> UniqueTargets | None:
         """All candidates of a step, for a caller that must know them before `forward`: those of the
         table, then the sampled ones, if any, with count 0."""
         return unique

@@ -277,9 +277,9 @@ class ContrastiveWeightTying(Objective):
         )
         return ObjectiveOutput(loss, self.temperature_metrics())
 
-    def with_sampled(self, unique: UniqueTargets) -> UniqueTargets:
+    def with_sampled(self, unique: UniqueTargets | None) -> UniqueTargets | None:
         """Those that are none stand, as padding does, at the id of the table's first target."""
-        if self.num_sampled == 0:
+        if unique is None or self.num_sampled == 0:
             return unique
         assert self.log_unigram_V is not None
         number = min(self.num_sampled, len(self.log_unigram_V))

@@ -49,7 +49,7 @@ from headless.training.step import (
     scale_gradients,
     unsharded,
 )
-from headless.training.touched import TouchedRows, look_up, tables_by_row
+from headless.training.touched import TouchedRows, check_sharding, look_up, tables_by_row
 
 InitHead = Literal["random", "embedding", "source"]
 
@@ -136,7 +136,7 @@ class PretrainingModule(LightningModule):
         check_task(self.backbone, task)
         self.task = task
         self.objective = objective if switch_at is None else switched(objective, switch_at)
-        self._switch_step = math.inf
+        self.switch_step = math.inf  #: the optimizer step that `switch_at` is; inf: none
         self.negatives = objective.negatives  # whose targets the data module makes candidates
         hf_config: Any = self.backbone.config
         self.hidden_size: int = hf_config.hidden_size
@@ -236,7 +236,7 @@ class PretrainingModule(LightningModule):
         return self.lm_head().logits(hidden_states(self.backbone, input_ids_BT))
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        is_due = self.trainer.global_step >= self._switch_step
+        is_due = self.trainer.global_step >= self.switch_step
         if is_due and isinstance(self.objective, Switched) and not self.objective.is_switched:
             agree(self.objective.buffers())
             self.objective.switch(self.unigram_counts)
@@ -246,9 +246,7 @@ class PretrainingModule(LightningModule):
         rows: list[Tensor] = []
         if self._touched:
             input_ids = batch["table_inputs"]
-            if unique is not None:
-                unique = self.objective.with_sampled(unique)
-            unique, rows = look_up(self._touched, batch, unique)
+            unique, rows = look_up(self._touched, batch, self.objective.with_sampled(unique))
         output = self._score(input_ids, batch["targets"], unique, batch.get("rows"), *rows)
         self.batches_seen += 1
         loss = output.loss.detach()
@@ -283,11 +281,6 @@ class PretrainingModule(LightningModule):
             return None
         return UniqueTargets(batch["unique_ids"], batch["unique_inverse"], batch["unique_counts"])
 
-    @property
-    def switch_step(self) -> float:
-        """After so many optimizer steps `switch_at` is reached; inf: never."""
-        return self._switch_step
-
     # -- optimisation -------------------------------------------------------------------------
 
     def configure_optimizers(self) -> Any:
@@ -296,7 +289,7 @@ class PretrainingModule(LightningModule):
         if isinstance(self.objective, Switched):
             if math.isinf(steps):
                 raise HeadlessError("model.switch_at needs trainer.max_steps or trainer.max_epochs")
-            self._switch_step = round(self.objective.at * steps)
+            self.switch_step = round(self.objective.at * steps)
         optimizer, schedule = optim.build_optimizer(self, *configs, steps)
         self._settings = optim.settings_of(optimizer)
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
@@ -306,12 +299,8 @@ class PretrainingModule(LightningModule):
         # DDP would wait for gradients that they never have: their rows are exchanged by themselves.
         by_row, names = {*self.tables_by_row}, self.named_parameters()
         self._ddp_params_and_buffers_to_ignore = [name for name, p in names if p in by_row]
-        if self.device_mesh is not None and by_row:
-            raise HeadlessError(
-                "model.optimizer.table: trainer.strategy fsdp shards the table's rows: choose ddp, "
-                "or model.optimizer.table dense"
-            )
         if self.device_mesh is not None and not is_sharded(self):
+            check_sharding(by_row)
             shard(self, self.backbone, self.device_mesh["data_parallel"])
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -385,8 +374,7 @@ class PretrainingModule(LightningModule):
         checkpoint[CHECKPOINT_KEY] = resume.describe(self, datamodule_of(self))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        state = checkpoint[CHECKPOINT_KEY]
-        datamodule = datamodule_of(self)
+        state, datamodule = checkpoint[CHECKPOINT_KEY], datamodule_of(self)
         resume.check_ids(checkpoint, datamodule, self.vocab_size)
         self.batches_seen = state["batches_seen"]
         if hasattr(datamodule, "train_sampler") and self.trainer.state.fn == "fit":

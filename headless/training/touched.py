@@ -7,6 +7,8 @@ token ids. So the backward pass ends in [U, D], whatever V is; the optimizer is 
 Shapes: U rows of a micro-batch, D hidden size, V vocabulary.
 """
 
+from collections.abc import Collection
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -40,6 +42,15 @@ def tables_by_row(
         raise HeadlessError(f"model.optimizer.table {optimizer}: {reason}; choose dense")
     own = objective.weight_VD if objective.needs_unique else None
     return [embedding_table(backbone), *([] if own is None else [own])]
+
+
+def check_sharding(by_row: Collection[nn.Parameter]) -> None:
+    """Refuse to shard tables that are moved by row."""
+    if by_row:
+        raise HeadlessError(
+            "model.optimizer.table: trainer.strategy fsdp shards the table's rows: choose ddp, "
+            "or model.optimizer.table dense"
+        )
 
 
 def look_up(
