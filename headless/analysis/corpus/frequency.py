@@ -8,20 +8,19 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor
-from torch.nn.functional import cosine_similarity, normalize, pad
+from torch.nn.functional import cosine_similarity, normalize
 
 from headless.analysis.claims import Claim, Number, values
 from headless.analysis.drawing import Ranks, by_rank, cloud
+from headless.analysis.head.lens import counts_of
 from headless.analysis.record import Cloud, Figure, Finding, Place, Spectrum, series_of
 from headless.analysis.registry import analysis
 from headless.analysis.session import Session
 from headless.analysis.sources import TALK
-from headless.errors import HeadlessError
 from headless.geometry import anisotropy, effective_rank, log_fit, unit
 from headless.models.backbone import embedding_table
 
 GAO = "Gao et al. 2019"
-LEAST = 50  # tokens that occur
 GROUPS = 10
 ZIPF = (10, 2000)  # ranks of the fit
 SHUFFLES = 19
@@ -92,7 +91,7 @@ SLOPE = values("zipf_slope").only
 )
 def frequency(lab: Session, *, nulls: bool) -> Finding:
     """Of the embeddings and, where it is another table, the head: that is what Gao speaks of."""
-    counts_V = _counts(lab)
+    counts_V = counts_of(lab, min(map(len, lab.whole_tables.values()))).numpy()
     slope, intercept, r2 = zipf(counts_V)
     counts_R = counts_V[lab.table_rows]
     groups = groups_of(counts_R)
@@ -136,21 +135,6 @@ def frequency(lab: Session, *, nulls: bool) -> Finding:
         f"{of_table['rare_against_states']:.0%} of the hidden states have a negative product with "
         "the mean of the rarest tenth."
     )
-
-
-def _counts(lab: Session) -> np.ndarray:
-    """Of every row that all tables have: padded tables have more rows than there are tokens."""
-    assert lab.subject.counts_V is not None
-    counts_V = lab.subject.counts_V.cpu().long()
-    rows = min(len(table) for table in lab.whole_tables.values())
-    if rows < len(counts_V):
-        raise HeadlessError(
-            f"{len(counts_V)} counts for a table of {rows} rows: count the text with the model's "
-            "own tokenizer"
-        )
-    if int((counts_V > 0).sum()) < LEAST:
-        raise HeadlessError(f"fewer than {LEAST} tokens occur in the text: take a longer one")
-    return pad(counts_V, (0, rows - len(counts_V))).numpy()
 
 
 def zipf(counts_V: np.ndarray) -> tuple[float, float, float]:
