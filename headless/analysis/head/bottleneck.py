@@ -5,7 +5,7 @@ Shapes: V vocabulary, D hidden size, N tokens, M candidates of a softmax, R rank
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -125,7 +125,7 @@ def relative(values_R: Tensor) -> Any:
 class Scored:
     """The gradient of a loss at its scores, and the rows that made them.
 
-    A token's own row may be one that the others do not score: `own_ND` then has it.
+    A token's own row may be one that the others do not score: one that is not shared.
     """
 
     gradient_NM: Tensor  #: one column a candidate of any token
@@ -142,13 +142,7 @@ class Scored:
         squares_D, axes_DD = torch.linalg.eigh(noise_MD.T @ noise_MD)
         alive_D = squares_D > 1e-9 * squares_D[-1]  # fewer rows than dimensions
         inverse_D = torch.where(alive_D, squares_D, 1.0).rsqrt() * alive_D
-        return Scored(
-            self.gradient_NM,
-            noise_MD @ (axes_DD * inverse_D * values_D),
-            self.shared_M,
-            self.own_N,
-            self.candidates,
-        )
+        return replace(self, rows_MD=noise_MD @ (axes_DD * inverse_D * values_D))
 
 
 @dataclass(frozen=True)
