@@ -109,7 +109,6 @@ def _draw(picture: Picture, directory: Path, formats: Sequence[FigureFormat]) ->
     """The figure as SVG for the page, and its files."""
     figure = picture.draw()
     svg = svg_file(figure)
-    figure.set_layout_engine("none")  # it is laid out: each file would do so again
     for suffix in formats:
         path = directory / f"{picture.name}.{suffix}"
         if suffix == "svg":

@@ -98,6 +98,9 @@ def svg_file(figure: Any) -> str:
     metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     _rasterize(figure)
     with drawing_style():
+        if layout := figure.get_layout_engine():
+            layout.execute(figure)  # savefig would draw everything twice to do so
+            figure.set_layout_engine("none")
         figure.savefig(buffer, format="svg", metadata=metadata, dpi=RASTER_DPI)
     return buffer.getvalue()
 
