@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +38,24 @@ def _without_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda file: None)
 
 
-def mutants(value: Any, levels: int) -> Iterator[Any]:
-    """A value with one of its entries, down to some levels, replaced by junk or taken away."""
-    yield from JUNK if levels else JUNK[::2]
+def mutants(value: Any, levels: int, junk: Iterator[Any] | None = None) -> Iterator[Any]:
+    """A value with one of its entries, down to some levels, replaced by junk or taken away.
+
+    All junk in place of the whole, three pieces in turn in place of an entry.
+    """
+    yield from JUNK if junk is None else islice(junk, 3)
+    junk = junk or cycle(JUNK)
     if not levels or not isinstance(value, dict | list) or not value:
         return
     items = list(value.items() if isinstance(value, dict) else enumerate(value))
     for key, entry in [item for item in items if item[0] not in ("arrays",)][:20]:
         if isinstance(value, dict):
             yield {k: v for k, v in value.items() if k != key}
-            yield from (value | {key: mutant} for mutant in mutants(entry, levels - 1))
+            yield from (value | {key: mutant} for mutant in mutants(entry, levels - 1, junk))
         else:
-            yield from ([*value[:key], m, *value[key + 1 :]] for m in mutants(entry, levels - 1))
+            yield from (
+                [*value[:key], m, *value[key + 1 :]] for m in mutants(entry, levels - 1, junk)
+            )
 
 
 def tried(paths: list[Path], output: Path) -> bool:
