@@ -4,15 +4,19 @@ import html
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
+from torch import Tensor
+
 from headless.analysis.course.convergence import states_of
-from headless.analysis.courses import Checkpoints, courses_of, logged
+from headless.analysis.courses import Checkpoints, States, courses_of, logged
 from headless.analysis.laboratory import analyze as run_analyses
 from headless.analysis.laboratory import needing, select
 from headless.analysis.over_training import over_training
 from headless.analysis.places.latents import check_umap
+from headless.analysis.record import Place
 from headless.analysis.report import FigureFormat, check_output, write_report
 from headless.analysis.session import Session, Subject, check_blocks, rows_of
 from headless.analysis.subject import OpenModel, before_training, kept_checkpoints, open_subject
@@ -172,7 +176,7 @@ def analyze(
             )
             late = needing({"courses"}, chosen)  # of what the others find
             chosen = [name for name in chosen if name not in late]
-            by_step = _before(session, sessions, chosen)
+            by_step = _before(session, last, sessions, chosen)
         findings, left_out = run_analyses(session, chosen)
         twin = ""
         if random_twin:
@@ -199,19 +203,22 @@ def analyze(
 
 
 def _before(
-    last: Session, sessions: Iterable[tuple[int, Session]], names: Sequence[str]
+    session: Session, step: int, sessions: Iterable[tuple[int, Session]], names: Sequence[str]
 ) -> dict[int, list[Any]]:
-    """The findings at each step before the last, whose states they are compared with."""
-    compared = "convergence" in names and last.subject.sequences_NT is not None
-    final = states_of(last) if compared else {}
-    before: dict[Any, Any] = {}
+    """The findings at each step before the last; what a checkpoint is compared with goes to each
+    of them and to the last, whose session is the first argument."""
+    compared = "convergence" in names and session.subject.sequences_NT is not None
+    final = states_of(session) if compared else {}
+    before: dict[Place, States] = {}
+    rows: Tensor | None = None
+    earlier = 0
     found = {}
-    for step, session in sessions:
-        if compared:
-            session.checkpoints = Checkpoints(final, before)
-            before = states_of(session)
-        found[step] = run_analyses(session, names)[0]
-    last.checkpoints = Checkpoints(final, before) if compared else None
+    for now, one in chain(sessions, [(step, session)]):
+        one.checkpoints = Checkpoints(final, before, rows, now - earlier)
+        if one is not session:
+            before = states_of(one) if compared else {}
+            rows, earlier = one.tables["embedding"].detach().clone(), now
+            found[now] = run_analyses(one, names)[0]
     return found
 
 

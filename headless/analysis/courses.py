@@ -1,7 +1,7 @@
 """What is known of a run at other steps: every number of the laboratory, at kept checkpoints or as
 the run logged it, and the states of other checkpoints.
 
-Shapes: S steps, K states, D hidden size.
+Shapes: S steps, K states, R rows of the embedding that are looked at, D hidden size.
 """
 
 from collections.abc import Mapping, Sequence
@@ -57,6 +57,8 @@ class Checkpoints:
 
     last: Mapping[Place, States]
     before: Mapping[Place, States]  #: empty for the first one
+    rows_before: Tensor | None = None  #: of the embedding at the checkpoint before [R, D]
+    steps_since: int = 0  #: optimizer steps between that one and this
 
 
 def courses_of(by_step: Mapping[int, Sequence[Finding]], switched_at: int | None = None) -> Courses:

@@ -60,7 +60,7 @@ def states_lab(
         initial=None,
     )
     known = {"tables": tables or {}, "whole_tables": tables or {}, "table_rows": slice(None)}
-    known |= {"seed": 0, "claims_only": False, "umap": False}
+    known |= {"seed": 0, "claims_only": False, "umap": False, "checkpoints": None}
     return SimpleNamespace(statistics=statistics, subject=subject, **known | more)
 
 

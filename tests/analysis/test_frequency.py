@@ -9,8 +9,10 @@ import torch
 from planted import draw_all, states_lab
 
 from headless.analysis.corpus.frequency import frequency, groups_of, zipf
+from headless.analysis.courses import Checkpoints
 from headless.analysis.record import Finding
 from headless.errors import HeadlessError
+from headless.geometry import unit
 
 V, D = 600, 16
 
@@ -114,6 +116,21 @@ def test_distance_from_the_first_weights() -> None:
     assert s["frequency/embedding/rho_moved"] == pytest.approx(1, abs=1e-3)
     seen = counts[counts > 0].sort().values.double()
     assert s["frequency/embedding/moved_10"] == pytest.approx(float(seen[-56:].mean()), rel=1e-4)
+
+
+def test_size_of_updates_since_the_checkpoint_before() -> None:
+    """Rows that each step of four moved by a hundredth of their count."""
+    counts = counts_of()
+    table = torch.randn(V, D)
+    lab = states_lab({}, {"embedding": table}, last_states=torch.randn(20, D), counts_V=counts)
+    before = table - 4 * (counts[:, None] / 100) * unit(torch.randn(V, D))
+    lab.checkpoints = Checkpoints({}, {}, before, steps_since=4)
+    s = frequency(lab).scalars
+    assert s["frequency/embedding/update_00"] == 0
+    assert s["frequency/embedding/rho_update"] == pytest.approx(1, abs=1e-3)
+    seen = counts[counts > 0].sort().values.double()
+    expected = float(seen[-56:].mean()) / 100
+    assert s["frequency/embedding/update_10"] == pytest.approx(expected, rel=1e-3)
 
 
 def test_what_does_not_fit() -> None:

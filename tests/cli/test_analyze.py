@@ -84,7 +84,7 @@ def test_over_the_kept_checkpoints(
     path = fit(build([*run_arguments("kept"), *options, "--laboratory.enabled", "true"]))
     arguments = ["analyze", "--model", str(path), "--tokens", "512", "--steps", "all"]
     arguments += ["--random_twin", "false"]
-    assert main([*arguments, "--analyses", "[anisotropy, weights]"]) == 0
+    assert main([*arguments, "--analyses", "[anisotropy, frequency, weights]"]) == 0
     numbers = json.loads((path / "analysis/analysis.json").read_text())
     course = numbers["findings"][0]
     assert course["name"] == "over_training"
@@ -94,6 +94,10 @@ def test_over_the_kept_checkpoints(
     for name in ("anisotropy/embedding", "weight_spectra/q/alpha"):
         assert course["arrays"][name][0] == pytest.approx(logged[f"analysis/{name}"], rel=1e-4)
     last = {k: v for f in numbers["findings"][1:] for k, v in f["scalars"].items()}
+    assert course["arrays"]["frequency/embedding/moved_10"][0] == 0
+    first, *updates = course["arrays"]["frequency/embedding/update_10"]
+    assert first is None  # there is no checkpoint before
+    assert min(updates) > 0
     followed = [name for name in course["arrays"] if name != "steps"]
     assert len(followed) > 10
     for name in followed:

@@ -4,6 +4,7 @@ Shapes: V vocabulary, R rows that are looked at, D hidden size, N states.
 """
 
 from collections.abc import Mapping
+from math import nan
 from typing import Any
 
 import numpy as np
@@ -112,13 +113,17 @@ def frequency(lab: Session, *, nulls: bool) -> Finding:
             first_RD = embedding_table(lab.subject.initial).detach()[lab.table_rows]
             first_RD = first_RD[: len(counts_R)].double().cpu()
             measured["moved"] = (table_RD - first_RD).norm(dim=1).numpy()
+        if name == "embedding" and lab.checkpoints and lab.checkpoints.rows_before is not None:
+            rows_RD = lab.checkpoints.rows_before[: len(counts_R)].double().cpu()
+            path_R = (table_RD - rows_RD).norm(dim=1).numpy()
+            measured["update"] = path_R / lab.checkpoints.steps_since
         of_table = {**correlations(measured, counts_R, draw), **_gao(table_RD, groups, states_ND)}
         labels = [*(f"{index:02d}" for index in range(GROUPS + 1)), "random"]
         for label, group in zip(labels, groups, strict=True):
             if len(group) > 1:
                 of_table |= {
                     f"{key}_{label}": float(measured[key][group].mean())
-                    for key in ("cos_mean", "norm", "moved")
+                    for key in ("cos_mean", "norm", "moved", "update")
                     if key in measured
                 }
                 of_table |= {
@@ -173,7 +178,10 @@ def correlations(
     counts = counts_V[seen]
     cosine = measured["cos_mean"][seen]
     chance = [spearmanr(draw.permutation(counts), cosine).statistic for _ in range(SHUFFLES)]
-    rho = {f"rho_{k}": float(spearmanr(counts, x_V[seen]).statistic) for k, x_V in measured.items()}
+    rho = {
+        f"rho_{name}": float(spearmanr(counts, x_V[seen]).statistic) if np.ptp(x_V[seen]) else nan
+        for name, x_V in measured.items()
+    }
     return rho | {"rho_null": float(np.abs(chance).max())}
 
 
