@@ -2,8 +2,8 @@
 
     python scripts/bench_vocabulary.py [--sizes 4096 32768 ...] [--output FILE.json]
 
-Headless with each optimizer of the table (dense, lazy, rowwise), and cross-entropy (tied), with one
-backbone, on the same tokens. All rows of one size, and a headless step at the smallest size beside
+Headless with each optimizer of the table (dense, lazy, rowwise), and cross-entropy (tied; eager,
+compiled, in chunks), with one backbone, on the same tokens. All rows of one size, and a headless step at the smallest size beside
 them, take turns in one process. Tokens follow Zipf-Mandelbrot over at most 50,304 ranks, spread
 over the whole vocabulary. A step is what training does: the collator's table, forward, loss,
 backward, clipping by the norm, the optimizer. Memory is what a step holds at its peak beyond
@@ -34,6 +34,9 @@ from headless.training.touched import look_up
 HEADLESS = {f"headless, {table}": table for table in ("lazy", "rowwise", "dense")}
 SOFTMAX: dict[str, Callable[[], Objective]] = {
     "cross-entropy": lambda: CrossEntropy(tied=True, unigram_bias="fixed", chunk_size=None),
+    "cross-entropy, compiled": lambda: CrossEntropy(
+        tied=True, unigram_bias="fixed", chunk_size=None
+    ),
     "cross-entropy, chunked": lambda: CrossEntropy(tied=True, unigram_bias="fixed"),
 }
 PARTS = ("collate", "look up", "forward", "loss", "backward", "clip", "optimizer")
@@ -59,6 +62,10 @@ class Step:
             objective, backbone, optimizer, vocab_size=vocab_size, sequence_length=options.length
         )
         self.module.to(self.device).train().on_fit_start()
+        self.loss: Any = self.module.objective
+        if "compiled" in row:
+            torch.compiler.reset()  # torch counts the graphs of a process
+            self.loss = torch.compile(self.loss, dynamic=False)
         self.optimizer, _ = build_optimizer(self.module, optimizer, ScheduleConfig(), 1000)
         shape = options.tokens // options.length, options.length
         self.inputs, self.targets = (
@@ -80,7 +87,7 @@ class Step:
         with self.autocast:
             hidden = module.scored_states(ids, None, table if module._touched else None)
             marks.append(self.now())
-            loss = module.objective(hidden, batch["targets"].flatten(), table, unique).loss
+            loss = self.loss(hidden, batch["targets"].flatten(), table, unique).loss
         marks.append(self.now())
         loss.backward()
         marks.append(self.now())
