@@ -15,6 +15,7 @@ from headless.geometry.spectrum import NOISE
 
 MIN_TAIL = 10  # a tail of fewer values says nothing
 MAX_STARTS = 500  # thresholds that are tried: of larger spectra, evenly many of the ranks
+AT_ONCE = 1 << 18  # numbers: of several tails, as wide as the longest
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,9 @@ def tail_law(values_N: Tensor) -> TailLaw:
     if not starts:
         return TailLaw()
     tried = starts[:: math.ceil(len(starts) / MAX_STARTS)]
-    distance, rate, start = min(_one_tail(log_N, start) for start in tried)
+    size = max(1, AT_ONCE // len(log_N))
+    blocks = (np.array(tried[i : i + size]) for i in range(0, len(tried), size))
+    distance, rate, start = min(_nearest_tail(log_N, starts_S) for starts_S in blocks)
     y_N = log_N[start:] - log_N[start]  # under the law: exponential with rate α - 1
     over_N = np.expm1(y_N)  # under the other: x/x_min - 1 is
     exponential = -np.log(over_N.mean()) - over_N / over_N.mean() + y_N
@@ -110,10 +113,18 @@ def tail_law(values_N: Tensor) -> TailLaw:
     )
 
 
-def _one_tail(log_N: np.ndarray, start: int) -> tuple[float, float, int]:
-    """Largest difference between a tail's distribution and its likeliest law, the law's rate."""
-    y_N = log_N[start:] - log_N[start]
-    rate = 1 / y_N.mean()
-    law_N, below_N = -np.expm1(-rate * y_N), np.arange(len(y_N)) / len(y_N)
-    distance = max((below_N + 1 / len(y_N) - law_N).max(), (law_N - below_N).max())
-    return float(distance), float(rate), start
+def _nearest_tail(log_N: np.ndarray, starts_S: np.ndarray) -> tuple[float, float, int]:
+    """Of the tails that begin there the one that is nearest to its likeliest law: the largest
+    difference between the two distributions, the law's rate, and where it begins."""
+    index_N = np.arange(len(log_N))
+    inside_SN = index_N >= starts_S[:, None]
+    y_SN = np.where(inside_SN, log_N - log_N[starts_S][:, None], 0.0)
+    count_S = len(log_N) - starts_S
+    rate_S = count_S / y_SN.sum(axis=1)
+    law_SN = -np.expm1(-rate_S[:, None] * y_SN)
+    above_SN = law_SN - (index_N - starts_S[:, None]) / count_S[:, None]
+    # A tail's distribution jumps at each of its values: the law lies between two steps of it.
+    distance_SN = np.maximum(above_SN, 1 / count_S[:, None] - above_SN)
+    distance_S = distance_SN.max(axis=1, where=inside_SN, initial=0.0)
+    best = int(distance_S.argmin())
+    return float(distance_S[best]), float(rate_S[best]), int(starts_S[best])
