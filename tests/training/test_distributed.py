@@ -42,6 +42,9 @@ SPARSE: dict[str, Any] = {"sparse": True, "objective": "CrossEntropy"}
 # Every look at a model takes longer than its training: some cases, of each kind, are looked at.
 QUIET = ("--laboratory.enabled", "false", "--samples.every_n_steps", "1000")
 WATCHED = ("one", "ddp", "fsdp", "fsdp-whole", "fsdp-stopped", "fsdp-resumed")
+# Nor are all of them validated on the whole split.
+VALIDATED = ("one", "one-ce", "ddp", "ddp-ce", "fsdp", "fsdp-ce")
+BRIEF = ("--trainer.limit_val_batches", "1")
 EXTRAS = ("double", "stop_at", "sparse", "lost_at")
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
@@ -162,6 +165,7 @@ def runs(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
             *("--samples.every_n_steps", "4", "--samples.max_new_tokens", "3"),
             *("--throughput.every_n_steps", "2"),
             *(() if name in WATCHED else QUIET),
+            *(() if name in VALIDATED else BRIEF),
             *case["options"],
         ]
 
