@@ -3,16 +3,18 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from heads import ORDER, ZIPF, D, V, independent, model_of, planted, session
 from planted import claim, draw_all
 
 from headless.analysis.head.bottleneck import bottleneck
-from headless.analysis.head.lens import Readout, head_of
+from headless.analysis.head.lens import Readout, head_of, streams
 from headless.analysis.head.neurons import neurons
 from headless.analysis.head.ngrams import ngrams
 from headless.analysis.head.unigram import unigram
+from headless.analysis.record import Place
 from headless.errors import HeadlessError
 from headless.objectives.base import log_unigram
 
@@ -126,3 +128,60 @@ def test_a_head_that_is_more_than_a_matrix() -> None:
     lab.subject.model.lm_head.register_forward_hook(lambda m, i, out: 3 * out)
     with pytest.raises(HeadlessError, match="more than its last states times a matrix"):
         head_of(lab)
+
+
+class Cosines(torch.nn.Linear):
+    """A head that reads directions alone."""
+
+    normalize = True
+
+    def forward(self, states_BTD: torch.Tensor) -> torch.Tensor:
+        return super().forward(torch.nn.functional.normalize(states_BTD, dim=-1))
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "llama, cosines"])
+def test_a_model_of_random_weights_against_numpy(family: str) -> None:
+    """Nothing planted: a norm with a gain, blocks that add, tokens that never occur."""
+    model = model_of(family.partition(",")[0])
+    norm = model.transformer.ln_f if family == "gpt2" else model.model.norm
+    with torch.no_grad():
+        if "cosines" in family:
+            model.lm_head = Cosines(D, V, bias=False)
+        norm.weight.copy_(torch.linspace(0.2, 3, D))
+    counts_V = ZIPF.clone()
+    counts_V[::7] = 0
+    lab = session(model, independent(counts_V=counts_V), counts_V)
+    found = unigram(lab).scalars
+    seen = (counts_V > 0).numpy()
+    log_p_U = LOG_P.numpy()[seen] - LOG_P.numpy()[seen].mean()
+    rows_UD = model.lm_head.weight.detach().double().numpy()[seen]
+    rows_UD = rows_UD - rows_UD.mean(axis=0)
+    inner_UD = rows_UD * norm.weight.detach().double().numpy()
+    if family == "gpt2":  # its norm centres
+        inner_UD = inner_UD - inner_UD.mean(axis=1, keepdims=True)
+    for place, s in streams(lab).items():
+        raw_KD, final = s.sample_KD, place.kind == "norm_f"
+        read_KD = (raw_KD if final else norm(raw_KD)).detach().double().numpy()
+        if "cosines" in family:
+            read_KD = read_KD / np.linalg.norm(read_KD, axis=1, keepdims=True)
+        own, logits_KU = f"unigram/{place}", read_KD @ rows_UD.T
+        correlation = np.corrcoef(logits_KU.mean(axis=0), log_p_U)[0, 1]
+        assert found[f"{own}/r2"] == pytest.approx(correlation**2, rel=1e-3, abs=1e-9)
+        slope = np.polyfit(log_p_U, logits_KU.mean(axis=0), 1)[0]
+        assert found[f"{own}/slope"] == pytest.approx(slope, rel=1e-3)
+        along_K = logits_KU @ log_p_U / np.linalg.norm(log_p_U)
+        share = np.square(along_K).sum() / np.square(logits_KU).sum()
+        assert found[f"{own}/share"] == pytest.approx(share, rel=1e-4)
+        fit_D = np.linalg.lstsq(rows_UD if final else inner_UD, log_p_U, rcond=1e-6)[0]
+        x_KD = raw_KD.double().numpy()
+        for name, y_KD in (("moment", x_KD), ("variance", x_KD - x_KD.mean(axis=0))):
+            of_direction = np.square(y_KD @ fit_D).sum() / np.square(fit_D).sum()
+            expected = of_direction / np.square(y_KD).sum()
+            assert found[f"{own}/{name}"] == pytest.approx(expected, rel=1e-3), (own, name)
+            # Of 19 directions the largest is above what all of them have in the mean.
+            assert 1.2 / D < found[f"{own}/{name}_random"] < 1
+        assert 0.001 < found[f"{own}/r2_shuffled"] < 0.2
+        assert 0.001 < found[f"{own}/share_shuffled"] < 0.2
+    largest = streams(lab)[Place("post", 1)].sample_KD.square().mean(dim=0)
+    correlation = np.corrcoef(inner_UD[:, int(largest.argmax())], log_p_U)[0, 1]
+    assert found["unigram/largest_r2"] == pytest.approx(correlation**2, rel=1e-5)
