@@ -10,7 +10,7 @@ from heads import ORDER, ZIPF, D, V, independent, model_of, planted, session
 from planted import claim, draw_all
 
 from headless.analysis.head.bottleneck import bottleneck
-from headless.analysis.head.lens import Readout, head_of, streams
+from headless.analysis.head.lens import TOKENS, Readout, head_of, reading, streams, text_of
 from headless.analysis.head.neurons import neurons
 from headless.analysis.head.ngrams import ngrams
 from headless.analysis.head.unigram import unigram
@@ -185,3 +185,16 @@ def test_a_model_of_random_weights_against_numpy(family: str) -> None:
     largest = streams(lab)[Place("post", 1)].sample_KD.square().mean(dim=0)
     correlation = np.corrcoef(inner_UD[:, int(largest.argmax())], log_p_U)[0, 1]
     assert found["unigram/largest_r2"] == pytest.approx(correlation**2, rel=1e-5)
+
+
+def test_text_and_tokens_are_taken_from_all_of_it() -> None:
+    ids_NT = independent(700)
+    lab = session(model_of(), ids_NT)
+    assert torch.equal(text_of(lab), ids_NT[::2][: TOKENS // 34])
+    every, some = reading(lab, 10**9), reading(lab, 10)
+    assert len(some.next_N) == 10
+    for end in (0, -1):
+        assert torch.equal(some.states_ND[end], every.states_ND[end])
+    now, following = ids_NT[:, 1:-1].flatten(), ids_NT[:, 2:].flatten()
+    pairs = set(zip(now.tolist(), following.tolist(), strict=True))
+    assert set(zip(every.now_N.tolist(), every.next_N.tolist(), strict=True)) <= pairs

@@ -34,6 +34,7 @@ def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return demo
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_it_goes_from_a_text_to_a_report(
     demo: ModuleType,
     tmp_path: Path,
