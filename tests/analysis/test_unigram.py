@@ -198,3 +198,23 @@ def test_text_and_tokens_are_taken_from_all_of_it() -> None:
     now, following = ids_NT[:, 1:-1].flatten(), ids_NT[:, 2:].flatten()
     pairs = set(zip(now.tolist(), following.tolist(), strict=True))
     assert set(zip(every.now_N.tolist(), every.next_N.tolist(), strict=True)) <= pairs
+
+
+def test_rows_beyond_the_vocabulary_are_no_tokens() -> None:
+    """A padded table, as those of many models: the same numbers as of the table without."""
+    ids_NT = independent(8)
+    padded = planted(torch.randn(V + 8, D), torch.randn(V + 8, D))
+    plain = model_of()
+    plain.load_state_dict(
+        {k: w[:V] if w.shape[:1] == (V + 8,) else w for k, w in padded.state_dict().items()}
+    )
+    for one, kept in ((unigram, "unigram/norm_f/"), (bottleneck, "bottleneck/width")):
+        ours, theirs = (one(session(model, ids_NT)).scalars for model in (padded, plain))
+        names = [name for name in theirs if name.startswith(kept)]
+        assert names
+        for name in names:
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-4, abs=1e-8), name
+    found = ngrams(session(padded, ids_NT)).scalars
+    assert found["ngrams/unigram/nll"] == pytest.approx(
+        ngrams(session(plain, ids_NT)).scalars["ngrams/unigram/nll"], abs=0.02
+    )
