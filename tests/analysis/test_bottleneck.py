@@ -8,7 +8,9 @@ from heads import D, V, independent, model_of, session
 from planted import claim, draw_all
 from torch import Tensor
 
-from headless.analysis.head.bottleneck import Scored, bottleneck, sampled, through
+from headless.analysis.head.bottleneck import Scored, bottleneck, losses, sampled, through
+from headless.analysis.head.lens import head_of
+from headless.errors import HeadlessError
 
 DRAW = torch.Generator().manual_seed(0)
 
@@ -95,3 +97,22 @@ def test_of_a_model(tmp_path: Path) -> None:
     assert wide.scalars["bottleneck/full/lost"] == pytest.approx(0, abs=1e-3)
     assert claim(wide, "95 % or more") is False
     assert claim(wide, "loses less of it") is False
+
+
+def test_candidates_are_the_targets_of_the_batch_that_is_looked_at() -> None:
+    """A text whose end has other tokens than its beginning, which is the batch."""
+    ids_NT = independent(700) % (V // 2)
+    ids_NT[350:] += V // 2
+    lab = session(model_of(), ids_NT)
+    full, drawn, contrast = (x for _, x in losses(lab, head_of(lab), torch.Generator()))
+    assert contrast.candidates == len(contrast.rows_MD) <= V // 2
+    for one in (drawn, contrast):
+        assert torch.equal(one.rows_MD[one.own_N], full.rows_MD[full.own_N])
+    assert bool((contrast.gradient_NM.gather(1, contrast.own_N[:, None]) < 0).all())
+
+
+def test_capped_logits_are_no_product() -> None:
+    lab = session(model_of(), independent())
+    lab.once("lm_head", lambda: head_of(session(model_of(), independent()))._replace(softcap=30.0))
+    with pytest.raises(HeadlessError, match="not a product with a matrix"):
+        bottleneck(lab)

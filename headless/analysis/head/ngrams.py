@@ -94,27 +94,28 @@ def ngrams(lab: Session, *, nulls: bool) -> Finding:
         grams = Grams.of(lab.subject.tokens, *pairs, log_p_V.exp().numpy())
     flat = {"uniform": torch.full_like(log_p_V, -np.log(vocab)), "unigram": log_p_V}
     names = (*flat, *(GRAMS[2:] if grams is not None else ()))
-    nll = {name: [-log_q_V[read.next_N]] for name, log_q_V in flat.items()} | {"model": []}
-    nll |= {name: [] for name in names[2:]}
+    tokens = len(read.next_N)
+    # Made before the loop: what is kept between large tensors would keep their memory in pieces.
+    costs = {name: torch.zeros(tokens).double() for name in ("model", *names)}
+    for name, log_q_V in flat.items():
+        costs[name][:] = -log_q_V[read.next_N]
     divergence, shuffled = ({name: 0.0 for name in names[2:]} for _ in range(2))
     entropy, sum_V = 0.0, torch.zeros_like(log_p_V)
-    for rows in torch.arange(len(read.next_N)).split(max(2, LOGITS // vocab)):
+    for rows in torch.arange(tokens).split(max(2, LOGITS // vocab)):
         states_CD = read.states_ND[rows].to(head.weight_VD.device)
         log_CV = head.logits(states_CD).detach().log_softmax(dim=-1).cpu()
         p_CV = log_CV.exp()
         entropy -= float((p_CV * log_CV).sum(dtype=torch.float64))
         sum_V += p_CV.sum(dim=0, dtype=torch.float64)
         next_C1 = read.next_N[rows, None]
-        nll["model"].append(-log_CV.gather(1, next_C1)[:, 0].double())
+        costs["model"][rows] = -log_CV.gather(1, next_C1)[:, 0].double()
         if grams is not None:
             for name, q_CV in zip(names[2:], grams.rows(rows.numpy()), strict=True):
                 log_q_CV = torch.from_numpy(q_CV).log()
                 divergence[name] -= float((p_CV * log_q_CV).sum())
                 shuffled[name] -= float((p_CV * log_q_CV.roll(1, dims=0)).sum())
-                nll[name].append(-log_q_CV.gather(1, next_C1)[:, 0])
+                costs[name][rows] = -log_q_CV.gather(1, next_C1)[:, 0]
     divergence |= {name: -float(sum_V @ log_q_V) for name, log_q_V in flat.items()}
-    tokens = len(read.next_N)
-    costs = {name: torch.cat(parts) for name, parts in nll.items()}
     numbers = {Place(n): {"divergence": (divergence[n] - entropy) / tokens} for n in names}
     numbers = {Place("model"): {}, **numbers}
     for name, costs_N in costs.items():
