@@ -83,18 +83,24 @@ def test_what_is_held_at_its_mean(family: str) -> None:
         hidden_BTF[:, inside, held_K] = mean_K
         return (hidden_BTF,)
 
-    def loss() -> float:  # of the positions that are looked at
+    def said() -> dict[str, float]:  # at the positions that are looked at
         ids_BT = short(lab)
         with torch.no_grad():
             logits_NV = model(input_ids=ids_BT).logits[:, inside].flatten(0, 1)
-        return float(torch.nn.functional.cross_entropy(logits_NV, ids_BT[:, 2:].flatten()))
+        said_N = torch.distributions.Categorical(logits=logits_NV)
+        frequent = torch.distributions.Categorical(logits=log_unigram(ZIPF))
+        return {
+            "loss": -float(said_N.log_prob(ids_BT[:, 2:].flatten()).mean()),
+            "entropy": float(said_N.entropy().mean()),
+            "unigram": float(torch.distributions.kl_divergence(said_N, frequent).mean()),
+        }
 
-    nobody = torch.zeros(0, dtype=torch.long)
-    assert cases.without(nobody)["loss"] == pytest.approx(loss(), rel=1e-5)
+    before = cases.without(torch.zeros(0, dtype=torch.long))
+    assert before == pytest.approx(said(), rel=1e-5)
     handle = last.register_forward_pre_hook(hold)
-    assert cases.without(held_K)["loss"] == pytest.approx(loss(), rel=1e-5)
+    assert cases.without(held_K) == pytest.approx(said(), rel=1e-5)
     handle.remove()
-    assert abs(cases.without(held_K)["loss"] - cases.without(nobody)["loss"]) > 1e-6
+    assert abs(cases.without(held_K)["loss"] - before["loss"]) > 1e-6
     assert nll(model, short(lab)) > 0
 
 
