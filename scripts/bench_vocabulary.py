@@ -3,12 +3,12 @@
     python scripts/bench_vocabulary.py [--sizes 4096 32768 ...] [--output FILE.json]
 
 Headless with each optimizer of the table (dense, lazy, rowwise), and cross-entropy (tied; eager,
-compiled, in chunks), with one backbone, on the same tokens. All rows of one size, and a headless step at the smallest size beside
-them, take turns in one process. Tokens follow Zipf-Mandelbrot over at most 50,304 ranks, spread
-over the whole vocabulary. A step is what training does: the collator's table, forward, loss,
-backward, clipping by the norm, the optimizer. Memory is what a step holds at its peak beyond
-weights and optimizer states. Liger's and Apple's fused cross-entropy are measured where they are
-installed and the device is a GPU.
+compiled, in chunks), with one backbone, on the same tokens. All rows of one size, and a headless
+step at the smallest size beside them, take turns in one process. Tokens follow Zipf-Mandelbrot over
+at most 50,304 ranks, spread over the whole vocabulary. A step is what training does: the collator's
+table, forward, loss, backward, clipping by the norm, the optimizer. Memory is what a step holds at
+its peak beyond weights and optimizer states. Liger's and Apple's fused cross-entropy are measured
+where they are installed and the device is a GPU.
 """
 
 import argparse
