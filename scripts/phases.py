@@ -28,6 +28,7 @@ from headless.runs.run import Run
 RUN = re.compile(r"(?P<arm>.+?)(-lr[^-]+)?-steps\d+-seed(?P<seed>\d+)")
 PHASES = {"collapse": "falls by", "expansion": "rises by", "compression": "falls again by"}
 LAST = "norm_f"  # what the head reads
+NAMES = {"ce": "softmax", "cwt": "headless"}
 
 
 def read(sweep: Path) -> dict[str, dict[str, Courses]]:
@@ -89,9 +90,12 @@ def draw(arms: dict[str, dict[str, Any]], path: Path) -> None:
         for color, form in enumerate(forms):
             for index, run in enumerate(arms.get(f"{form}-{size}", {}).values()):
                 steps = np.maximum(run["steps"], 0.5)  # step 0 has a place, too
-                label = form if index == 0 else None
+                label = NAMES.get(form, form) if index == 0 else None
                 axis.plot(steps, run["rankme"], color=f"C{color}", lw=1.2, alpha=0.8, label=label)
-        axis.set(xscale="log", yscale="log", xlabel="optimizer steps", title=size)
+        title = size.replace("m", " M parameters")
+        axis.set(xscale="log", yscale="log", xlabel="optimizer steps", title=title)
+        for formatter in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
+            formatter("{x:.0f}")
     axes[0][0].set_ylabel("RankMe of the last states")
     axes[0][-1].legend(frameon=False)
     figure.tight_layout()

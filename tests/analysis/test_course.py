@@ -80,6 +80,10 @@ def test_the_largest_rise_by_hand() -> None:
 def test_too_few_looks() -> None:
     with pytest.raises(HeadlessError, match=r"5 looks .*every_n_steps log"):
         phases(lab(noisy(TURNS, 0.0)[:5]))
+    late = lab(noisy(TURNS, 0.0))
+    late.courses = Courses(STEPS + 1, late.courses.values)
+    with pytest.raises(HeadlessError, match="from step 1: phases need 8 from step 0 on"):
+        phases(late)
 
 
 def states(step: int) -> dict[Any, Any]:
@@ -167,6 +171,13 @@ def test_what_a_switch_does(comes: bool, tmp_path: Path) -> None:
     draw_all(found, tmp_path)
     with pytest.raises(HeadlessError, match="never goes over"):
         switch(SimpleNamespace(courses=Courses(STEPS, values)))
+
+
+def test_a_cone_that_was_leaving_faster_does_not_come_back() -> None:
+    falling = 0.9 - 0.02 * np.minimum(np.arange(S), 18) + 0.1 * (STEPS > 100)
+    found = switch(SimpleNamespace(courses=Courses(STEPS, {"anisotropy/norm_f": falling}, 100)))
+    assert found.scalars["switch/anisotropy/norm_f/change"] > 0
+    assert claim(found, "cone comes back") is False
 
 
 def test_of_a_run(run_arguments: Callable[..., list[str]]) -> None:
