@@ -174,7 +174,7 @@ def test_what_a_switch_does(comes: bool, tmp_path: Path) -> None:
 
 
 def test_a_cone_that_was_leaving_faster_does_not_come_back() -> None:
-    falling = 0.9 - 0.02 * np.minimum(np.arange(S), 18) + 0.1 * (STEPS > 100)
+    falling = 0.9 - 0.02 * np.minimum(np.arange(S), 18) + 0.2 * (STEPS > 100)
     found = switch(SimpleNamespace(courses=Courses(STEPS, {"anisotropy/norm_f": falling}, 100)))
     assert found.scalars["switch/anisotropy/norm_f/change"] > 0
     assert claim(found, "cone comes back") is False
