@@ -116,6 +116,8 @@ def test_convergence_ends_at_one() -> None:
         assert pair[0] == pytest.approx(pair[1], abs=0.05)
         assert 0.1 < pair[0] < 0.35  # of 1,000 states in 32 dimensions
     assert of[1]["convergence/post/00/cka"] == pytest.approx(1, abs=1e-9)
+    assert abs(of[1]["convergence/post/00/cka_shuffled"]) < 0.03
+    assert of[1]["convergence/post/00/pwcca_shuffled"] < 0.35
     assert of[1]["convergence/post/01/cka"] < 0.1
     assert "convergence/post/00/drift" not in of[0]
     assert of[2]["convergence/post/00/drift"] == of[1]["convergence/post/01/drift"] == 0
@@ -210,6 +212,13 @@ def test_of_a_run(run_arguments: Callable[..., list[str]]) -> None:
     assert course[0] < course[-1] == pytest.approx(1, abs=1e-9)
     assert np.isnan(over.arrays["convergence/norm_f/drift"][0])
     assert "softmax" in next(p for p in over.pictures if "anisotropy" in p.name).caption
+
+
+def test_a_switch_in_a_run_that_its_epochs_ended() -> None:
+    config = {"model": {"switch_at": 0.5}, "trainer": {"max_steps": 100}}
+    for summary, step in (({}, 50), ({"finished": True, "steps": 40}, 20)):
+        run: Any = SimpleNamespace(config=config, summary=summary)
+        assert switch_step(run) == step
 
 
 def test_places_of_a_course() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from headless.analysis.laboratory import select
 from headless.cli.main import main
@@ -93,15 +94,23 @@ def test_over_the_kept_checkpoints(
     logged = {k: v for point in points if not point["progress/step"] for k, v in point.items()}
     for name in ("anisotropy/embedding", "weight_spectra/q/alpha"):
         assert course["arrays"][name][0] == pytest.approx(logged[f"analysis/{name}"], rel=1e-4)
-    last = {k: v for f in numbers["findings"][1:] for k, v in f["scalars"].items()}
+    at_end = {k: v for f in numbers["findings"][1:] for k, v in f["scalars"].items()}
     assert course["arrays"]["frequency/embedding/moved_10"][0] == 0
     first, *updates = course["arrays"]["frequency/embedding/update_10"]
     assert first is None  # there is no checkpoint before
     assert min(updates) > 0
+    before, last = (
+        torch.load(path / f"checkpoints/{name}.ckpt", weights_only=True)["state_dict"]
+        for name in ("step-00000008", "last")
+    )
+    moved_VD = last["backbone.embed_in.weight"] - before["backbone.embed_in.weight"]
+    moved_V = moved_VD.norm(dim=1)[last["unigram_counts"] > 0] / 4
+    groups = [course["arrays"][f"frequency/embedding/update_{k:02d}"][-1] for k in range(1, 11)]
+    assert sum(groups) / 10 == pytest.approx(float(moved_V.mean()), rel=0.02)
     followed = [name for name in course["arrays"] if name != "steps"]
     assert len(followed) > 10
     for name in followed:
-        assert course["arrays"][name][-1] == pytest.approx(last[name])
+        assert course["arrays"][name][-1] == pytest.approx(at_end[name])
     assert any(course["arrays"][name][0] != course["arrays"][name][-1] for name in followed)
     capsys.readouterr()
     (path / "checkpoints/step-00000004.ckpt").unlink()
