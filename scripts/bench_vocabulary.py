@@ -7,14 +7,14 @@ compiled, in chunks), with one backbone, on the same tokens. All rows of one siz
 step at the smallest size beside them, take turns in one process. Tokens follow Zipf-Mandelbrot over
 at most 50,304 ranks, spread over the whole vocabulary. A step is what training does: the collator's
 table, forward, loss, backward, clipping by the norm, the optimizer. Memory is what a step holds at
-its peak beyond weights and optimizer states. Liger's and Apple's fused cross-entropy are measured
-where they are installed and the device is a GPU.
+its peak beyond weights and optimizer states.
 """
 
 import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,12 @@ from headless.training.step import clip, gradient_norm
 from headless.training.touched import look_up
 
 HEADLESS = {f"headless, {table}": table for table in ("lazy", "rowwise", "dense")}
+CHUNKED = partial(CrossEntropy, tied=True, unigram_bias="fixed")
+WHOLE = partial(CHUNKED, chunk_size=None)
 SOFTMAX: dict[str, Callable[[], Objective]] = {
-    "cross-entropy": lambda: CrossEntropy(tied=True, unigram_bias="fixed", chunk_size=None),
-    "cross-entropy, compiled": lambda: CrossEntropy(
-        tied=True, unigram_bias="fixed", chunk_size=None
-    ),
-    "cross-entropy, chunked": lambda: CrossEntropy(tied=True, unigram_bias="fixed"),
+    "cross-entropy": WHOLE,
+    "cross-entropy, compiled": WHOLE,
+    "cross-entropy, chunked": CHUNKED,
 }
 PARTS = ("collate", "look up", "forward", "loss", "backward", "clip", "optimizer")
 
