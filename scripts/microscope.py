@@ -15,13 +15,13 @@ logits against log p(v), a point a token.
 
 import argparse
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from benchmarking import write
+from sweep_runs import finished_runs
 
 import headless
 from headless.analysis.head.lens import counts_of, final_point, head_of, statistics_of
@@ -39,7 +39,6 @@ HEADS = {
 }
 OPTIMIZERS = ("adamw", "muon")
 ARMS = tuple(f"{head}-{optimizer}" for head in HEADS for optimizer in OPTIMIZERS)
-RUN = re.compile(r"(?P<arm>.+?)-lr.*-seed(?P<seed>\d+)")
 EFFECTS = {  # arms, less the arms beside them
     "bias": [(f"ce_untied_initial-{o}", f"ce_untied-{o}") for o in OPTIMIZERS],
     "contrast": [(f"cwt_t05-{o}", f"ce_tied_fixed-{o}") for o in OPTIMIZERS],
@@ -77,12 +76,9 @@ Values = dict[str, dict[str, dict[str, float]]]  # by arm, seed and key
 
 def runs(sweep: Path) -> Iterator[tuple[str, str, Path]]:
     """The finished runs of the arms: arm, seed, directory."""
-    for directory in sorted((sweep / "final").iterdir()):
-        found = RUN.fullmatch(directory.name)
-        summary = directory / "summary.json"
-        if found and found["arm"] in ARMS and summary.is_file():
-            if json.loads(summary.read_text())["finished"]:
-                yield found["arm"], found["seed"], directory
+    return (
+        (arm, seed, run.directory.path) for arm, seed, run in finished_runs(sweep) if arm in ARMS
+    )
 
 
 def effect(pairs: list[tuple[str, str]], key: str, values: Values) -> Difference | None:

@@ -11,7 +11,6 @@ orders of the same steps do not have. The figure shows the courses, a line a see
 """
 
 import argparse
-import re
 from collections import defaultdict
 from pathlib import Path
 from statistics import mean
@@ -20,12 +19,11 @@ from typing import Any
 
 import numpy as np
 from benchmarking import write
+from sweep_runs import finished_runs
 
-from headless.analysis.course.phases import COURSES, FACTOR, phases
+from headless.analysis.course.phases import COURSES, criteria_of, phases
 from headless.analysis.courses import Courses, logged
-from headless.runs.run import Run
 
-RUN = re.compile(r"(?P<arm>.+?)(-lr[^-]+)?-steps\d+-seed(?P<seed>\d+)")
 PHASES = {"collapse": "falls by", "expansion": "rises by", "compression": "falls again by"}
 LAST = "norm_f"  # what the head reads
 NAMES = {"ce": "softmax", "cwt": "headless"}
@@ -34,31 +32,24 @@ NAMES = {"ce": "softmax", "cwt": "headless"}
 def read(sweep: Path) -> dict[str, dict[str, Courses]]:
     """What finished runs logged, by arm and seed."""
     found: dict[str, dict[str, Courses]] = defaultdict(dict)
-    for directory in sorted((sweep / "final").iterdir()):
-        name = RUN.fullmatch(directory.name)
-        if name and (run := Run(str(directory))).summary.get("finished"):
-            found[name["arm"]][name["seed"]] = logged(run)
+    for arm, seed, run in finished_runs(sweep):
+        found[arm][seed] = logged(run)
     return dict(found)
 
 
 def of_run(courses: Courses) -> dict[str, Any]:
-    """The courses at the last states, and the phases of their RankMe."""
+    """The courses at the last states, the phases of their RankMe, and which there are."""
     lab: Any = SimpleNamespace(courses=courses, seed=0)
-    scalars = phases(lab).scalars  # type: ignore[union-attr]
-    numbers = {key.rsplit("/", 1)[-1]: x for key, x in scalars.items() if f"/{LAST}/" in key}
+    finding: Any = phases(lab)
+    numbers = {
+        key.rsplit("/", 1)[-1]: x for key, x in finding.scalars.items() if f"/{LAST}/" in key
+    }
+    there = {phase: one.verdict(finding) for phase, one in criteria_of("rankme").items()}
     course = {
-        name: next(x.tolist() for p, x in courses.places(f, m, LAST).items())
+        name: next(x.tolist() for x in courses.places(f, m, LAST).values())
         for name, (f, m, _) in COURSES.items()
     }
-    return {"steps": courses.steps_S.tolist(), **course, "phases": numbers}
-
-
-def there(numbers: dict[str, float], phase: str) -> bool:
-    """Whether the rank of a run has it."""
-    beyond = phase != "expansion" or (
-        numbers["rankme_expansion"] > numbers["rankme_expansion_shuffled"]
-    )
-    return numbers[f"rankme_{phase}"] >= FACTOR and beyond
+    return {"steps": courses.steps_S.tolist(), **course, "phases": numbers, "there": there}
 
 
 def table(arms: dict[str, dict[str, Any]]) -> str:
@@ -70,7 +61,9 @@ def table(arms: dict[str, dict[str, Any]]) -> str:
     for arm, runs in arms.items():
         numbers = [run["phases"] for run in runs.values()]
         factors = [f"{mean(n[f'rankme_{phase}'] for n in numbers):.2f}" for phase in PHASES]
-        seeds = ", ".join(str(sum(there(n, phase) for n in numbers)) for phase in PHASES)
+        seeds = ", ".join(
+            str(sum(run["there"][phase] for run in runs.values())) for phase in PHASES
+        )
         end = f"{mean(run['rankme'][-1] for run in runs.values()):.1f}"
         lines.append(f"| {' | '.join([arm, end, *factors, f'{seeds} of {len(runs)}'])} |")
     return "\n".join(lines)

@@ -69,18 +69,24 @@ def expansion_by_chance(course_S: np.ndarray, seed: int) -> float:
     return float(np.exp(np.quantile(rises_K, SURE)))
 
 
-def _shown(name: str) -> Criterion:
-    """All three phases, of the last states, and a rise that no random order of steps has."""
+def criteria_of(name: str) -> dict[str, Criterion]:
+    """When the last states have each phase; the rise is one that no random order of steps has."""
     of_last = {
         phase: values(f"{name}_{phase}", *STREAM).last
         for phase in ("collapse", "expansion", "expansion_shuffled", "compression")
     }
-    return (
-        (of_last["collapse"] >= FACTOR)
-        & (of_last["expansion"] >= FACTOR)
-        & (of_last["expansion"] > of_last["expansion_shuffled"])
-        & (of_last["compression"] >= FACTOR)
-    )
+    return {
+        "collapse": of_last["collapse"] >= FACTOR,
+        "expansion": (of_last["expansion"] >= FACTOR)
+        & (of_last["expansion"] > of_last["expansion_shuffled"]),
+        "compression": of_last["compression"] >= FACTOR,
+    }
+
+
+def _shown(name: str) -> Criterion:
+    """All three."""
+    found = criteria_of(name)
+    return found["collapse"] & found["expansion"] & found["compression"]
 
 
 def _draw(finding: Finding) -> Any:
