@@ -3,11 +3,12 @@
     python scripts/bench_laboratory.py [--steps 80] [--repeats 3] [--output benchmarks/laboratory.json]
 
 Two runs of the demo's model on the same batches train in turn, several times in one process: one
-without the laboratory, one with its cheap preset at the demo's cadence (a look before the first
-step and eight more, at even steps). A look is made outside training time, so that seconds of
-training are to be the same; what it costs is added to the wall clock. `cost` is the time of all
-looks over the seconds of training of a run of the demo's 320 steps (its nine looks). Then each
-analysis of both presets is timed on the model that came out.
+without the laboratory, one with its cheap preset (a look before the first step and eight more, at
+even steps). A look is made outside training time, so that seconds of training are to be the same;
+what it costs is added to the wall clock. `look_in_steps` is its time over that of a training step:
+at a look every 50 steps it costs a fiftieth of it. `cost_in_demo` is the time of all looks of the
+demo, before the first step and at each validation of configs/demo/base.yaml, over its seconds of
+training. Then each analysis of both presets is timed on the model that came out.
 """  # noqa: E501 - a command is one line
 
 import argparse
@@ -18,6 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import yaml
 from bench_loop import make_config, make_data
 from benchmarking import write
 
@@ -29,7 +31,8 @@ from headless.callbacks.progress import progress_of
 from headless.training.assembly import arguments_of, build
 from headless.training.pretrain import fit
 
-LOOKS, DEMO_STEPS = 8, 320  # after the first one; of the demo
+LOOKS = 8  # after the first one
+DEMO = Path(__file__).parents[1] / "configs" / "demo" / "base.yaml"
 
 
 def train(root: Path, data: Path, steps: int, enabled: bool) -> tuple[float, list[float], Path]:
@@ -103,6 +106,10 @@ def main() -> None:
         }
     step = {name: statistics.median(values) for name, values in training.items()}
     look = statistics.median(looks)
+    look_in_steps = look / step["without"]
+    demo = yaml.safe_load(DEMO.read_text())["trainer"]
+    demo_looks = 1 + demo["max_steps"] // demo["val_check_interval"]
+    cost_in_demo = demo_looks * look_in_steps / demo["max_steps"]
     result = {
         "steps": options.steps,
         "repeats": options.repeats,
@@ -110,13 +117,15 @@ def main() -> None:
         "seconds_per_step": training,
         "seconds_per_look": looks,
         "ratio_training": step["with"] / step["without"],
-        "cost": (LOOKS + 1) * look / (DEMO_STEPS * step["without"]),
+        "look_in_steps": look_in_steps,
+        "cost_in_demo": cost_in_demo,
         "seconds": analyses,
         "tokens": {"cheap": 8 * 128, "full": options.tokens},
     }
     write(options.output, result)
     print(f"seconds of training, with the laboratory / without: {result['ratio_training']:.3f}")
-    print(f"a look: {look * 1e3:.0f} ms; nine looks / the demo's training: {result['cost']:.1%}")
+    print(f"a look: {look * 1e3:.0f} ms, {look_in_steps:.2f} of a training step")
+    print(f"the demo's {demo_looks} looks / its seconds of training: {cost_in_demo:.1%}")
     print(f"all of the full preset: {analyses['full']['all']:.0f} s of {options.tokens:,} tokens")
 
 

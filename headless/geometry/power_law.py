@@ -55,17 +55,16 @@ def log_fit(values_R: Tensor | np.ndarray, first: int, last: int) -> tuple[float
 
     Values that are not above 0 are left out; NaN for fewer than 3.
     """
-    from scipy.stats import linregress
-
     values = values_R.cpu().numpy() if isinstance(values_R, Tensor) else values_R
     y = np.asarray(values[first - 1 : last], dtype=np.float64)
     x = np.arange(first, first + len(y))[y > 0]
     y = y[y > 0]
     if len(y) < 3:
         return math.nan, math.nan, math.nan
-    fit = linregress(np.log(x), np.log(y))
-    r_squared = float(fit.rvalue**2) if np.ptp(y) else 1.0
-    return float(fit.slope), float(fit.intercept), r_squared
+    log_x, log_y = np.log(x), np.log(y)
+    slope, intercept = np.polyfit(log_x, log_y, 1).tolist()
+    r_squared = float(np.corrcoef(log_x, log_y)[0, 1] ** 2) if np.ptp(y) else 1.0
+    return slope, intercept, r_squared
 
 
 @dataclass(frozen=True)

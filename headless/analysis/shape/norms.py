@@ -198,7 +198,7 @@ def _answer(finding: Finding, ratio: float, grown: float) -> str:
     answer = (
         f"In the middle blocks position 0 is {ratio:.1f} times as long as other positions: "
         f"{'massive' if ratio >= MASSIVE else 'not massive'} (from {MASSIVE:g} on). Other "
-        f"positions grow from {rest[0]:.3g} after the first block to {rest[-1]:.3g} after the "
+        f"positions go from {rest[0]:.3g} after the first block to {rest[-1]:.3g} after the "
         f"last, by a factor of {grown:.3f} a block in the middle."
     )
     for share in finding.values("massive_share"):
