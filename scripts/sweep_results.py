@@ -1,20 +1,24 @@
 """Tables, trend and figure of a sweep, from its sweep.json.
 
     python scripts/sweep_results.py SWEEP.json [--also OTHER.json ARM=NAME ...] \\
-        [--score bits_per_byte] [--along AXIS]
+        [--score bits_per_byte] [--along AXIS] [--deciles] \\
         [--figure FILE.svg] [--copy FILE.json]
 
 Each arm with what was tuned, its nats a token (or bits a byte, by which vocabularies compare, too)
 and the difference from the baseline of its block, paired by seed, with 95 % intervals. Blocks are
 the values of `within`, or of the axis that `--along` names. Where they are sizes, the differences
 of all pairs of runs are fitted by least squares against log2 of the baseline's parameters: the
-change for each doubling, with the interval of Student's t. `--copy` writes what the tables were
-made from, for benchmarks/.
+change for each doubling, with the interval of Student's t. `--deciles` adds each arm's nats by the
+tokens' frequency, from its runs beside SWEEP.json. `--figure` draws the differences against size,
+or where the blocks are vocabularies (4k, 16k_super) the scores themselves against those. `--copy`
+writes what the tables were made from, for benchmarks/.
 """
 
 import argparse
 import json
 import math
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +28,15 @@ from headless.reports.statistics import Difference, Estimate, difference, estima
 
 Row = dict[str, Any]
 UNITS = {"nll": "nats a token", "bits_per_byte": "bits a byte"}
+VOCABULARY = re.compile(r"(\d+)k(?:_(\w+))?")  # a block: 4k, 16k_super
 
 
 def main() -> None:
     """Read, print, draw."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("sweep", type=Path, help="a sweep.json")
-    parser.add_argument("--figure", type=Path, help="draw the differences against size")
+    parser.add_argument("--figure", type=Path, help="draw them against size, or vocabulary")
+    parser.add_argument("--deciles", action="store_true", help="nats by the tokens' frequency")
     parser.add_argument("--copy", type=Path, help="write the numbers, shortened")
     parser.add_argument(
         "--also",
@@ -54,9 +60,17 @@ def main() -> None:
         print(f"\n{budget.replace('_', ' ')}\n\n{table(rows, UNITS[options.score])}\n")
         for kind, found in trends.items():
             print(f"{kind}: {words(found, UNITS[options.score])}")
+        if options.deciles:
+            print(table_of_deciles(add_deciles(rows, options.sweep.parent)))
         written["budgets"][budget], written["trends"][budget] = rows, trends
     if options.figure:
-        draw(written["budgets"], options.figure, UNITS[options.score])
+        are_vocabularies = all(
+            VOCABULARY.fullmatch(row["block"])
+            for rows in written["budgets"].values()
+            for row in rows
+        )
+        paint = draw_scores if are_vocabularies else draw
+        paint(written["budgets"], options.figure, UNITS[options.score])
     if options.copy:
         kept = {k: sweep[k] for k in ("score", "baseline", "core_hours", "config", "environment")}
         text = json.dumps(kept | written, indent=1, default=plain)
@@ -103,6 +117,7 @@ def read_rows(sweep: Row, budget: str, score: str = "nll") -> list[Row]:
                     "tuned": {k.rsplit(".", 1)[-1]: v for k, v in (arm["tuned"] or {}).items()},
                     "notes": arm["notes"],
                     "seconds_per_step": arm["seconds_per_step"],
+                    "runs": found.get("runs", []),
                     "nll_by_seed": nll,
                     "nll": estimate(nll.values()),
                 }
@@ -117,6 +132,25 @@ def read_rows(sweep: Row, budget: str, score: str = "nll") -> list[Row]:
             None if is_own else difference(row["nll_by_seed"], others[0]["nll_by_seed"])
         )
     return rows
+
+
+def add_deciles(rows: list[Row], directory: Path) -> list[Row]:
+    """The mean nats of each decile over an arm's runs, where they are there."""
+    for row in rows:
+        files = [directory / place / "summary.json" for place in row["runs"]]
+        last = [json.loads(file.read_text())["last"] for file in files if file.is_file()]
+        known = [[one.get(f"val/nll_decile_{k}", math.nan) for k in range(10)] for one in last]
+        row["nll_deciles"] = [sum(values) / len(values) for values in zip(*known, strict=True)]
+    return rows
+
+
+def table_of_deciles(rows: Sequence[Row]) -> str:
+    """Markdown; decile 0 are the most frequent tokens, which make up a tenth of the text."""
+    lines = [f"| arm | {' | '.join(map(str, range(10)))} |", f"| --- |{' ---: |' * 10}"]
+    for row in sorted(rows, key=lambda row: row["parameters_baseline"] or 0):
+        nats = [f"{value:.3f}" for value in row["nll_deciles"]]
+        lines += [f"| {row['arm']} | {' | '.join(nats)} |"] if nats else []
+    return "\n".join(lines)
 
 
 def read_trends(rows: list[Row]) -> dict[str, Row]:
@@ -208,6 +242,44 @@ def draw(budgets: dict[str, list[Row]], path: Path, unit: str) -> None:
         axis.xaxis.set_major_formatter("{x:.2f}")
         axis.minorticks_off()
     axes[0][0].set_ylabel(f"{unit} against the baseline")
+    axes[0][-1].legend(frameon=False)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+
+
+def draw_scores(budgets: dict[str, list[Row]], path: Path, unit: str) -> None:
+    """Scores against the size of the vocabulary, a panel for each budget; variants are dashed."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(
+        1, len(budgets), figsize=(4.6 * len(budgets), 3.4), sharey=True, squeeze=False
+    )
+    for axis, (budget, rows) in zip(axes[0], budgets.items(), strict=True):
+        places = [VOCABULARY.fullmatch(row["block"]).groups() for row in rows]  # type: ignore[union-attr]
+        kinds = list(dict.fromkeys(row["kind"] for row in rows))
+        lines: dict[tuple[str, str], list[tuple[int, Estimate]]] = {}
+        for row, (size, variant) in zip(rows, places, strict=True):
+            lines.setdefault((row["kind"], variant or ""), []).append((int(size), row["nll"]))
+        for (kind, variant), points in lines.items():
+            x, found = zip(*sorted(points, key=lambda point: point[0]), strict=True)
+            color, style = f"C{kinds.index(kind)}", "--" if variant else "-"
+            axis.plot(
+                x,
+                [one.mean for one in found],
+                style,
+                marker="o",
+                markersize=4,
+                color=color,
+                label=" ".join(filter(None, (kind, variant))),
+            )
+        ticks = sorted({int(size) for size, _ in places})
+        axis.set(xscale="log", xlabel="tokens of the vocabulary", title=budget.replace("_", " "))
+        axis.set_xticks(ticks, [f"{tick}k" for tick in ticks])
+        axis.minorticks_off()
+    axes[0][0].set_ylabel(unit)
     axes[0][-1].legend(frameon=False)
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
