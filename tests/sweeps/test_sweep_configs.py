@@ -17,7 +17,10 @@ CONFIGS = sorted(Path("configs/sweep").glob("*.yaml"))
 def test_all_arms_build(path: Path, dataset: Path, tmp_path: Path) -> None:
     assert path.read_text().startswith(f"# headless sweep --config {path}\n")
     config = read_sweep(path)
-    for settings in (s for axis in config.vary.values() for s in axis.values()):
+    for settings in (
+        *(s for axis in config.vary.values() for s in axis.values()),
+        *config.arms.values(),
+    ):
         settings.pop("data.path", None)  # prepared with other vocabularies
     base = config.base if isinstance(config.base, dict) else {"parts": [config.base]}
     data = {**base.get("data", {}), "path": str(dataset)}
