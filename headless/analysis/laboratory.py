@@ -13,6 +13,7 @@ from headless.analysis.course.convergence import convergence, settling
 from headless.analysis.course.phases import phases
 from headless.analysis.course.switch import switch
 from headless.analysis.head.bottleneck import bottleneck
+from headless.analysis.head.copying import copying
 from headless.analysis.head.neurons import neurons
 from headless.analysis.head.ngrams import ngrams
 from headless.analysis.head.unigram import unigram
@@ -41,7 +42,7 @@ from headless.errors import HeadlessError
 # In the order of the page.
 ANALYSES: tuple[Analysis, ...] = (
     *(tables, spectra, noise, circuits, weight_values, movement, gains, sizes),
-    *(corpus, frequency, unigram, ngrams, neurons, bottleneck),
+    *(corpus, frequency, unigram, ngrams, copying, neurons, bottleneck),
     *(cone, anisotropy, alignment_uniformity),
     *(activations, hidden_activations),
     *(outliers, outlier_ablation, covariance_spectra, norms),
