@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 
 from headless.errors import HeadlessError, suggestion
@@ -270,4 +271,13 @@ def _text(value: Any) -> str:
 
 def as_sweep(values: Any) -> SweepConfig:
     """A sweep from what its parser gave."""
-    return SweepConfig(**{name: values[name] for name in SweepConfig.__dataclass_fields__})
+    return SweepConfig(**{name: _plain(values[name]) for name in SweepConfig.__dataclass_fields__})
+
+
+def _plain(value: Any) -> Any:
+    """Settings as they were written: of a class that can be imported the parser makes more."""
+    if isinstance(value, Namespace):
+        value = value.as_dict()
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, list) else value

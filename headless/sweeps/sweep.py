@@ -21,6 +21,7 @@ from headless.sweeps.outcome import write_outcome
 from headless.sweeps.plan import Arm, Plan
 from headless.sweeps.queue import Queue
 from headless.sweeps.work import Worker, refresh, work
+from headless.training.imports import allowed_imports
 
 DEFINITION, LOGS = "sweep.yaml", "workers"
 LOOK_SECONDS = 2.0  # between two looks at what the workers have done
@@ -83,7 +84,7 @@ def _start(config: SweepConfig, definition: Path) -> dict[Path, subprocess.Popen
     """Worker processes, each by its log; they end with this one."""
     threads = str(config.threads_of_worker)
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-    command = [sys.executable, "-m", "headless.sweeps.work", str(definition)]
+    command = [sys.executable, "-m", "headless.sweeps.work", str(definition), *allowed_imports()]
     logs = config.directory / LOGS
     logs.mkdir(exist_ok=True)
     workers: dict[Path, subprocess.Popen] = {}
@@ -135,5 +136,6 @@ def _submit(config: SweepConfig, parameters: Mapping[str, Any], definition: Path
         ) from error
     executor = submitit.AutoExecutor(config.directory / LOGS, cluster=parameters.get("cluster"))
     executor.update_parameters(**{k: v for k, v in parameters.items() if k != "cluster"})
-    jobs = [executor.submit(Worker(), str(definition), writes=True) for _ in range(config.workers)]
+    worker = Worker(allowed_imports())
+    jobs = [executor.submit(worker, str(definition), writes=True) for _ in range(config.workers)]
     return [job.job_id for job in jobs]

@@ -5,7 +5,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -18,6 +18,7 @@ from headless.sweeps.config import BEGIN_FROM, Settings, SweepConfig, read_sweep
 from headless.sweeps.outcome import write_outcome
 from headless.sweeps.plan import Arm, Job, Plan, Result, make_plan, read_arms
 from headless.sweeps.queue import Queue
+from headless.training.imports import allow_import
 
 SCORE = "val/nll"
 POLL_SECONDS = 1.0  # between two looks for work while others have it all
@@ -118,10 +119,19 @@ def _is_given(config: SweepConfig, job: Job) -> bool:
 
 
 class Worker:
-    """What a process of its own does, on this machine or wherever SLURM puts it."""
+    """What a process of its own does, on this machine or wherever SLURM puts it.
+
+    Args:
+        imports: the user's modules whose classes the sweep's configs may name.
+    """
+
+    def __init__(self, imports: Sequence[str]) -> None:
+        self.imports = list(imports)
 
     def __call__(self, definition: str, *, writes: bool = False) -> None:
         """Work on a sweep; the last ones write what came out where nobody waits for them."""
+        for module in self.imports:
+            allow_import(module)
         config = read_sweep(definition)
         plan = work(config, Display(False))
         if writes:
@@ -143,7 +153,7 @@ def _end_with_parent() -> None:
 if __name__ == "__main__":
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        Worker()(sys.argv[1])
+        Worker(sys.argv[2:])(sys.argv[1])
     except HeadlessError as error:
         sys.exit(f"headless: error: {error}")
     except KeyboardInterrupt:

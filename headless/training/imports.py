@@ -20,6 +20,7 @@ REFUSED = (
 )
 OPTION = "--import"
 DENIED = re.compile(r"Importing '([\w.]+)' is not allowed")
+_allowed: dict[str, None] = {}  # in the order in which they were
 
 
 def restrict_imports() -> None:
@@ -49,6 +50,12 @@ def allow_import(module: str) -> None:
         ) from error
     restrict_imports()
     set_parsing_settings(import_path_allowlist=[module.split(".")[0]])
+    _allowed[module] = None
+
+
+def allowed_imports() -> list[str]:
+    """What the user allowed in this process, for the processes that it starts."""
+    return [module for module in _allowed if module in sys.modules]
 
 
 def needed_imports(*parts: object) -> list[str]:

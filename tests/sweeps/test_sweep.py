@@ -1,6 +1,7 @@
 """A sweep from its config to the page; stopped, killed and gone on with; what it refuses."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from headless.sweeps import arms
 from headless.sweeps.config import read_sweep
 
 LR = "model.optimizer.lr"
+ROOT = Path(__file__).parents[2]
 
 
 def config(dataset: Path, root: Path, **more: Any) -> dict[str, Any]:
@@ -148,6 +150,32 @@ def test_workers_are_submitted(tuned: dict[str, Any], monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(HeadlessError, match="slurm needs submitit: pip install"):
         headless.sweep(wanted)
+
+
+def test_objectives_by_their_whole_path_and_of_the_users_own(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What can be imported stays what was written; a worker imports the user's module as well."""
+    name = f"own_{tmp_path.name.replace('-', '_')}"
+    own = "from headless.objectives import CrossEntropy\nclass Own(CrossEntropy):\n    pass\n"
+    (tmp_path / f"{name}.py").write_text(own)
+    monkeypatch.chdir(tmp_path)
+    whole = "headless.objectives.contrastive.ContrastiveWeightTying"
+    objectives = {
+        "own": {"class_path": f"{name}.Own", "init_args": {"tied": True}},
+        "whole": {"class_path": whole, "init_args": {"temperature": 0.5}},
+    }
+    given = tmp_path / "sweep.json"
+    given.write_text(json.dumps(config(dataset, tmp_path, objectives=objectives, workers=2)))
+    command = [sys.executable, "-m", "headless", "sweep", "--import", name, "--config", str(given)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    outcome = json.loads((tmp_path / "tiny/sweep.json").read_text())
+    assert {arm: one["done"] for arm, one in outcome["arms"].items()} == {"own": 1, "whole": 1}
+    assert (
+        outcome["arms"]["whole"]["settings"]["model.objective"]["init_args"]["temperature"] == 0.5
+    )
 
 
 def test_an_arm_that_makes_no_run_is_named(dataset: Path, tmp_path: Path) -> None:
