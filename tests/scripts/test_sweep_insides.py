@@ -5,6 +5,7 @@ import json
 import math
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,32 @@ def test_phases_of_a_sweep(
     assert f"{end:.1f} | 3.00 | 2.50 | 1.00 | 1, " in lines["| cwt-0.16m"]
     assert lines["| cwt-0.16m"].endswith("0 of 1 |")
     assert "<svg" in figure.read_text()
+
+
+def test_what_was_asked_of_a_run_is_not_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copying = importlib.import_module("copying")
+    asked: list[str] = []
+
+    def analyze(path: Path, **options: Any) -> Any:
+        asked.append(path.name)
+        numbers = dict.fromkeys(copying.COLUMNS, 0.25) | {"induction": 1.5}
+        return SimpleNamespace(scalars={f"copying/{k}": v for k, v in numbers.items()})
+
+    monkeypatch.setattr(copying.headless, "analyze", analyze, raising=False)
+    output, sweep = tmp_path / "copying.json", write_sweep(tmp_path / "sweep")
+    for _ in range(2):
+        monkeypatch.setattr(sys, "argv", ["copying.py", str(sweep), "--output", str(output)])
+        copying.main()
+    assert asked == [
+        run.directory.path.name
+        for _, _, run in importlib.import_module("sweep_runs").finished_runs(sweep)
+    ]
+    runs = json.loads(output.read_text())["runs"]
+    assert list(runs["ce-0.16m"]) == ["1", "2"]
+    assert runs["cwt-0.16m"]["1"]["induction"] == 1.5
+    assert "| ce-0.16m | 2 |" in capsys.readouterr().out
 
 
 def test_effects_are_paired_by_seed_and_optimizer() -> None:
