@@ -51,6 +51,7 @@ def main() -> None:
             if seed not in runs.get(arm, {}):
                 runs.setdefault(arm, {})[seed] = of_run(run, options.tokens)
                 write(options.output, {"tokens": options.tokens, "runs": runs})
+    write(options.output, {"tokens": options.tokens, "runs": runs})
     print(f"| arm | seed | {' | '.join(COLUMNS.values())} |")
     print(f"| --- | ---: |{' ---: |' * len(COLUMNS)}")
     for arm, by_seed in runs.items():
