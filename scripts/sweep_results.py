@@ -18,13 +18,14 @@ import argparse
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from scipy import stats
 
 from headless.reports.statistics import Difference, Estimate, difference, estimate
+from headless.runs.directory import RunDirectory
 
 Row = dict[str, Any]
 UNITS = {"nll": "nats a token", "bits_per_byte": "bits a byte"}
@@ -137,8 +138,8 @@ def read_rows(sweep: Row, budget: str, score: str = "nll") -> list[Row]:
 def add_deciles(rows: list[Row], directory: Path) -> list[Row]:
     """The mean nats of each decile over an arm's runs, where they are there."""
     for row in rows:
-        files = [directory / place / "summary.json" for place in row["runs"]]
-        last = [json.loads(file.read_text())["last"] for file in files if file.is_file()]
+        summaries = (RunDirectory(directory / place).read_summary() for place in row["runs"])
+        last = [found["last"] for found in summaries if found]
         known = [[one.get(f"val/nll_decile_{k}", math.nan) for k in range(10)] for one in last]
         row["nll_deciles"] = [sum(values) / len(values) for values in zip(*known, strict=True)]
     return rows
@@ -218,37 +219,17 @@ def interval(number: Estimate, sign: str = "") -> str:
 
 def draw(budgets: dict[str, list[Row]], path: Path, unit: str) -> None:
     """Differences from the baseline against its parameters, a panel for each budget."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(
-        1, len(budgets), figsize=(4.6 * len(budgets), 3.4), sharey=True, squeeze=False
-    )
-    for axis, (budget, rows) in zip(axes[0], budgets.items(), strict=True):
-        axis.axhline(0, color="0.6", linewidth=1)
-        for kind in dict.fromkeys(row["kind"] for row in rows if row["difference"] is not None):
-            own = [row for row in rows if row["kind"] == kind and row["difference"] is not None]
-            own.sort(key=lambda row: row["parameters_baseline"])
-            x = [row["parameters_baseline"] / 1e6 for row in own]
-            y = [row["difference"].mean for row in own]
-            halves = [row["difference"].half_width or 0.0 for row in own]
-            (line,) = axis.plot(x, y, marker="o", markersize=4, label=kind)
-            axis.errorbar(x, y, halves, fmt="none", color=line.get_color(), capsize=3)
-        axis.set(xscale="log", xlabel="parameters of the baseline, millions")
-        axis.set_title(budget.replace("_", " "))
-        axis.set_xticks(sorted({row["parameters_baseline"] / 1e6 for row in rows}))
-        axis.xaxis.set_major_formatter("{x:.2f}")
-        axis.minorticks_off()
-    axes[0][0].set_ylabel(f"{unit} against the baseline")
-    axes[0][-1].legend(frameon=False)
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
+    _draw(budgets, path, f"{unit} against the baseline", _differences)
 
 
 def draw_scores(budgets: dict[str, list[Row]], path: Path, unit: str) -> None:
     """Scores against the size of the vocabulary, a panel for each budget; variants are dashed."""
+    _draw(budgets, path, unit, _scores)
+
+
+def _draw(
+    budgets: dict[str, list[Row]], path: Path, label: str, paint: Callable[[Any, list[Row]], None]
+) -> None:
     import matplotlib
 
     matplotlib.use("svg")
@@ -258,31 +239,45 @@ def draw_scores(budgets: dict[str, list[Row]], path: Path, unit: str) -> None:
         1, len(budgets), figsize=(4.6 * len(budgets), 3.4), sharey=True, squeeze=False
     )
     for axis, (budget, rows) in zip(axes[0], budgets.items(), strict=True):
-        places = [VOCABULARY.fullmatch(row["block"]).groups() for row in rows]  # type: ignore[union-attr]
-        kinds = list(dict.fromkeys(row["kind"] for row in rows))
-        lines: dict[tuple[str, str], list[tuple[int, Estimate]]] = {}
-        for row, (size, variant) in zip(rows, places, strict=True):
-            lines.setdefault((row["kind"], variant or ""), []).append((int(size), row["nll"]))
-        for (kind, variant), points in lines.items():
-            x, found = zip(*sorted(points, key=lambda point: point[0]), strict=True)
-            color, style = f"C{kinds.index(kind)}", "--" if variant else "-"
-            axis.plot(
-                x,
-                [one.mean for one in found],
-                style,
-                marker="o",
-                markersize=4,
-                color=color,
-                label=" ".join(filter(None, (kind, variant))),
-            )
-        ticks = sorted({int(size) for size, _ in places})
-        axis.set(xscale="log", xlabel="tokens of the vocabulary", title=budget.replace("_", " "))
-        axis.set_xticks(ticks, [f"{tick}k" for tick in ticks])
+        paint(axis, rows)
+        axis.set_title(budget.replace("_", " "))
         axis.minorticks_off()
-    axes[0][0].set_ylabel(unit)
+    axes[0][0].set_ylabel(label)
     axes[0][-1].legend(frameon=False)
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
+
+
+def _differences(axis: Any, rows: list[Row]) -> None:
+    axis.axhline(0, color="0.6", linewidth=1)
+    for kind in dict.fromkeys(row["kind"] for row in rows if row["difference"] is not None):
+        own = [row for row in rows if row["kind"] == kind and row["difference"] is not None]
+        own.sort(key=lambda row: row["parameters_baseline"])
+        x = [row["parameters_baseline"] / 1e6 for row in own]
+        y = [row["difference"].mean for row in own]
+        halves = [row["difference"].half_width or 0.0 for row in own]
+        (line,) = axis.plot(x, y, marker="o", markersize=4, label=kind)
+        axis.errorbar(x, y, halves, fmt="none", color=line.get_color(), capsize=3)
+    axis.set(xscale="log", xlabel="parameters of the baseline, millions")
+    axis.set_xticks(sorted({row["parameters_baseline"] / 1e6 for row in rows}))
+    axis.xaxis.set_major_formatter("{x:.2f}")
+
+
+def _scores(axis: Any, rows: list[Row]) -> None:
+    places = [VOCABULARY.fullmatch(row["block"]).groups() for row in rows]  # type: ignore[union-attr]
+    kinds = list(dict.fromkeys(row["kind"] for row in rows))
+    lines: dict[tuple[str, str], list[tuple[int, Estimate]]] = {}
+    for row, (size, variant) in zip(rows, places, strict=True):
+        lines.setdefault((row["kind"], variant or ""), []).append((int(size), row["nll"]))
+    for (kind, variant), points in lines.items():
+        x, found = zip(*sorted(points, key=lambda point: point[0]), strict=True)
+        color, style = f"C{kinds.index(kind)}", "--" if variant else "-"
+        name = " ".join(filter(None, (kind, variant)))
+        y = [one.mean for one in found]
+        axis.plot(x, y, style, marker="o", markersize=4, color=color, label=name)
+    ticks = sorted({int(size) for size, _ in places})
+    axis.set(xscale="log", xlabel="tokens of the vocabulary")
+    axis.set_xticks(ticks, [f"{tick}k" for tick in ticks])
 
 
 if __name__ == "__main__":

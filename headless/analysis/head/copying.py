@@ -7,6 +7,7 @@ import itertools
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from headless.analysis.claims import Claim, values
@@ -79,18 +80,17 @@ def copying(lab: Session, *, nulls: bool) -> Finding:
     first_SH = halves.pop("first")
     begin_SH = first_SH
     if lab.subject.bos is not None:
-        begin_SH = torch.nn.functional.pad(first_SH, (1, 0), value=lab.subject.bos)
+        begin_SH = F.pad(first_SH, (1, 0), value=lab.subject.bos)
     nats_H = {}
     for name, second_SH in halves.items():
         nats_ST = nats(lab, head, torch.cat([begin_SH, second_SH], dim=1))
         # Of the second half, without its first token, which no order leads to.
         nats_H[name] = nats_ST[:, 1 - second_SH.shape[1] :].mean(dim=0).numpy()
-    numbers = {f"nll_{name}": float(nats_H[name].mean()) for name in ("new", "reordered")}
-    numbers["nll_repeated"] = float(nats_H["repeated"].mean())
-    numbers["recurrence"] = numbers["nll_new"] - numbers["nll_reordered"]
-    numbers["induction"] = numbers["nll_reordered"] - numbers["nll_repeated"]
-    other = float(nats_H["reordered_again"].mean())
-    numbers["induction_chance"] = abs(numbers["nll_reordered"] - other)
+    nll = {name: float(x_H.mean()) for name, x_H in nats_H.items()}
+    numbers = {f"nll_{name}": nll[name] for name in ("new", "reordered", "repeated")}
+    numbers["recurrence"] = nll["new"] - nll["reordered"]
+    numbers["induction"] = nll["reordered"] - nll["repeated"]
+    numbers["induction_chance"] = abs(nll["reordered"] - nll["reordered_again"])
     numbers |= of_text(lab, head)
     curve = Spectrum(nats_H["repeated"], nats_H["reordered"], nats_H["new"])
     payloads: dict[str, dict[Place, Any]] = {"_nats": {Place(): curve}}
@@ -153,8 +153,7 @@ def nats(lab: Session, head: LMHead, ids_ST: Tensor) -> Tensor:
         next_N = ids_BT[:, 1:].flatten().to(states_ND.device)
         rows = rows_at_a_time(len(head.weight_VD))
         for part_ND, next_C in zip(states_ND.split(rows), next_N.split(rows), strict=True):
-            log_CV = head.logits(part_ND).log_softmax(dim=-1)
-            costs.append(-log_CV.gather(1, next_C[:, None])[:, 0].cpu())
+            costs.append(F.cross_entropy(head.logits(part_ND), next_C, reduction="none").cpu())
     return torch.cat(costs).view(len(ids_ST), -1).double()
 
 
