@@ -11,8 +11,14 @@ several is cut into them first:
 * transposed matrices (GPT-2's Conv1D: inputs in rows) are turned.
 
 Fused matrices of other names are one map to it. What has more than two dimensions is AdamW's.
+
+torch's Muon takes one map after the other, 30 kernels for each. Here maps of one shape are
+orthogonalised together, to the same numbers: on a GPU a step of small matrices is as long as its
+list of kernels.
 """
 
+import math
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -57,22 +63,66 @@ def cut_of(layer: nn.Module, name: str, heads: int) -> Cut:
     return Cut(transposed, SIDE_BY_SIDE.get(name, 1))
 
 
+STACK = 2**24  # elements orthogonalised together; more gains nothing and has to be held
+
+
+def orthogonalize(
+    stack: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float
+) -> Tensor:
+    """Newton-Schulz iterations in bfloat16 of each matrix of a stack, as torch.optim.Muon does.
+
+    Args:
+        stack: [maps, outputs, inputs].
+        coefficients: a, b, c of X <- a X + (b A + c A A) X with A = X X^T, of the wide one of X
+            and its transpose.
+        eps: the smallest norm that the matrices are divided by.
+
+    Returns:
+        [maps, outputs, inputs], bfloat16: singular values between about 0.7 and 1.2.
+    """
+    a, b, c = coefficients
+    tall = stack.size(-2) > stack.size(-1)
+    wide = stack.bfloat16()
+    wide = wide.mT if tall else wide
+    wide = wide / wide.norm(dim=(-2, -1), keepdim=True).clamp(min=eps)
+    for _ in range(steps):
+        gram = wide @ wide.mT
+        wide = torch.baddbmm(wide, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
+    return wide.mT if tall else wide
+
+
+def rate_factor(shape: torch.Size, how: str | None) -> float:
+    """What the rate of a map is multiplied by: torch.optim.Muon's `adjust_lr_fn`."""
+    outputs, inputs = shape
+    if how == "match_rms_adamw":  # Liu et al. 2025, "Muon is scalable for LLM training"
+        return 0.2 * math.sqrt(max(outputs, inputs))
+    return math.sqrt(max(1, outputs / inputs))
+
+
+class Map(NamedTuple):
+    """One linear map of a parameter: views of these, or copies where heads alternate."""
+
+    weight: Tensor
+    gradient: Tensor
+    momentum: Tensor
+
+
 class Muon(Optimizer):
-    """torch's Muon and AdamW behind one list of groups and one state.
+    """Muon and AdamW behind one list of groups and one state.
 
     Args:
         matrices: the parameters of Muon, each with how it is cut.
-        make_muon: torch.optim.Muon of a list of tensors, with its options.
+        options: torch.optim.Muon's, which reads and checks them.
         rest: AdamW over all other parameters.
     """
 
     def __init__(
-        self, matrices: dict[nn.Parameter, Cut], make_muon: Callable[..., Optimizer], rest: AdamW
+        self, matrices: dict[nn.Parameter, Cut], options: dict[str, Any], rest: AdamW
     ) -> None:
         self.cuts = matrices
-        self.muon = make_muon(list(matrices))
         self.rest = rest
-        super().__init__([*self.muon.param_groups, *rest.param_groups], {})
+        groups = torch.optim.Muon(list(matrices), **options).param_groups
+        super().__init__([*groups, *rest.param_groups], {})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -87,8 +137,9 @@ class Muon(Optimizer):
         return loss
 
     def _step_matrices(self, group: dict[str, Any]) -> None:
-        """Muon's own step on the maps, whose momenta are pieces of the parameter's."""
-        taken, state = [], {}
+        """Cut, move the maps of each shape together, put back what is no view."""
+        by_shape: dict[torch.Size, list[Map]] = defaultdict(list)
+        taken = []
         for matrix in group["params"]:
             if matrix.grad is None:
                 continue
@@ -96,16 +147,32 @@ class Muon(Optimizer):
                 self.state[matrix]["momentum_buffer"] = torch.zeros_like(matrix)
             cut, momentum = self.cuts[matrix], self.state[matrix]["momentum_buffer"]
             parts = [cut.pieces(x) for x in (matrix.detach(), matrix.grad, momentum)]
-            for piece, gradient, buffer in zip(*parts, strict=True):
-                piece.grad = gradient
-                state[piece] = {"momentum_buffer": buffer}
+            for tensors in zip(*parts, strict=True):
+                by_shape[tensors[0].shape].append(Map(*tensors))
             taken.append((cut, (matrix.detach(), parts[0]), (momentum, parts[2])))
-        self.muon.param_groups = [{**group, "params": list(state)}]
-        self.muon.state = state  # type: ignore[assignment]
-        self.muon.step()
+        for shape, maps in by_shape.items():
+            together = max(1, STACK // shape.numel())
+            for first in range(0, len(maps), together):
+                self._step_maps(maps[first : first + together], group)
         for cut, *tensors in taken:
             for whole, pieces in tensors:
                 cut.put_back(whole, list(pieces))
+
+    @staticmethod
+    def _step_maps(maps: list[Map], group: dict[str, Any]) -> None:
+        """torch.optim.Muon's step of maps of one shape."""
+        weights, gradients, momenta = (list(tensors) for tensors in zip(*maps, strict=True))
+        torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+        updates = momenta
+        if group["nesterov"]:
+            updates = list(torch._foreach_lerp(gradients, momenta, group["momentum"]))
+        directions = orthogonalize(
+            torch.stack(updates), group["ns_coefficients"], group["ns_steps"], group["eps"]
+        ).to(weights[0].dtype)
+        lr = group["lr"]
+        torch._foreach_mul_(weights, 1 - lr * group["weight_decay"])
+        factor = rate_factor(weights[0].shape, group["adjust_lr_fn"])
+        torch._foreach_add_(weights, list(directions.unbind()), alpha=-lr * factor)
 
 
 def muon(module: nn.Module, config: OptimizerConfig) -> Muon:
@@ -135,11 +202,8 @@ def muon(module: nn.Module, config: OptimizerConfig) -> Muon:
     rest = {parameter: role for parameter, role in found.items() if parameter not in cuts}
     options: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
     options |= {"adjust_lr_fn": "match_rms_adamw"} | config.init_args
-    return Muon(
-        cuts,
-        lambda matrices: torch.optim.Muon(matrices, **options),
-        AdamW(parameter_groups(rest, config), **adamw_options(module, config)),
-    )
+    rest_groups = parameter_groups(rest, config)
+    return Muon(cuts, options, AdamW(rest_groups, **adamw_options(module, config)))
 
 
 def _heads(module: nn.Module) -> int:
