@@ -145,8 +145,12 @@ class Worker:
 
 
 def _end_with_parent() -> None:
-    """A worker whose parent is gone is killed, which it may be at any moment."""
-    sys.stdin.read()
+    """A worker whose parent is gone is killed, which it may be at any moment.
+
+    Not `sys.stdin.read()`: it holds a lock that a loader's process, forked from here, waits for.
+    """
+    while os.read(sys.stdin.fileno(), 1024):
+        pass
     os._exit(1)
 
 
