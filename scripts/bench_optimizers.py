@@ -64,7 +64,8 @@ def prepared(
 ) -> tuple[nn.Module, Optimizer]:
     """A model with gradients, the same for each optimizer, which has a rate of next to nothing."""
     torch.manual_seed(0)
-    module = build_backbone(backbone, V).to(device)
+    module: nn.Module = build_backbone(backbone, V)
+    module.to(device)
     for parameter in module.parameters():
         parameter.grad = 1e-3 * torch.randn_like(parameter)
     config = OptimizerConfig(name, lr=1e-6)
@@ -119,7 +120,7 @@ def main() -> None:
         results[name] = found = measure(backbone, device, options.repeats)
         release(device)
         print(name, {k: round(v, 2) for k, v in found["step_ms"].items()}, flush=True)
-    write(options.output, {"threads": torch.get_num_threads(), "models": results})
+        write(options.output, {"threads": torch.get_num_threads(), "models": results})
 
 
 if __name__ == "__main__":

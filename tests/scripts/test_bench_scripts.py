@@ -313,3 +313,14 @@ def test_functions_take_turns(scripts: None) -> None:
     seconds = benchmarking.interleaved(functions, torch.device("cpu"), repeats=3, warmup=1)
     assert calls == ["a", "b"] * 4
     assert [len(values) for values in seconds.values()] == [3, 3]
+
+
+def test_optimizers_are_measured(blocker: Path, tmp_path: Path) -> None:
+    output = tmp_path / "optimizers.json"
+    options = ("--models", "ladder", "--repeats", "2", "--output", str(output))
+    assert "ladder" in run(blocker, "bench_optimizers.py", *options)
+    found = json.loads(output.read_text())["models"]["ladder"]
+    ours, theirs = "Muon, maps of a shape together", "Muon, torch's"
+    assert set(found["step_ms"]) == {"AdamW", ours, theirs} == set(found["peak_beyond_mib"])
+    assert found["torch's / together"] == found["step_ms"][theirs] / found["step_ms"][ours]
+    assert found["largest_difference_of_a_weight"] < 1e-6  # after five steps of 1e-6

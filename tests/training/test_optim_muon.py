@@ -86,6 +86,22 @@ def test_each_map_is_orthogonalised_by_itself(family: str, scaling: str) -> None
                 torch.testing.assert_close(ours, theirs.data, rtol=0, atol=1e-3, msg=name)
 
 
+def test_maps_need_not_be_in_one_stack(monkeypatch: pytest.MonkeyPatch) -> None:
+    moved = []
+    for stack in (2**24, 2 * D * D, 1):
+        monkeypatch.setattr("headless.training.optim.muon.STACK", stack)
+        torch.manual_seed(2)
+        module = model("gpt_neox")
+        config, schedule = OptimizerConfig("Muon", lr=0.1), ScheduleConfig("constant")
+        optimizer, _ = build_optimizer(module, config, schedule, 10)
+        for parameter in module.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        optimizer.step()
+        moved.append(list(module.parameters()))
+    for parameters in zip(*moved, strict=True):
+        assert all(torch.equal(parameters[0], other) for other in parameters[1:])
+
+
 def test_its_groups_have_their_own_rates() -> None:
     config = OptimizerConfig("Muon", lr=0.02, table_lr=3.0, head_lr=0.5, vector_lr=2.0)
     optimizer, schedule = build_optimizer(model("gpt2"), config, ScheduleConfig("linear"), 11)

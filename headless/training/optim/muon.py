@@ -139,7 +139,7 @@ class Muon(Optimizer):
     def _step_matrices(self, group: dict[str, Any]) -> None:
         """Cut, move the maps of each shape together, put back what is no view."""
         by_shape: dict[torch.Size, list[Map]] = defaultdict(list)
-        taken = []
+        taken: list[tuple[Cut, Tensor, tuple[Tensor, ...]]] = []
         for matrix in group["params"]:
             if matrix.grad is None:
                 continue
@@ -149,27 +149,24 @@ class Muon(Optimizer):
             parts = [cut.pieces(x) for x in (matrix.detach(), matrix.grad, momentum)]
             for tensors in zip(*parts, strict=True):
                 by_shape[tensors[0].shape].append(Map(*tensors))
-            taken.append((cut, (matrix.detach(), parts[0]), (momentum, parts[2])))
+            taken += [(cut, matrix.detach(), parts[0]), (cut, momentum, parts[2])]
         for shape, maps in by_shape.items():
             together = max(1, STACK // shape.numel())
             for first in range(0, len(maps), together):
                 self._step_maps(maps[first : first + together], group)
-        for cut, *tensors in taken:
-            for whole, pieces in tensors:
-                cut.put_back(whole, list(pieces))
+        for cut, whole, pieces in taken:
+            cut.put_back(whole, list(pieces))
 
     @staticmethod
     def _step_maps(maps: list[Map], group: dict[str, Any]) -> None:
         """torch.optim.Muon's step of maps of one shape."""
         weights, gradients, momenta = (list(tensors) for tensors in zip(*maps, strict=True))
-        torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
-        updates = momenta
-        if group["nesterov"]:
-            updates = list(torch._foreach_lerp(gradients, momenta, group["momentum"]))
+        momentum, lr = group["momentum"], group["lr"]
+        torch._foreach_lerp_(momenta, gradients, 1 - momentum)
+        ahead = torch._foreach_lerp(gradients, momenta, momentum) if group["nesterov"] else momenta
         directions = orthogonalize(
-            torch.stack(updates), group["ns_coefficients"], group["ns_steps"], group["eps"]
+            torch.stack(list(ahead)), group["ns_coefficients"], group["ns_steps"], group["eps"]
         ).to(weights[0].dtype)
-        lr = group["lr"]
         torch._foreach_mul_(weights, 1 - lr * group["weight_decay"])
         factor = rate_factor(weights[0].shape, group["adjust_lr_fn"])
         torch._foreach_add_(weights, list(directions.unbind()), alpha=-lr * factor)
