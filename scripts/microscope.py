@@ -24,8 +24,9 @@ from benchmarking import write
 from sweep_runs import finished_runs
 
 import headless
-from headless.analysis.head.lens import counts_of, final_point, head_of, statistics_of
+from headless.analysis.head.lens import counts_of, head_of, statistics_of
 from headless.analysis.session import Session
+from headless.analysis.states.capture import final_point
 from headless.analysis.subject import open_subject
 from headless.objectives.base import log_unigram
 from headless.reports.statistics import Difference, difference, estimate

@@ -13,7 +13,7 @@ from torch import Tensor
 from headless.analysis.course.convergence import states_of
 from headless.analysis.courses import Checkpoints, States, courses_of, logged
 from headless.analysis.laboratory import analyze as run_analyses
-from headless.analysis.laboratory import needing, select
+from headless.analysis.laboratory import needing, reads_last_alone, select
 from headless.analysis.over_training import over_training
 from headless.analysis.places.latents import check_umap
 from headless.analysis.record import Place
@@ -157,8 +157,11 @@ def analyze(
         def report(what: str, done: int, total: int) -> None:
             display.report("states" if what == "states" else "laboratory", done, total, what)
 
+        last_alone = reads_last_alone(chosen)
+
         def session_on(one: Any) -> Session:
-            return Session(one, seed, report, preset, spread=False, umap=umap, blocks=blocks)
+            asked: dict[str, Any] = {"blocks": blocks, "last_alone": last_alone}
+            return Session(one, seed, report, preset, spread=False, umap=umap, **asked)
 
         random_twin = random_twin and not is_custom(subject.backbone)  # only its class draws one
         untrained = before_training(place, subject) if steps == "all" or random_twin else None

@@ -77,6 +77,12 @@ def needing(needs: set[Need], names: Sequence[str]) -> list[str]:
     return [name for name in names if name in found]
 
 
+def reads_last_alone(names: Sequence[str]) -> bool:
+    """Whether none of them reads statistics of the states but those of what the head reads."""
+    every = (*ANALYSES, *OWN.values())
+    return all(one.states != "all" for one in every if one.option in names)
+
+
 def analyze(session: Session, names: Sequence[str]) -> tuple[list[Finding], dict[str, str]]:
     """Run analyses, in the form of the session's preset.
 

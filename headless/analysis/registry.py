@@ -23,6 +23,10 @@ Need = Literal[
     "checkpoints",
 ]
 
+# Of which points an analysis reads the session's statistics, or a reservoir: none, what the head
+# reads, or any. Where no chosen one reads more than the last, nothing else is measured.
+States = Literal["none", "last", "all"]
+
 
 class Measuring(Protocol):
     """An analysis: series, payloads and an answer; None where the model has nothing of the kind."""
@@ -45,6 +49,7 @@ class Analysis:
     about: str  #: what is measured and how, for a reader new to it
     #: what a session must have; without it the analysis is left out and named
     needs: frozenset[Need] = frozenset()
+    states: States = "all"  #: the points whose statistics it reads
     cheap: bool = False  #: whether it has a cheap form
     figures: tuple[Figure, ...] = ()  #: in the order in which they are looked at
     claims: tuple[Claim, ...] = ()  #: rows that are asked of the model
@@ -78,6 +83,7 @@ def analysis(
     about: str,
     name: str = "",
     needs: set[Need] | None = None,
+    states: States = "all",
     cheap: bool = False,
     figures: Sequence[Figure] = (),
     claims: Sequence[Claim] = (),
@@ -90,7 +96,7 @@ def analysis(
     def made(measure: Measuring) -> Analysis:
         named, needed = name or option, frozenset(needs or ())
         shown = tuple(figures), tuple(claims)
-        one = Analysis(measure, option, named, title, about, needed, cheap, *shown)
+        one = Analysis(measure, option, named, title, about, needed, states, cheap, *shown)
         if measure.__module__.split(".")[0] != "headless":
             OWN[one.name] = one
         return one

@@ -10,7 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from headless.analysis.courses import Checkpoints, Courses
-from headless.analysis.states.capture import INNER, Point, inner_points_of, points_of
+from headless.analysis.states.capture import (
+    INNER,
+    Point,
+    final_point,
+    inner_points_of,
+    points_of,
+)
 from headless.analysis.states.families import backbone_of
 from headless.analysis.states.measure import measure
 from headless.errors import HeadlessError
@@ -84,6 +90,7 @@ class Session:
     spread: bool = True  #: in a group of processes all measure; otherwise this one does, alone
     umap: bool = False  #: lay states out by UMAP as well
     blocks: Sequence[int] | None = None  #: whose states are looked at; None: those of all
+    last_alone: bool = False  #: measure no states but what the head reads: nothing asks for more
     claims_only: bool = False  #: leave out what no claim is made of
     courses: Courses | None = None  #: the numbers over training; None: not known
     checkpoints: Checkpoints | None = None  #: of the same run, to compare the states with
@@ -127,6 +134,9 @@ class Session:
     def _wanted(self) -> dict[str, Any]:
         """What is measured where; the cheap preset's is what the full one measures there."""
         points = points_of(self.subject.model)
+        if self.last_alone:
+            last = final_point(points)
+            return {"points": [last], "by_position": (), "histogram": False}
         if self.preset == "cheap":
             stream = [p for p in points if p.component in STREAM]
             return {"points": self._chosen(stream), "by_position": (), "histogram": False}

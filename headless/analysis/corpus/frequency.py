@@ -60,6 +60,7 @@ SLOPE = values("zipf_slope").only
         "random."
     ),
     needs={"text", "counts"},
+    states="last",
     figures=(
         by_rank(
             "frequency-zipf",

@@ -53,6 +53,7 @@ def _farthest(finding: Finding) -> float:
         "what the text knows."
     ),
     needs={"text", "tokens"},
+    states="last",
     figures=(
         by_rank(
             "corpus-spectrum",

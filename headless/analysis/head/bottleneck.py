@@ -55,6 +55,7 @@ LOST = {
         "values. Effective ranks (Roy and Vetterli) are over the same tokens."
     ),
     needs={"text", "head", "causal"},
+    states="last",
     cheap=True,
     figures=(
         by_rank(

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from headless.analysis.claims import Claim, values
 from headless.analysis.drawing import Ranks, by_rank
-from headless.analysis.head.lens import counts_of, final_point, head_of, text_of
+from headless.analysis.head.lens import counts_of, head_of, text_of
 from headless.analysis.record import Finding, Measure, Place, Spectrum, series_of
 from headless.analysis.registry import analysis
 from headless.analysis.session import Session
-from headless.analysis.states.capture import points_of, states_at
+from headless.analysis.states.capture import final_point, points_of, states_at
 from headless.errors import HeadlessError
 from headless.models.logits import rows_at_a_time
 from headless.objectives import LMHead
@@ -50,6 +50,7 @@ INDUCTION = values("induction").only
         "what it cost there, the first time."
     ),
     needs={"text", "counts", "head", "causal"},
+    states="none",
     figures=(
         by_rank(
             "copying-by-position",

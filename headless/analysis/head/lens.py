@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from headless.analysis.record import Place
 from headless.analysis.session import STREAM, Session
 from headless.analysis.states.accumulators import Statistics
-from headless.analysis.states.capture import Point, points_of, states_at
+from headless.analysis.states.capture import Point, final_point, points_of, states_at
 from headless.analysis.states.families import backbone_of, family_of
 from headless.analysis.states.measure import measure, sample_tokens
 from headless.analysis.states.reservoirs import by_place
@@ -76,11 +76,6 @@ def _plain(weight: Any) -> Any:
     return None if weight is None else weight.detach()
 
 
-def final_point(points: Any) -> Point:
-    """What the head reads: the last of them, in the order of the computation."""
-    return [p for p in points if p.component in ("post", "norm_f")][-1]
-
-
 def text_of(lab: Session) -> Tensor:
     """The sequences whose states are looked at, evenly from all of the text."""
     rows_NT = lab.sequences
@@ -105,6 +100,7 @@ def _measured(lab: Session) -> dict[Point, Statistics]:
         p
         for p in points
         if p.component in STREAM
+        and (p == last or not lab.last_alone)
         and (blocks is None or p.component != "post" or p.block in blocks or p == last)
     ]
     return measure(

@@ -67,6 +67,7 @@ def _claim(kind: str, effect: str, text: str) -> Claim:
         "the share of all sets whose change is as large, of either sign."
     ),
     needs={"text", "counts", "head", "causal", "parts"},
+    states="none",
     figures=(
         cloud(
             "neurons-last-block",

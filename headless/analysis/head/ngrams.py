@@ -54,6 +54,7 @@ OTHER_PLACE = values("divergence_shuffled", "bigram").reduced("bigram:", lambda 
         "model's surprisals that theirs explain together (null: surprisals in another order)."
     ),
     needs={"text", "counts", "head", "causal"},
+    states="last",
     cheap=True,
     figures=(
         by_rank(

@@ -45,6 +45,7 @@ MEASURES = (
         "et al. 2018)."
     ),
     needs={"text", "loss"},
+    states="none",
     figures=(
         by_depth(
             "gradients-kurtosis",

@@ -51,6 +51,7 @@ LEAST_AT = EVERY.reduced("depth of the least", lambda x: x.argmin() / max(len(x)
         "(1: nothing changed); random orders are the null model for exchanges of neighbours."
     ),
     needs={"text"},
+    states="none",
     figures=(
         by_rank(
             "permutation-swaps",

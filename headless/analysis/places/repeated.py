@@ -48,6 +48,7 @@ HALF, BACK = values("cos_half_last").only, values("cos_first_last").only
         "sequence of random tokens stands beside it."
     ),
     needs={"text"},
+    states="none",
     figures=(
         by_rank(
             "repeated-curves",

@@ -75,6 +75,7 @@ def _along(finding: Finding, last: Finding) -> Finding:
         "angles back to 90 degrees, it was one common direction."
     ),
     needs={"text"},
+    states="last",
     figures=(
         density(
             "cone-angles",

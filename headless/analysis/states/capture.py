@@ -24,7 +24,7 @@ family without a row in `families` the points are embed, post and norm_f.
 Shapes: B sequences, T positions, D hidden size.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -84,6 +84,11 @@ def inner_points_of(model: nn.Module) -> list[Point]:
     if family_of(backbone) is UNKNOWN:
         return []
     return [Point("hidden", i) for i in range(len(blocks(backbone)))]
+
+
+def final_point(points: Iterable[Point]) -> Point:
+    """What the head reads: the last of them, in the order of the computation."""
+    return [p for p in points if p.component in ("post", "norm_f")][-1]
 
 
 def width_of(model: nn.Module, point: Point) -> int:

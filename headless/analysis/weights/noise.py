@@ -36,6 +36,7 @@ PAIRED = ("above", "below", "distance", "_above", "_below")  # "_": as shares of
         "inflate. The distance is Kolmogorov and Smirnov's; the null is the matrix with its "
         "entries shuffled."
     ),
+    states="none",
     figures=(
         density(
             "weight-noise",

@@ -55,6 +55,7 @@ def _trends(finding: Finding, roles: tuple[str, ...]) -> str:
         "norm before it. Spearman's ρ says whether a size rises with depth; the null is every "
         "order of the blocks (2,000 random ones of deep models)."
     ),
+    states="none",
     cheap=True,
     figures=(
         by_depth(
@@ -177,6 +178,7 @@ class Norm:
         "Gaussian, the null. `overlap` is Jaccard's of the five dimensions farthest from the "
         "median in neighbouring blocks; by chance 5/(2·width)."
     ),
+    states="none",
     cheap=True,
     figures=(
         by_depth(

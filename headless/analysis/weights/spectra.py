@@ -59,6 +59,7 @@ def _spread(finding: Finding) -> tuple[float, str]:
         "the same matrix with its entries shuffled: what it also shows is no structure."
     ),
     needs={"parts"},
+    states="none",
     cheap=True,
     figures=(
         by_rank(
@@ -151,6 +152,7 @@ def _laws(values_R: Tensor) -> dict[str, float]:
         "the two. The singular values of the difference say whether training moved a few "
         "directions or all of them; the null, its entries shuffled, moves all."
     ),
+    states="none",
     cheap=True,
     figures=(
         by_depth(
@@ -221,6 +223,7 @@ def movements_of(
         "rotary positions QK is that of two tokens at the same place; norms, gains and biases are "
         "left out. The null multiplies the same matrices with their entries shuffled."
     ),
+    states="none",
     figures=(
         by_rank(
             "head-circuits",

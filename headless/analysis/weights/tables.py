@@ -37,6 +37,7 @@ SHARE, CENTRED, SHUFFLED = (values(f"_{name}").only for name in ("share", "centr
         "rows share: a cone, which subtracting the mean row takes away. `missing` is how many "
         "nats the spectrum is away from equal values."
     ),
+    states="none",
     cheap=True,
     figures=(
         by_rank(

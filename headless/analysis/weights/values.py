@@ -36,6 +36,7 @@ GAUSSIAN = np.exp(-np.square(MIDDLES) / 2) / math.sqrt(2 * math.pi)
         "(degrees of freedom ν) fits best say whether training made some of them large. Moments "
         f"are of all entries; the fits and Kolmogorov's distance of {SAMPLE:,} drawn at random."
     ),
+    states="none",
     cheap=True,
     figures=(
         density(
