@@ -33,12 +33,13 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def require_finite(module: Any) -> None:
-    """Before anybody looks at the weights: refuse where training has diverged.
+    """Before anybody looks at the weights: settle them, and refuse where training has diverged.
 
     The losses of all steps, and what the weights of now give, which no loss has seen yet: every
     process must call, and each one raises.
     """
     module.require_finite()
+    module.settle_rows()
     length = min(PROBE_TOKENS, module.sequence_length)
     ids_1T = torch.arange(length, device=module.device)[None] % module.vocab_size
     with evaluating(module), module.trainer.precision_plugin.forward_context():

@@ -257,6 +257,7 @@ class PretrainingModule(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         agree(self.objective.buffers())  # what a rank saw last, e.g. how many rows
+        self.settle_rows()
         with gathered(self):  # a sharded parameter is whole only in here
             self._validation.begin(self.lm_head(), self.unigram_counts, copy=is_sharded(self))
 
@@ -346,6 +347,11 @@ class PretrainingModule(LightningModule):
     def _trained(self) -> list[Tensor]:
         """What may have a gradient: parameters, and the rows of tables that are moved by row."""
         return [*self.parameters(), *(t.rows for t in self._touched if t.rows is not None)]
+
+    def settle_rows(self) -> None:
+        """Before the tables are read: what is moved by row is moved to where it is by now."""
+        for touched in self._touched:
+            optim.settle(touched.table)
 
     def require_finite(self) -> None:
         """Refuse, on every process, to go on after a step without finite loss and gradients."""

@@ -4,6 +4,7 @@ from headless.training.optim.build import build_optimizer, settings_of, use_sett
 from headless.training.optim.groups import parameter_groups, roles
 from headless.training.optim.schedule import ScheduleConfig, ScheduleFactor
 from headless.training.optim.settings import OptimizerConfig, check_clipping
+from headless.training.optim.table import settle
 
 __all__ = [
     "OptimizerConfig",
@@ -14,5 +15,6 @@ __all__ = [
     "parameter_groups",
     "roles",
     "settings_of",
+    "settle",
     "use_settings",
 ]

@@ -27,9 +27,10 @@ class OptimizerConfig:
         weight_decay: applied to weight matrices; never to biases and norms.
         decay_embeddings: whether embedding tables and an untied head decay too.
         table: how the embedding table moves under a headless objective: "dense" as all else;
-            "lazy": AdamW on the rows that the step looked up or scored, all others rest; "rowwise":
-            the same with one second moment a row. A step's time and memory then do not depend on
-            the size of the vocabulary.
+            "lazy": AdamW on the rows that the step looked up or scored, all others rest and are
+            caught up before they are read, to the weights of "dense"; "rowwise": the same with one
+            second moment a row. A step's time and memory then do not depend on the size of the
+            vocabulary.
         table_lr: multiple of `lr` for the embedding tables (a tied head is one).
         head_lr: multiple for an untied head's matrix.
         vector_lr: multiple for biases, gains of norms and a learned temperature.

@@ -4,6 +4,7 @@ A step's gradient is (ids [U], rows [U, D]), each id once: `RowGradient` on the 
 of a dense `.grad`. What they cost does not depend on the number of rows.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
@@ -12,6 +13,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 ROWS = "touched_rows"  # the attribute of a parameter that holds its RowGradient
+CATCH_UP = "catch_up"  # and the one that holds what must be done to rows before they are read
+WINDOW = 512  # steps after which a resting row is taken to stand still
+CHUNK = 2**22  # numbers of a table that are caught up at a time where all of it is
 
 
 class RowGradient(NamedTuple):
@@ -25,27 +29,49 @@ def row_gradient(table: Tensor) -> RowGradient | None:
     return cast(RowGradient | None, getattr(table, ROWS, None))
 
 
-class WithTables(Optimizer):
-    """Another optimizer, and Adam on the touched rows of tables, behind one list of groups.
+def settle(table: Tensor) -> None:
+    """Catch up all rows of a table that is moved by row: before somebody reads it by itself."""
+    catch_up: Callable[[Tensor, Tensor], None] | None = getattr(table, CATCH_UP, None)
+    if catch_up is not None:
+        every_V = torch.arange(len(table), device=table.device)
+        for ids_U in every_V.split(max(1, CHUNK // table.shape[1])):
+            catch_up(table, ids_U)
 
-    A row that is not touched rests: neither its weights nor its moments change, nor does it decay.
-    When it is touched again its moments are those of then, where dense Adam would have let them
-    fade (Adam's own bias corrections count all steps). With one second moment an entry these are
-    the semantics of torch.optim.SparseAdam, with weight decay as AdamW's.
+
+class WithTables(Optimizer):
+    """Another optimizer, and AdamW on the touched rows of tables, behind one list of groups.
+
+    AdamW moves a row without a gradient as well: its momentum fades, and carries it on meanwhile.
+    Here such a row rests, and is caught up before it is next read (`catch_up`), which makes the
+    weights those of AdamW over the whole table. A row whose moments were m and v after step s is
+    moved at step t by w_t r^(t-s) m / √v, with r = β1 / √β2 and w_t the rate with Adam's bias
+    corrections. What is the row's own is m / √v alone, so that one list of sums over t, with an
+    entry for each s, serves all rows. How often a row is caught up changes nothing. Two things are
+    as if: eps does not grow beside a second moment that fades, and what momentum moved does not
+    itself decay while the row rests.
 
     Args:
         rest: of all other parameters.
         tables: [V, D] each.
         options: lr, betas, eps and weight_decay of the tables.
         by_row: one second moment a row, of the mean squared gradient of its entries: the state is
-            V·D + V numbers instead of 2·V·D.
+            V·D + 3·V numbers instead of 2·V·D + 2·V (and two for each step).
+
+    Raises:
+        ValueError: betas with which momentum outlives the second moment: a resting row would move
+            for ever.
     """
 
     def __init__(
         self, rest: Optimizer, tables: list[nn.Parameter], options: dict[str, Any], by_row: bool
     ) -> None:
+        beta1, beta2 = options["betas"]
+        if beta1**2 >= beta2:
+            raise ValueError(f"a table by row needs beta1² < beta2, got {beta1:g} and {beta2:g}")
         self.rest, self.by_row = rest, by_row
         super().__init__([*rest.param_groups, {"params": tables, **options}], {})
+        for table in tables:
+            setattr(table, CATCH_UP, self.catch_up)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -61,6 +87,24 @@ class WithTables(Optimizer):
                 self._step_rows(table, gradient, tables)
         return loss
 
+    @torch.no_grad()
+    def catch_up(self, table: Tensor, ids_U: Tensor) -> None:
+        """Give rows of a table the steps that they rested for; ids may come more than once."""
+        if not (state := self.state.get(table)):
+            return
+        group = self.param_groups[-1]
+        beta1, beta2 = group["betas"]
+        met_U, moved_U = state["met_at"][ids_U], state["moved_at"][ids_U]
+        now, at_U = int(state["step"].item()), moved_U.long()
+        rows_UD = table[ids_U]
+        if group["weight_decay"]:
+            rows_UD.mul_((state["decay"][now] - state["decay"][at_U]).exp().unsqueeze(1))
+        path_U = state["coast"][at_U] * (beta1 / beta2**0.5) ** (moved_U - met_U)
+        second_UD = state["exp_avg_sq"][ids_U].sqrt_().add_(group["eps"])
+        rows_UD.addcdiv_(state["exp_avg"][ids_U].mul_(path_U.unsqueeze(1)), second_UD, value=-1)
+        table.index_copy_(0, ids_U, rows_UD)
+        state["moved_at"].index_fill_(0, ids_U, now)
+
     def _step_rows(self, table: nn.Parameter, gradient: RowGradient, group: dict[str, Any]) -> None:
         (ids_U, grad_UD), (beta1, beta2), state = gradient, group["betas"], self.state[table]
         if not state:
@@ -68,19 +112,42 @@ class WithTables(Optimizer):
             state["exp_avg"] = torch.zeros_like(table)
             second = table[:, :1] if self.by_row else table
             state["exp_avg_sq"] = torch.zeros_like(second)
+            # In the table's dtype, which an optimizer's state is cast to when it is loaded.
+            state["met_at"] = torch.zeros_like(table[:, 0])  # a row's last step with a gradient
+            state["moved_at"] = torch.zeros_like(table[:, 0])  # the last step that it was given
+            state["coast"] = table.new_zeros(WINDOW)  # by such a step: the path since, over m / √v
+            state["decay"] = table.new_zeros(WINDOW)  # log of all decay up to a step
+        self.catch_up(table, ids_U)  # those that only other processes have read
         state["step"] += 1
-        step = state["step"].item()
+        step = int(state["step"].item())
+        size = group["lr"] * (1 - beta2**step) ** 0.5 / (1 - beta1**step)
+        self._count(state, step, size, group)
         square_UD = grad_UD.square()
         if self.by_row:
             square_UD = square_UD.mean(dim=1, keepdim=True)
-        first_UD = state["exp_avg"][ids_U].lerp_(grad_UD, 1 - beta1)
-        second_UD = state["exp_avg_sq"][ids_U].lerp_(square_UD, 1 - beta2)
+        rested_U1 = (step - 1 - state["met_at"][ids_U]).unsqueeze(1)
+        first_UD = state["exp_avg"][ids_U].mul_(beta1**rested_U1).lerp_(grad_UD, 1 - beta1)
+        second_UD = state["exp_avg_sq"][ids_U].mul_(beta2**rested_U1).lerp_(square_UD, 1 - beta2)
         state["exp_avg"].index_copy_(0, ids_U, first_UD)
         state["exp_avg_sq"].index_copy_(0, ids_U, second_UD)
-        size = group["lr"] * (1 - beta2**step) ** 0.5 / (1 - beta1**step)
+        for name in ("met_at", "moved_at"):
+            state[name].index_fill_(0, ids_U, step)
         rows_UD = table[ids_U].mul_(1 - group["lr"] * group["weight_decay"])
         rows_UD.addcdiv_(first_UD, second_UD.sqrt_().add_(group["eps"]), value=-size)
         table.index_copy_(0, ids_U, rows_UD)
+
+    @staticmethod
+    def _count(state: dict[str, Any], step: int, size: float, group: dict[str, Any]) -> None:
+        """Add a step to what resting rows will have to be given."""
+        if step >= len(state["coast"]):  # twice as long, so that it is seldom
+            for name in ("coast", "decay"):
+                state[name] = torch.cat([state[name], torch.zeros_like(state[name])])
+        beta1, beta2 = group["betas"]
+        coast_S = state["coast"][max(0, step - WINDOW) : step]
+        ages_S = torch.arange(len(coast_S), 0, -1, dtype=coast_S.dtype, device=coast_S.device)
+        coast_S += size * (beta1 / beta2**0.5) ** ages_S
+        if decay := group["lr"] * group["weight_decay"]:
+            state["decay"][step] = state["decay"][step - 1] + math.log1p(-decay)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         super().zero_grad(set_to_none)
