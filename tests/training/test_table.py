@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Callback
 from torch import Tensor, nn
 
+from headless.callbacks.periodic import require_finite
 from headless.data.collate import touched_table, unique_table
 from headless.errors import HeadlessError
 from headless.models.backbone import BackboneConfig
@@ -140,6 +142,18 @@ def test_how_often_rows_are_settled_changes_nothing() -> None:
         ends.append(table.detach())
     torch.testing.assert_close(ends[0], ends[1], rtol=0, atol=1e-13)
     torch.testing.assert_close(ends[0], ends[2], rtol=0, atol=1e-13)
+
+
+def test_a_state_of_an_older_version_is_refused() -> None:
+    table = nn.Parameter(torch.randn(V, D))
+    optimizer = optimizer_of(table)
+    setattr(table, ROWS, RowGradient(torch.arange(2), torch.ones(2, D)))
+    optimizer.step()
+    state = optimizer.state_dict()
+    optimizer_of(table).load_state_dict(state)
+    del state["state"][1]["met_at"]
+    with pytest.raises(HeadlessError, match="older version"):
+        optimizer_of(table).load_state_dict(state)
 
 
 def test_momentum_that_never_fades_is_refused() -> None:
@@ -281,6 +295,15 @@ def test_what_reads_every_row_is_refused(run_arguments: Callable[..., list[str]]
             build(run_arguments("run", option, *more, objective=objective))
 
 
+class Look(Callback):
+    """The table as whoever looks at the weights finds it, between two validations."""
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        if trainer.global_step == 7:
+            require_finite(pl_module)
+            self.table_VD = pl_module.embedding_VD.detach().clone()
+
+
 @pytest.mark.parametrize("optimizer", ["AdamW", "Muon"])
 def test_a_run_ends_with_the_weights_of_a_dense_one(
     run_arguments: Callable[..., list[str]], optimizer: str
@@ -290,24 +313,22 @@ def test_a_run_ends_with_the_weights_of_a_dense_one(
     for table in ("dense", "lazy"):
         more = [f"--model.optimizer.table={table}", f"--model.optimizer.class_path={optimizer}"]
         more += [
-            "--trainer.max_steps=12",
+            "--trainer.val_check_interval=5",
             "--model.optimizer.eps=1e-14",
             "--trainer.precision=64-true",
         ]
         cli = build(run_arguments(table, *more))
         before = cli.model.embedding_VD.detach().clone()
+        cli.trainer.callbacks.append(look := Look())
         fit(cli)
-        runs[table] = cli.model, before
-    (dense, before), (lazy, same) = runs["dense"], runs["lazy"]
+        runs[table] = cli.model, before, look.table_VD
+    (dense, before, expected), (lazy, same, seen) = runs["dense"], runs["lazy"]
+    torch.testing.assert_close(seen, expected, rtol=0, atol=1e-7)
     assert torch.equal(before, same)
     for (name, ours), theirs in zip(lazy.named_parameters(), dense.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-7, msg=name)
     for key in ("val/nll", "optim/grad_norm"):
-        numbers = [float(m.trainer.callback_metrics[key]) for m, _ in runs.values()]
+        numbers = [float(m.trainer.callback_metrics[key]) for m, *_ in runs.values()]
         assert numbers[0] == pytest.approx(numbers[1], rel=1e-7)
-    saved = torch.load(lazy.trainer.default_root_dir + "/checkpoints/last.ckpt", weights_only=True)
-    kept = saved["state_dict"][
-        "backbone."
-        + next(name for name, p in lazy.backbone.named_parameters() if p is lazy.embedding_VD)
-    ]
-    assert torch.equal(kept, lazy.embedding_VD)
+    saved = torch.load(f"{lazy.trainer.default_root_dir}/checkpoints/last.ckpt", weights_only=True)
+    assert torch.equal(saved["state_dict"]["backbone.embed_in.weight"], lazy.embedding_VD)

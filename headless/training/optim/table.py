@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from headless.errors import HeadlessError
+
 ROWS = "touched_rows"  # the attribute of a parameter that holds its RowGradient
 CATCH_UP = "catch_up"  # and the one that holds what must be done to rows before they are read
 WINDOW = 512  # steps after which a resting row is taken to stand still
@@ -148,6 +150,20 @@ class WithTables(Optimizer):
         coast_S += size * (beta1 / beta2**0.5) ** ages_S
         if decay := group["lr"] * group["weight_decay"]:
             state["decay"][step] = state["decay"][step - 1] + math.log1p(-decay)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with a state.
+
+        Raises:
+            HeadlessError: of a version that did not catch up rows.
+        """
+        super().load_state_dict(state_dict)
+        for table in self.param_groups[-1]["params"]:
+            if (state := self.state.get(table)) and "met_at" not in state:
+                raise HeadlessError(
+                    "the checkpoint's table was moved by row by an older version, which this one "
+                    "cannot go on with: begin a run with model.init_from"
+                )
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         super().zero_grad(set_to_none)
