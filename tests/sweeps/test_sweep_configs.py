@@ -24,7 +24,9 @@ def test_all_arms_build(path: Path, dataset: Path, tmp_path: Path) -> None:
         settings.pop("data.path", None)  # prepared with other vocabularies
     base = config.base if isinstance(config.base, dict) else {"parts": [config.base]}
     data = {**base.get("data", {}), "path": str(dataset)}
-    config = replace(config, root=tmp_path, base={**base, "data": data}, budgets=["equal_tokens"])
+    trainer = {**base.get("trainer", {}), "accelerator": "cpu"}
+    base = {**base, "data": data, "trainer": trainer}
+    config = replace(config, root=tmp_path, base=base, budgets=["equal_tokens"])
     config.write_base()
     with torch.device("meta"):  # shapes without memory
         arms = find_arms(config, Display(False))
