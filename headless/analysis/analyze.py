@@ -4,6 +4,7 @@ import html
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -157,11 +158,16 @@ def analyze(
         def report(what: str, done: int, total: int) -> None:
             display.report("states" if what == "states" else "laboratory", done, total, what)
 
-        last_alone = reads_last_alone(chosen)
-
-        def session_on(one: Any) -> Session:
-            asked: dict[str, Any] = {"blocks": blocks, "last_alone": last_alone}
-            return Session(one, seed, report, preset, spread=False, umap=umap, **asked)
+        session_on = partial(
+            Session,
+            seed=seed,
+            report=report,
+            preset=preset,
+            spread=False,
+            umap=umap,
+            blocks=blocks,
+            last_alone=reads_last_alone(chosen),
+        )
 
         random_twin = random_twin and not is_custom(subject.backbone)  # only its class draws one
         untrained = before_training(place, subject) if steps == "all" or random_twin else None

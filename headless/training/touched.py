@@ -18,7 +18,7 @@ from headless.errors import HeadlessError
 from headless.models.backbone import embedding_table, is_custom
 from headless.objectives import Objective, UniqueTargets
 from headless.training.optim.settings import Table
-from headless.training.optim.table import CATCH_UP, ROWS, RowGradient
+from headless.training.optim.table import ROWS, RowGradient, catch_up
 
 
 def tables_by_row(
@@ -90,8 +90,7 @@ class TouchedRows:
 
     def look_up(self, ids_U: Tensor, count: int) -> Tensor:
         """The rows [U, D] of a micro-batch, of which those from `count` on are padding."""
-        if (catch_up := getattr(self.table, CATCH_UP, None)) is not None:
-            catch_up(self.table, ids_U[:count])  # on every process the same, at the same step
+        catch_up(self.table, ids_U[:count])  # on every process the same, at the same step
         leaf_UD = self.table.detach()[ids_U].requires_grad_()
         self._leaves.append((ids_U, leaf_UD, count))
         return leaf_UD

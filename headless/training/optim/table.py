@@ -31,13 +31,18 @@ def row_gradient(table: Tensor) -> RowGradient | None:
     return cast(RowGradient | None, getattr(table, ROWS, None))
 
 
+def catch_up(table: Tensor, ids_U: Tensor) -> None:
+    """Before rows are read: move them to where they are by now, in a table that is moved by row."""
+    move: Callable[[Tensor, Tensor], None] | None = getattr(table, CATCH_UP, None)
+    if move is not None:
+        move(table, ids_U)
+
+
 def settle(table: Tensor) -> None:
-    """Catch up all rows of a table that is moved by row: before somebody reads it by itself."""
-    catch_up: Callable[[Tensor, Tensor], None] | None = getattr(table, CATCH_UP, None)
-    if catch_up is not None:
-        every_V = torch.arange(len(table), device=table.device)
-        for ids_U in every_V.split(max(1, CHUNK // table.shape[1])):
-            catch_up(table, ids_U)
+    """Catch up all rows: before somebody reads the table by itself."""
+    every_V = torch.arange(len(table), device=table.device)
+    for ids_U in every_V.split(max(1, CHUNK // table.shape[1])):
+        catch_up(table, ids_U)
 
 
 class WithTables(Optimizer):
