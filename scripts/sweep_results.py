@@ -73,7 +73,8 @@ def main() -> None:
         paint = draw_scores if are_vocabularies else draw
         paint(written["budgets"], options.figure, UNITS[options.score])
     if options.copy:
-        kept = {k: sweep[k] for k in ("score", "baseline", "core_hours", "config", "environment")}
+        kept = {"score": f"nll: {UNITS[options.score]}, the last validation"}
+        kept |= {k: sweep[k] for k in ("baseline", "core_hours", "config", "environment")}
         text = json.dumps(kept | written, indent=1, default=plain)
         options.copy.write_text(text + "\n")
 
