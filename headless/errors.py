@@ -15,6 +15,10 @@ class DivergedError(HeadlessError):
     """A training whose loss is no number any more: the same settings will end there again."""
 
 
+class BusyError(HeadlessError):
+    """Another process holds what is wanted: the same may work once it has ended."""
+
+
 class UnforeseenError(HeadlessError):
     """Bad input that a library, or a class of the user's, answered with an error of its own.
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from headless.errors import HeadlessError
+from headless.errors import BusyError, HeadlessError
 
 NO_RIGHT = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 LEASE_SECONDS = 60.0  # without a sign of life from another host's process, its lock is void
@@ -124,7 +124,7 @@ def exclusive(path: Path, *, patience: float = 0.0) -> Iterator[None]:
             lease.acquire(timeout=LEASE_SECONDS + 5.0, poll_interval=0.5)
     except Timeout:
         host, process, _ = _holder(file)
-        raise HeadlessError(
+        raise BusyError(
             f"{path} is being written to by process {process} on {host}: wait for it or "
             f"stop it (its lock is {file})"
         ) from None

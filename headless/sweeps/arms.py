@@ -15,7 +15,7 @@ from headless.objectives.switched import Switched
 from headless.progress import Display
 from headless.structured import flatten
 from headless.sweeps.config import ARMS, BEGIN_FROM, Settings, SweepConfig
-from headless.sweeps.plan import Arm, read_arms
+from headless.sweeps.plan import Arm, known_arms
 from headless.training.assembly import RunCLI, arguments_of, build
 from headless.training.devices import keep_freed_memory
 
@@ -24,14 +24,19 @@ ROUNDS, WARM_UP, BATCHES = 20, 3, 8  # steps timed twice, steps before them, bat
 WAIT_SECONDS = 3600.0  # for another machine that times the steps
 
 
-def find_arms(config: SweepConfig, display: Display) -> dict[str, Arm]:
+def find_arms(
+    config: SweepConfig, display: Display, accept: Callable[[dict[str, Arm]], object] = len
+) -> dict[str, Arm]:
     """All arms of a sweep; those that are new, or have other settings now, are built and timed.
+
+    Args:
+        accept: raises where the sweep cannot go on with them; they are not kept then.
 
     Raises:
         HeadlessError: one makes no run.
     """
     with exclusive(config.directory / ARMS, patience=WAIT_SECONDS):
-        known, arms = read_arms(config), {}
+        known, arms = known_arms(config), {}
         for number, (name, settings) in enumerate(config.settings.items()):
             display.report("arms", number, len(config.settings), name)
             same = name in known and known[name].settings == settings
@@ -39,7 +44,9 @@ def find_arms(config: SweepConfig, display: Display) -> dict[str, Arm]:
         untimed = [name for name, arm in arms.items() if arm.seconds_per_step is None]
         if untimed and "equal_seconds" in config.budgets:
             arms |= _timed(config, arms, untimed, display)
-        write_json(config.directory / ARMS, {name: asdict(arm) for name, arm in arms.items()})
+        accept(arms)
+        kept = {name: asdict(arm) for name, arm in (known | arms).items()}
+        write_json(config.directory / ARMS, kept)
     return arms
 
 

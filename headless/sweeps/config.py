@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -14,17 +15,20 @@ from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 
 from headless.errors import HeadlessError, suggestion
-from headless.files import write_text
+from headless.files import exclusive, write_text
 from headless.runs.directory import check_name
-from headless.structured import read_yaml
+from headless.structured import is_number, read_yaml
 from headless.training.options import with_parts
 from headless.training.parsing import CommandParser
+from headless.training.settings import TAG
 
 Settings = dict[str, Any]  # of a run, nested or by dotted name
 Budget = Literal["equal_tokens", "equal_seconds"]
 ARMS = "arms.json"  # what each arm comes to; with it the sweep has begun
-DEFAULTS = "defaults.yaml"  # of the base: what it leaves open
+DEFAULTS = {"run": {"wandb": "disabled"}}  # of the base: what it leaves open
+WAIT_SECONDS = 60.0  # for another machine that begins the same sweep
 BEGIN_FROM = "begin_from"  # an arm's entry that names another arm
+TAGS = ("tune", "final", "equal_seconds", "tuned")  # what runs are tagged with besides their arm
 DECIDED = ("seed_everything", "run.name", "run.root", "run.resume", "run.overwrite")
 
 
@@ -76,6 +80,10 @@ class Halving:
 
     min_resource: PositiveInt
     reduction_factor: PositiveInt = 4
+
+    def __post_init__(self) -> None:
+        if self.reduction_factor < 2:
+            raise HeadlessError("pruning.reduction_factor must be at least 2")
 
 
 @dataclass(frozen=True)
@@ -129,6 +137,7 @@ class SweepConfig:
 
     def __post_init__(self) -> None:
         check_name(self.name)
+        self._check_kinds()
         names = list(self.settings)
         if not names:
             raise HeadlessError("a sweep needs arms: give objectives, optimizers, vary or arms")
@@ -142,10 +151,28 @@ class SweepConfig:
             check_name(arm)
             if decided := [key for key in DECIDED if key in settings]:
                 raise HeadlessError(f"{arm}: the sweep decides {decided[0]}: leave it out")
-            if settings.get(BEGIN_FROM, names[0]) not in names[: max(1, place)]:
+            if BEGIN_FROM in settings and settings[BEGIN_FROM] not in names[:place]:
                 raise HeadlessError(f"{arm}: {BEGIN_FROM} must name an arm that stands before it")
+            if arm in TAGS or len(arm) > TAG:
+                raise HeadlessError(
+                    f"{arm}: a run is tagged with its arm: take a name of at most {TAG} characters "
+                    f"that is none of {', '.join(TAGS)}"
+                )
             for key, space in self.tune.parameters_of(arm).items():
                 _check_space(f"tune: {key} of {arm}", space, self.tune.sampler)
+
+    def _check_kinds(self) -> None:
+        varied = {f"vary: {a}: {n}": v for a, of in self.vary.items() for n, v in of.items()}
+        for place, value in (varied | {f"arms: {n}": v for n, v in self.arms.items()}).items():
+            if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+                raise HeadlessError(
+                    f"{place} must be settings by name, {{}} for none, got {value!r}"
+                )
+        for pattern, value in self.tune.arms.items():
+            if not isinstance(value, dict | None):
+                raise HeadlessError(
+                    f"tune: arms: {pattern} must be parameters or null, got {value!r}"
+                )
 
     def _check_seeds(self, names: list[str]) -> None:
         for key, seeds in {"seeds": self.seeds, **self.arm_seeds}.items():
@@ -191,8 +218,11 @@ class SweepConfig:
     def combinations(self) -> dict[str, dict[str, str]]:
         """The names on each axis that make an arm, by its name."""
         axes = self.axes
-        products = itertools.product(*axes.values()) if axes else ()
-        return {"-".join(names): dict(zip(axes, names, strict=True)) for names in products}
+        products = [*itertools.product(*axes.values())] if axes else []
+        found = {"-".join(names): dict(zip(axes, names, strict=True)) for names in products}
+        if len(found) < len(products):
+            raise HeadlessError("two combinations of the axes have one name: rename their values")
+        return found
 
     @property
     def settings(self) -> dict[str, Settings]:
@@ -219,38 +249,68 @@ class SweepConfig:
         return json.loads(json.dumps(asdict(self), default=str))
 
     def write_base(self) -> None:
-        """The base as one run config in the sweep's directory.
+        """The base as one run config in the sweep's directory, with copies of its parts: whatever
+        happens to them, all runs have the same.
 
         Raises:
-            HeadlessError: the sweep was begun with another one.
+            HeadlessError: the sweep was begun with another one, which stays.
         """
         base = {"parts": [self.base]} if isinstance(self.base, str) else self.base
         values = base if isinstance(base, dict) else {"parts": base}
-        parts = [DEFAULTS, *values.get("parts", [])]
-        self.directory.mkdir(parents=True, exist_ok=True)
-        write_text(self.directory / DEFAULTS, "run: {wandb: disabled}\n")
-        write_text(self.base_file, yaml.safe_dump({**values, "parts": parts}, sort_keys=False))
-        words = with_parts(["--config", str(self.base_file)])
-        read = [read_yaml(Path(word.removeprefix("--config="))) for word in words]
-        content = json.dumps([{k: v for k, v in one.items() if k != "parts"} for one in read])
-        record = self.directory / "base.json"
-        has_begun = (self.directory / ARMS).is_file() and record.is_file()
-        if has_begun and record.read_text(encoding="utf-8") != content:
-            raise HeadlessError(
-                f"{self.directory} was begun with another base, see {record}: give this sweep "
-                "another name"
-            )
-        write_text(record, content)
+        files = [Path(file) for file in _flat(values.get("parts"))]
+        read = [
+            {key: value for key, value in one.items() if key != "parts"}
+            for one in (DEFAULTS, *map(read_yaml, files), values)
+        ]
+        content, record = json.dumps(read), self.directory / "base.json"
+        with exclusive(self.base_file, patience=WAIT_SECONDS):
+            known = record.read_text(encoding="utf-8") if record.is_file() else None
+            if known not in (None, content) and (self.directory / ARMS).is_file():
+                raise HeadlessError(
+                    f"{self.directory} was begun with another base, see {record}: give this sweep "
+                    "another name"
+                )
+            parts = [f"base/{number}.yaml" for number in range(len(read) - 1)]
+            (self.directory / "base").mkdir(exist_ok=True)
+            for part, one in zip((*parts, self.base_file.name), read, strict=True):
+                named = {"parts": parts} if part == self.base_file.name else {}
+                write_text(self.directory / part, yaml.safe_dump(one | named, sort_keys=False))
+            write_text(record, content)
+
+
+def _flat(parts: Any) -> list[str]:
+    """Config files and the parts that they name, in the order in which they are read."""
+    if not isinstance(parts or [], list) or not all(isinstance(one, str) for one in parts or []):
+        raise HeadlessError(f"base: parts must be a list of config files, got {parts!r}")
+    for part in parts or []:
+        if not Path(part).is_file():
+            raise HeadlessError(f"base: there is no part {part}")
+    words = with_parts([f"--config={part}" for part in parts or []])
+    return [word.removeprefix("--config=") for word in words]
 
 
 def _check_space(place: str, space: Any, sampler: str) -> None:
     keys = set(space) if isinstance(space, dict) else set()
     is_grid = keys == {"grid"} and isinstance(space["grid"], list) and space["grid"]
-    is_range = sampler == "tpe" and {"low", "high"} <= keys <= {"low", "high", "log"}
-    if not is_grid and not (is_range and space["low"] < space["high"]):
+    is_range = (
+        sampler == "tpe"
+        and {"low", "high"} <= keys <= {"low", "high", "log"}
+        and is_number(space["low"])
+        and is_number(space["high"])
+        and (0 if space.get("log") else -math.inf) < space["low"] < space["high"]
+    )
+    if not is_grid and not is_range:
         raise HeadlessError(
             f"{place} must be {{grid: […]}}, or with sampler tpe {{low: …, high: …, log: …}}"
         )
+    if is_grid and len({label_of(value) for value in space["grid"]}) < len(space["grid"]):
+        raise HeadlessError(f"{place} holds two values that a run's name cannot tell apart")
+
+
+def label_of(value: Any) -> str:
+    """A value in a run's name."""
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return "".join(c if c.isalnum() or c in ".-_+" else "_" for c in text)
 
 
 def read_sweep(

@@ -9,6 +9,7 @@ from headless.errors import HeadlessError
 from headless.files import exclusive, write_json
 from headless.runs.directory import RunDirectory
 from headless.runs.environment import describe_environment
+from headless.runs.run import Run
 from headless.sweeps.config import SweepConfig
 from headless.sweeps.plan import Arm, Job, Plan, Result, make_plan, read_arms
 from headless.sweeps.queue import JOURNAL, Queue
@@ -18,7 +19,7 @@ WAIT_SECONDS = 300.0  # for another process that writes the page
 
 
 def read_status(config: SweepConfig) -> dict[str, dict[str, Any]]:
-    """How far each arm is, by its name; nothing is run, and nothing changed."""
+    """How far each arm is that the sweep has begun with, by its name; nothing is run."""
     if not (config.directory / JOURNAL).is_file():
         raise HeadlessError(f"{config.directory} holds no sweep yet: leave --status out to begin")
     arms, queue = read_arms(config), Queue(config)
@@ -108,12 +109,14 @@ def _compare(config: SweepConfig, plan: Plan, results: Mapping[str, Result]) -> 
             ordered = sorted(names, key=lambda name: name != config.baseline)
             jobs = [job for name in ordered for job in plan.runs[budget].get(name, [])]
             ended = [j.place for j in jobs if (r := results.get(j.place)) and r.state == "complete"]
+            # Of runs of which some began from a model, those that did not are the comparison.
+            anew = [p for p in ended if not Run(config.directory / p).init_from] or ended
             if ended:
                 more = "equal-seconds" if budget == "equal_seconds" else ""
                 comparison = headless.compare(
                     [config.directory / place for place in ended],
                     output=config.directory / "-".join(filter(None, ("report", more, block))),
-                    baseline=str(config.directory / ended[0]),
+                    baseline=str(config.directory / anew[0]),
                     overwrite=True,
                 )
                 pages["/".join(filter(None, (budget, block)))] = str(comparison.report)

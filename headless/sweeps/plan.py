@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from headless.structured import read_json
-from headless.sweeps.config import ARMS, BEGIN_FROM, Settings, SweepConfig
+from headless.sweeps.config import ARMS, BEGIN_FROM, Settings, SweepConfig, label_of
 from headless.sweeps.tuning import Choice, Point, choose
 
 Stage = Literal["tune", "final", "equal_seconds"]
@@ -25,11 +25,17 @@ class Arm:
     seconds_per_step: float | None = None  # measured in turn with the other arms
 
 
-def read_arms(config: SweepConfig) -> dict[str, Arm]:
-    """The arms as an earlier start found them."""
+def known_arms(config: SweepConfig) -> dict[str, Arm]:
+    """The arms as earlier starts found them, and those that the config has no more."""
     file = config.directory / ARMS
     found = read_json(file, dict) if file.is_file() else {}
-    return {name: Arm(**found[name]) for name in config.settings if name in found}
+    return {name: Arm(**arm) for name, arm in found.items()}
+
+
+def read_arms(config: SweepConfig) -> dict[str, Arm]:
+    """The config's arms as earlier starts found them."""
+    known = known_arms(config)
+    return {name: known[name] for name in config.settings if name in known}
 
 
 @dataclass(frozen=True)
@@ -78,8 +84,7 @@ def _short(key: str, values: Point) -> str:
     """A parameter and its value in a name: `lr0.004`."""
     last, value = key.rsplit(".", 1)[-1], values[key]
     name = key if [other.rsplit(".", 1)[-1] for other in values].count(last) > 1 else last
-    text = f"{value:.6g}" if isinstance(value, float) else str(value)
-    return "".join(c if c.isalnum() or c in ".-_+" else "_" for c in f"{name}{text}")
+    return label_of(f"{name}{label_of(value)}")
 
 
 def make_plan(config: SweepConfig, arms: Mapping[str, Arm], results: Mapping[str, Result]) -> Plan:
@@ -93,7 +98,7 @@ class _Planner:
     ) -> None:
         self.config, self.arms, self.results = config, arms, results
         self.plan = Plan()
-        for name in config.settings:
+        for name in arms:
             self.choice(name)
         for budget in config.budgets:
             steps = equal_seconds(config, arms) if budget == "equal_seconds" else {}
@@ -108,7 +113,8 @@ class _Planner:
             def look(point: Point) -> float | None:
                 job = self.want("tune", name, point, tune.seed, steps)
                 if job is None:
-                    return math.inf if self.source(name, tune.seed)[1] == "failed" else None
+                    ended = self.source(name, tune.seed)[1] != ""
+                    return math.inf if ended else None
                 result = self.results.get(job.place)
                 return None if result is None else result.score
 
@@ -163,7 +169,7 @@ class _Planner:
 def equal_seconds(config: SweepConfig, arms: Mapping[str, Arm]) -> dict[str, int]:
     """The steps that the seconds of the fastest arm pay for, of each slower one."""
     fewer: dict[str, int] = {}
-    for names in config.blocks.values():
+    for names in ([n for n in block if n in arms] for block in config.blocks.values()):
         seconds = {name: arms[name].steps * (arms[name].seconds_per_step or 1.0) for name in names}
         for name in names:
             share = min(seconds.values()) / seconds[name]

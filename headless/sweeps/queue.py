@@ -17,10 +17,11 @@ from typing import Any
 import optuna
 from filelock import SoftFileLease, Timeout
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
-from headless.errors import HeadlessError
+from headless.errors import BusyError, HeadlessError
 from headless.files import LEASE_SECONDS, exclusive
 from headless.runs.metrics import append_point
 from headless.sweeps.config import Settings, SweepConfig
@@ -162,22 +163,23 @@ class Queue:
         self.leases[job.place].release()
 
     def tell(self, job: Job, result: Result) -> None:
-        """Say how a claimed run ended, and give it up."""
+        """Say how a claimed run ended, and give it up; what another worker said before stays."""
         trial = self.trials()[job.place]._trial_id
-        if result.why:
-            self.storage.set_trial_user_attr(trial, "why", result.why)
         values = None if result.nll is None else [result.nll]
-        self.storage.set_trial_state_values(trial, STATES[result.state], values)
+        with suppress(UpdateFinishedTrialError):
+            if result.why:
+                self.storage.set_trial_user_attr(trial, "why", result.why)
+            self.storage.set_trial_state_values(trial, STATES[result.state], values)
         self.release(job)
 
     def is_hopeless(self, job: Job, step: int, nll: float) -> bool:
         """Report a validation of a claimed run; whether the pruner ends it.
 
         Raises:
-            HeadlessError: another worker took the run over while this process slept.
+            BusyError: another worker took the run over while this process slept.
         """
         if self.leases[job.place].compromise is not None:
-            raise HeadlessError(f"{job.place} was taken over: this process gave no sign of life")
+            raise BusyError(f"{job.place} was taken over: this process gave no sign of life")
         trial = self.trials()[job.place]._trial_id
         self.storage.set_trial_intermediate_value(trial, step, nll)
         if self.pruner is None or job.stage != "tune":

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from headless.errors import HeadlessError
-from headless.files import write_json
+from headless.files import exclusive, write_json
 from headless.isolation import isolated
 from headless.progress import Display, Report
 from headless.sweeps.arms import find_arms
@@ -56,11 +56,12 @@ def sweep(
         config = read_sweep(config, overrides)
     config.write_base()
     with Display(progress) as display, own_threads():
-        arms = find_arms(config, display)
-        definition = config.directory / DEFINITION
-        write_json(definition, config.as_json())  # which is YAML, too
         queue = Queue(config)
-        refresh(config, arms, queue)  # refuses arms whose settings are others now
+        # Which refuses arms whose settings are others now, before anything is kept of them.
+        arms = find_arms(config, display, lambda arms: refresh(config, arms, queue))
+        definition = config.directory / DEFINITION
+        with exclusive(definition, patience=LOOK_SECONDS):
+            write_json(definition, config.as_json())  # which is YAML, too
         if config.slurm is not None:
             return {"jobs": _submit(config, config.slurm, definition)}
         if config.workers == 1:

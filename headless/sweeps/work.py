@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 import headless
-from headless.errors import DivergedError, HeadlessError
+from headless.errors import BusyError, DivergedError, HeadlessError
 from headless.progress import Display
 from headless.runs.directory import RunDirectory
 from headless.runs.run import Run
@@ -80,11 +80,14 @@ def _train(
     rates = job.stage != "tune" and any(key.endswith("lr") for key in job.values)
     tags = [job.arm, job.stage, *["tuned"] * rates]
     labels = {"run.group": config.name, "run.tags": tags}
+    is_searched = job.steps == (config.tune.max_steps or arm.steps)  # not what others begin from
 
     def on_validation(run: Run) -> None:
         nll, step = run.last.get(SCORE), run.last.get("progress/step")
-        if nll is not None and step is not None and queue.is_hopeless(job, int(step), nll):
-            raise _Hopeless
+        if nll is not None and step is not None:
+            is_hopeless = queue.is_hopeless(job, int(step), nll)
+            if is_hopeless and is_searched:
+                raise _Hopeless
 
     def report(phase: str, done: int, total: int) -> None:
         if total == job.steps:  # no validation's batches
@@ -98,18 +101,26 @@ def _train(
                 config.base_file, overrides, progress=report, on_validation=on_validation
             )
         except _Hopeless:
+            _discard(config, job)
             return Result("pruned", Run(path).last.get(SCORE))
         except DivergedError as error:
+            _discard(config, job)
             return Result("failed", why=str(error))
         except HeadlessError as error:
-            if _is_given(config, job):
+            if job.stage != "tune" or _is_given(config, job) or isinstance(error, BusyError):
                 raise
             return Result("failed", why=str(error))  # a widened grid left what is possible
     nll = run.last.get(SCORE)
+    _discard(config, job)
+    return Result("failed", why="no validation") if nll is None else Result("complete", nll)
+
+
+def _discard(config: SweepConfig, job: Job) -> None:
+    """The weights of a tuning run that has ended, unless others begin from its arm."""
     is_source = any(settings.get(BEGIN_FROM) == job.arm for settings in config.settings.values())
     if job.stage == "tune" and not (config.keep_tuning_checkpoints or is_source):
-        shutil.rmtree(run.directory.checkpoints, ignore_errors=True)
-    return Result("failed", why="no validation") if nll is None else Result("complete", nll)
+        checkpoints = RunDirectory(config.directory / job.place).checkpoints
+        shutil.rmtree(checkpoints, ignore_errors=True)
 
 
 def _is_given(config: SweepConfig, job: Job) -> bool:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -116,3 +117,67 @@ def test_an_arm_of_which_every_run_fails_is_left_out() -> None:
     plan, order = trained(config, arms_of(config), failing="tune")
     assert len(order) == 2
     assert plan.runs["equal_tokens"]["a"] == []
+
+
+def test_a_source_that_was_pruned_ends_what_waits_for_it() -> None:
+    tuning = Tuning({LR: {"grid": [1, 2]}}, max_steps=50, widen=False)
+    arms = {"first": {}, "after": {"begin_from": "first"}}
+    config = SweepConfig("s", "b", arms=arms, seeds=[1], tune=tuning)
+    _, order = trained(config, arms_of(config))
+    source = "tune/first-lr1-steps100-seed0"
+    assert source in order
+    results = {place: Result("complete", 4.0) for place in order if "after" not in place}
+    results[source] = Result("pruned", 5.0)
+    assert make_plan(config, arms_of(config), results).complete
+
+
+def test_the_plan_of_an_earlier_start_leaves_new_arms_out() -> None:
+    arms = {"a": {}, "new": {}}
+    config = SweepConfig("s", "b", arms=arms, budgets=["equal_tokens", "equal_seconds"])
+    known = {"a": arms_of(config)["a"]}
+    assert {job.arm for job in make_plan(config, known, {}).jobs} == {"a"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"arms": {"a": {"begin_from": "a"}}}, "a: begin_from must name an arm that stands before"),
+        ({"arms": {"tuned": {}}}, "tuned: a run is tagged with its arm"),
+        ({"arms": {"a" * 65: {}}}, "at most 64 characters"),
+        ({"arms": {"a": None}}, "arms: a must be settings by name"),
+        ({"vary": {"size": {"small": 96}}}, "vary: size: small must be settings by name"),
+        ({"tune": Tuning(arms={"a": 3})}, "tune: arms: a must be parameters or null"),
+        ({"tune": Tuning({LR: {"grid": [1e-3, 1.0000000001e-3]}})}, "cannot tell apart"),
+        ({"tune": Tuning({LR: {"low": "a", "high": 1}}, sampler="tpe")}, "must be {grid"),
+        (
+            {"tune": Tuning({LR: {"low": 0, "high": 1, "log": True}}, sampler="tpe")},
+            "must be {grid",
+        ),
+        (
+            {"vary": {"a": {"ce": {}, "ce-tied": {}}, "b": {"tied-muon": {}, "muon": {}}}},
+            "two combinations of the axes have one name",
+        ),
+    ],
+)
+def test_what_no_sweep_can_be_is_refused_in_a_line(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(HeadlessError, match=message):
+        SweepConfig("s", "b", **({"arms": {"a": {}}} | wrong))
+
+
+def test_another_base_is_refused_and_the_runs_keep_theirs(tmp_path: Path) -> None:
+    part, other = tmp_path / "part.yaml", tmp_path / "other.yaml"
+    part.write_text("model: {optimizer: {lr: 1e-3}}\n")
+    other.write_text("model: {optimizer: {lr: 0.9}}\n")
+    config = SweepConfig("s", {"parts": [str(part)]}, arms={"a": {}}, root=tmp_path)
+    config.write_base()
+    (config.directory / "arms.json").write_text("{}")
+    before = {file: file.read_text() for file in config.directory.rglob("*.yaml")}
+    with pytest.raises(HeadlessError, match="was begun with another base"):
+        replace(config, base={"parts": [str(other)]}).write_base()
+    part.write_text("model: {optimizer: {lr: 0.9}}\n")
+    with pytest.raises(HeadlessError, match="was begun with another base"):
+        config.write_base()
+    assert {file: file.read_text() for file in config.directory.rglob("*.yaml")} == before
+    assert any("lr: 1e-3" in text for text in before.values())
+    with pytest.raises(HeadlessError, match="base: there is no part nothing.yaml"):
+        replace(config, base="nothing.yaml").write_base()

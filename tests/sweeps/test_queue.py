@@ -52,6 +52,7 @@ def test_a_run_is_one_workers_until_it_dies(config: SweepConfig) -> None:
     assert Queue(config).claim(JOBS) is None
     mine.release(JOBS[0])
     assert Queue(config).claim(JOBS) == JOBS[0]
+    mine.tell(JOBS[1], Result("failed", why="taken over"))  # by one that slept meanwhile
     assert mine.results() == {JOBS[1].place: Result("complete", 4.5)}
 
 

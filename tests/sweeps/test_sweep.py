@@ -183,6 +183,28 @@ def test_objectives_by_their_whole_path_and_of_the_users_own(
     )
 
 
+def test_what_was_timed_stays_and_what_is_refused_is_not_kept(
+    dataset: Path, tmp_path: Path
+) -> None:
+    wanted = config(dataset, tmp_path)
+    sweep = read_sweep(wanted)
+    sweep.write_base()
+    arms.find_arms(sweep, Display(False))
+    file = sweep.directory / "arms.json"
+    before = file.read_text()
+    fewer = read_sweep(wanted | {"objectives": {"ce": wanted["objectives"]["ce"]}})
+    assert list(arms.find_arms(fewer, Display(False))) == ["ce"]
+    assert json.loads(file.read_text()) == json.loads(before)
+
+    def refuse(found: object) -> None:
+        raise HeadlessError("was begun with another lr")
+
+    other = read_sweep(wanted | {"optimizers": {"fast": {"lr": 1.0}}})
+    with pytest.raises(HeadlessError, match="was begun with another lr"):
+        arms.find_arms(other, Display(False), refuse)
+    assert json.loads(file.read_text()) == json.loads(before)
+
+
 def test_an_arm_that_makes_no_run_is_named(dataset: Path, tmp_path: Path) -> None:
     wanted = config(dataset, tmp_path, objectives={}, arms={"odd": {"model.optimizer.lrr": 1}})
     with pytest.raises(HeadlessError, match="arm odd: .*did you mean 'model.optimizer.lr'"):
