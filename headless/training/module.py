@@ -264,7 +264,9 @@ class PretrainingModule(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         hidden_ND = self.scored_states(batch["input_ids"], batch.get("rows"))
         targets_N = batch["targets"].flatten()
-        output = self.objective(hidden_ND, targets_N, self.embedding_VD, self._unique(batch))
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):  # training draws what it would without validation
+            output = self.objective(hidden_ND, targets_N, self.embedding_VD, self._unique(batch))
         # A masked model's scores do not sum up to a text's: its batches tell no bytes.
         self._validation.update(output.loss, hidden_ND, targets_N, batch.get("num_bytes", 0.0))
 

@@ -267,3 +267,17 @@ def test_forms_take_the_texts_unigram_distribution_and_keep_it(
         assert torch.equal(a, b), name
     scores = validate(cli.run.directory.path)
     assert scores["val/nll"] == pytest.approx(point["val/nll"], rel=1e-5)
+
+
+def test_validation_takes_none_of_trainings_random_numbers(
+    run_arguments: Callable[..., list[str]],
+) -> None:
+    """A headless run with sampled negatives ends the same however often it is validated."""
+    sampled = ("--model.objective.num_sampled", "8", "--trainer.max_steps", "4")
+    ends = []
+    for name, every in (("often", "1"), ("once", "4")):
+        more = (*sampled, "--trainer.val_check_interval", every)
+        cli = build(run_arguments(name, *more, objective="ContrastiveWeightTying"))
+        fit(cli)
+        ends.append(cli.model.embedding_VD.detach().clone())
+    assert torch.equal(*ends)
