@@ -10,6 +10,7 @@ from headless.errors import HeadlessError
 from headless.models.backbone import BackboneConfig, build_backbone
 from headless.objectives import CrossEntropy
 from headless.training.optim import OptimizerConfig, ScheduleConfig, build_optimizer
+from headless.training.optim.muon import Cut, cut_of
 
 D, HEADS, V = 16, 2, 30
 
@@ -157,3 +158,10 @@ def test_what_muon_cannot_do_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.delattr(torch.optim, "Muon")
     with pytest.raises(HeadlessError, match="has no Muon"):
         build_optimizer(module, OptimizerConfig("Muon"), schedule, 10)
+
+
+def test_keys_and_values_of_fewer_heads_leave_a_fused_layer_one_map() -> None:
+    fused = nn.Linear(64, 64 + 2 * 16, bias=False)  # multi-query: one head of 16 for each
+    for name in ("c_attn", "query_key_value", "Wqkv"):
+        assert cut_of(fused, name, 4) == Cut()
+    assert cut_of(nn.Linear(64, 192), "query_key_value", 4) == Cut(maps=3, heads=4)

@@ -57,10 +57,15 @@ class Cut(NamedTuple):
 
 
 def cut_of(layer: nn.Module, name: str, heads: int) -> Cut:
+    """By the layer's name; keys and values of fewer heads than queries leave it one map."""
     transposed = isinstance(layer, Conv1D)
-    if name in BY_HEAD:
+    weight = layer.get_parameter("weight")
+    rows, inputs = weight.T.shape if transposed else weight.shape
+    if name in BY_HEAD and rows == BY_HEAD[name] * inputs:
         return Cut(transposed, BY_HEAD[name], heads)
-    return Cut(transposed, SIDE_BY_SIDE.get(name, 1))
+    maps = SIDE_BY_SIDE.get(name, 1)
+    is_fused = name == "Wi" or rows == maps * inputs
+    return Cut(transposed, maps if is_fused else 1)
 
 
 STACK = 2**24  # elements orthogonalised together; more gains nothing and has to be held
