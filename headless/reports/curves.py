@@ -231,8 +231,10 @@ def equal_loss_as_json(group: Group, baseline: Group) -> list[dict[str, Any]]:
     """For each loss the mean ratios over those runs that reached it."""
     read = {axis: _by_tokens(group, budget_ratios(baseline, axis)) for axis in BUDGETS}
     curves = curves_of(baseline.runs, NLL)
+    mean = mean_curve(curves) if curves else ((), ())
     return [
-        {"baseline_tokens": tokens, "baseline_nll": float(np.interp(tokens, *mean_curve(curves)))}
+        {"baseline_tokens": tokens}
+        | ({"baseline_nll": float(np.interp(tokens, *mean))} if len(mean[0]) else {})
         | {
             f"{axis}_ratio": {"mean": number.mean, "half_width": number.half_width, "n": number.n}
             for axis in BUDGETS

@@ -94,7 +94,8 @@ def _row(group: Group, tuned: Sequence[Group]) -> Scores:
         "reached": one["steps_to_reach_free_head"],
     }
     about, late = group.count, scores["reached"].count(None)
-    if late and one["init_head"] != "source" and one["free_head_nll"] is not None:
+    is_late = late and one["steps"] is not None and one["free_head_nll"] is not None
+    if is_late and one["init_head"] != "source":
         about += f", {late} not there in {one['steps']:,.0f} steps"
     return Scores(group.label, group.seeds, scores, about=about, index=group.index)
 

@@ -6,8 +6,10 @@ wide on each side, which is what three seeds can tell.
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from headless.structured import is_number
 
@@ -16,7 +18,8 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over `n` runs; `half_width` of its 95 % interval is None for a single run."""
+    """A mean over `n` runs; `half_width` of its 95 % interval is None for a single run, or where it
+    is no number."""
 
     mean: float
     half_width: float | None
@@ -52,8 +55,20 @@ def estimate(values: Iterable[float | None]) -> Estimate | None:
         return Estimate(numbers[0], None, 1) if numbers else None
     from scipy import stats  # a comparison of single runs does without
 
-    half_width = stats.t.ppf((1 + LEVEL) / 2, n - 1) * stats.sem(numbers)
-    return Estimate(math.fsum(numbers) / n, float(half_width), n)
+    with np.errstate(over="ignore"):
+        half_width = stats.t.ppf((1 + LEVEL) / 2, n - 1) * stats.sem(numbers)
+    return Estimate(_mean(numbers), _finite(half_width), n)
+
+
+def _mean(numbers: Sequence[float]) -> float:
+    try:
+        return math.fsum(numbers) / len(numbers)
+    except OverflowError:  # perplexities of a model that has exploded
+        return math.fsum(number / len(numbers) for number in numbers)
+
+
+def _finite(number: float) -> float | None:
+    return float(number) if math.isfinite(number) else None
 
 
 def difference(
@@ -73,7 +88,7 @@ def difference(
         return None
     seeds = [seed for seed in sorted(one.keys() & other.keys()) if seed >= 0]
     x, y = ([side[seed] for seed in seeds] or list(side.values()) for side in (one, other))
-    mean, n = math.fsum(x) / len(x) - math.fsum(y) / len(y), min(len(x), len(y))
+    mean, n = _mean(x) - _mean(y), min(len(x), len(y))
     by_seed = {seed: one[seed] - other[seed] for seed in seeds}
     if n < 2:
         return Difference(mean, None, n, None, by_seed)
@@ -83,6 +98,5 @@ def difference(
         warnings.simplefilter("ignore", RuntimeWarning)
         test = stats.ttest_rel(x, y) if seeds else stats.ttest_ind(x, y, equal_var=False)
         low, high = test.confidence_interval(LEVEL)
-    p = float(test.pvalue)  # not known where all runs are the same
-    certain = p if math.isfinite(p) else None
-    return Difference(mean, float(high - low) / 2, n, certain, by_seed)
+    p = _finite(test.pvalue)  # not known where all runs are the same
+    return Difference(mean, _finite((high - low) / 2), n, p, by_seed)

@@ -221,6 +221,21 @@ def test_a_run_that_has_just_begun(tmp_path: Path) -> None:
     run_compare([empty], tmp_path / "alone")
 
 
+def test_seeds_that_were_never_validated_at_one_time_have_no_mean_curve(tmp_path: Path) -> None:
+    runs = [
+        write_run(tmp_path, "cross_entropy", 1),
+        write_run(tmp_path, "cross_entropy", 2, steps=100),
+        write_run(tmp_path, "headless", 1),
+    ]
+    points = [json.loads(line) for line in (runs[0] / "metrics.jsonl").read_text().splitlines()]
+    late = [p for p in points if "val/nll" not in p or p["progress/step"] > 150]
+    (runs[0] / "metrics.jsonl").write_text("".join(json.dumps(p) + "\n" for p in late))
+    _, numbers, _ = run_compare(runs, tmp_path / "out")
+    losses = numbers["groups"][1]["equal_loss"]
+    assert losses
+    assert not any("baseline_nll" in one for one in losses)
+
+
 def test_a_run_that_is_still_training_is_compared_from_its_first_validation_on(
     tmp_path: Path,
 ) -> None:

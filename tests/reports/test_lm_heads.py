@@ -106,3 +106,13 @@ def test_one_that_never_gets_there(tmp_path: Path) -> None:
     ]
     page = compare(runs, output=tmp_path / "out").report.read_text()
     assert "1 not there in 10 steps" in page
+
+
+def test_a_tuning_that_has_just_begun(tmp_path: Path) -> None:
+    free = write_tuning(tmp_path, "source", 1, [FREE, 4.1])
+    young = write_tuning(tmp_path, "embedding", 1, [BARE])
+    (young / "metrics.jsonl").write_text("")
+    (young / "summary.json").unlink()
+    found = compare([write_run(tmp_path, "headless", 1), free, young], output=tmp_path / "out")
+    assert "tuned-embedding-1" in (tmp_path / "out/report.html").read_text()
+    assert len(found.tuned) == 2

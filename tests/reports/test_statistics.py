@@ -77,3 +77,13 @@ def test_the_leader_is_ahead_of_all_others_by_more_than_chance() -> None:
     assert leader([sure], "lower") is None
     assert leader([{1: 1.0}, {1: 2.0}], "lower") is None  # a seed each
     assert leader([sure, {1: None}], "lower") is None
+
+
+def test_what_overflows_has_no_interval() -> None:
+    found = estimate([1e308, 1.5e308, 1.7e308])
+    assert found is not None
+    assert found.mean == pytest.approx(1.4e308)
+    assert found.half_width is None
+    apart = difference({1: 1e308, 2: 1.7e308}, {1: 2.0, 2: 3.0})
+    assert apart is not None
+    assert apart.half_width is None
