@@ -107,8 +107,9 @@ def _train(
     def texts(size: int, phase: str) -> Iterator[str]:
         share = min(1.0, size / max(1, train_bytes))
         # The hash decided the split by its order; its low bits are free for the sample.
-        sampled = (scanned.hashes & np.uint64(0xFFFF)) < np.uint64(round(share * 0x10000))
-        chosen = ~held_out & (sampled if sampled[~held_out].any() else True)
+        low_bits = scanned.hashes & np.uint64(0xFFFF)
+        limit = max(round(share * 0x10000), int(low_bits[~held_out].min(initial=0xFFFF)) + 1)
+        chosen = ~held_out & (low_bits < np.uint64(limit))  # one at least
         done, total = 0, int(scanned.sizes[chosen].sum())
         for text, take, bytes_of in zip(documents, chosen, scanned.sizes, strict=False):
             if take:
@@ -174,7 +175,7 @@ def prepare(
         overwrite: replace an existing output once the new one is complete.
         progress: show it, or a function that gets (phase, bytes done, bytes in all or 0).
     """
-    _check(validation_fraction, num_workers)
+    _check(validation_fraction, num_workers, tokenizer_bytes)
     others = {"tokenizer": tokenizer, "mask_token": mask_token, "vocab_size": vocab_size != 32768}
     others["superwords_from"] = superwords_from is not None
     _check_items(item_field, num_items, others | {"document_separator": document_separator})
@@ -218,7 +219,9 @@ def prepare(
     return TokenDataset(output, manifest)
 
 
-def _check(validation_fraction: float, num_workers: int | None) -> None:
+def _check(validation_fraction: float, num_workers: int | None, tokenizer_bytes: int) -> None:
+    if tokenizer_bytes < 1:
+        raise HeadlessError(f"tokenizer_bytes must be at least 1, got {tokenizer_bytes}")
     if not 0.0 < validation_fraction < 1.0:
         raise HeadlessError(f"validation_fraction must be in (0, 1), got {validation_fraction}")
     if num_workers is not None and num_workers < 1:

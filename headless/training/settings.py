@@ -72,6 +72,7 @@ NUMBERS: dict[str, tuple[int, ...]] = {
 DECIDED: dict[str, tuple[Any, str]] = {
     "default_root_dir": (None, "a run is kept in run.root/run.name: set those"),
     "use_distributed_sampler": (False, "the data module deals the sequences to the devices"),
+    "overfit_batches": (0.0, "for few sequences set trainer.limit_train_batches or prepare less"),
     "fast_dev_run": (False, "for a short run set trainer.max_steps and trainer.limit_val_batches"),
     "barebones": (False, "a run writes its numbers and checkpoints: see run.wandb and checkpoint"),
     "limit_test_batches": (None, "nothing is tested here: see trainer.limit_val_batches"),

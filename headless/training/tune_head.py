@@ -60,7 +60,7 @@ def tuning_config(
         raise HeadlessError(
             f"{model} is no run of ours: give --data (a prepared dataset) and --steps"
         )
-    steps = steps or max(10, round(STEPS_SHARE * source_steps))
+    steps = max(10, round(STEPS_SHARE * source_steps)) if steps is None else steps
     if steps < 1:
         raise HeadlessError(f"--steps must be at least 1, got {steps}")
     before = {name: config.get(name) or {} for name in ("run", "model", "trainer")}
@@ -97,7 +97,7 @@ def _trainer(source: Mapping[str, Any], steps: int) -> dict[str, Any]:
 def _model(source: Mapping[str, Any], start: Start, lr: float | None, steps: int) -> dict[str, Any]:
     """What of `model` is other than the source's."""
     backbone, optimizer = (source.get(name) or {} for name in ("backbone", "optimizer"))
-    lr = lr or LR_SHARE * optimizer.get("lr", 1e-3)
+    lr = LR_SHARE * optimizer.get("lr", 1e-3) if lr is None else lr
     # The calibrated head has a bias, and so has what begins as a copy of it.
     bias = "initial" if start == "calibrated" else "none"
     return {

@@ -84,6 +84,8 @@ def test_a_hugging_face_model(source: Path, dataset: Path, tmp_path: Path) -> No
         ([], "required: model"),
         (["--start", "warm"], 'Parser key "start"'),
         (["--steps", "many"], 'Parser key "steps"'),
+        (["--steps", "0"], "--steps must be at least 1, got 0"),
+        (["--lr", "0"], "lr"),
         (["--probe", "perhaps"], 'Parser key "probe"'),
         (["--model.optimizer.rate", "1"], "rate"),
     ],

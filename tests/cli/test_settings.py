@@ -56,6 +56,7 @@ WITHOUT_EFFECT = [
     ("--trainer.enable_checkpointing", "false", "see checkpoint"),
     ("--trainer.use_distributed_sampler", "true", "the data module deals"),
     ("--trainer.fast_dev_run", "true", "set trainer.max_steps"),
+    ("--trainer.overfit_batches", "2", "set trainer.limit_train_batches"),
     ("--trainer.barebones", "true", "see run.wandb and checkpoint"),
     ("--trainer.limit_test_batches", "3", "nothing is tested here"),
     ("--data.mask_probability", "0.3", "it needs data.task masked"),
