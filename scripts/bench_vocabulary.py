@@ -3,11 +3,11 @@
     python scripts/bench_vocabulary.py [--sizes 4096 32768 ...] [--output FILE.json]
 
 Headless with each optimizer of the table (dense, lazy, rowwise), and cross-entropy (tied; eager,
-compiled, in chunks), with one backbone, on the same tokens. All rows of one size, and a headless
-step at the smallest size beside them, take turns in one process. Tokens follow Zipf-Mandelbrot over
-at most 50,304 ranks, spread over the whole vocabulary. A step is what training does: the collator's
-table, forward, loss, backward, clipping by the norm, the optimizer. Memory is what a step holds at
-its peak beyond weights and optimizer states.
+compiled, in chunks), with one backbone, on the same four batches in turn. All rows of one size, and
+a headless step at the smallest size beside them, take turns in one process. Tokens follow
+Zipf-Mandelbrot over at most 50,304 ranks, spread over the whole vocabulary. A step is what training
+does: the collator's table, forward, loss, backward, clipping by the norm, the optimizer. Memory is
+what a step holds at its peak beyond weights and optimizer states.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import statistics
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import cycle, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ SOFTMAX: dict[str, Callable[[], Objective]] = {
     "cross-entropy, compiled": WHOLE,
     "cross-entropy, chunked": CHUNKED,
 }
+BATCHES = 4
 PARTS = ("collate", "look up", "forward", "loss", "backward", "clip", "optimizer")
 
 
@@ -68,9 +70,11 @@ class Step:
             self.loss = torch.compile(self.loss, dynamic=False)
         self.optimizer, _ = build_optimizer(self.module, optimizer, ScheduleConfig(), 1000)
         shape = options.tokens // options.length, options.length
-        self.inputs, self.targets = (
-            zipf_labels(options.tokens, vocab_size, seed).reshape(shape) for seed in (0, 1)
-        )
+        labels = [
+            zipf_labels(options.tokens, vocab_size, seed).reshape(shape)
+            for seed in range(BATCHES + 1)
+        ]
+        self.batches = cycle(pairwise(labels))  # so that some rows rest
         self.autocast = torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda")
 
     def __call__(self) -> dict[str, float]:
@@ -102,14 +106,15 @@ class Step:
 
     def collate(self) -> dict[str, Any]:
         """The collator's part."""
-        arrays = {"input_ids": self.inputs, "targets": self.targets}
+        inputs, targets = next(self.batches)
+        arrays = {"input_ids": inputs, "targets": targets}
         number = 0
         if self.module.objective.needs_unique:
-            ids, inverse, counts, number = unique_table(self.targets.reshape(-1), self.vocab_size)
+            ids, inverse, counts, number = unique_table(targets.reshape(-1), self.vocab_size)
             arrays |= {"unique_ids": ids, "unique_inverse": inverse, "unique_counts": counts}
         made: dict[str, Any] = {name: torch.from_numpy(x) for name, x in arrays.items()}
         if self.module._touched:
-            made |= touched_table(self.inputs, ids, number, 512)
+            made |= touched_table(inputs, ids, number, 512)
         moved = {k: v.to(self.device) if hasattr(v, "to") else v for k, v in made.items()}
         return moved | {"num_unique": number}
 
