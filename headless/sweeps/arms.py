@@ -69,7 +69,9 @@ def _describe(config: SweepConfig, name: str, settings: Settings) -> Arm:
     data, trainer = cli.datamodule, cli.trainer
     if trainer.max_steps < 1:
         raise HeadlessError(f"arm {name}: set trainer.max_steps, which a sweep counts in")
-    sequences = data.batch_size * trainer.accumulate_grad_batches * trainer.world_size
+    if trainer.world_size > 1:  # whose other processes would take runs of their own
+        raise HeadlessError(f"arm {name}: a worker trains on one device: set trainer.devices to 1")
+    sequences = data.batch_size * trainer.accumulate_grad_batches
     return Arm(
         settings=settings,
         steps=trainer.max_steps,

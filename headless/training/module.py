@@ -379,6 +379,7 @@ class PretrainingModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.require_finite()
+        self.settle_rows()  # in place, and so in what the checkpoint holds already
         checkpoint[CHECKPOINT_KEY] = resume.describe(self, datamodule_of(self))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -210,6 +210,10 @@ def test_an_arm_that_makes_no_run_is_named(dataset: Path, tmp_path: Path) -> Non
     with pytest.raises(HeadlessError, match="arm odd: .*did you mean 'model.optimizer.lr'"):
         headless.sweep(wanted)
     assert not (tmp_path / "tiny" / "final").exists()
+    cwt = {"class_path": "ContrastiveWeightTying"}
+    wanted["arms"] = {"wide": {"trainer.devices": 2, "model.objective": cwt}}
+    with pytest.raises(HeadlessError, match="arm wide: .* set trainer.devices to 1"):
+        headless.sweep(wanted)
 
 
 def test_steps_are_timed_in_turn_before_and_after_a_switch(

@@ -300,8 +300,12 @@ class Look(Callback):
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
         if trainer.global_step == 7:
+            file = f"{trainer.default_root_dir}/own.ckpt"
+            trainer.save_checkpoint(file)  # as a checkpoint callback of the user's does
+            saved = torch.load(file, weights_only=True)["state_dict"]["backbone.embed_in.weight"]
             require_finite(pl_module)
             self.table_VD = pl_module.embedding_VD.detach().clone()
+            assert torch.equal(saved, self.table_VD)
 
 
 @pytest.mark.parametrize("optimizer", ["AdamW", "Muon"])
