@@ -2,15 +2,17 @@
 
     python scripts/microscope.py SWEEP [--output FILE.json] [--tokens N] [--figure FILE.svg]
 
-SWEEP is the directory of `headless sweep --config configs/sweep/controls.yaml`: its runs of 20
-tokens a parameter, {softmax untied, untied with a bias that begins at log p(v), tied with the
-fixed bias, headless, headless with logQ} x {AdamW, Muon}, paired by seed. Each is analysed once
-(FILE.json holds what is there; the same command goes on). One row a phenomenon: its mean in each
-arm, and four effects, each the mean of differences of runs that share seed, optimizer and all else,
-with a 95 % interval: of the bias (untied), of the contrast (headless against the tied softmax that
-has the same bias), of leaving logQ out, of Muon. The last column names the effects that differ from
-0 at 0.01, the largest first. The figure shows three of the models: the mean of their last states'
-logits against log p(v), a point a token.
+SWEEP is the directory of `headless sweep --config configs/sweep/microscope.yaml`, or of
+controls.yaml, which has some of its runs: {softmax untied, untied with a bias that begins at
+log p(v), tied with the fixed bias, headless, headless with logQ} x {AdamW, Muon}, paired by seed.
+Each is analysed once (FILE.json holds what is there; the same command goes on). One row a
+phenomenon: its mean in each arm, and four effects, each the mean of differences of runs that share
+seed, optimizer and all else, with a 95 % interval: of the bias (untied), of the contrast (headless
+against the tied softmax that has the same bias), of leaving logQ out, of Muon. The last column
+names the effects that differ from 0 at 0.01, the largest first. Of the runs that go over to a softmax a second table has the numbers
+that `headless analyze --analyses switch` asks for first: before and behind the switch, at the end,
+and what they changed over as long before it. The figure shows three of the models: the mean of
+their last states' logits against log p(v), a point a token.
 """
 
 import argparse
@@ -24,6 +26,7 @@ from benchmarking import write
 from sweep_runs import finished_runs
 
 import headless
+from headless.analysis.course.switch import HEADLINES, key_of
 from headless.analysis.head.lens import counts_of, head_of, statistics_of
 from headless.analysis.session import Session
 from headless.analysis.states.capture import final_point
@@ -71,6 +74,8 @@ DRAWN = {
     "cwt_t05-muon": "headless",
 }
 LEVEL = 0.01
+SWITCHED = "cwt_switch-muon"
+PARTS = ("before", "after", "end", "change", "change_before")
 
 Values = dict[str, dict[str, dict[str, float]]]  # by arm, seed and key
 
@@ -134,6 +139,33 @@ def number(value: Any) -> str:
     return f"{value.mean:+.2g}{half}"
 
 
+def switches(sweep: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """By headline and part of the switch: the numbers of the runs by seed."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for arm, seed, run in finished_runs(sweep):
+        if arm == SWITCHED:
+            analysis = headless.analyze(run.directory.path, analyses=["switch"], random_twin=False)
+            finding = next(one for one in analysis.findings if one.name == "switch")
+            places = [*map(str, finding.series["change"].places)]
+            for headline in HEADLINES:
+                if key := key_of(places, headline):
+                    for part in PARTS:
+                        values = found.setdefault(headline, {}).setdefault(part, {})
+                        values[seed] = float(finding.values(part)[places.index(key)])
+    return found
+
+
+def table_of_switches(found: dict[str, dict[str, dict[str, float]]]) -> str:
+    """Markdown: means over seeds, with intervals for the changes."""
+    words = ("", "before", "behind it", "at the end", "change", "over as long before")
+    lines = [f"| {' | '.join(words)} |", f"| --- |{' ---: |' * len(PARTS)}"]
+    for headline, parts in found.items():
+        estimates = {part: estimate(values.values()) for part, values in parts.items()}
+        cells = [(number if "change" in part else mean)(one) for part, one in estimates.items()]
+        lines.append(f"| {' | '.join([headline, *cells])} |")
+    return "\n".join(lines)
+
+
 def draw(sweep: Path, path: Path) -> None:
     """Mean logits against log p(v)."""
     import matplotlib
@@ -176,9 +208,10 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=32_768)
     parser.add_argument("--figure", type=Path)
     options = parser.parse_args()
-    values: Values = {}
+    written: dict[str, Any] = {"values": {}, "switch": {}}
     if options.output.is_file():
-        values = json.loads(options.output.read_text())["values"]
+        written |= json.loads(options.output.read_text())
+    values: Values = written["values"]
     for arm, seed, directory in runs(options.sweep):
         if not PHENOMENA.keys() <= values.get(arm, {}).get(seed, {}).keys():
             found = headless.analyze(
@@ -189,10 +222,12 @@ def main() -> None:
                 for key in PHENOMENA
             }
             values.setdefault(arm, {})[seed] = scalars
-            write(options.output, {"tokens": options.tokens, "values": values})
+            write(options.output, written | {"tokens": options.tokens})
             print(arm, seed, scalars, flush=True)
     print(table({key: row(key, values) for key in PHENOMENA}))
-
+    if found := switches(options.sweep):
+        write(options.output, written | {"tokens": options.tokens, "switch": found})
+        print(table_of_switches(found))
     if options.figure:
         draw(options.sweep, options.figure)
 

@@ -138,3 +138,27 @@ def test_effects_are_paired_by_seed_and_optimizer() -> None:
     assert row["effects"]["no logQ"] is None
     assert row["means"]["ce_untied-adamw"].mean == pytest.approx(1 + 14)
     assert row["means"]["cwt_logq_t05-muon"] is None
+
+
+def test_what_a_switch_does_over_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    microscope = importlib.import_module("microscope")
+    for seed in (1, 2):
+        write_run(tmp_path / "final", "headless", seed, name=f"cwt_switch-muon-steps9-seed{seed}")
+    write_run(tmp_path / "final", "headless", 1, name="cwt_t05-muon-steps9-seed1")
+
+    def analyze(path: Path, **_: Any) -> SimpleNamespace:
+        seed = int(path.name[-1])
+        numbers = {part: [0.0, place + seed] for place, part in enumerate(microscope.PARTS)}
+        finding = SimpleNamespace(
+            name="switch",
+            series={"change": SimpleNamespace(places=["norms/norm_f/rest", "anisotropy/norm_f"])},
+            values=lambda part: np.array(numbers[part]),
+        )
+        return SimpleNamespace(findings=[finding])
+
+    monkeypatch.setattr(microscope.headless, "analyze", analyze)
+    found = microscope.switches(tmp_path)
+    assert found["mean cosine of the last states"]["after"] == {"1": 2.0, "2": 3.0}
+    assert len(found) == 1
+    line = microscope.table_of_switches(found).splitlines()[-1]
+    assert line.startswith("| mean cosine of the last states | 1.5 | 2.5 | 3.5 | +4.5 ± ")
