@@ -9,10 +9,10 @@ Each is analysed once (FILE.json holds what is there; the same command goes on).
 phenomenon: its mean in each arm, and four effects, each the mean of differences of runs that share
 seed, optimizer and all else, with a 95 % interval: of the bias (untied), of the contrast (headless
 against the tied softmax that has the same bias), of leaving logQ out, of Muon. The last column
-names the effects that differ from 0 at 0.01, the largest first. Of the runs that go over to a softmax a second table has the numbers
-that `headless analyze --analyses switch` asks for first: before and behind the switch, at the end,
-and what they changed over as long before it. The figure shows three of the models: the mean of
-their last states' logits against log p(v), a point a token.
+names the effects that differ from 0 at 0.01, the largest first. Of the runs that go over to a
+softmax a second table has the numbers that `headless analyze --analyses switch` asks for first:
+before and behind the switch, at the end, and what they changed over as long before it. The figure
+shows three of the models: the mean of their last states' logits against log p(v), a point a token.
 """
 
 import argparse
