@@ -4,6 +4,7 @@ Shapes: B batch, T time, N = B·T rows, D hidden size, V vocabulary, M unique ta
 """
 
 import math
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -136,6 +137,7 @@ class PretrainingModule(LightningModule):
         check_task(self.backbone, task)
         self.task = task
         self.objective = objective if switch_at is None else switched(objective, switch_at)
+        self._random_numbers = ExitStack()
         self.switch_step = math.inf  #: the optimizer step that `switch_at` is; inf: none
         self.negatives = objective.negatives  # whose targets the data module makes candidates
         hf_config: Any = self.backbone.config
@@ -256,6 +258,9 @@ class PretrainingModule(LightningModule):
         return output.loss if weight == 1.0 else output.loss * weight
 
     def on_validation_epoch_start(self) -> None:
+        devices = [self.device] if torch.cuda.is_initialized() else []
+        # Training draws what it would without validation.
+        self._random_numbers.enter_context(torch.random.fork_rng(devices))
         agree(self.objective.buffers())  # what a rank saw last, e.g. how many rows
         self.settle_rows()
         with gathered(self):  # a sharded parameter is whole only in here
@@ -264,13 +269,12 @@ class PretrainingModule(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         hidden_ND = self.scored_states(batch["input_ids"], batch.get("rows"))
         targets_N = batch["targets"].flatten()
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):  # training draws what it would without validation
-            output = self.objective(hidden_ND, targets_N, self.embedding_VD, self._unique(batch))
+        output = self.objective(hidden_ND, targets_N, self.embedding_VD, self._unique(batch))
         # A masked model's scores do not sum up to a text's: its batches tell no bytes.
         self._validation.update(output.loss, hidden_ND, targets_N, batch.get("num_bytes", 0.0))
 
     def on_validation_epoch_end(self) -> None:
+        self._random_numbers.close()
         scores = self._validation.close()
         scored = not math.isnan(scores["accuracy"])  # there were targets at all
         if self.trainer.state.fn == "fit" and scored and not math.isfinite(scores["nll"]):
