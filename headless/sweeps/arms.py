@@ -25,7 +25,9 @@ WAIT_SECONDS = 3600.0  # for another machine that times the steps
 
 
 def find_arms(
-    config: SweepConfig, display: Display, accept: Callable[[dict[str, Arm]], object] = len
+    config: SweepConfig,
+    display: Display,
+    accept: Callable[[dict[str, Arm]], object] = lambda arms: None,
 ) -> dict[str, Arm]:
     """All arms of a sweep; those that are new, or have other settings now, are built and timed.
 

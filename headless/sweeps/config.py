@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from jsonargparse import Namespace
@@ -18,17 +18,18 @@ from headless.errors import HeadlessError, suggestion
 from headless.files import exclusive, write_text
 from headless.runs.directory import check_name
 from headless.structured import is_number, read_yaml
-from headless.training.options import with_parts
+from headless.training.options import named_parts
 from headless.training.parsing import CommandParser
 from headless.training.settings import TAG
 
 Settings = dict[str, Any]  # of a run, nested or by dotted name
 Budget = Literal["equal_tokens", "equal_seconds"]
+Stage = Literal["tune", "final", "equal_seconds"]  # of a run
 ARMS = "arms.json"  # what each arm comes to; with it the sweep has begun
 DEFAULTS = {"run": {"wandb": "disabled"}}  # of the base: what it leaves open
 WAIT_SECONDS = 60.0  # for another machine that begins the same sweep
 BEGIN_FROM = "begin_from"  # an arm's entry that names another arm
-TAGS = ("tune", "final", "equal_seconds", "tuned")  # what runs are tagged with besides their arm
+TAGS = (*get_args(Stage), "tuned")  # what runs are tagged with besides their arm
 DECIDED = ("seed_everything", "run.name", "run.root", "run.resume", "run.overwrite")
 
 
@@ -257,7 +258,7 @@ class SweepConfig:
         """
         base = {"parts": [self.base]} if isinstance(self.base, str) else self.base
         values = base if isinstance(base, dict) else {"parts": base}
-        files = [Path(file) for file in _flat(values.get("parts"))]
+        files = map(Path, named_parts(values.get("parts"), "base", Path()))
         read = [
             {key: value for key, value in one.items() if key != "parts"}
             for one in (DEFAULTS, *map(read_yaml, files), values)
@@ -276,17 +277,6 @@ class SweepConfig:
                 named = {"parts": parts} if part == self.base_file.name else {}
                 write_text(self.directory / part, yaml.safe_dump(one | named, sort_keys=False))
             write_text(record, content)
-
-
-def _flat(parts: Any) -> list[str]:
-    """Config files and the parts that they name, in the order in which they are read."""
-    if not isinstance(parts or [], list) or not all(isinstance(one, str) for one in parts or []):
-        raise HeadlessError(f"base: parts must be a list of config files, got {parts!r}")
-    for part in parts or []:
-        if not Path(part).is_file():
-            raise HeadlessError(f"base: there is no part {part}")
-    words = with_parts([f"--config={part}" for part in parts or []])
-    return [word.removeprefix("--config=") for word in words]
 
 
 def _check_space(place: str, space: Any, sampler: str) -> None:

@@ -10,9 +10,9 @@ from headless.files import exclusive, write_json
 from headless.runs.directory import RunDirectory
 from headless.runs.environment import describe_environment
 from headless.runs.run import Run
-from headless.sweeps.config import SweepConfig
+from headless.sweeps.config import ARMS, SweepConfig
 from headless.sweeps.plan import Arm, Job, Plan, Result, make_plan, read_arms
-from headless.sweeps.queue import JOURNAL, Queue
+from headless.sweeps.queue import Queue
 
 SWEEP = "sweep.json"
 WAIT_SECONDS = 300.0  # for another process that writes the page
@@ -20,7 +20,7 @@ WAIT_SECONDS = 300.0  # for another process that writes the page
 
 def read_status(config: SweepConfig) -> dict[str, dict[str, Any]]:
     """How far each arm is that the sweep has begun with, by its name; nothing is run."""
-    if not (config.directory / JOURNAL).is_file():
+    if not (config.directory / ARMS).is_file():
         raise HeadlessError(f"{config.directory} holds no sweep yet: leave --status out to begin")
     arms, queue = read_arms(config), Queue(config)
     return describe_arms(config, arms, make_plan(config, arms, queue.results()), queue)

@@ -3,13 +3,11 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from headless.structured import read_json
-from headless.sweeps.config import ARMS, BEGIN_FROM, Settings, SweepConfig, label_of
+from headless.sweeps.config import ARMS, BEGIN_FROM, Settings, Stage, SweepConfig, label_of
 from headless.sweeps.tuning import Choice, Point, choose
 
-Stage = Literal["tune", "final", "equal_seconds"]
 SAME_STEPS = 0.98  # two per cent fewer steps are within the error of the timing
 
 
@@ -113,8 +111,7 @@ class _Planner:
             def look(point: Point) -> float | None:
                 job = self.want("tune", name, point, tune.seed, steps)
                 if job is None:
-                    ended = self.source(name, tune.seed)[1] != ""
-                    return math.inf if ended else None
+                    return math.inf if self.source(name, tune.seed)[1] else None
                 result = self.results.get(job.place)
                 return None if result is None else result.score
 
@@ -129,7 +126,7 @@ class _Planner:
         """
         runs: dict[str, list[Job]] = {name: [] for name in self.arms}
         seeds = {name: self.config.seeds_of(name) for name in self.arms}
-        for turn in range(max(map(len, seeds.values()))):
+        for turn in range(max(map(len, seeds.values()), default=0)):
             for name, arm in self.arms.items():
                 best = self.choice(name).best
                 if turn < len(seeds[name]) and best is not None:

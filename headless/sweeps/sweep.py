@@ -16,7 +16,7 @@ from headless.files import exclusive, write_json
 from headless.isolation import isolated
 from headless.progress import Display, Report
 from headless.sweeps.arms import find_arms
-from headless.sweeps.config import SweepConfig, read_sweep
+from headless.sweeps.config import WAIT_SECONDS, SweepConfig, read_sweep
 from headless.sweeps.outcome import write_outcome
 from headless.sweeps.plan import Arm, Plan
 from headless.sweeps.queue import Queue
@@ -60,7 +60,7 @@ def sweep(
         # Which refuses arms whose settings are others now, before anything is kept of them.
         arms = find_arms(config, display, lambda arms: refresh(config, arms, queue))
         definition = config.directory / DEFINITION
-        with exclusive(definition, patience=LOOK_SECONDS):
+        with exclusive(definition, patience=WAIT_SECONDS):
             write_json(definition, config.as_json())  # which is YAML, too
         if config.slurm is not None:
             return {"jobs": _submit(config, config.slurm, definition)}

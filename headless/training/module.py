@@ -258,7 +258,8 @@ class PretrainingModule(LightningModule):
         return output.loss if weight == 1.0 else output.loss * weight
 
     def on_validation_epoch_start(self) -> None:
-        devices = [self.device] if torch.cuda.is_initialized() else []
+        has_own = self.device.type == "cuda" and torch.cuda.is_initialized()
+        devices = [self.device] if has_own else []
         # Training draws what it would without validation.
         self._random_numbers.enter_context(torch.random.fork_rng(devices))
         agree(self.objective.buffers())  # what a rank saw last, e.g. how many rows

@@ -121,16 +121,21 @@ def _parts(place: str, above: tuple[Path, ...]) -> list[str]:
         return []
     if path.resolve() in above:
         raise HeadlessError(f"{place} is a part of itself: leave it out of parts")
-    names = read_yaml(path).get("parts") or []
+    return named_parts(read_yaml(path).get("parts"), place, path.parent, (*above, path.resolve()))
+
+
+def named_parts(names: Any, place: str, near: Path, above: tuple[Path, ...] = ()) -> list[str]:
+    """The config files that `parts` of a place name, each behind its own parts."""
+    names = names or []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise HeadlessError(f"{place}: parts must be a list of config files, got {names!r}")
     paths: list[str] = []
     for name in names:
-        beside = path.parent / name
+        beside = near / name
         part = str(beside if beside.is_file() or not Path(name).is_file() else Path(name))
         if not Path(part).is_file():
             raise HeadlessError(f"{place}: there is no part {part}")
-        paths += [*_parts(part, (*above, path.resolve())), part]
+        paths += [*_parts(part, above), part]
     return paths
 
 
