@@ -259,7 +259,7 @@ class LaboratoryMonitor(Callback):
             run.analysis,
             tokens=self.tokens,
             seed=self.seed,
-            device=str(pl_module.device),
+            device=str(trainer.strategy.root_device),  # the model is on the CPU again
             overwrite=True,
         )
         _log(trainer, inside.findings, run.analysis / FIGURES)

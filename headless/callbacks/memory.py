@@ -59,6 +59,7 @@ class Memory:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device if device.type == "cuda" else None
+        self.kind = "host" if self._device is None else "gpu"
         self._host = HostMemory()
 
     def peaks(self) -> dict[str, float]:
@@ -112,6 +113,11 @@ class MemoryMonitor(PeriodicMonitor):
         self._memory: Memory | None = None
         self._training: dict[str, float] = {}
         self._pauses: dict[str, float] = {}
+
+    @property
+    def kind(self) -> str | None:
+        """Where the model's own peaks are: `gpu` or `host`; None before training."""
+        return None if self._memory is None else self._memory.kind
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)

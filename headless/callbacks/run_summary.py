@@ -80,7 +80,7 @@ class RunSummary(Callback):
             "tokens_per_second": progress.timed_tokens / seconds if seconds else None,
             "peak_memory_gib": memory.peak_gib if memory else None,
             "peak_validation_memory_gib": memory.peak_validation_gib if memory else None,
-            "memory_kind": "gpu" if pl_module.device.type == "cuda" else "host",
+            "memory_kind": memory.kind if memory else None,
             "finished": finished,
             "last": {k: v for k, v in logged.items() if not k.startswith(LEFT_OUT)},
         }

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,9 @@ from headless.callbacks.laboratory import LaboratoryMonitor
 from headless.callbacks.wandb_logger import records
 from headless.cli.main import main
 from headless.data.stream import open_dataset
+from headless.errors import HeadlessError
 from headless.geometry.marchenko_pastur import effective_rank_of_noise
+from headless.runs.directory import RunDirectory
 from headless.runs.metrics import read_metrics
 from headless.training.assembly import build
 from headless.training.module import PretrainingModule
@@ -344,6 +347,27 @@ def test_what_cannot_be_analysed_is_said(
     assert json.loads((path / "summary.json").read_text())["finished"]
     assert f"headless analyze --model {path}" in capsys.readouterr().err
     assert not (path / "analysis").exists()
+
+
+def test_the_whole_analysis_is_where_the_model_was_trained(tmp_path: Path, monkeypatch: Any) -> None:
+    """Lightning has taken the model to the CPU by then."""
+    asked: dict[str, Any] = {}
+
+    def analyze(*_: Any, **options: Any) -> Any:
+        asked.update(options)
+        raise HeadlessError("enough")
+
+    monkeypatch.setattr("headless.analysis.analyze.analyze", analyze)
+    RunDirectory(tmp_path).last_checkpoint.parent.mkdir()
+    RunDirectory(tmp_path).last_checkpoint.touch()
+    trainer: Any = SimpleNamespace(
+        is_global_zero=True,
+        default_root_dir=str(tmp_path),
+        strategy=SimpleNamespace(root_device=torch.device("cuda", 0)),
+    )
+    module: Any = SimpleNamespace(device=torch.device("cpu"))
+    LaboratoryMonitor(at_end="full").on_fit_end(trainer, module)
+    assert asked["device"] == "cuda:0"
 
 
 def test_an_unknown_family_trains_on(train: Callable[..., Path], monkeypatch: Any) -> None:

@@ -186,6 +186,7 @@ def test_every_pause_is_a_boundary_on_a_gpu(train, monkeypatch) -> None:
     assert found[9] == (3.0, 6.0, 41.0)
     monitor = run.callback(MemoryMonitor)
     assert (monitor.peak_gib, monitor.peak_validation_gib) == (6.0, 41.0)
+    assert run.directory.read_summary()["memory_kind"] == "gpu"  # though it is on the CPU again
 
 
 def test_what_the_allocator_keeps_is_nobodys() -> None:
