@@ -2,17 +2,18 @@
 
     python scripts/microscope.py SWEEP [--output FILE.json] [--tokens N] [--figure FILE.svg]
 
-SWEEP is the directory of `headless sweep --config configs/sweep/microscope.yaml`, or of
-controls.yaml, which has some of its runs: {softmax untied, untied with a bias that begins at
-log p(v), tied with the fixed bias, headless, headless with logQ} x {AdamW, Muon}, paired by seed.
-Each is analysed once (FILE.json holds what is there; the same command goes on). One row a
-phenomenon: its mean in each arm, and four effects, each the mean of differences of runs that share
-seed, optimizer and all else, with a 95 % interval: of the bias (untied), of the contrast (headless
-against the tied softmax that has the same bias), of leaving logQ out, of Muon. The last column
-names the effects that differ from 0 at 0.01, the largest first. Of the runs that go over to a
-softmax a second table has the numbers that `headless analyze --analyses switch` asks for first:
-before and behind the switch, at the end, and what they changed over as long before it. The figure
-shows three of the models: the mean of their last states' logits against log p(v), a point a token.
+SWEEP is the directory of `headless sweep --config configs/sweep/microscope.yaml`, of
+microscope-gpu.yaml, or of controls.yaml, which has some of its runs: {softmax untied, untied with a
+bias that begins at log p(v), tied with the fixed bias, headless, headless with logQ} x {AdamW,
+Muon}, paired by seed. Each is analysed once (FILE.json holds what is there; the same command goes
+on). One row a phenomenon: its mean in each arm, and four effects, each the mean of differences of
+runs that share seed, optimizer and all else, with a 95 % interval: of the bias (untied), of the
+contrast (headless against the tied softmax that has the same bias), of leaving logQ out, of Muon.
+The last column names the effects that differ from 0 at 0.01, the largest first. Of the runs that go
+over to a softmax a second table has the numbers that `headless analyze --analyses switch` asks for
+first: before and behind the switch, at the end, and what they changed over as long before it. The
+figure shows three of the models: the mean of their last states' logits against log p(v), a point a
+token.
 """
 
 import argparse
@@ -59,15 +60,21 @@ PHENOMENA = {  # a key of analysis.json (tied: the embedding's for the head's), 
     "anisotropy/head": "mean cosine of two rows of the head",
     "frequency/head/rho_cos_mean": "rank correlation of count and cosine with the mean row",
     "frequency/head/rho_norm": "… of count and norm of the row",
-    "covariance_spectra/norm_f/entropy_rank": "effective rank of the last states (of 64)",
+    "covariance_spectra/norm_f/entropy_rank": "effective rank of the last states",
     "covariance_spectra/norm_f/exponent": "exponent of their spectrum (α-ReQ)",
     "bottleneck/full/lost": "share of the logit gradient lost, whole softmax",
     "bottleneck/contrastive/lost": "… contrastive loss",
     "ngrams/unigram/divergence": "divergence of predictions from unigrams, nats",
     "ngrams/bigram/divergence": "… from bigrams",
-    "neurons/token_frequency_set/unigram_change": "divergence from p(v) without the eight clearest "
+    "neurons/token_frequency_set/unigram_change": "divergence from p(v) without the clearest "
     "token-frequency neurons",
 }
+NULLS = {  # p of what random sets of neurons change: how many models it is 0.05 in, the least
+    "neurons/token_frequency_set/unigram_change_p": "the clearest token-frequency neurons change "
+    "the divergence from p(v)",
+    "neurons/entropy_set/entropy_change_p": "the clearest entropy neurons change the entropy",
+}
+KEYS = {*PHENOMENA, *NULLS, "bottleneck/random_columns/lost"}
 DRAWN = {
     "ce_untied-muon": "softmax",
     "ce_untied_initial-muon": "softmax with an output bias",
@@ -137,6 +144,13 @@ def number(value: Any) -> str:
         return ""
     half = "" if value.half_width is None else f" ± {value.half_width:.2g}"
     return f"{value.mean:+.2g}{half}"
+
+
+def beyond_chance(key: str, values: Values) -> Iterator[str]:
+    """By arm: in how many models a p-value is at most 0.05."""
+    for arm in ARMS:
+        if found := [one[key] for one in values.get(arm, {}).values() if key in one]:
+            yield f"{arm} {sum(p <= 0.05 for p in found)} of {len(found)}"
 
 
 def switches(sweep: Path) -> dict[str, dict[str, dict[str, float]]]:
@@ -213,18 +227,20 @@ def main() -> None:
         written |= json.loads(options.output.read_text())
     values: Values = written["values"]
     for arm, seed, directory in runs(options.sweep):
-        if not PHENOMENA.keys() <= values.get(arm, {}).get(seed, {}).keys():
+        if not KEYS <= values.get(arm, {}).get(seed, {}).keys():
             found = headless.analyze(
                 directory, analyses=list(ANALYSES), random_twin=False, tokens=options.tokens
             )
             scalars = {
                 key: found.scalars.get(key, found.scalars.get(key.replace("head", "embedding")))
-                for key in PHENOMENA
+                for key in sorted(KEYS)
             }
             values.setdefault(arm, {})[seed] = scalars
             write(options.output, written | {"tokens": options.tokens})
             print(arm, seed, scalars, flush=True)
     print(table({key: row(key, values) for key in PHENOMENA}))
+    for key, words in NULLS.items():
+        print(f"{words}: {', '.join(beyond_chance(key, values))}")
     if found := switches(options.sweep):
         write(options.output, written | {"tokens": options.tokens, "switch": found})
         print(table_of_switches(found))

@@ -140,6 +140,18 @@ def test_effects_are_paired_by_seed_and_optimizer() -> None:
     assert row["means"]["cwt_logq_t05-muon"] is None
 
 
+def test_models_beyond_chance_are_counted_by_arm() -> None:
+    microscope = importlib.import_module("microscope")
+    key = next(iter(microscope.NULLS))
+    values = {
+        "ce_untied-muon": {"1": {key: 0.05}, "2": {key: 0.1}, "3": {}},
+        "cwt_t05-muon": {"1": {key: 0.95}},
+        "cwt_switch-muon": {"1": {key: 0.05}},
+    }
+    counts = list(microscope.beyond_chance(key, values))
+    assert counts == ["ce_untied-muon 1 of 2", "cwt_t05-muon 0 of 1"]
+
+
 def test_what_a_switch_does_over_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     microscope = importlib.import_module("microscope")
     for seed in (1, 2):
