@@ -1,4 +1,4 @@
-"""A library call leaves its caller's process as it found it."""
+"""What a library call leaves of its caller's process as it found it, and the cores it may use."""
 
 import logging
 import os
@@ -8,6 +8,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
+
+
+def usable_cores() -> int:
+    """Those that the process may run on, and its container's quota covers: SLURM gives it a few."""
+    from joblib import cpu_count
+
+    return int(cpu_count())
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from headless.isolation import isolated
+from headless.isolation import isolated, usable_cores
 
 
 def state() -> tuple:
@@ -47,3 +47,13 @@ def test_nothing_is_left_changed(monkeypatch: pytest.MonkeyPatch, fail: bool) ->
     except ValueError:
         assert fail
     assert state() == before
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux's affinity")
+def test_cores_are_those_that_the_process_may_run_on() -> None:
+    mine = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(mine)})
+        assert usable_cores() == 1
+    finally:
+        os.sched_setaffinity(0, mine)

@@ -5,7 +5,6 @@ bytes; the second tokenises. All is made in a directory beside the output, renam
 """
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -32,7 +31,7 @@ from headless.data.tokenizer import (
 )
 from headless.errors import HeadlessError
 from headless.files import new_directory, sha256_of
-from headless.isolation import isolated
+from headless.isolation import isolated, usable_cores
 from headless.progress import Display, Report
 
 OUTPUT: dict[str, Any] = {  # how `new_directory` knows what may be replaced
@@ -187,7 +186,7 @@ def prepare(
         documents = Documents(inputs, text_field, _unescape(document_separator), split)
     else:
         documents = ItemSequences(inputs, item_field, num_items, split)
-    use_threads(num_workers or os.cpu_count() or 1)
+    use_threads(num_workers or usable_cores())
     output = Path(output)
     with (
         Display(progress, "MB") as display,

@@ -3,7 +3,6 @@
 import itertools
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
@@ -16,6 +15,7 @@ from jsonargparse.typing import PositiveInt
 
 from headless.errors import HeadlessError, suggestion
 from headless.files import exclusive, write_text
+from headless.isolation import usable_cores
 from headless.runs.directory import check_name
 from headless.structured import is_number, read_yaml
 from headless.training.options import named_parts
@@ -206,7 +206,7 @@ class SweepConfig:
 
     @property
     def threads_of_worker(self) -> int:
-        return self.threads or max(1, (os.cpu_count() or 1) // self.workers)
+        return self.threads or max(1, usable_cores() // self.workers)
 
     @property
     def axes(self) -> dict[str, dict[str, Settings]]:

@@ -349,7 +349,9 @@ def test_what_cannot_be_analysed_is_said(
     assert not (path / "analysis").exists()
 
 
-def test_the_whole_analysis_is_where_the_model_was_trained(tmp_path: Path, monkeypatch: Any) -> None:
+def test_the_whole_analysis_is_where_the_model_was_trained(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
     """Lightning has taken the model to the CPU by then."""
     asked: dict[str, Any] = {}
 
