@@ -163,8 +163,9 @@ class Run:
     @property
     def memory_kind(self) -> str:
         """Whose memory the peak is: "gpu" or "host"."""
-        kind = "gpu" if "memory/peak_gib" in self.last else "host"
-        return str(self.summary.get("memory_kind") or kind)
+        if "memory/peak_gib" in self.last:  # earlier versions' summaries called a GPU's the host's
+            return "gpu"
+        return str(self.summary.get("memory_kind") or "host")
 
     @property
     def memory_scope(self) -> str:

@@ -301,6 +301,14 @@ def test_memory_of_different_devices_is_not_divided(tmp_path: Path) -> None:
     assert cells(headline(groups))[1]["memory"].detail == "gpu"
 
 
+def test_a_gpus_memory_is_its_own_whatever_an_early_summary_says(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "headless")
+    assert Run(run).memory_kind == "host"
+    with open(run / "metrics.jsonl", "a") as file:
+        file.write(json.dumps({"progress/tokens": 10**9, "memory/peak_gib": 1.5}) + "\n")
+    assert Run(run).memory_kind == "gpu"
+
+
 def test_the_page_needs_nothing_else_and_has_no_id_twice(tmp_path: Path) -> None:
     _, _, html = run_compare(write_runs(tmp_path / "runs"), tmp_path / "out")
     assert "http" not in html
