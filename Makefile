@@ -21,7 +21,7 @@ demo-full: setup ## the same with twice the steps, a fine-tuned head and all of 
 	@$(BIN)/python scripts/demo.py --runs $(DEMO)-full --full
 
 test: setup-dev ## run the tests
-	$(BIN)/python -m pytest -q -n auto --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -q -n auto --dist loadfile
 
 check: setup-dev docs ## format, lint, types, layers and documentation
 	$(BIN)/ruff format --check .

@@ -17,20 +17,6 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-# Of half a minute and more. Two workers share the files out: the longest first, so that neither is
-# left alone with one of them at the end (pytest-xdist would go by the number of tests of a file).
-LONG = (
-    *("training/test_distributed.py", "training/test_resume.py", "sweeps/test_sweep.py"),
-    *("cli/test_analyze.py", "scripts/test_bench_scripts.py", "training/test_fake_cuda.py"),
-    *("analysis/test_monitor.py", "reports/test_damaged_files.py", "docs/test_tour.py"),
-)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    here = Path(__file__).parent
-    ranks = {here / name: rank for rank, name in enumerate(LONG)}
-    items.sort(key=lambda item: ranks.get(item.path, len(LONG)))
-
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:
