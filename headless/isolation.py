@@ -1,4 +1,4 @@
-"""What a library call leaves of its caller's process as it found it, and the cores it may use."""
+"""A library call leaves its caller's process as it found it; the cores that it may use."""
 
 import logging
 import os

@@ -162,7 +162,7 @@ class LaboratoryMonitor(Callback):
         if self.at_end == "full" and trainer.is_global_zero:
             run = RunDirectory(Path(trainer.default_root_dir))
             try:
-                self._whole(trainer, pl_module, run)
+                self._whole(trainer, run)
             except (HeadlessError, torch.OutOfMemoryError) as error:
                 reason = one_line(error)
                 self._say(
@@ -247,7 +247,7 @@ class LaboratoryMonitor(Callback):
                 self._say(f"{name} is left out: {reason}")
         return findings, _geometry(session, findings)
 
-    def _whole(self, trainer: Trainer, pl_module: Any, run: RunDirectory) -> None:
+    def _whole(self, trainer: Trainer, run: RunDirectory) -> None:
         from headless.analysis.analyze import analyze
         from headless.analysis.report import FIGURES
 
